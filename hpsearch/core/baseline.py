@@ -1,0 +1,81 @@
+"""A configuration given by hand, checked against a study's space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hpsearch.core.space import KNOWN, ChoiceDim, Dim, Space, Value, dims, draw
+from hpsearch.errors import SpecError, nearest
+
+
+def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
+    """Reads ``name=value`` settings into the drawn dimensions that they settle.
+
+    A fixed dimension may be named with the value it has; it is left out of the result.
+
+    Raises:
+        SpecError: a setting is not of that form, names no dimension, lies outside the space, or
+            has no effect beside the others.
+
+    >>> from hpsearch.core.space import default_space
+    >>> read(default_space("geometric"), ["learning_rate=0.01", "n_blocks=3"])
+    {'learning_rate': 0.01, 'n_blocks': 3}
+    """
+    drawn = dims(space)
+    chosen: dict[str, Value] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not text:
+            raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
+        if name not in drawn and name not in space:
+            raise SpecError(f"--set {name}: found an unknown dimension; {nearest(name, drawn)}")
+        value = _value(name, text)
+        if name in drawn:
+            chosen[name] = _inside(name, value, drawn[name])
+        elif value != space[name]:
+            raise SpecError(
+                f"--set {name}: found {value!r}, but the study fixes it at {space[name]!r}"
+            )
+    _refuse_idle(space, chosen)
+    return chosen
+
+
+def _value(name: str, text: str) -> Value:
+    known = KNOWN[name]
+    raw: Value = text
+    if known.kind is bool:
+        raw = {"true": True, "false": False}.get(text.lower(), text)
+    elif known.kind in (int, float):
+        try:
+            raw = float(text)
+        except ValueError as exc:
+            raise SpecError(f"--set {name}: found {text!r}, expected a number") from exc
+    try:
+        return known.check(raw)
+    except ValueError as exc:
+        raise SpecError(f"--set {name}: {exc}") from exc
+
+
+def _inside(name: str, value: Value, dim: Dim) -> Value:
+    if dim.contains(value):
+        return value
+    if isinstance(dim, ChoiceDim):
+        legal = "one of " + ", ".join(map(str, dim.choices))
+    else:
+        legal = f"{dim.low} to {dim.high}" + (f" in steps of {dim.step}" if dim.step else "")
+    raise SpecError(f"--set {name}: found {value!r}, the study searches {legal}; choose from that")
+
+
+def _refuse_idle(space: Space, chosen: Mapping[str, Value]) -> None:
+    def suggest(name: str, dim: Dim) -> Value:
+        if name in chosen:
+            return chosen[name]
+        if isinstance(dim, ChoiceDim):
+            return next((c for c in dim.choices if c != "sgd"), dim.choices[0])
+        return dim.low
+
+    idle = set(chosen) - set(draw(space, suggest))
+    if idle:
+        name = min(idle)
+        needs = "optimizer=sgd" if name == "momentum" else f"n_blocks={name.rpartition('_')[2]}"
+        raise SpecError(f"--set {name}: has no effect beside the others; add --set {needs}")

@@ -1,0 +1,271 @@
+"""When to stop a trial early, with any number of objectives: pure functions of numbers.
+
+A rule that looks at loss alone stops the cheap end of the front, since small nets lose more than
+large ones all through training. So a trial is compared with its *peers*: the trials that cost no
+more than it does, in every objective that is a cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hpsearch.errors import nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which rule stops trials, and its settings.
+
+    ``risk`` (forecast): the quantile of past improvements that still counts as possible.
+    ``margin`` (margin): the slack over the best loss at the start of training, as a fraction.
+    ``percentile`` (percentile): the best share of the peers, in per cent, that a trial must match.
+    ``rungs`` and ``reduction`` (asha): the epochs at which only one in ``reduction`` goes on; no
+    rungs: 1, 3, 9, … in powers of the reduction.
+    ``control``: the share of trials that always run to the end, so that what stopping may have
+    cost can be seen. ``min_finished``: how many trials must have finished before any is stopped.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+    pruner: str = "forecast"
+    risk: float = 0.05
+    margin: float = 0.3
+    percentile: float = 25.0
+    rungs: tuple[int, ...] = ()
+    reduction: int = 3
+    control: float = 0.05
+    min_finished: int = 5
+
+    def __post_init__(self) -> None:
+        if self.pruner not in PRUNERS:
+            raise ValueError(
+                f"pruning.pruner: found {self.pruner!r}; {nearest(self.pruner, PRUNERS)}"
+            )
+        limits = {"risk": (0, 1), "margin": (0, 100), "percentile": (0, 100), "control": (0, 1)}
+        for key, (low, high) in limits.items():
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise ValueError(f"pruning.{key}: found {value!r}, expected {low} to {high}")
+        if self.reduction < 2:
+            raise ValueError(f"pruning.reduction: found {self.reduction!r}, expected 2 or more")
+        if self.min_finished < 1:
+            raise ValueError(
+                f"pruning.min_finished: found {self.min_finished!r}, expected 1 or more"
+            )
+        if any(rung < 1 for rung in self.rungs):
+            raise ValueError(f"pruning.rungs: found {list(self.rungs)}, expected epochs from 1 on")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another trial as the rules see it: validation losses by epoch, and its costs in order."""
+
+    number: int
+    losses: tuple[float, ...]
+    cost: tuple[float, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a trial is stopped: at that epoch its ``value`` (a loss) was above the ``limit``.
+
+    ``beaten_by`` is the number of the trial that did best of those it was compared with.
+    """
+
+    pruner: str
+    epoch: int
+    value: float
+    limit: float
+    beaten_by: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A trial before the rules.
+
+    ``finished`` holds the peers with a finite final loss, ``rivals`` those of them that cost no
+    more than the trial.
+    """
+
+    losses: Sequence[float]
+    cost: Sequence[float]
+    peers: Sequence[Peer]
+    finished: Sequence[Peer]
+    rivals: Sequence[Peer]
+    rule: Rule
+    epochs: int
+
+    @property
+    def epoch(self) -> int:
+        """The epochs trained so far."""
+        return len(self.losses)
+
+    @property
+    def loss(self) -> float:
+        """The trial's loss now."""
+        return self.losses[-1]
+
+    def loss_of(self, peer: Peer) -> float:
+        """The peer's loss at the epoch where the trial is now."""
+        return peer.losses[self.epoch - 1]
+
+    def reached(self, peers: Sequence[Peer]) -> list[Peer]:
+        """Those of the peers that have a finite loss at the epoch where the trial is now."""
+        at = self.epoch - 1
+        return [p for p in peers if len(p.losses) > at and math.isfinite(p.losses[at])]
+
+    def verdict(self, value: float, limit: float, best: Peer) -> Verdict | None:
+        """Why the trial is stopped, if the value is above the limit."""
+        if not value > limit:
+            return None
+        rule, epoch = self.rule.pruner, self.epoch
+        return Verdict(pruner=rule, epoch=epoch, value=value, limit=limit, beaten_by=best.number)
+
+
+def should_prune(
+    losses: Sequence[float],
+    cost: Sequence[float],
+    peers: Sequence[Peer],
+    rule: Rule,
+    *,
+    epochs: int,
+) -> Verdict | None:
+    """Returns why the trial should be stopped now, or None if it should go on.
+
+    Args:
+        losses: the trial's validation losses so far, one per epoch, the first at index 0.
+        cost: its costs (seconds, parameters, …), lower is better; empty if no objective is one.
+        peers: the study's other trials, whatever their state; NaN losses are left out.
+        rule: the rule and its settings.
+        epochs: the epochs of a full training; at the last one nothing is stopped.
+
+    A trial is never stopped before ``rule.min_finished`` others have finished, nor when it is
+    strictly cheaper than each of those (``median`` apart: it looks at loss alone, for comparison).
+
+    >>> rule = Rule(min_finished=1)
+    >>> done = Peer(number=0, losses=(1.0, 0.5, 0.4), cost=(2.0,), finished=True)
+    >>> should_prune([1.5], [3.0], [done], rule, epochs=3).limit
+    0.4
+    >>> should_prune([1.5], [1.0], [done], rule, epochs=3) is None
+    True
+    """
+    epoch = len(losses)
+    finished = [peer for peer in peers if peer.finished and math.isfinite(peer.losses[-1])]
+    if not 1 <= epoch < epochs or len(finished) < rule.min_finished:
+        return None
+    case = Case(
+        losses=losses,
+        cost=cost,
+        peers=peers,
+        finished=finished,
+        rivals=no_costlier(cost, finished),
+        rule=rule,
+        epochs=epochs,
+    )
+    return PRUNERS[rule.pruner](case)
+
+
+def no_costlier(cost: Sequence[float], peers: Sequence[Peer]) -> list[Peer]:
+    """Returns the peers that cost no more, in each cost; with no cost at all, every peer."""
+    return [
+        p for p in peers if all(theirs <= ours for theirs, ours in zip(p.cost, cost, strict=True))
+    ]
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """Returns the q-quantile, q in [0, 1], linear between the two nearest values.
+
+    >>> quantile([3.0, 1.0, 2.0], 0.25)
+    1.5
+    """
+    ordered = sorted(values)
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _forecast(case: Case) -> Verdict | None:
+    """Stops when even a hopeful forecast ends worse than a finished trial that costs no more.
+
+    The forecast is the loss now times the ``risk``-quantile of final loss ÷ loss at this epoch
+    over the finished trials.
+    """
+    ratios = [_ratio(peer.losses[-1], peer.losses[case.epoch - 1]) for peer in case.finished]
+    known = [ratio for ratio in ratios if ratio is not None]
+    if not case.rivals or not known:
+        return None
+    best = min(case.rivals, key=lambda peer: peer.losses[-1])
+    forecast = case.loss * quantile(known, case.rule.risk)
+    return case.verdict(forecast, best.losses[-1], best)
+
+
+def _ratio(final: float, now: float) -> float | None:
+    usable = math.isfinite(final) and math.isfinite(now) and final > 0 and now > 0
+    return final / now if usable else None
+
+
+def _margin(case: Case) -> Verdict | None:
+    """Stops above the best loss at this epoch among the peers, plus a slack that shrinks."""
+    peers = case.reached(no_costlier(case.cost, case.peers))
+    if not case.rivals or not peers:
+        return None
+    best = min(peers, key=case.loss_of)
+    slack = case.rule.margin * (1 - case.epoch / case.epochs)
+    return case.verdict(case.loss, (1 + slack) * case.loss_of(best), best)
+
+
+def _median(case: Case) -> Verdict | None:
+    """Stops above the median loss at this epoch of all finished trials, whatever they cost.
+
+    The classic rule of single-objective search (Golovin et al. 2017, Vizier). With a cost among
+    the objectives it stops the cheap end of the front.
+    """
+    return _above_quantile(case, case.finished, 0.5)
+
+
+def _percentile(case: Case) -> Verdict | None:
+    """Stops when worse than the best ``percentile`` per cent of the finished peers."""
+    return _above_quantile(case, case.rivals, case.rule.percentile / 100)
+
+
+def _above_quantile(case: Case, rivals: Sequence[Peer], q: float) -> Verdict | None:
+    reached = case.reached(rivals)
+    if not reached:
+        return None
+    limit = quantile([case.loss_of(peer) for peer in reached], q)
+    return case.verdict(case.loss, limit, min(reached, key=case.loss_of))
+
+
+def _asha(case: Case) -> Verdict | None:
+    """Asynchronous successive halving among the peers (Li et al. 2018, arXiv 1810.05934).
+
+    At a rung a trial goes on if it is in the best 1 / ``reduction`` of the peers that have reached
+    that rung so far, itself included.
+    """
+    eta = case.rule.reduction
+    rungs = case.rule.rungs or tuple(eta**k for k in range(case.epochs.bit_length()))
+    peers = case.reached(no_costlier(case.cost, case.peers))
+    if case.epoch not in rungs or not case.rivals or not peers:
+        return None
+    ordered = sorted([case.loss, *map(case.loss_of, peers)])
+    limit = ordered[max(1, len(ordered) // eta) - 1]
+    return case.verdict(case.loss, limit, min(peers, key=case.loss_of))
+
+
+def _none(case: Case) -> Verdict | None:
+    """Stops nothing."""
+    return None
+
+
+PRUNERS: Mapping[str, Callable[[Case], Verdict | None]] = {
+    "forecast": _forecast,
+    "margin": _margin,
+    "median": _median,
+    "percentile": _percentile,
+    "asha": _asha,
+    "none": _none,
+}

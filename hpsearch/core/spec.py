@@ -1,0 +1,344 @@
+"""What a study is and what a trial is, as frozen data: specs, their JSON and their differences."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.pruning import Rule
+from hpsearch.core.space import Dim, Space, Value, dims, parse, width_names
+from hpsearch.errors import nearest
+
+SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
+WIDTHS = ("geometric", "per-block")
+_FORBID = {"extra": "forbid"}
+
+
+def _expect(ok: bool, key: str, found: object, expected: str) -> None:
+    if not ok:
+        raise ValueError(f"{key}: found {found!r}, expected {expected}")
+
+
+def _expect_known(key: str, found: str, known: tuple[str, ...] | Mapping[str, Any]) -> None:
+    if found not in known:
+        raise ValueError(f"{key}: found {found!r}; {nearest(found, known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """Which images, and how they are split.
+
+    ``dataset`` is a known name, a folder of class folders, or an ``.npz`` file. ``image_size``
+    (pixels) resizes a folder's images. The fractions cut validation and test images from the
+    training images where the data brings no such split of its own.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
+    dataset: str = "mnist5k"
+    image_size: int | None = None
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+
+    def __post_init__(self) -> None:
+        _expect(bool(self.dataset), "data.dataset", self.dataset, "a name or a path")
+        size = self.image_size
+        _expect(size is None or 8 <= size <= 512, "data.image_size", size, "8 to 512 pixels")
+        for key in ("val_fraction", "test_fraction"):
+            value = getattr(self, key)
+            _expect(0 < value <= 0.5, f"data.{key}", value, "a fraction above 0, at most 0.5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeSpec:
+    """What all trainings of a study have in common.
+
+    ``shift`` is in pixels, ``rotate`` in degrees, each the largest size of a random change to
+    either side; ``flip`` mirrors half of the images left to right.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
+    epochs: int = 8
+    label_smoothing: float = 0.05
+    shift: int = 2
+    rotate: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _expect(1 <= self.epochs <= 10_000, "train.epochs", self.epochs, "1 to 10000")
+        smoothing = self.label_smoothing
+        _expect(0 <= smoothing < 1, "train.label_smoothing", smoothing, "0 to below 1")
+        _expect(0 <= self.shift <= 64, "train.shift", self.shift, "0 to 64 pixels")
+        _expect(0 <= self.rotate <= 180, "train.rotate", self.rotate, "0 to 180 degrees")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeSpec:
+    """How channel widths are drawn: ``geometric`` (base width and growth) or ``per-block``.
+
+    ``max_width`` caps geometric widths.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
+    widths: str = "geometric"
+    max_width: int = 128
+
+    def __post_init__(self) -> None:
+        _expect_known("model.widths", self.widths, WIDTHS)
+        _expect(1 <= self.max_width <= 4096, "model.max_width", self.max_width, "1 to 4096")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpec:
+    """What is optimised, and how the search goes about it.
+
+    ``trials`` is the study's total of complete and pruned trials. ``timeout`` is in seconds.
+    ``grid`` names the dimensions that a grid covers (all of them for ``grid`` when empty), and
+    ``grid_points`` how many values it takes from a continuous one.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
+    trials: int = 100
+    objectives: tuple[str, ...] = ("accuracy", "train_seconds")
+    sampler: str = "tpe"
+    grid: tuple[str, ...] = ()
+    grid_points: int = 3
+    seed: int = 0
+    timeout: float | None = None
+    workers: int = 1
+    max_failures: int = 5
+
+    def __post_init__(self) -> None:
+        _expect(1 <= self.trials <= 10**7, "search.trials", self.trials, "1 or more")
+        _expect(
+            len(self.objectives) > 0, "search.objectives", list(self.objectives), "at least one"
+        )
+        for name in self.objectives:
+            _expect_known("search.objectives", name, OBJECTIVES)
+        distinct = len(set(self.objectives)) == len(self.objectives)
+        _expect(distinct, "search.objectives", list(self.objectives), "each objective once")
+        _expect_known("search.sampler", self.sampler, SAMPLERS)
+        _expect(2 <= self.grid_points <= 1000, "search.grid_points", self.grid_points, "2 to 1000")
+        _expect(0 <= self.seed < 2**63, "search.seed", self.seed, "0 to 2**63 - 1")
+        timeout = self.timeout
+        _expect(
+            timeout is None or 0 < timeout < float("inf"),
+            "search.timeout",
+            timeout,
+            "more than 0 seconds",
+        )
+        _expect(1 <= self.workers <= 4096, "search.workers", self.workers, "1 or more")
+        _expect(self.max_failures >= 1, "search.max_failures", self.max_failures, "1 or more")
+        if self.sampler == "grid+random" and not self.grid:
+            raise ValueError(
+                "search.grid: found nothing, expected the dimensions that 'grid+random' covers"
+                ' evenly; add e.g. grid = ["n_blocks"]'
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySpec:
+    """A whole study: its data, recipe, shape, search, stopping rule and space."""
+
+    name: str
+    data: DataSpec = field(default_factory=DataSpec)
+    train: RecipeSpec = field(default_factory=RecipeSpec)
+    model: ShapeSpec = field(default_factory=ShapeSpec)
+    search: SearchSpec = field(default_factory=SearchSpec)
+    pruning: Rule = field(default_factory=Rule)
+    space: Space
+
+    def __post_init__(self) -> None:
+        _expect(bool(self.name.strip()), "name", self.name, "a name that is not empty")
+        drawn = dims(self.space)
+        for name in self.search.grid:
+            _expect_known("search.grid", name, tuple(drawn))
+
+    @property
+    def grid_dimensions(self) -> tuple[str, ...]:
+        """The dimensions that the grid samplers cover."""
+        return self.search.grid or tuple(dims(self.space))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One CNN: a block per width (convolution, batch norm, ReLU, max-pool), then the head.
+
+    ``head`` is ``flatten`` or ``gap`` (global average pooling); dropout stands before its linear
+    layer.
+    """
+
+    widths: tuple[int, ...]
+    kernel_size: int = 3
+    batch_norm: bool = True
+    dropout: float = 0.0
+    head: str = "flatten"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """One training. ``seed`` fixes the order of the images, their augmentation and dropout."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    schedule: str = "constant"
+    label_smoothing: float = 0.0
+    shift: int = 0
+    rotate: float = 0.0
+    flip: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """One trial, ready to be trained: nothing in it is left to chance or to the process."""
+
+    number: int
+    seed: int
+    model: ModelSpec
+    train: TrainSpec
+
+
+def derive_seed(seed: int, *path: int | str) -> int:
+    """Returns a seed in [0, 2**31) that depends on all the arguments and on nothing else.
+
+    >>> derive_seed(0, 7, "sampler") == derive_seed(0, 7, "sampler") != derive_seed(0, 8, "sampler")
+    True
+    """
+    text = json.dumps([seed, *path]).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") % 2**31
+
+
+def trial_seed(spec: StudySpec, number: int) -> int:
+    """Returns the seed of trial ``number``: of its weights, data order and dropout."""
+    return derive_seed(spec.search.seed, number, "trial")
+
+
+def is_control(spec: StudySpec, number: int) -> bool:
+    """Whether trial ``number`` always runs to the end, so that what stopping cost can be seen.
+
+    One trial, chosen by the study's seed, in every 1 / ``control`` numbers: a coin for each
+    trial would leave one study of 100 trials in 170 without any.
+    """
+    share = spec.pruning.control
+    if share <= 0:
+        return False
+    block = math.floor(number * share + 1e-9)
+    first, end = (math.ceil(edge / share - 1e-9) for edge in (block, block + 1))
+    return number == first + derive_seed(spec.search.seed, block, "control") % (end - first)
+
+
+def geometric_widths(n_blocks: int, base_width: int, growth: float, cap: int) -> tuple[int, ...]:
+    """Returns one width per block: base width × growth per block, in multiples of 4, capped.
+
+    >>> geometric_widths(4, 32, 2.0, 128)
+    (32, 64, 128, 128)
+    """
+    raw = (base_width * growth**block for block in range(n_blocks))
+    return tuple(min(cap, max(base_width if base_width < 4 else 4, 4 * round(w / 4))) for w in raw)
+
+
+def resolve(spec: StudySpec, *, number: int, params: Mapping[str, Value]) -> TrialSpec:
+    """Turns the values drawn for trial ``number`` into a trial that can be trained."""
+    p: dict[str, Any] = dict(params)
+    seed = trial_seed(spec, number)
+    if spec.model.widths == "geometric":
+        widths = geometric_widths(p["n_blocks"], p["base_width"], p["growth"], spec.model.max_width)
+    else:
+        widths = tuple(p[name] for name in width_names(p["n_blocks"]))
+    shared = ("kernel_size", "batch_norm", "dropout", "head")
+    model = ModelSpec(widths=widths, **{key: p[key] for key in shared})
+    drawn = ("batch_size", "optimizer", "learning_rate", "weight_decay", "schedule")
+    train = TrainSpec(
+        **{key: p[key] for key in drawn},
+        momentum=p.get("momentum", 0.0),
+        **dataclasses.asdict(spec.train),
+        seed=seed,
+    )
+    return TrialSpec(number=number, seed=seed, model=model, train=train)
+
+
+def to_dict(spec: StudySpec) -> dict[str, Any]:
+    """Returns the spec as plain data, in the layout of a study file."""
+    plain = dataclasses.asdict(spec)
+    plain["space"] = {name: _plain_dim(dim) for name, dim in spec.space.items()}
+    return plain
+
+
+def _plain_dim(dim: Dim | Value) -> Any:
+    if isinstance(dim, (bool, int, float, str)):
+        return dim
+    return {key: value for key, value in dataclasses.asdict(dim).items() if value is not None}
+
+
+def to_json(spec: StudySpec) -> str:
+    """Returns the spec as canonical JSON: sorted keys, no spaces; equal specs give equal text."""
+    return json.dumps(to_dict(spec), sort_keys=True, separators=(",", ":"))
+
+
+def from_json(text: str) -> StudySpec:
+    """Returns the spec that :func:`to_json` wrote."""
+    plain = json.loads(text)
+    return StudySpec(
+        name=plain["name"],
+        data=DataSpec(**plain["data"]),
+        train=RecipeSpec(**plain["train"]),
+        model=ShapeSpec(**plain["model"]),
+        search=SearchSpec(**_with_tuples(plain["search"])),
+        pruning=Rule(**_with_tuples(plain["pruning"])),
+        space={name: parse(name, raw) for name, raw in plain["space"].items()},
+    )
+
+
+def _with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+
+
+# What a running study may change; all else is its identity. The data's identity is its content.
+_MAY_CHANGE = ("name", "data.dataset", "pruning", "search")
+_SEARCH_IDENTITY = ("search.objectives", "search.seed")
+
+
+def identity(spec: StudySpec) -> dict[str, Any]:
+    """Returns what makes two studies comparable, as dotted keys: space, split, recipe, seed, …"""
+    flat = _flat(to_dict(spec))
+    return {
+        key: value
+        for key, value in flat.items()
+        if key in _SEARCH_IDENTITY or not key.startswith(_MAY_CHANGE)
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys whose values differ, with the old and the new value (None: not there).
+
+    >>> differences({"train.epochs": 8, "a": 1}, {"train.epochs": 9, "a": 1})
+    {'train.epochs': (8, 9)}
+    """
+    keys = sorted(set(old) | set(new))
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def steering(spec: StudySpec) -> dict[str, Any]:
+    """Returns what may change while a study goes on (sampler, trials, …), as dotted keys."""
+    kept = identity(spec)
+    return {key: value for key, value in _flat(to_dict(spec)).items() if key not in kept}
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and not prefix.startswith("space."):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

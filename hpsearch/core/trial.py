@@ -1,0 +1,98 @@
+"""What is known of one trial: its state, its curve and its record."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+class State(enum.Enum):
+    """Where a trial stands."""
+
+    WAITING = "waiting"  # queued, or handed back by a worker that stopped
+    RUNNING = "running"  # claimed by a worker
+    COMPLETE = "complete"  # trained to the end; counts toward the budget
+    PRUNED = "pruned"  # stopped early as hopeless or diverged; counts toward the budget
+    FAILED = "failed"  # broke; refunded
+
+    @property
+    def counts(self) -> bool:
+        """Whether a trial in this state uses up one of the study's trials."""
+        return self in (State.COMPLETE, State.PRUNED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The measurements of one pass over the training images.
+
+    ``epoch`` counts from 1. Losses are mean cross-entropies in nats per image: ``train_loss``
+    over the augmented batches with label smoothing, ``val_loss`` without it. Accuracies are
+    fractions in [0, 1]. ``train_seconds`` is the estimate, as of this epoch, of what the whole
+    training costs in seconds of pure training steps; ``wall_seconds`` is what this epoch took by
+    the clock, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    train_seconds: float
+    wall_seconds: float
+
+
+Curve = tuple[Epoch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a trial ended: its state, its values by objective, and why if it was not completed."""
+
+    state: State
+    values: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """All that a study keeps of one trial.
+
+    ``values`` holds the objectives of a complete trial and is empty otherwise. ``cost`` holds
+    ``params``, ``flops``, ``latency_ms`` and, once the first epoch has ended, ``train_seconds``.
+    ``attributes`` holds the rest as it is stored (host, device, versions, why it was pruned, …).
+    """
+
+    number: int
+    state: State
+    params: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+    curve: Curve = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    control: bool = False
+    reason: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def record_as_plain(record: TrialRecord) -> dict[str, Any]:
+    """Returns the record as JSON can hold it."""
+    return {
+        "number": record.number,
+        "state": record.state.value,
+        "reason": record.reason,
+        "values": dict(record.values),
+        "params": dict(record.params),
+        "cost": dict(record.cost),
+        "seed": record.seed,
+        "control": record.control,
+        "started": record.started.isoformat() if record.started else None,
+        "ended": record.ended.isoformat() if record.ended else None,
+        "curve": [asdict(epoch) for epoch in record.curve],
+        "attributes": dict(record.attributes),
+    }
