@@ -1,0 +1,1 @@
+"""Images, models and training: the only room that runs on torch."""

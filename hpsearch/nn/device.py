@@ -1,0 +1,127 @@
+"""Devices: which one to use, what it is called, what it computes in, when its memory is full."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from hpsearch.errors import DeviceError, nearest
+from hpsearch.nn.host import processor
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+_NO_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of that name: ``auto`` (the fastest there is), cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        DeviceError: the name is unknown, or this machine has no such device.
+    """
+    there = available()
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])  # the first GPU, else the processor
+    kind, _, index = name.partition(":")
+    if kind not in KINDS or (index and not index.isdecimal()) or kind == "auto":
+        raise DeviceError(f"device: found {name!r}; {nearest(name, [*KINDS, 'cuda:0'])}")
+    wanted = f"cuda:{int(index or 0)}" if kind == "cuda" else kind
+    if wanted not in there:
+        raise DeviceError(
+            f"device: found {name!r}, expected one that is there ({', '.join(there)});"
+            " choose one of them or 'auto'"
+        )
+    return torch.device(wanted)
+
+
+def available() -> tuple[str, ...]:
+    """Returns the names of the devices of this machine, the processor first."""
+    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return ("cpu", *gpus, *(("mps",) if torch.mps.device_count() else ()))
+
+
+def describe(device: torch.device) -> str:
+    """Returns the device's kind and model, such as ``cpu: AMD EPYC`` or ``cuda: NVIDIA H100``."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {processor()}"
+
+
+@functools.cache
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Returns the type that training computes in on the device, or None for plain float32.
+
+    bfloat16 where the device has it in hardware; elsewhere it is emulated and slower.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native or torch.version.hip else None
+    if device.type == "cpu" and has_bf16() and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return torch.bfloat16
+    return None
+
+
+def has_bf16(*, root: Path = Path("/")) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (x86: AVX-512 or AMX; Arm: BF16).
+
+    Linux lists it in ``/proc/cpuinfo``; elsewhere torch is asked, where it can tell.
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return _torch_reports_bf16()
+    flags = (line.partition(":") for line in lines if line.startswith(("flags", "Features")))
+    return any(_BF16_FLAGS & set(value.split()) for _, _, value in flags)
+
+
+def _torch_reports_bf16() -> bool:
+    report: Mapping[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # since torch 2.10
+    return any(report.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether the exception says that the device or the machine has no memory left.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    False
+    """
+    if isinstance(exc, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(exc, RuntimeError) and any(words in str(exc) for words in _NO_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives the memory that nothing refers to any more back to the device.
+
+    Drop the model, its optimizer and the exception first: a traceback keeps tensors alive.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+__all__ = [
+    "autocast_dtype",
+    "available",
+    "describe",
+    "free_memory",
+    "has_bf16",
+    "is_out_of_memory",
+    "pick_device",
+]

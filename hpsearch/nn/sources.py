@@ -1,0 +1,259 @@
+"""What every kind of data is turned into, how it is recognised and checked; and ``.npz`` files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpsearch.errors import DataError
+
+PARTS = ("train", "val", "test")
+SMALLEST = 8  # pixels a side
+_CHANNELS = (1, 3, 4)
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """Images as arrays, the given training images first, then validation, then test.
+
+    ``images`` is (N, H, W, C) uint8, ``labels`` (N,) int64, both contiguous. ``sizes`` counts the
+    images of each part; validation or test is 0 where the data brings none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    sizes: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Data that has been found, but not yet decoded.
+
+    ``signature`` changes when a file behind it does; ``decode`` raises DataError.
+    """
+
+    name: str
+    signature: str
+    decode: Callable[[], Decoded]
+
+
+def sign(*what: object) -> str:
+    """Returns the hash of values that JSON can hold: equal values, equal signature.
+
+    >>> sign("npz", "/a.npz", 12) == sign("npz", "/a.npz", 12) != sign("npz", "/b.npz", 12)
+    True
+    """
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+
+
+def reason(exc: BaseException) -> str:
+    """Returns what the exception says, in one short line."""
+    line = " ".join(str(exc).split()) or type(exc).__name__
+    return line if len(line) <= 200 else line[:200].rsplit(" ", 1)[0] + " …"
+
+
+def stat(path: Path) -> tuple[str, int, int]:
+    """Returns the path, the size in bytes and the time of the last change in nanoseconds.
+
+    Raises:
+        DataError: the file cannot be looked at.
+    """
+    try:
+        info = path.stat()
+    except OSError as exc:
+        raise DataError(
+            f"{path}: cannot be read ({exc.strerror}), expected a data file;"
+            " check the path and its permissions"
+        ) from exc
+    return str(path.absolute()), info.st_size, info.st_mtime_ns
+
+
+def joined(
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]], *, classes: tuple[str, ...], origin: str
+) -> Decoded:
+    """Returns the parts, each of images (N, H, W, C) and labels (N,), as one checked whole.
+
+    Raises:
+        DataError: sizes differ, images are too small, labels are out of range, or a class has no
+            training image.
+    """
+    shapes = {name: images.shape[1:] for name, (images, _) in parts.items()}
+    for name, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise DataError(
+                f"{origin}: found {name} images of {_size(shape)} and training images of"
+                f" {_size(shapes['train'])}, expected one size; resize them alike"
+            )
+    _check_labels({name: labels for name, (_, labels) in parts.items()}, classes, origin)
+    height, width, _ = shapes["train"]
+    if min(height, width) < SMALLEST:
+        raise DataError(
+            f"{origin}: found images of {height}×{width} pixels, expected at least"
+            f" {SMALLEST}×{SMALLEST}; enlarge them first"
+        )
+    present = [parts[name] for name in PARTS if name in parts]
+    train, val, test = (len(parts[name][1]) if name in parts else 0 for name in PARTS)
+    images = [images for images, _ in present]
+    return Decoded(
+        images=np.ascontiguousarray(images[0] if len(images) == 1 else np.concatenate(images)),
+        labels=np.concatenate([labels for _, labels in present]).astype(np.int64),
+        classes=classes,
+        sizes=(train, val, test),
+    )
+
+
+def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"{origin}: found {len(classes)} class, expected at least 2; add images of another"
+        )
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{origin}: found two classes named {twice[0]!r}, expected distinct names; rename one"
+        )
+    for name, values in labels.items():
+        if not len(values):
+            raise DataError(f"{origin}: found no {name} images, expected at least 1; add some")
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= len(classes):
+            raise DataError(
+                f"{origin}: found the label {low if low < 0 else high} in {name}, expected 0 to"
+                f" {len(classes) - 1} for {len(classes)} classes; renumber the labels from 0"
+            )
+    missing = np.flatnonzero(np.bincount(labels["train"], minlength=len(classes)) == 0)
+    if len(missing):
+        raise DataError(
+            f"{origin}: class {classes[missing[0]]!r} (label {missing[0]}) has no training image,"
+            " expected at least 1 of every class; add some, or renumber the labels without gaps"
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def npz(path: Path) -> Source:
+    """Returns the source that reads ``x_train, y_train`` and so on from an ``.npz`` file."""
+    signature = sign("npz", *stat(path))
+    return Source(name=path.stem, signature=signature, decode=lambda: _decode_npz(path))
+
+
+def _decode_npz(path: Path) -> Decoded:
+    arrays = _read_npz(path)
+    for name in ("x_train", "y_train"):
+        if name not in arrays:
+            raise DataError(
+                f"{path}: found {', '.join(arrays) or 'no arrays'}, expected x_train and y_train;"
+                " save it with numpy.savez(path, x_train=images, y_train=labels)"
+            )
+    given = [part for part in PARTS if f"x_{part}" in arrays or f"y_{part}" in arrays]
+    parts = {part: _part(arrays, part, path) for part in given}
+    labels = parts["train"][1]
+    if "classes" in arrays:
+        classes = _class_names(arrays["classes"], path)
+    else:  # labels with gaps are complained of below; a wild one must not name a million classes
+        classes = tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
+    return joined(parts, classes=classes, origin=str(path))
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    wanted = [f"{axis}_{part}" for part in PARTS for axis in "xy"] + ["classes"]
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds a single array")
+            return {name: archive[name] for name in archive.files if name in wanted}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
+        raise DataError(
+            f"{path}: cannot be read ({reason(exc)}), expected plain arrays saved by numpy.savez;"
+            " save or copy the file again"
+        ) from exc
+
+
+def _part(arrays: Mapping[str, np.ndarray], part: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    for axis, other in ("xy", "yx"):
+        if f"{axis}_{part}" not in arrays:
+            raise DataError(
+                f"{path}: found {other}_{part} without {axis}_{part}, expected both;"
+                " add the other or leave both out"
+            )
+    images = _channels_last(arrays[f"x_{part}"], f"{path}: x_{part}")
+    labels = _labels(arrays[f"y_{part}"], f"{path}: y_{part}")
+    if len(images) != len(labels) or not len(images):
+        raise DataError(
+            f"{path}: found {len(images)} images in x_{part} and {len(labels)} labels in y_{part},"
+            " expected as many of each, at least 1; make them match"
+        )
+    return images, labels
+
+
+def _channels_last(images: np.ndarray, what: str) -> np.ndarray:
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{what} is {images.dtype}, expected uint8 from 0 to 255; convert it with"
+            " x.astype('uint8'), or (x * 255).round().astype('uint8') if it runs from 0 to 1"
+        )
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim == 4 and images.shape[3] in _CHANNELS:
+        return images
+    if images.ndim == 4 and images.shape[1] in _CHANNELS:
+        return images.transpose(0, 2, 3, 1)
+    raise DataError(
+        f"{what} has the shape {_size(images.shape)}, expected N×H×W, N×H×W×C or N×C×H×W"
+        " with 1, 3 or 4 channels; reshape it"
+    )
+
+
+def _labels(labels: np.ndarray, what: str) -> np.ndarray:
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{what} is {labels.dtype}, expected integers from 0; convert it with"
+            " y.astype('int64'), names with numpy.unique(y, return_inverse=True)"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(
+            f"{what} has the shape {_size(labels.shape)}, expected one label per image (N);"
+            " take y.argmax(axis=1) of one-hot labels"
+        )
+    return labels.astype(np.int64)
+
+
+def _class_names(names: np.ndarray, path: Path) -> tuple[str, ...]:
+    if names.dtype.kind not in "US" or names.ndim != 1:
+        raise DataError(
+            f"{path}: classes is {names.dtype} of the shape {_size(names.shape)}, expected a list"
+            " of strings; save classes=numpy.array(['first', 'second'])"
+        )
+    listed: list[Any] = names.tolist()
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in listed)
+
+
+__all__ = [
+    "PARTS",
+    "SMALLEST",
+    "Decoded",
+    "Notify",
+    "Source",
+    "joined",
+    "npz",
+    "reason",
+    "sign",
+    "stat",
+]

@@ -1,0 +1,69 @@
+"""Costs known before training, and the estimate made from step times."""
+
+import sys
+import time
+
+import pytest
+import torch
+
+from hpsearch.core.spec import ModelSpec
+from hpsearch.nn.clock import StepClock, estimate
+from hpsearch.nn.cost import measure
+
+CPU = torch.device("cpu")
+
+
+def test_costs_of_a_net_worked_out_by_hand():
+    cost = measure(ModelSpec(widths=(4,), batch_norm=False), (1, 8, 8), 10, device=CPU)
+    assert cost["params"] == (9 * 4 + 4) + (4 * 4 * 4 * 10 + 10)
+    assert cost["flops"] == 2 * (8 * 8 * 9 * 4 + 64 * 10)
+    assert 0 < cost["latency_ms"] < 1000
+
+
+def test_the_reference_net_costs_what_its_layers_cost():
+    cost = measure(ModelSpec(widths=(32, 64, 128)), (1, 28, 28), 47, device=CPU)
+    macs = 784 * 9 * 32 + 196 * 32 * 9 * 64 + 49 * 64 * 9 * 128 + 1152 * 47
+    assert (cost["params"], cost["flops"]) == (147_087, 2 * macs)
+
+
+def test_measuring_leaves_torchs_random_state_alone():
+    before = torch.get_rng_state()
+    measure(ModelSpec(widths=(4,)), (1, 8, 8), 3, device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([2.0], 20.0),
+        ([9.0, 2.0], 20.0),
+        ([50.0] * 10 + [2.0] * 30, 20.0),
+        ([2.0] * 60 + [70.0] * 20, 20.0),
+    ],
+)
+def test_the_estimate_ignores_warm_up_and_hiccups(seconds, expected):
+    assert estimate(seconds, 10) == pytest.approx(expected)
+
+
+def test_the_clock_times_steps_and_goes_on_where_another_stopped():
+    clock = StepClock(CPU, step_seconds=[1.0, 1.0])
+    clock.start()
+    clock.stop()
+    assert clock.step_seconds[:2] == [1.0, 1.0]
+    assert 0 < clock.step_seconds[2] < 0.1
+    assert clock.estimate(100) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its processor clock ticks every 16 ms")
+def test_the_clock_stands_still_while_the_core_is_somebody_elses():
+    clock = StepClock(CPU)
+    clock.start()
+    time.sleep(0.2)
+    clock.stop()
+    assert clock.step_seconds[0] < 0.1
+
+
+def test_the_clock_forgets_old_steps_of_a_long_training():
+    clock = StepClock(CPU, step_seconds=[5.0] * 10 + [3.0] * 30_000 + [1.0] * 10_000)
+    assert clock.estimate(7) == 7.0
+    assert len(clock.step_seconds) == 10_010

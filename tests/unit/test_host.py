@@ -1,0 +1,169 @@
+"""Cores, quotas, live workers and what they make of the thread count."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hpsearch.errors import DeviceError
+from hpsearch.nn import device, host
+
+
+def fake_root(tmp_path, files):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "350000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "200000 100000\n"}, 2),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n3:cpu,cpuacct:/docker/1\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "400000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+    ],
+)
+def test_usable_cpus_obey_affinity_and_quota(tmp_path, eight_cores, files, expected):
+    assert host.usable_cpus(root=fake_root(tmp_path, files)) == expected
+
+
+def test_the_processor_is_named_even_where_proc_is_silent(tmp_path):
+    root = fake_root(tmp_path, {"proc/cpuinfo": "processor : 0\nmodel name\t: AMD EPYC\n"})
+    assert host.processor(root=root) == "AMD EPYC"
+    assert host.processor(root=tmp_path / "nowhere")
+
+
+def test_workers_count_while_they_live_and_leave_no_file(tmp_path):
+    assert host.live_workers(directory=tmp_path / "none") == 0
+    with host.worker_presence(directory=tmp_path), host.worker_presence(directory=tmp_path):
+        assert host.live_workers(directory=tmp_path) == 2
+    assert host.live_workers(directory=tmp_path) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_worker_is_not_counted_and_its_file_is_swept(tmp_path):
+    code = (
+        "import sys, time, pathlib; from hpsearch.nn import host\n"
+        "with host.worker_presence(directory=pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout.readline() == "held\n"
+        assert host.live_workers(directory=tmp_path) == 1
+        worker.kill()
+    assert host.live_workers(directory=tmp_path) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_without_a_place_for_its_file_still_works(tmp_path):
+    (tmp_path / "file").write_text("")
+    with host.worker_presence(directory=tmp_path / "file"):
+        assert host.live_workers(directory=tmp_path / "file") == 0
+
+
+@pytest.mark.parametrize(
+    ("requested", "workers", "alive", "expected"),
+    [(None, 1, 0, 8), (None, 3, 0, 2), (None, 1, 4, 2), (None, 20, 0, 1), (5, 4, 4, 5)],
+)
+def test_threads_are_those_requested_or_a_share_of_the_cores(
+    monkeypatch, requested, workers, alive, expected
+):
+    monkeypatch.setattr(host, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(host, "live_workers", lambda: alive)
+    assert host.decide_threads(requested=requested, workers=workers) == expected
+
+
+def test_the_environment_waits_passively_unless_the_user_chose_otherwise():
+    fresh, chosen = {}, {"OMP_WAIT_POLICY": "active"}
+    host.prepare_environment(3, environment=fresh)
+    host.prepare_environment(3, environment=chosen)
+    counts = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    assert fresh == {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", **counts}
+    assert chosen == {"OMP_WAIT_POLICY": "active", **counts}
+
+
+def test_importing_host_does_not_import_torch():
+    code = "import sys, hpsearch.nn.host; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("flags\t\t: fma avx2 avx512f\n", False),
+        ("flags\t\t: avx512f avx512_bf16\n", True),
+        ("flags\t\t: amx_tile amx_bf16\n", True),
+        ("Features\t: fp asimd i8mm bf16\n", True),
+    ],
+)
+def test_bf16_is_used_where_the_processor_has_it(tmp_path, cpuinfo, expected):
+    assert device.has_bf16(root=fake_root(tmp_path, {"proc/cpuinfo": cpuinfo})) is expected
+
+
+def test_devices_are_picked_by_name():
+    assert device.pick_device("cpu") == torch.device("cpu")
+    assert device.pick_device("auto").type == device.available()[-1].partition(":")[0]
+    assert device.describe(torch.device("cpu")) == f"cpu: {host.processor()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cuda:99", r"found 'cuda:99', expected one that is there \(cpu"),
+        ("cdua", "found 'cdua'; did you mean 'cuda'"),
+        ("cuda:x", "found 'cuda:x'; did you mean"),
+        ("auto:1", "found 'auto:1'; did you mean 'auto'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named_with_those_that_are(name, words):
+    with pytest.raises(DeviceError, match=words):
+        device.pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error, expected):
+    assert device.is_out_of_memory(error) is expected
+
+
+def test_a_real_allocation_that_is_too_large_counts_as_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert device.is_out_of_memory(caught.value)
+    device.free_memory(torch.device("cpu"))
