@@ -1,0 +1,1 @@
+"""Studies, budgets and workers: the only room that runs on Optuna."""

@@ -1,0 +1,189 @@
+"""Making, finding, listing and deleting the studies of a database."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from hpsearch.core.analysis import StudySummary
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
+from hpsearch.errors import StudyError, nearest
+from hpsearch.search.storage import Storage
+from hpsearch.search.study import (
+    BOUNDS,
+    CHANGES,
+    CREATED,
+    DATA,
+    REFERENCE,
+    SPEC,
+    STOP,
+    Study,
+    spec_of,
+)
+
+
+def create_or_resume(
+    storage: Storage,
+    spec: StudySpec,
+    *,
+    data: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    bounds: Callable[[], Mapping[str, tuple[float, float]]],
+) -> Study:
+    """Opens the study of the spec's name; makes it, once, if it is not there.
+
+    Args:
+        storage: the database.
+        spec: what the study is; where it is there already, only what may change may differ.
+        data: the data's fingerprint; likewise.
+        reference: the hardware that seconds are measured on; kept when the study is made.
+        bounds: gives each objective's range for the hypervolume; asked only for a new study.
+
+    Raises:
+        StudyError: a study of that name differs in what must not change, or is not ours.
+    """
+    fresh = None
+    if spec.name not in study_names(storage):
+        fresh = {BOUNDS: {name: list(ends) for name, ends in bounds().items()}}
+    with storage.lock():
+        _clear_half_made(storage, spec.name)
+        if not _exists(storage, spec.name):
+            assert fresh is not None
+            attributes = {**fresh, DATA: dict(data), REFERENCE: dict(reference)}
+            return _create(storage, spec, attributes)
+        handle = _load(storage, spec.name)
+        _refuse_changes(handle, spec, data)
+        _note_changes(handle, spec)
+    return _opened(storage, handle, spec)
+
+
+def preview(storage: Storage, spec: StudySpec, *, data: Mapping[str, Any]) -> Study | None:
+    """Returns the study of the spec's name as it stands, None if there is none; writes nothing.
+
+    Raises:
+        StudyError: it differs in what must not change, or is not ours.
+    """
+    if not _exists(storage, spec.name):
+        return None
+    handle = _load(storage, spec.name)
+    _refuse_changes(handle, spec, data)
+    return _opened(storage, handle, spec)
+
+
+def open_study(storage: Storage, name: str | None = None) -> Study:
+    """Opens a study to read it: the named one, else the only one, else the newest.
+
+    Raises:
+        StudyError: there is none of that name, none at all, or it is not ours.
+    """
+    names = study_names(storage)
+    if name is None:
+        if not names:
+            raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
+        return max((_read(storage, n) for n in names), key=lambda study: study.created)
+    if name not in names:
+        if _exists(storage, name):
+            raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")
+        hint = nearest(name, names) if names else "start one with `hpsearch run`"
+        raise StudyError(f"found no study {name!r} in {storage.masked}; {hint}")
+    return _read(storage, name)
+
+
+def study_names(storage: Storage) -> list[str]:
+    """Returns the names of the database's hpsearch studies, oldest first."""
+    backend = storage.backend
+    studies = sorted(backend.get_all_studies(), key=lambda study: study._study_id)
+    return [study.study_name for study in studies if SPEC in study.user_attrs]
+
+
+def summaries(storage: Storage) -> list[StudySummary]:
+    """Returns every study of the database in a line each, oldest first."""
+    return [_read(storage, name).summary() for name in study_names(storage)]
+
+
+def delete(storage: Storage, study: Study) -> None:
+    """Deletes the study with all its trials."""
+    with storage.lock():
+        optuna.delete_study(study_name=study.name, storage=storage.backend)
+
+
+def _exists(storage: Storage, name: str) -> bool:
+    return any(study.study_name == name for study in storage.backend.get_all_studies())
+
+
+def _load(storage: Storage, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=storage.backend, sampler=RandomSampler())
+
+
+def _read(storage: Storage, name: str) -> Study:
+    handle = _load(storage, name)
+    spec = spec_of(handle)
+    assert spec is not None, "study_names lists our studies only"
+    return _opened(storage, handle, spec)
+
+
+def _opened(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study:
+    return Study(storage=storage, handle=handle, spec=spec, attributes=handle.user_attrs)
+
+
+def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> Study:
+    objectives = [OBJECTIVES[name] for name in spec.search.objectives]
+    handle = optuna.create_study(
+        study_name=spec.name,
+        storage=storage.backend,
+        sampler=RandomSampler(),
+        directions=["maximize" if o.maximize else "minimize" for o in objectives],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        handle.set_metric_names([objective.label for objective in objectives])
+    for key, value in attributes.items():
+        handle.set_user_attr(key, value)
+    handle.set_user_attr(CREATED, datetime.now(UTC).isoformat())
+    handle.set_user_attr(SPEC, to_json(spec))  # last: with it the study is whole
+    return _opened(storage, handle, spec)
+
+
+def _clear_half_made(storage: Storage, name: str) -> None:
+    """Removes a study of ours whose making was cut short: our marks on it, but no spec."""
+    for study in storage.backend.get_all_studies():
+        marks = [key.startswith("hpsearch:") for key in study.user_attrs]
+        if study.study_name == name and SPEC not in study.user_attrs and marks and all(marks):
+            optuna.delete_study(study_name=name, storage=storage.backend)
+
+
+def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, Any]) -> None:
+    kept = spec_of(handle)
+    if kept is None:
+        raise StudyError(
+            f"study {spec.name!r} is there but was not made by hpsearch; choose another name"
+            " with --study"
+        )
+    changed = differences(identity(kept), identity(spec))
+    stored = handle.user_attrs[DATA]
+    changed |= {f"data.{key}": pair for key, pair in differences(stored, data).items()}
+    if changed:
+        told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+        raise StudyError(
+            f"study {spec.name!r} has changed: {told}; run it as it was, or choose another name"
+            " with --study"
+        )
+
+
+def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:
+    """Logs what was changed that may change, and takes a `hpsearch stop` back."""
+    kept = spec_of(handle)
+    assert kept is not None
+    changed = differences(steering(kept), steering(spec))
+    if changed:
+        entry = {"at": datetime.now(UTC).isoformat(), "changed": changed}
+        handle.set_user_attr(CHANGES, [*handle.user_attrs.get(CHANGES, []), entry])
+        handle.set_user_attr(SPEC, to_json(spec))
+    if handle.user_attrs.get(STOP):
+        handle.set_user_attr(STOP, False)

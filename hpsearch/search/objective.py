@@ -1,0 +1,168 @@
+"""One trial from its spec to its outcome: build, measure, train, and ask whether to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+import torch
+
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.space import ChoiceDim, Dim, Value, draw
+from hpsearch.core.spec import StudySpec, TrialSpec, resolve
+from hpsearch.core.trial import Curve, Outcome, State
+from hpsearch.nn.batches import Tensors
+from hpsearch.nn.cost import count, measure
+from hpsearch.nn.device import free_memory, is_out_of_memory
+from hpsearch.nn.interrupt import Interrupted
+from hpsearch.nn.model import build
+from hpsearch.nn.train import Diverged, epochs
+from hpsearch.search.observer import Observer
+from hpsearch.search.peers import explain, judge
+from hpsearch.search.study import Claim, Study
+
+Bounds = dict[str, tuple[float, float]]
+_PROBE_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """What all trials of a worker share: the images on the device, and whom to tell."""
+
+    study: Study
+    images: Tensors
+    device: torch.device
+    observer: Observer
+
+    def __call__(self, claim: Claim, stop: Callable[[], bool]) -> Outcome:
+        """Trains the trial until it is complete, hopeless, diverged or broken.
+
+        The one broad ``except`` of the search stands here: whatever breaks a trial is kept with
+        it, and the search goes on.
+
+        Raises:
+            Interrupted: ``stop`` asked for it.
+        """
+        try:
+            return self._train(claim, stop)
+        except Interrupted:
+            raise
+        except Diverged as exc:
+            return Outcome(state=State.PRUNED, reason=f"diverged: {exc}")
+        except Exception as exc:
+            kind = "out of memory" if is_out_of_memory(exc) else "bug"
+            reason = f"{kind}: {type(exc).__name__}: {str(exc).strip().splitlines()[0][:300]}"
+            failure = {"kind": kind, "traceback": traceback.format_exc()}
+        free_memory(self.device)  # outside the handler, whose traceback holds the tensors
+        return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
+
+    def _train(self, claim: Claim, stop: Callable[[], bool]) -> Outcome:
+        spec, study = claim.spec, self.study
+        shape, classes = self.images.input_shape, self.images.classes
+        cost = measure(spec.model, shape, classes, device=self.device)
+        study.record_cost(claim, cost)
+        self.observer.started(claim.number, claim.params, cost)
+        model = build(spec.model, shape, classes, seed=spec.seed)
+        curve: Curve = ()
+        details: dict[str, object] = {}
+        for epoch in epochs(model, self.images, spec.train, device=self.device, stop=stop):
+            curve = (*curve, epoch)
+            study.record_epoch(claim, curve)
+            self.observer.trained(claim.number, epoch)
+            verdict = judge(study, claim.number, curve, cost)
+            if verdict is not None and not claim.control:
+                reason = explain(verdict)
+                return Outcome(
+                    state=State.PRUNED, reason=reason, details={"pruning": asdict(verdict)}
+                )
+            if verdict is not None:
+                details.setdefault("would_prune", asdict(verdict))
+        values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
+        chosen = {name: values[name] for name in study.objectives}
+        return Outcome(state=State.COMPLETE, values=chosen, details=details)
+
+
+def measured(cost: Mapping[str, float], curve: Curve) -> dict[str, float]:
+    """Returns every objective's value at the end of a training."""
+    last = curve[-1]
+    return {**cost, "accuracy": last.val_accuracy, "val_loss": last.val_loss}
+
+
+def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> Bounds:
+    """Returns each objective's range over the space, for a hypervolume that never falls.
+
+    Accuracy runs from chance to 1, loss from 0 to that of guessing; costs from half of what the
+    cheapest corner of the space takes to twice what the dearest takes, both measured on a few
+    training steps.
+    """
+    classes = images.classes
+    bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
+    if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
+        low = _corner_cost(_corner(spec, cheap=True), images, device)
+        high = _dear_cost(_corner(spec, cheap=False), low, images, device)
+        for name in low:
+            ends = sorted((low[name], high[name]))
+            bounds[name] = (ends[0] / 2, ends[1] * 2)
+    return {name: bounds[name] for name in spec.search.objectives}
+
+
+def _corner(spec: StudySpec, *, cheap: bool) -> TrialSpec:
+    params = draw(spec.space, lambda name, dim: _end(name, dim, cheap=cheap))
+    return resolve(spec, number=0, params=params)
+
+
+def _corner_cost(trial: TrialSpec, images: Tensors, device: torch.device) -> dict[str, float]:
+    cost = measure(trial.model, images.input_shape, images.classes, device=device)
+    return {**cost, "train_seconds": _probe_seconds(trial, images, device)}
+
+
+def _dear_cost(
+    trial: TrialSpec, low: Mapping[str, float], images: Tensors, device: torch.device
+) -> dict[str, float]:
+    """The dear corner's cost; where it does not fit in memory, by its operations."""
+    try:
+        return _corner_cost(trial, images, device)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+    free_memory(device)
+    counted = count(trial.model, images.input_shape, images.classes)
+    timed = {name: low[name] * counted["flops"] / low["flops"] for name in low}
+    return {**timed, **counted}
+
+
+def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device) -> float:
+    """Estimates a full training's seconds from a few steps on the first images."""
+    total = len(images.train_labels)
+    batch = min(trial.train.batch_size, total)
+    kept = min(total, batch * _PROBE_STEPS)
+    few = dataclasses.replace(
+        images,
+        train_images=images.train_images[:kept],
+        train_labels=images.train_labels[:kept],
+        val_images=images.val_images[:1],
+        val_labels=images.val_labels[:1],
+    )
+    recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
+    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+    (epoch,) = epochs(model, few, recipe, device=device)
+    steps = max(1, total // batch) * trial.train.epochs
+    return epoch.train_seconds * steps / max(1, kept // batch)
+
+
+_CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
+_DEAR: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
+
+
+def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
+    """The cheap or the dear end of a dimension; large batches are the cheap ones."""
+    if isinstance(dim, ChoiceDim) and not all(type(c) in (int, float) for c in dim.choices):
+        wanted = (_CHEAP if cheap else _DEAR).get(name)
+        return wanted if wanted is not None and wanted in dim.choices else dim.choices[0]
+    low, high = (
+        (min(dim.choices), max(dim.choices)) if isinstance(dim, ChoiceDim) else (dim.low, dim.high)
+    )
+    return low if cheap != (name == "batch_size") else high

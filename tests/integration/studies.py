@@ -1,0 +1,115 @@
+"""Small studies without torch: trials whose curves are computed from their parameters."""
+
+import math
+import os
+import time
+
+from hpsearch.core.pruning import Rule
+from hpsearch.core.space import default_space
+from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
+from hpsearch.core.trial import Epoch, Outcome, State
+from hpsearch.search.catalog import create_or_resume
+from hpsearch.search.peers import judge
+from hpsearch.search.process import identity
+
+EPOCHS = 4
+DATA = {"content": "abc", "train": 10}
+REFERENCE = {"device": "cpu", "processor": "test", "threads": 1}
+BOUNDS = {
+    "accuracy": (0.1, 1.0),
+    "val_loss": (0.0, 2.3),
+    "train_seconds": (0.1, 100.0),
+    "params": (10.0, 1e6),
+}
+
+
+def make_spec(name="s", *, pruner="forecast", space=None, **search):
+    search.setdefault("trials", 30)
+    return StudySpec(
+        name=name,
+        train=RecipeSpec(epochs=EPOCHS),
+        search=SearchSpec(**search),
+        pruning=Rule(pruner=pruner),
+        space={**default_space("geometric"), **(space or {})},
+    )
+
+
+def make_study(storage, spec=None, data=DATA):
+    spec = spec or make_spec()
+    bounds = {name: BOUNDS[name] for name in spec.search.objectives}
+    return create_or_resume(storage, spec, data=data, reference=REFERENCE, bounds=lambda: bounds)
+
+
+def origin():
+    return {"process": identity(), **REFERENCE}
+
+
+def cost_of(claim):
+    params = sum(claim.spec.model.widths) * 100.0
+    return {"params": params, "flops": params * 10, "latency_ms": params / 1e3}
+
+
+def curve_of(claim):
+    """Larger nets and rates near 0.01 end with a lower loss, known from the parameters alone."""
+    away = abs(math.log10(claim.params["learning_rate"]) + 2)
+    final = 0.2 + 0.3 * away + 20.0 / sum(claim.spec.model.widths)
+    curve = []
+    for e in range(1, EPOCHS + 1):
+        loss = final * (1 + (1 - e / EPOCHS))
+        curve.append(
+            Epoch(
+                epoch=e,
+                train_loss=loss,
+                train_accuracy=1 / (1 + loss),
+                val_loss=loss,
+                val_accuracy=1 / (1 + loss),
+                train_seconds=sum(claim.spec.model.widths) / 10,
+                wall_seconds=0.1,
+            )
+        )
+    return tuple(curve)
+
+
+def simulate(study, claim, stop=lambda: False, pause=0.0):
+    """Runs a claimed trial as the trainer does, with computed curves instead of training."""
+
+    study.record_cost(claim, cost_of(claim))
+    curve = curve_of(claim)
+    cost = cost_of(claim)
+    for e in range(1, EPOCHS + 1):
+        time.sleep(pause)
+        study.record_epoch(claim, curve[:e])
+        verdict = judge(study, claim.number, curve[:e], cost)
+        if verdict and not claim.control:
+            return Outcome(state=State.PRUNED, reason="hopeless")
+    last = curve[-1]
+    values = {**cost, "accuracy": last.val_accuracy, "val_loss": last.val_loss}
+    values["train_seconds"] = last.train_seconds
+    return Outcome(state=State.COMPLETE, values={name: values[name] for name in study.objectives})
+
+
+def search(study, *, at_most=10**6):
+    """Runs trials until the study gives no more; returns the standing that ended it."""
+    for _ in range(at_most):
+        claim = study.claim(origin())
+        if not hasattr(claim, "spec"):
+            return claim
+        study.finish(claim, simulate(study, claim))
+    return None
+
+
+def work_in_process(url, name, pause):
+    """What a worker process of the tests does; prints nothing, ends when the study is done."""
+    from hpsearch.search.catalog import open_study
+    from hpsearch.search.storage import open_storage
+    from hpsearch.search.study import Standing
+
+    study = open_study(open_storage(url, create=True), name)
+    while True:
+        claim = study.claim(origin())
+        if claim is Standing.BUSY:
+            time.sleep(0.05)
+            continue
+        if isinstance(claim, Standing):
+            os._exit(0)
+        study.finish(claim, simulate(study, claim, pause=pause))

@@ -1,0 +1,213 @@
+"""One trial from claim to outcome, trained for real on the 8×8 digits."""
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpsearch.core.pruning import Rule
+from hpsearch.core.space import default_space
+from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, StudySpec
+from hpsearch.core.trial import State
+from hpsearch.nn.batches import tensors
+from hpsearch.nn.data import load
+from hpsearch.nn.interrupt import Interrupted
+from hpsearch.search.catalog import create_or_resume
+from hpsearch.search.objective import Trainer, objective_bounds
+from hpsearch.search.process import identity
+from hpsearch.search.storage import open_storage
+
+CPU = torch.device("cpu")
+ORIGIN = {"process": identity(), "device": "cpu", "processor": "test", "threads": 1}
+
+
+class Silent:
+    """An observer that only remembers."""
+
+    def __init__(self):
+        self.heard = []
+
+    def started(self, number, params, cost):
+        self.heard.append("started")
+
+    def trained(self, number, epoch):
+        self.heard.append(epoch.epoch)
+
+    def ended(self, record):
+        self.heard.append(record.state.value)
+
+    def note(self, text):
+        self.heard.append(text)
+
+
+@pytest.fixture(scope="module")
+def images():
+    data = load(DataSpec(dataset="digits"))
+    return tensors(
+        data.images,
+        data.labels,
+        data.split.train[:300],
+        data.split.val[:100],
+        mean=data.mean,
+        std=data.std,
+        classes=10,
+        device=CPU,
+    )
+
+
+def make(tmp_path, images, *, space=None, pruner="none", control=0.0, epochs=2, **search):
+    fixed = {
+        "n_blocks": 1,
+        "base_width": 8,
+        "growth": 1.0,
+        "optimizer": "adam",
+        "learning_rate": 0.003,
+        "batch_size": 64,
+        "dropout": 0.0,
+        "schedule": "constant",
+        "head": "flatten",
+        "batch_norm": True,
+        "kernel_size": 3,
+    }
+    spec = StudySpec(
+        name="s",
+        train=RecipeSpec(epochs=epochs, shift=0),
+        search=SearchSpec(trials=20, sampler="random", **search),
+        pruning=Rule(pruner=pruner, control=control, min_finished=1),
+        space={**default_space("geometric"), **fixed, **(space or {})},
+    )
+    study = create_or_resume(
+        open_storage(f"{tmp_path}/s.db", create=True),
+        spec,
+        data={},
+        reference={},
+        bounds=lambda: objective_bounds(spec, images, CPU),
+    )
+    observer = Silent()
+    return study, Trainer(study=study, images=images, device=CPU, observer=observer), observer
+
+
+def never():
+    return False
+
+
+def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
+    names = ("accuracy", "val_loss", "train_seconds", "latency_ms", "params", "flops")
+    study, train, observer = make(tmp_path, images, objectives=names)
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    assert record.state is State.COMPLETE
+    assert tuple(record.values) == names
+    assert record.values["accuracy"] == record.curve[-1].val_accuracy > 0.2
+    assert record.values["val_loss"] == record.curve[-1].val_loss
+    assert record.values["train_seconds"] == record.curve[-1].train_seconds > 0
+    assert record.values["params"] == 8 * 9 + 2 * 8 + (8 * 4 * 4 + 1) * 10
+    assert record.values["flops"] > 2 * 8 * 9 * 64
+    assert observer.heard == ["started", 1, 2]
+    assert record.attributes["spec"]["model"]["widths"] == [8]
+    assert record.seed == claim.spec.seed
+
+
+def test_the_bounds_hold_every_trial_of_the_space(tmp_path, images):
+    wide = {"n_blocks": default_space("geometric")["n_blocks"]}
+    study, train, _ = make(tmp_path, images, space=wide, objectives=("accuracy", "params"))
+    assert study.bounds["accuracy"] == (0.1, 1.0)
+    low, high = study.bounds["params"]
+    for _ in range(4):
+        claim = study.claim(ORIGIN)
+        record = study.finish(claim, train(claim, never))
+        assert low < record.values["params"] < high
+
+
+def test_a_diverged_trial_is_pruned_with_the_reason(tmp_path, images):
+    hot = {"learning_rate": 10.0, "batch_norm": False, "optimizer": "sgd", "momentum": 0.99}
+    study, train, _ = make(tmp_path, images, space=hot, epochs=8)
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    assert record.state is State.PRUNED
+    assert record.reason.startswith("diverged: ")
+
+
+def test_a_hopeless_trial_is_pruned_and_the_control_is_not(tmp_path, images):
+    spread = {"learning_rate": default_space("geometric")["learning_rate"]}
+    ended = {}
+    for control in (0.0, 1.0):
+        folder = tmp_path / str(control)
+        folder.mkdir()
+        study, train, _ = make(
+            folder,
+            images,
+            space=spread,
+            pruner="margin",
+            control=control,
+            epochs=3,
+            objectives=("accuracy",),
+        )
+        for _ in range(6):
+            claim = study.claim(ORIGIN)
+            study.finish(claim, train(claim, never))
+        ended[control] = study.records()
+    pruned = [r for r in ended[0.0] if r.state is State.PRUNED]
+    assert pruned
+    assert all(r.attributes["pruning"]["epoch"] == len(r.curve) < 3 for r in pruned)
+    assert all(r.reason.startswith("loss ") for r in pruned)
+    assert all(r.state is State.COMPLETE for r in ended[1.0])
+    audited = [r.number for r in ended[1.0] if "would_prune" in r.attributes]
+    assert set(audited) >= {r.number for r in pruned}
+
+
+def test_a_bug_fails_the_trial_with_its_traceback(tmp_path, images, monkeypatch):
+    study, train, _ = make(tmp_path, images)
+    monkeypatch.setattr("hpsearch.search.objective.build", lambda *_, **__: 1 / 0)
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    assert record.state is State.FAILED
+    assert record.reason == "bug: ZeroDivisionError: division by zero"
+    assert "1 / 0" in record.attributes["failure"]["traceback"]
+
+
+def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, images):
+    study, train, _ = make(tmp_path, images)
+    claim = study.claim(ORIGIN)
+    with pytest.raises(Interrupted):
+        train(claim, lambda: True)
+    assert study.hand_back(claim).state is State.WAITING
+
+
+def _search_with_little_memory(folder, results):
+    import resource
+
+    data = load(DataSpec(dataset="digits"))
+    few = tensors(
+        data.images, data.labels, data.split.train[:256], data.split.val[:50],
+        mean=data.mean, std=data.std, classes=10, device=CPU,
+    )  # fmt: skip
+    study, train, _ = make(folder, few, space={"base_width": 4, "batch_size": 64})
+    claim = study.claim(ORIGIN)
+    results.put(study.finish(claim, train(claim, never)).state)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, resource.RLIM_INFINITY))
+    wide = {"base_width": 4096, "batch_size": 256}
+    folder = folder / "wide"
+    folder.mkdir()
+    study, train, _ = make(folder, few, space=wide, objectives=("accuracy",))
+    object.__setattr__(study.spec.model, "max_width", 4096)
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    results.put((record.state, record.reason))
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by RLIMIT_AS")
+def test_running_out_of_memory_fails_the_trial_with_the_reason(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    process = spawn.Process(target=_search_with_little_memory, args=(tmp_path, results))
+    process.start()
+    assert results.get(timeout=120) is State.COMPLETE
+    state, reason = results.get(timeout=120)
+    process.join(60)
+    assert state is State.FAILED
+    assert reason.startswith("out of memory: ")

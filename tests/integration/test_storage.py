@@ -1,0 +1,130 @@
+"""Opening databases: how SQLite is tuned, what is refused, and that passwords stay hidden."""
+
+import multiprocessing
+import sqlite3
+
+import pytest
+from sqlalchemy import text
+
+from hpsearch.errors import StorageError
+from hpsearch.search.storage import check_storage, mask, open_storage, parse_url
+
+
+def test_sqlite_is_opened_in_wal_mode_with_normal_synchronisation(tmp_path):
+    storage = open_storage(f"{tmp_path}/a.db", create=True)
+    with storage.engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 60_000
+    storage.close()
+
+
+def test_a_path_and_a_url_name_the_same_file(tmp_path):
+    assert parse_url(f"{tmp_path}/a.db") == parse_url(f"sqlite:///{tmp_path}/a.db")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:hush@host:5432/db",
+        "postgres://ann:hush@host/db",
+        "postgresql+psycopg://ann:hush@host/db",
+        "postgresql://ann@host/db?password=hush",
+        "postgresql://ann@host/db?sslmode=require&sslpassword=hush",
+    ],
+)
+def test_a_password_is_never_shown(url):
+    shown = mask(parse_url(url))
+    assert "hush" not in shown
+    assert shown.startswith("postgresql://ann")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://u:hush@h/db", "found a 'mysql' storage"),
+        ("sqlite://", "without a file"),
+        ("://", "cannot be read"),
+    ],
+)
+def test_a_storage_we_do_not_run_on_is_refused(url, message):
+    with pytest.raises(StorageError, match=message) as caught:
+        parse_url(url)
+    assert "hush" not in str(caught.value)
+
+
+def test_reading_makes_no_file(tmp_path):
+    with pytest.raises(StorageError, match=r"no database at .*run it first"):
+        open_storage(f"{tmp_path}/a.db", create=False)
+    check_storage(f"{tmp_path}/a.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path):
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    for create in (False, True):
+        with pytest.raises(StorageError, match="holds another program's tables"):
+            open_storage(str(path), create=create)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to be read as one" * 100)
+    with pytest.raises(StorageError, match="cannot be read as an SQLite database"):
+        open_storage(str(path), create=True)
+    with pytest.raises(StorageError, match="found a folder"):
+        open_storage(str(tmp_path), create=True)
+    with pytest.raises(StorageError, match="is not there; make it"):
+        open_storage(f"{tmp_path}/no/such.db", create=True)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password():
+    with pytest.raises(StorageError, match=r"cannot use postgresql://ann:\*\*\*@127") as caught:
+        open_storage("postgresql://ann:hush@127.0.0.1:1/db", create=True)
+    assert "hush" not in str(caught.value)
+
+
+def test_reading_an_empty_server_makes_no_tables(postgres):
+    from tests.integration.conftest import fresh_database
+
+    url = fresh_database(postgres, "empty")
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"no study in .*start one"):
+            open_storage(url, create=False)
+
+
+def _open(path):
+    open_storage(path, create=True)
+
+
+def test_eight_processes_may_make_one_database_at_once(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_open, args=(f"{tmp_path}/a.db",)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+
+
+def test_the_lock_lets_one_in_at_a_time(storage):
+    order = []
+    import threading
+
+    def enter(name):
+        with storage.lock():
+            order.append(name)
+        storage.backend.remove_session()
+
+    with storage.lock():
+        thread = threading.Thread(target=enter, args=("second",))
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]

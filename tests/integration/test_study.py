@@ -1,0 +1,341 @@
+"""Studies on real databases: the budget, the draws, hand-backs, changes; SQLite and PostgreSQL."""
+
+import multiprocessing
+import os
+import signal
+import time
+import warnings
+
+import optuna
+import pytest
+
+from hpsearch.core.space import ChoiceDim, IntDim
+from hpsearch.core.spec import SAMPLERS
+from hpsearch.core.trial import Outcome, State
+from hpsearch.errors import StudyError
+from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names
+from hpsearch.search.process import identity, is_gone
+from hpsearch.search.storage import open_storage
+from hpsearch.search.study import CHANGES, Claim, Standing
+from tests.integration.studies import (
+    EPOCHS,
+    make_spec,
+    make_study,
+    origin,
+    search,
+    simulate,
+    work_in_process,
+)
+
+FAILED = Outcome(state=State.FAILED, reason="bug: boom")
+
+
+def states(study):
+    return [record.state for record in study.records()]
+
+
+def drawn(study):
+    return [tuple(sorted(record.params.items())) for record in study.records()]
+
+
+class TestBudget:
+    def test_a_search_ends_with_exactly_its_trials_and_resumes_to_a_larger_total(self, storage):
+        study = make_study(storage, make_spec(trials=12))
+        assert search(study) is Standing.DONE
+        assert sum(state.counts for state in states(study)) == 12
+        larger = make_study(storage, make_spec(trials=15))
+        assert search(larger) is Standing.DONE
+        assert len(larger.records()) == 15
+
+    def test_a_failed_trial_is_refunded(self, storage):
+        study = make_study(storage, make_spec(trials=3))
+        study.finish(study.claim(origin()), FAILED)
+        assert search(study) is Standing.DONE
+        assert [s.value for s in states(study)].count("failed") == 1
+        assert sum(state.counts for state in states(study)) == 3
+
+    def test_failures_in_a_row_stop_the_study_but_not_the_next_run_of_it(self, storage):
+        study = make_study(storage, make_spec(max_failures=3))
+        for _ in range(3):
+            study.finish(study.claim(origin()), FAILED)
+        assert study.claim(origin()) is Standing.FAILING
+        time.sleep(0.01)
+        again = make_study(storage, make_spec(max_failures=3))
+        assert isinstance(again.claim(origin()), Claim)
+
+    def test_a_worker_waits_while_others_run_the_last_trials(self, storage):
+        study = make_study(storage, make_spec(trials=1))
+        claim = study.claim(origin())
+        assert study.claim(origin()) is Standing.BUSY
+        study.finish(claim, simulate(study, claim))
+        assert study.claim(origin()) is Standing.DONE
+
+    def test_a_stop_request_ends_the_search_until_it_is_run_again(self, storage):
+        study = make_study(storage)
+        study.request_stop(stop=True)
+        assert study.claim(origin()) is Standing.STOPPED
+        assert isinstance(make_study(storage).claim(origin()), Claim)
+
+    def test_four_processes_one_of_them_killed_share_the_budget_exactly(self, storage):
+        study = make_study(storage, make_spec(trials=24))
+        url = storage.url.render_as_string(hide_password=False)
+        spawn = multiprocessing.get_context("spawn")
+        workers = [spawn.Process(target=work_in_process, args=(url, "s", 0.02)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        victim = workers[0]
+        deadline = time.monotonic() + 60
+        while not _runs_on(study, victim.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(victim.pid, signal.SIGKILL)
+        for worker in workers:
+            worker.join(60)
+        assert sum(state.counts for state in states(study)) == 24
+        assert len(study.records()) == 24
+        assert len(set(drawn(study))) == 24
+        restarted = [r for r in study.records() if r.attributes["origin"]["starts"] > 1]
+        assert restarted
+
+
+def _runs_on(study, pid):
+    return any(
+        r.state is State.RUNNING and r.attributes.get("origin", {})["process"]["pid"] == pid
+        for r in study.records()
+        if "origin" in r.attributes
+    )
+
+
+class TestHandingBack:
+    def test_a_trial_handed_back_keeps_its_number_parameters_and_seed(self, storage):
+        study = make_study(storage)
+        claim = study.claim(origin())
+        record = study.hand_back(claim)
+        assert record.state is State.WAITING
+        again = study.claim(origin())
+        assert (again.number, again.params, again.spec) == (claim.number, claim.params, claim.spec)
+
+    def test_the_trial_of_a_dead_process_is_taken_up_again(self, storage):
+        study = make_study(storage)
+        gone = {**identity(), "pid": 2**22 - 1, "started": 1}
+        claim = study.claim({**origin(), "process": gone})
+        again = study.claim(origin())
+        assert (again.number, again.params) == (claim.number, claim.params)
+
+    def test_a_trial_that_died_before_its_origin_was_stored_is_taken_up_again(self, storage):
+        study = make_study(storage)
+        study.handle.ask()
+        assert study.claim(origin()).number == 0
+
+    def test_the_trial_of_a_live_process_is_left_alone(self, storage):
+        study = make_study(storage)
+        study.claim(origin())
+        assert study.claim(origin()).number == 1
+
+    def test_a_process_on_another_host_is_not_known_to_be_gone(self):
+        assert not is_gone({**identity(), "host": "elsewhere", "pid": 1})
+        assert not is_gone(identity())
+        assert is_gone({**identity(), "started": 1})
+        assert is_gone({**identity(), "boot": "an earlier one"})
+
+
+FEW = {
+    "kernel_size": 3,
+    "batch_norm": True,
+    "head": "gap",
+    "dropout": 0.0,
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "batch_size": 64,
+    "schedule": "constant",
+}
+
+
+class TestDraws:
+    @pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"grid", "grid+random"}))
+    def test_every_sampler_works_beside_pruned_trials(self, storage, sampler):
+        trials = 18 if sampler == "gp" else 30
+        space = FEW if sampler == "gp" else {}  # gp takes seconds a draw on the whole space
+        study = make_study(storage, make_spec(sampler=sampler, trials=trials, space=space))
+        assert search(study) is Standing.DONE
+        kinds = [state.value for state in states(study)]
+        assert kinds.count("pruned") >= 3
+        assert kinds.count("complete") >= 5
+        assert len(set(drawn(study))) == trials
+
+    @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
+    def test_a_resumed_search_draws_what_an_unbroken_one_draws(self, tmp_path, sampler):
+        spec = make_spec(sampler=sampler, trials=25)
+        whole = make_study(open_storage(f"{tmp_path}/whole.db", create=True), spec)
+        search(whole)
+        for _ in range(5):  # opened anew each time, as by a new process
+            parts = make_study(open_storage(f"{tmp_path}/parts.db", create=True), spec)
+            search(parts, at_most=5)
+        assert drawn(parts) == drawn(whole)
+
+    def test_samplers_given_the_same_seed_anew_repeat_their_draws(self):
+        """The reason for a sampler per trial; if this fails, Optuna has changed."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        first = study.ask().suggest_float("x", 0, 1)
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        assert study.ask().suggest_float("x", 0, 1) == first
+
+    def test_another_seed_draws_other_values(self, storage):
+        one = make_study(storage, make_spec("one", seed=1, trials=3))
+        two = make_study(storage, make_spec("two", seed=2, trials=3))
+        search(one)
+        search(two)
+        assert not set(drawn(one)) & set(drawn(two))
+
+    def test_nsga2_breeds_within_a_hundred_trials(self):
+        from hpsearch.search.samplers import population
+
+        assert population(make_spec(trials=100)) == 20
+
+    @pytest.mark.parametrize("objectives", [("accuracy",), ("val_loss",), ("params",)])
+    def test_tpe_copes_with_one_objective_and_pruned_trials(self, storage, objectives):
+        study = make_study(storage, make_spec(objectives=objectives, trials=20))
+        assert search(study) is Standing.DONE
+        trials = study.handle.get_trials()
+        has_curve = [bool(trial.intermediate_values) for trial in trials]
+        assert all(has_curve) if objectives != ("params",) else not any(has_curve)
+
+    def test_a_multi_objective_study_reports_nothing_that_breaks_tpe(self, storage):
+        study = make_study(storage)
+        search(study)
+        assert not any(trial.intermediate_values for trial in study.handle.get_trials())
+
+
+GRID = {
+    "n_blocks": IntDim(low=1, high=3),
+    "optimizer": ChoiceDim(choices=("sgd", "adam")),
+}
+
+
+class TestGrid:
+    def spec(self, sampler, trials, **settings):
+        grid = ("n_blocks", "optimizer")
+        return make_spec(sampler=sampler, grid=grid, trials=trials, space=GRID, **settings)
+
+    def cells(self, study):
+        keys = ("n_blocks", "optimizer")
+        return [tuple(r.params[key] for key in keys) for r in study.records() if r.state.counts]
+
+    def test_grid_deals_each_cell_once_and_ends(self, storage):
+        study = make_study(storage, self.spec("grid", 50))
+        assert search(study) is Standing.USED_UP
+        assert sorted(self.cells(study)) == sorted(
+            (n, o) for n in (1, 2, 3) for o in ("adam", "sgd")
+        )
+
+    def test_a_failed_cell_is_dealt_again(self, storage):
+        study = make_study(storage, self.spec("grid", 50))
+        study.finish(study.claim(origin()), FAILED)
+        assert search(study) is Standing.USED_UP
+        assert len(set(self.cells(study))) == len(self.cells(study)) == 6
+
+    def test_grid_and_random_starts_another_round_with_new_random_values(self, storage):
+        study = make_study(storage, self.spec("grid+random", 14))
+        assert search(study) is Standing.DONE
+        dealt = self.cells(study)
+        assert {dealt.count(cell) for cell in dealt} <= {2, 3}
+        assert len(set(dealt)) == 6
+        assert len({r.params["learning_rate"] for r in study.records()}) == 14
+
+    def test_a_cell_handed_back_stays_the_trials_own(self, storage):
+        study = make_study(storage, self.spec("grid", 50))
+        claim = study.claim(origin())
+        study.hand_back(claim)
+        search(study)
+        assert len(set(self.cells(study))) == len(self.cells(study)) == 6
+
+    def test_a_grid_without_end_is_refused(self, storage):
+        study = make_study(storage, make_spec(sampler="grid", trials=5))
+        with pytest.raises(StudyError, match="more than 100,000 cells; narrow"):
+            study.claim(origin())
+
+    def test_a_parameter_outside_the_grid_does_not_break_it(self, storage):
+        study = make_study(storage, self.spec("grid+random", 7))
+        study.enqueue({"n_blocks": 3, "learning_rate": 0.01})
+        assert search(study) is Standing.DONE
+        assert study.records()[0].params["learning_rate"] == 0.01
+
+
+class TestChanges:
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"space": {"n_blocks": 2}}, "space.n_blocks was"),
+            ({"seed": 9}, "search.seed was 0, now 9"),
+            ({"objectives": ("accuracy",)}, "search.objectives was"),
+        ],
+    )
+    def test_a_study_changed_under_the_same_name_is_refused(self, storage, change, told):
+        make_study(storage)
+        with pytest.raises(StudyError, match=told):
+            make_study(storage, make_spec(**change))
+
+    def test_other_data_under_the_same_name_is_refused(self, storage):
+        make_study(storage)
+        with pytest.raises(StudyError, match=r"data\.content was 'abc', now 'xyz'"):
+            make_study(storage, data={"content": "xyz", "train": 10})
+
+    def test_what_may_change_is_changed_and_logged(self, storage):
+        make_study(storage)
+        study = make_study(storage, make_spec(sampler="random", pruner="none", trials=40))
+        assert study.spec.search.sampler == "random"
+        (entry,) = study.attributes[CHANGES]
+        assert entry["changed"]["pruning.pruner"] == ["forecast", "none"]
+        assert set(entry["changed"]) == {"pruning.pruner", "search.sampler", "search.trials"}
+
+    def test_a_study_of_another_program_is_left_alone(self, storage):
+        optuna.create_study(study_name="s", storage=storage.backend)
+        with pytest.raises(StudyError, match="was not made by hpsearch"):
+            make_study(storage)
+        with pytest.raises(StudyError, match="was not made by hpsearch"):
+            open_study(storage, "s")
+
+    def test_a_study_whose_making_was_cut_short_is_made_anew(self, storage):
+        half = optuna.create_study(study_name="s", storage=storage.backend)
+        half.set_user_attr("hpsearch:data", {})
+        assert isinstance(make_study(storage).claim(origin()), Claim)
+
+    def test_bounds_are_asked_for_once_and_kept(self, storage):
+        make_study(storage)
+
+        def never():
+            raise AssertionError("the bounds are fixed with the study")
+
+        again = create_or_resume(
+            storage, make_spec(), data={"content": "abc", "train": 10}, reference={}, bounds=never
+        )
+        assert again.bounds["accuracy"] == (0.1, 1.0)
+
+
+class TestFinding:
+    def test_the_newest_study_is_the_default_and_an_unknown_name_is_hinted_at(self, storage):
+        with pytest.raises(StudyError, match=r"no study in .*; start one with"):
+            open_study(storage)
+        make_study(storage, make_spec("digits"))
+        make_study(storage, make_spec("letters"))
+        assert open_study(storage).name == "letters"
+        with pytest.raises(StudyError, match="did you mean 'letters'"):
+            open_study(storage, "leters")
+        delete(storage, open_study(storage, "letters"))
+        assert study_names(storage) == ["digits"]
+
+    def test_plain_optuna_loads_our_study_and_sees_everything(self, storage):
+        search(make_study(storage, make_spec(trials=8)))
+        plain = optuna.load_study(study_name="s", storage=storage.backend)
+        assert [d.name for d in plain.directions] == ["MAXIMIZE", "MINIMIZE"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert plain.metric_names == ["accuracy (fraction)", "train_seconds (s)"]
+        best = plain.best_trials[0]
+        assert len(best.user_attrs["curve"]["val_loss"]) == EPOCHS
+        assert {"origin", "cost", "spec"} <= set(best.user_attrs)
+
+    def test_a_trial_that_is_not_there_is_named(self, storage):
+        study = make_study(storage)
+        with pytest.raises(StudyError, match="found no trial 3 in study 's', which has no trials"):
+            study.record(3)
