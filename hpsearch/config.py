@@ -1,0 +1,138 @@
+"""Study files and options, read into a StudySpec: everything wrong is said in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from hpsearch.core import space
+from hpsearch.core.pruning import Rule
+from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
+from hpsearch.errors import SpecError, nearest
+from hpsearch.nn.data import default_name
+
+SECTIONS: Mapping[str, type] = {
+    "data": DataSpec,
+    "train": RecipeSpec,
+    "model": ShapeSpec,
+    "search": SearchSpec,
+    "pruning": Rule,
+}
+_TOP = ("name", *SECTIONS, "space")
+
+
+def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Reads a study file; what it leaves out keeps its built-in default.
+
+    Args:
+        path: a TOML file.
+        overrides: values by dotted key ("search.trials") that go over the file's; None is ignored.
+
+    Raises:
+        SpecError: the file is not there, is not TOML, or holds an unknown key or illegal value.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        hint = "give the path of a TOML study file (examples are in studies/)"
+        raise SpecError(f"study file {path} is not there; {hint}") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(f"study file {path} cannot be read ({exc}); expected a TOML file") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise SpecError(f"{path}: found invalid TOML ({exc}); mend that line") from exc
+    raw.setdefault("name", path.stem)
+    return build_spec(raw, overrides, source=str(path))
+
+
+def build_spec(
+    raw: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    source: str = "options",
+) -> StudySpec:
+    """Builds a spec from a study file's tables and overrides, over the built-in default.
+
+    Raises:
+        SpecError: an unknown key or an illegal value; the message begins with ``source``.
+    """
+    tables = _merge(raw or {}, overrides or {}, source)
+    try:
+        parts = {name: _section(name, kind, tables) for name, kind in SECTIONS.items()}
+        widths = parts["model"].widths
+        dims = space.overlay(widths, tables.get("space", {}))
+        name = tables.get("name", default_name(parts["data"].dataset))
+        if not isinstance(name, str):
+            raise ValueError(f"name: found {name!r}, expected a text")
+        return StudySpec(name=name, space=dims, **parts)
+    except ValueError as exc:
+        raise SpecError(f"{source}: {exc}") from exc
+
+
+def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> dict[str, Any]:
+    for key, value in raw.items():
+        if key not in _TOP:
+            raise SpecError(f"{source}: found the unknown key {key!r}; {nearest(key, _TOP)}")
+        if key != "name" and not isinstance(value, Mapping):
+            raise SpecError(f"{source}: {key}: found {value!r}, expected a table [{key}]")
+    tables = {key: dict(v) if isinstance(v, Mapping) else v for key, v in raw.items()}
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        section, _, key = dotted.rpartition(".")
+        if section:
+            tables.setdefault(section, {})[key] = value
+        else:
+            tables[key] = value
+    return tables
+
+
+def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
+    table = dict(tables.get(name, {}))
+    if name == "search" and isinstance(table.get("timeout"), str):
+        table["timeout"] = parse_duration(table["timeout"])
+    try:
+        # As JSON: strictness then takes tables and lists, but neither true nor "3" for a number.
+        return TypeAdapter(kind).validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as exc:
+        raise ValueError(_first_problem(name, kind, exc)) from exc
+
+
+def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
+    """One line from pydantic's report: the dotted key, what was found, what was expected."""
+    error = exc.errors()[0]
+    key = ".".join([section, *(str(part) for part in error["loc"])])
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "unexpected_keyword_argument":
+        fields = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        fields = [field for field in fields if not field.startswith("__")]
+        return f"{key}: found an unknown key; {nearest(str(error['loc'][-1]), fields)}"
+    expected = re.sub(r"^Input should be ", "", error["msg"])
+    return f"{key}: found {error['input']!r}, expected {expected}"
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Returns the seconds in a duration such as ``90``, ``30m`` or ``1h30m``.
+
+    Raises:
+        ValueError: the text is not a duration.
+
+    >>> parse_duration("1h30m"), parse_duration("45")
+    (5400.0, 45.0)
+    """
+    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smhd])+", text)
+    if parts:
+        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise ValueError(f"timeout: found {text!r}, expected a duration such as 90s, 30m or 1h30m")

@@ -1,0 +1,66 @@
+"""What a study file would search, before anything is run."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value
+from hpsearch.core.spec import StudySpec
+from hpsearch.view.text import format_seconds
+
+
+def plan(spec: StudySpec) -> RenderableType:
+    """Returns the study in words, and its space as a table."""
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in _facts(spec).items():
+        facts.add_row(Text(name, "dim"), Text(value))
+    table = Table(title=None, show_edge=False)
+    table.add_column("dimension")
+    table.add_column("searched")
+    for name, dim in spec.space.items():
+        table.add_row(name, Text(describe_dimension(dim)))
+    return Group(facts, Text(), table)
+
+
+def _facts(spec: StudySpec) -> dict[str, str]:
+    data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
+    size = f", resized to {data.image_size} px" if data.image_size else ""
+    augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
+    grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
+    limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
+    return {
+        "study": spec.name,
+        "data": data.dataset + size,
+        "objectives": ", ".join(search.objectives),
+        "training": f"{train.epochs} epochs, label smoothing {train.label_smoothing:g}, {augment}"
+        + (", flip" if train.flip else ""),
+        "search": f"{search.trials} trials{limit}, sampler {search.sampler}{grid}",
+        "seed": str(search.seed),
+        "pruning": f"{pruning.pruner}, {pruning.control:.0%} of trials always run to the end",
+        "widths": f"{spec.model.widths}"
+        + (f", at most {spec.model.max_width}" if spec.model.widths == "geometric" else ""),
+    }
+
+
+def describe_dimension(dim: Dim | Value) -> str:
+    """Returns a dimension in words.
+
+    >>> describe_dimension(IntDim(low=1, high=5)), describe_dimension(True)
+    ('1 to 5, whole', 'always true')
+    """
+    if isinstance(dim, ChoiceDim):
+        return "one of " + ", ".join(_spelled(choice) for choice in dim.choices)
+    if isinstance(dim, (IntDim, FloatDim)):
+        parts = [f"{dim.low:g} to {dim.high:g}"]
+        parts += ["whole"] * isinstance(dim, IntDim) + ["log scale"] * dim.log
+        parts += [f"in steps of {dim.step:g}"] if dim.step else []
+        return ", ".join(parts)
+    return f"always {_spelled(dim)}"
+
+
+def _spelled(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

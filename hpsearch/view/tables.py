@@ -1,0 +1,326 @@
+"""What a person reads: records and summaries as Rich renderables, values as text.
+
+Nothing is counted or ranked here; the numbers come from :mod:`hpsearch.core`. Print what these
+functions return with ``soft_wrap=True``: tables still fit the console, and the commands to copy
+stay on one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.core.analysis import Savings, StudySummary
+from hpsearch.core.trial import Curve, State, TrialRecord
+from hpsearch.view.text import (
+    describe,
+    format_seconds,
+    format_value,
+    layers,
+    savings_text,
+    shape,
+    sparkline,
+    spell,
+    training,
+)
+
+KNEE = "◀ knee"
+STYLES = {
+    State.COMPLETE: "green",
+    State.PRUNED: "yellow",
+    State.FAILED: "red",
+    State.RUNNING: "cyan",
+    State.WAITING: "cyan",
+}
+_EPOCHS_SHOWN = 24
+
+
+class Spelled:
+    """A renderable, written in characters that the console's encoding has."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return _respelled(console.render(self.inner, options), options.encoding)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.inner)
+
+
+class SpelledTable(Table):
+    """A table without a frame, written in characters that the console's encoding has."""
+
+    def __init__(self, *headers: str) -> None:
+        super().__init__(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for header in headers:
+            self.add_column(header, no_wrap=True)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rendered = super().__rich_console__(console, options)
+        return _respelled((s for s in rendered if isinstance(s, Segment)), options.encoding)
+
+
+def _respelled(segments: Iterable[Segment], encoding: str) -> Iterable[Segment]:
+    for segment in segments:
+        if segment.control:
+            yield segment
+        else:
+            yield Segment(spell(segment.text, encoding), segment.style)
+
+
+def front_table(
+    chosen: Sequence[TrialRecord], *, objectives: Sequence[str], knee: int | None
+) -> Table:
+    """Returns the front as a table, in the order given, the trial numbered ``knee`` marked.
+
+    One line a trial at 100 columns with two objectives; narrower, the configuration wraps.
+    """
+    table = _objectives_table(objectives)
+    table.add_column("net")
+    table.add_column("training")
+    for record in chosen:
+        blocks, widths = shape(record)
+        net = " ".join(part for part in (f"{blocks}: {widths}", layers(record)) if part)
+        cells = _objective_cells(record, objectives=objectives, knee=knee)
+        table.add_row(*cells, Text(net), Text(training(record)))
+    return table
+
+
+def short_front(
+    chosen: Sequence[TrialRecord], *, objectives: Sequence[str], knee: int | None, rows: int
+) -> Table:
+    """Returns the front in at most ``rows`` (1 or more) lines under a header of two.
+
+    Where it holds more, its two ends, its knee and evenly spaced others are shown.
+    """
+    table = _objectives_table(objectives)
+    table.add_column("configuration")
+    knee_at = next((i for i, r in enumerate(chosen) if r.number == knee), 0)
+    for i in _spaced(len(chosen), rows, always=knee_at):
+        cells = _objective_cells(chosen[i], objectives=objectives, knee=knee)
+        table.add_row(*cells, Text(describe(chosen[i]), no_wrap=True, overflow="ellipsis"))
+    return table
+
+
+def _spaced(count: int, places: int, *, always: int) -> list[int]:
+    if count <= places:
+        return list(range(count))
+    if places == 1:
+        return [always]
+    spaced = [round(i * (count - 1) / (places - 1)) for i in range(places)]
+    inner = range(1, places - 1) if 0 < always < count - 1 else range(0)
+    if always not in spaced and inner:
+        spaced[min(inner, key=lambda i: abs(spaced[i] - always))] = always
+    return spaced
+
+
+def _objectives_table(objectives: Sequence[str]) -> SpelledTable:
+    table = SpelledTable("trial", *objectives, "")
+    for column in table.columns[:-1]:
+        column.justify = "right"
+    return table
+
+
+def _objective_cells(
+    record: TrialRecord, *, objectives: Sequence[str], knee: int | None
+) -> list[Text]:
+    values = [format_value(name, record.values[name]) for name in objectives]
+    is_knee = record.number == knee
+    style = "bold" if is_knee else ""
+    mark = Text(KNEE if is_knee else "", "bold green")
+    return [Text(str(record.number), style), *(Text(value, style) for value in values), mark]
+
+
+def end_summary(
+    chosen: Sequence[TrialRecord],
+    *,
+    objectives: Sequence[str],
+    knee: int | None,
+    hypervolume: float | None,
+    saved: Savings,
+    commands: Sequence[str],
+) -> RenderableType:
+    """Returns the end of a run: the front, its worth, what pruning saved and what to type next."""
+    parts: list[RenderableType] = []
+    if chosen:
+        parts += [front_table(chosen, objectives=objectives, knee=knee), Text()]
+    else:
+        parts += [Text("No trial is complete, so there is no front yet.")]
+    facts = _facts()
+    if hypervolume is not None:
+        facts.add_row("hypervolume", f"{hypervolume:.4f} of 1")
+    facts.add_row("pruning", Text(savings_text(saved)))
+    parts.append(facts)
+    if commands:
+        parts += [Text(), Text("next")]
+        parts += [Text(f"  {command}", "bold") for command in commands]
+    return Spelled(Group(*parts))
+
+
+def trial_details(record: TrialRecord, *, objectives: Sequence[str]) -> RenderableType:
+    """Returns all that is known of a trial: its state, values, configuration, curve and origin."""
+    parts: list[RenderableType] = [_trial_facts(record, objectives=objectives)]
+    if record.curve:
+        parts += [Text(), _curve_table(record.curve)]
+        if len(record.curve) > _EPOCHS_SHOWN:
+            parts.append(
+                Text(f"{_EPOCHS_SHOWN} of {len(record.curve)} epochs; --json has them all")
+            )
+    failure = record.attributes.get("failure")
+    if isinstance(failure, Mapping) and failure.get("traceback"):
+        parts += [Text(), Text(str(failure["traceback"]).rstrip())]
+    return Spelled(Group(*parts))
+
+
+def _trial_facts(record: TrialRecord, *, objectives: Sequence[str]) -> Table:
+    facts = _facts()
+    facts.add_row("trial", f"{record.number}{' (control: never pruned)' if record.control else ''}")
+    facts.add_row("state", state_text(record))
+    if pruning := _mapping(record, "pruning"):
+        facts.add_row("pruned by", Text(_pruning_text(pruning)))
+    measured = {**record.cost, **record.values}
+    names = [*objectives, *(name for name in measured if name not in objectives)]
+    for name in names:
+        if name in measured:
+            facts.add_row(name, format_value(name, measured[name]))
+    if record.params:
+        facts.add_row("configuration", Text(describe(record)))
+        facts.add_row("", Text(_plain(record.params)))
+    if record.seed is not None:
+        facts.add_row("seed", str(record.seed))
+    if record.started is not None:
+        facts.add_row("when", _period(record.started, record.ended))
+    for name, value in _mapping(record, "origin").items():
+        if name != "seed" and value is not None:
+            facts.add_row(Text(str(name)), Text(_plain(value)))
+    if record.curve:
+        losses = [epoch.val_loss for epoch in record.curve]
+        ends = f"{losses[0]:.3f} → {losses[-1]:.3f}"
+        facts.add_row("val_loss", f"{sparkline(losses[-60:])}  {ends}")
+    return facts
+
+
+def state_text(record: TrialRecord) -> Text:
+    """Returns the trial's state, and why it is in it if that is known."""
+    text = Text(record.state.value, STYLES[record.state])
+    reason = record.reason or ""
+    if record.state is State.PRUNED and "epoch" not in reason:
+        text.append(f" after epoch {len(record.curve)}", "default")
+    if record.state is State.WAITING and record.curve:
+        text.append(f": handed back after epoch {len(record.curve)}, starts again", "default")
+    return text.append(f": {reason}", "default") if reason else text
+
+
+def _pruning_text(pruning: Mapping[str, Any]) -> str:
+    known = {
+        key: pruning.get(key, "?") for key in ("pruner", "epoch", "value", "limit", "beaten_by")
+    }
+    return "{pruner}, epoch {epoch}: {value} is above {limit}, set by trial {beaten_by}".format(
+        **{key: _plain(value) for key, value in known.items()}
+    )
+
+
+def _mapping(record: TrialRecord, key: str) -> Mapping[str, Any]:
+    value = record.attributes.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _period(started: datetime, ended: datetime | None) -> str:
+    if ended is None:
+        return f"{started:%Y-%m-%d %H:%M}"
+    took = max(0.0, (ended - started).total_seconds())
+    return f"{started:%Y-%m-%d %H:%M}, took {format_seconds(took)}"
+
+
+def _curve_table(curve: Curve) -> Table:
+    headers = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "train_seconds")
+    table = SpelledTable(*headers)
+    for column in table.columns:
+        column.justify = "right"
+    for i in _spaced(len(curve), _EPOCHS_SHOWN, always=0):
+        epoch = curve[i]
+        table.add_row(
+            str(epoch.epoch),
+            f"{epoch.train_loss:.4f}",
+            f"{epoch.val_loss:.4f}",
+            format_value("accuracy", epoch.train_accuracy),
+            format_value("accuracy", epoch.val_accuracy),
+            format_value("train_seconds", epoch.train_seconds),
+        )
+    return table
+
+
+def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
+    """Returns the studies as a table, one row each."""
+    if not summaries:
+        return Text("No study yet; start one with: hpsearch run --trials 100")
+    table = SpelledTable()
+    table.add_column("study", overflow="fold")
+    for header in ("trials", "running", "front", "hypervolume"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("objectives", overflow="fold")
+    table.add_column("created", no_wrap=True)
+    for s in summaries:
+        table.add_row(
+            Text(s.study),
+            f"{s.complete + s.pruned}/{s.target}",
+            str(s.running),
+            str(s.front_size),
+            f"{s.hypervolume:.4f}",
+            ", ".join(s.objectives),
+            "-" if s.created is None else f"{s.created:%Y-%m-%d}",
+        )
+    return table
+
+
+def status_lines(summary: StudySummary) -> RenderableType:
+    """Returns where a study stands, one fact a line."""
+    s, facts = summary, _facts()
+    facts.add_row("study", Text(s.study))
+    facts.add_row("storage", Text(s.storage))
+    facts.add_row("objectives", ", ".join(s.objectives))
+    facts.add_row("created", "-" if s.created is None else f"{s.created:%Y-%m-%d %H:%M}")
+    done = f"{s.complete + s.pruned} of {s.target}"
+    facts.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
+    facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
+    facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
+    facts.add_row("hypervolume", f"{s.hypervolume:.4f}")
+    return Spelled(facts)
+
+
+def _facts() -> Table:
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(no_wrap=True, style="dim")
+    facts.add_column(overflow="fold")
+    return facts
+
+
+__all__ = [
+    "Spelled",
+    "SpelledTable",
+    "describe",
+    "end_summary",
+    "format_seconds",
+    "format_value",
+    "front_table",
+    "short_front",
+    "state_text",
+    "status_lines",
+    "study_list",
+    "trial_details",
+]

@@ -1,0 +1,167 @@
+"""Values, configurations and durations in words.
+
+Nothing is counted or ranked here; the numbers come from :mod:`hpsearch.core`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from hpsearch.core.analysis import Savings
+from hpsearch.core.trial import TrialRecord
+
+BARS = "▁▂▃▄▅▆▇█"
+_SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
+
+
+def spell(text: str, encoding: str) -> str:
+    """Returns the text in characters that the encoding has, one for one.
+
+    >>> spell("24×2 ◀ knee", "ascii"), spell("24×2 ◀ knee", "utf-8")
+    ('24x2 < knee', '24×2 ◀ knee')
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SPELLING).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def format_value(name: str, value: float) -> str:
+    """Returns an objective's or a cost's value as text, with its unit: the one place that does so.
+
+    An accuracy of 99 % or more is told to two decimals, where good nets differ.
+
+    >>> format_value("accuracy", 0.976), format_value("accuracy", 0.99312)
+    ('97.6 %', '99.31 %')
+    >>> format_value("train_seconds", 4.312), format_value("latency_ms", 0.8234)
+    ('4.31 s', '0.82 ms')
+    >>> format_value("params", 147087), format_value("flops", 12_340_000)
+    ('147,087', '12.3 M')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if name == "accuracy":
+        return f"{100 * value:.2f} %" if value >= 0.99 else f"{100 * value:.1f} %"
+    if name == "val_loss":
+        return f"{value:.3f} nats"
+    if name == "train_seconds":
+        return format_seconds(value)
+    if name == "latency_ms":
+        return format_seconds(value / 1000) if value >= 1000 else f"{_digits(value)} ms"
+    if name == "params":
+        return f"{value:,.0f}"
+    return _scaled(value) if name == "flops" else f"{value:.4g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as text, in the unit that suits its size.
+
+    >>> [format_seconds(s) for s in (0.043, 4.312, 43.12, 130, 11100, 200000)]
+    ['0.043 s', '4.31 s', '43.1 s', '2 min 10 s', '3 h 05 min', '2 d 07 h']
+    """
+    if seconds < 59.95:
+        return f"{_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 24 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def _digits(value: float) -> str:
+    if value >= 9.995:
+        return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _scaled(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def describe(record: TrialRecord) -> str:
+    """Returns the trial's configuration in short.
+
+    >>> from hpsearch.core.trial import State
+    >>> describe(TrialRecord(number=0, state=State.COMPLETE, params={
+    ...     "n_blocks": 2, "width_1": 24, "width_2": 48, "optimizer": "adamw",
+    ...     "learning_rate": 0.0031, "batch_size": 64}))
+    '2 blocks 24-48, adamw 3.1e-03 batch 64'
+    """
+    blocks, widths = shape(record)
+    net = f"{blocks} block{'s' * (blocks != 1)} {widths}".strip() if blocks else ""
+    return ", ".join(part for part in (net, layers(record), training(record)) if part)
+
+
+def shape(record: TrialRecord) -> tuple[int, str]:
+    """Returns the number of blocks (0: not known) and their widths.
+
+    The widths are those of the resolved trial where it was stored; runs of three or more equal
+    ones are counted (``64×3``). Without it, geometric widths are told by their first and growth.
+    """
+    params, spec = record.params, record.attributes.get("spec")
+    model = spec.get("model") if isinstance(spec, Mapping) else None
+    blocks = int(params.get("n_blocks", 0))
+    if isinstance(model, Mapping) and model.get("widths"):
+        widths = [int(width) for width in model["widths"]]
+    else:
+        names = [f"width_{block}" for block in range(1, blocks + 1)]
+        widths = [int(params[name]) for name in names if name in params]
+    if widths:
+        runs = [(width, len(list(same))) for width, same in itertools.groupby(widths)]
+        parts = [f"{w}×{n}" if n > 2 else "-".join([str(w)] * n) for w, n in runs]
+        return len(widths), "-".join(parts)
+    if "base_width" in params:
+        return blocks, f"from {params['base_width']} ×{params.get('growth', 1):.3g}"
+    return blocks, ""
+
+
+def layers(record: TrialRecord) -> str:
+    """Returns kernel, head and a missing batch norm in short, as ``k3 gap``."""
+    params = record.params
+    kernel = f"k{params['kernel_size']}" if "kernel_size" in params else ""
+    plain = "no norm" if params.get("batch_norm") is False else ""
+    return " ".join(part for part in (kernel, str(params.get("head", "")), plain) if part)
+
+
+def training(record: TrialRecord) -> str:
+    """Returns optimizer, learning rate, schedule and batch size in short."""
+    params = record.params
+    rate = f"{params['learning_rate']:.1e}" if "learning_rate" in params else ""
+    batch = f"batch {params['batch_size']}" if "batch_size" in params else ""
+    words = (str(params.get("optimizer", "")), rate, str(params.get("schedule", "")), batch)
+    return " ".join(word for word in words if word)
+
+
+def savings_text(saved: Savings) -> str:
+    """Returns in words what pruning saved.
+
+    >>> savings_text(Savings(epochs_trained=60, epochs_full=100, seconds_saved=130.0))
+    'saved 40 % of the epochs (60 of 100 trained), about 2 min 10 s of training'
+    """
+    if saved.epochs_trained >= saved.epochs_full:
+        return "stopped nothing early"
+    return (
+        f"saved {100 * saved.share:.0f} % of the epochs ({saved.epochs_trained:,} of"
+        f" {saved.epochs_full:,} trained), about {format_seconds(saved.seconds_saved)} of training"
+    )
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Returns the values as a row of bars, the largest highest; what is not finite as ``?``.
+
+    >>> sparkline([1.0, 0.5, float("nan"), 0.0])
+    '█▅?▁'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, span = (min(finite), max(finite) - min(finite)) if finite else (0.0, 0.0)
+    top = len(BARS) - 1
+    bars = (round((v - low) / span * top) if span and math.isfinite(v) else 0 for v in values)
+    return "".join(
+        BARS[bar] if math.isfinite(v) else "?" for bar, v in zip(bars, values, strict=True)
+    )

@@ -1,0 +1,283 @@
+"""What a person can get wrong: one line that helps, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def assert_one_line(result, *words):
+    """The complaint is one line on stderr that holds the words; stdout holds nothing."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("hpsearch: ")
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+def dump(database: Path) -> list[str]:
+    """All that a database holds, as SQL."""
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
+
+
+STUDY_FILES = {
+    "not TOML": ("[search\n", "study.toml: found invalid TOML", "line 1", "mend that line"),
+    "unknown table": ("[serach]\ntrials = 3", "unknown key 'serach'", "did you mean 'search'?"),
+    "unknown key": ("[search]\ntrails = 3", "search.trails", "unknown", "did you mean 'trials'?"),
+    "unknown dimension": ("[space]\nn_block = 3", "space.n_block", "did you mean 'n_blocks'?"),
+    "no table": ("search = 3", "search: found 3, expected a table [search]"),
+    "out of range": ("[train]\nepochs = 0", "train.epochs: found 0, expected 1 to 10000"),
+    "text for a number": ('[train]\nepochs = "8"', "train.epochs: found '8', expected a valid int"),
+    "range the wrong way": ("[space]\nn_blocks = {low=3, high=1}", "low 3 above high 1; swap them"),
+    "illegal dimension": (
+        "[space]\ndropout = 1.5",
+        "space.dropout: found 1.5, expected 0.0 to 0.9",
+    ),
+    "infinite dimension": ("[space]\nn_blocks = inf", "space.n_blocks: found inf, expected"),
+    "unknown dataset": ('[data]\ndataset = "emnist-balance"', "did you mean 'emnist-balanced'?"),
+    "unknown sampler": ('[search]\nsampler = "nsga"', "found 'nsga'; did you mean 'nsga2'?"),
+    "unknown pruner": ('[pruning]\npruner = "forcast"', "did you mean 'forecast'?"),
+    "unknown objective": (
+        '[search]\nobjectives = ["acc"]',
+        "search.objectives: found 'acc'; did you mean 'accuracy'?",
+    ),
+    "grid over nothing": ('[search]\nsampler = "grid+random"', "search.grid: found nothing"),
+    "not a duration": ('[search]\ntimeout = "soon"', "timeout: found 'soon'", "30m or 1h30m"),
+}
+
+
+@pytest.mark.parametrize("case", STUDY_FILES)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_study_file_that_cannot_be_searched_is_refused(case, command, cli, tmp_path):
+    text, *words = STUDY_FILES[case]
+    (tmp_path / "study.toml").write_text(text)
+
+    assert_one_line(cli(command, "study.toml"), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+OPTIONS = {
+    "no trials": ("run --trials 0", "search.trials: found 0, expected 1 or more"),
+    "trials in words": ("run --trials many", "'--trials'", "integer", "`hpsearch run --help`"),
+    "unknown option": ("run --trails 3", "No such option: --trails", "--trials", "--help"),
+    "unknown command": ("rnu", "No such command 'rnu'", "`hpsearch --help`"),
+    "missing argument": ("show", "Missing argument", "`hpsearch show --help`"),
+    "missing option": ("enqueue mnist5k", "Missing option '--set'", "`hpsearch enqueue --help`"),
+    "argument too many": ("run a.toml b.toml", "unexpected extra argument", "b.toml"),
+    "no study file": ("run nothere.toml", "study file nothere.toml is not there", "studies/"),
+    "unknown dataset": ("run --dataset mnits5k", "unknown dataset", "did you mean 'mnist5k'?"),
+    "unknown sampler": ("run --sampler tpee", "'tpee'", "did you mean 'tpe'?"),
+    "unknown pruner": ("run --pruner forcast", "'forcast'", "did you mean 'forecast'?"),
+    "unknown objective": ("run --objectives acuracy", "'acuracy'", "did you mean 'accuracy'?"),
+    "objective twice": ("run --objectives accuracy,accuracy", "each objective once"),
+    "no such device": ("run --device cuda:99", "device: found 'cuda:99'", "cpu", "choose"),
+    "no kind of device": ("run --device gpu", "device: found 'gpu'", "auto, cpu, cuda"),
+    "no threads": ("run --threads 0", "'--threads'", "greater than or equal to 1"),
+    "workers": ("run --workers 2", "search.workers: found 2, expected 1", "drop --workers"),
+    "no duration": ("run --timeout 5x", "timeout: found '5x'", "30m or 1h30m"),
+    "no time": ("run --timeout 0", "search.timeout: found 0.0, expected more than 0 seconds"),
+    "negative seed": ("run --seed -1", "search.seed: found -1"),
+    "image size out of range": (
+        "run --image-size 4",
+        "data.image_size: found 4, expected 8 to 512",
+    ),
+    "image size of a fixed set": ("run --image-size 32", "'mnist5k'", "leave it out"),
+    "port out of range": ("dashboard --port 70000", "'--port'", "65535"),
+    "no database": ("list", "no database at sqlite:///hpsearch.db", "hpsearch run", "--storage"),
+    "no database either": ("front --json --storage x.db", "no database at sqlite:///x.db"),
+    "no folder for it": ("run --storage no/x.db", "the folder no is not there; make it"),
+    "a folder": ("run --storage .", "found a folder", "expected an SQLite file"),
+    "another kind": ("run --storage mysql://u:secret@h/x", "'mysql'", "mysql://u:***@h/x"),
+    "not a URL": ("run --storage postgresql://u:secret@h:port/x", "cannot be read", "spelling"),
+    "no server": (
+        "run --storage postgresql://user:secret@127.0.0.1:1/x",
+        "cannot use postgresql://user:***@127.0.0.1:1/x",
+        "check the URL and that it is up",
+    ),
+    "no server to read": (
+        "status --storage postgresql://user:secret@127.0.0.1:1/x",
+        "cannot use postgresql://user:***@127.0.0.1:1/x",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_that_cannot_be_followed_are_refused(case, cli, tmp_path):
+    command, *words = OPTIONS[case]
+
+    result = cli(*command.split())
+
+    assert_one_line(result, *words)
+    assert "secret" not in result.out + result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_password_of_a_storage_is_not_told_with_verbose_either(shell):
+    url = "postgresql://user:secret@127.0.0.1:1/x"
+
+    result = shell.run("--verbose", "status", "--storage", url)
+
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert "secret" not in result.out + result.err
+
+
+def test_cuda_is_refused_where_there_is_none(cli, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+
+    assert_one_line(cli("run", "--device", "cuda"), "device: found 'cuda'", "cpu", "'auto'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _arrays(x, y):
+    return lambda path: np.savez(path, x_train=x, y_train=y)
+
+
+def _spoil(case, x, y):
+    """What makes the data of that case, and the words that tell what is wrong with it."""
+    return {
+        "missing": (lambda path: None, "bad.npz: no such file or folder"),
+        "corrupt": (lambda path: path.write_bytes(b"hello"), "cannot be read", "numpy.savez"),
+        "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+        "without labels": (lambda path: np.savez(path, x_train=x), "found x_train, expected"),
+        "labels out of range": (_arrays(x, y - 1), "found the label -1", "renumber"),
+        "a gap in the labels": (_arrays(x, np.where(y == 4, 11, y)), "class '4'", "no training im"),
+        "too few of a class": (_arrays(x[:3], np.array([0, 1, 1])), "class '0' has 1 training im"),
+        "one class": (_arrays(x, y * 0), "found 1 class, expected at least 2"),
+        "too small": (_arrays(x[:, :4, :4], y), "found images of 4×4 pixels", "at least 8×8"),
+        "not whole numbers": (_arrays(x / 255, y), "is float64, expected uint8", "astype"),
+        "fewer labels": (_arrays(x, y[:-1]), "240 images in x_train and 239 labels in y_train"),
+    }[case]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("missing", "corrupt", "empty", "without labels", "labels out of range", "one class"),
+        *("a gap in the labels", "too few of a class", "too small", "not whole numbers"),
+        "fewer labels",
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused(case, cli, tmp_path, digits):
+    make, *words = _spoil(case, *digits)
+    make(tmp_path / "bad.npz")
+    before = sorted(tmp_path.iterdir())
+
+    assert_one_line(cli("run", "--dataset", "bad.npz"), "bad.npz" * (case != "too few of a class"))
+    assert_one_line(cli("run", "--dataset", "bad.npz"), *words)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["run", "list", "status"])
+@pytest.mark.parametrize("kind", ["another program's", "text"])
+def test_a_database_that_is_not_ours_is_refused_and_left_alone(kind, command, cli, tmp_path):
+    database = tmp_path / "theirs.db"
+    if kind == "text":
+        database.write_text("Dear diary, today I met an octopus. " * 50)
+        words = "cannot be read as an SQLite database"
+    else:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE pets (name)")
+            connection.commit()
+        words = "another program's tables (pets, …)"
+    before = database.read_bytes()
+
+    assert_one_line(cli(command, "--storage", database), words, "name another")
+    assert database.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [database]
+
+
+STUDY_COMMANDS = {
+    "unknown study": ("status --study smal", "found no study 'smal'", "did you mean 'small'?"),
+    "unknown to enqueue": ("enqueue smal --set n_blocks=1", "did you mean 'small'?"),
+    "unknown to delete": ("delete smal --yes", "did you mean 'small'?"),
+    "unknown to stop": ("stop --study smal", "did you mean 'small'?"),
+    "no such trial": ("show 99", "found no trial 99 in study 'small'", "trials 0 to 2"),
+    "trial in words": ("show best", "Invalid value for 'trial'", "integer"),
+    "outside the space": (
+        "enqueue small --set n_blocks=5",
+        "n_blocks: found 5",
+        "1 to 2",
+        "choose",
+    ),
+    "unknown dimension": ("enqueue small --set blocks=1", "blocks", "did you mean 'n_blocks'?"),
+    "not a setting": ("enqueue small --set n_blocks", "'n_blocks', expected NAME=VALUE"),
+    "not a number": ("enqueue small --set n_blocks=two", "found 'two', expected a number"),
+    "infinite": ("enqueue small --set n_blocks=inf", "n_blocks: found inf, expected"),
+    "not a number at all": ("enqueue small --set n_blocks=nan", "n_blocks: found nan, expected"),
+    "fixed": ("enqueue small --set batch_size=32", "batch_size: found 32", "fixes it at 16"),
+    "fewer epochs": ("run small.toml --epochs 1", "train.epochs was 2, now 1", "--study"),
+    "another seed": ("run small.toml --seed 7", "search.seed was 0, now 7", "--study"),
+    "other objectives": (
+        "run small.toml --objectives accuracy,params",
+        "search.objectives was ['accuracy', 'train_seconds'], now ['accuracy', 'params']",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STUDY_COMMANDS)
+def test_what_a_study_cannot_do_is_refused_and_leaves_it_as_it_was(case, copied, cli):
+    command, *words = STUDY_COMMANDS[case]
+    before = dump(copied.database)
+
+    assert_one_line(cli(*command.split()), *words)
+    assert dump(copied.database) == before
+
+
+def test_a_changed_space_is_refused_naming_the_old_and_the_new(copied, cli):
+    text = copied.study_file.read_text().replace('optimizer = "adam"', 'optimizer = "sgd"')
+    copied.study_file.write_text(text)
+    before = dump(copied.database)
+
+    result = cli("run", copied.study_file, "--threads", 1)
+
+    assert_one_line(result, "study 'small' has changed: space.optimizer was 'adam', now 'sgd'")
+    assert dump(copied.database) == before
+
+
+def test_changed_images_are_refused(copied, cli, digits, tmp_path):
+    images, labels = digits
+    np.savez(tmp_path / "other.npz", x_train=images[::-1], y_train=labels)
+    before = dump(copied.database)
+
+    result = cli("run", copied.study_file, "--dataset", "other.npz", "--threads", 1)
+
+    assert_one_line(result, "study 'small' has changed: data.content was", "now", "--study")
+    assert dump(copied.database) == before
+
+
+def test_the_same_images_elsewhere_are_the_same_data(copied, cli, digits, tmp_path):
+    np.savez(tmp_path / "moved.npz", x_train=digits[0], y_train=digits[1])
+
+    assert cli("run", copied.study_file, "--dataset", "moved.npz", "--threads", 1).code == 0
+
+
+def test_other_threads_than_the_studys_are_refused_unless_mixed(copied, cli):
+    before = dump(copied.database)
+
+    refused = cli("run", copied.study_file, "--threads", 2, "--trials", 4)
+
+    assert_one_line(refused, "with 2 threads", "with 1 thread;", "--mixed-hardware")
+    assert dump(copied.database) == before
+
+
+def test_mixed_hardware_is_let_in_and_marked(copied, cli):
+    options = ("--threads", 2, "--trials", 4, "--mixed-hardware")
+
+    assert cli("run", copied.study_file, *options).code == 0
+    assert cli("show", 3, "--json").json["attributes"]["origin"]["mixed_hardware"] is True
+
+
+def test_a_bad_input_to_the_real_process_is_one_line_too(shell):
+    assert_one_line(shell.run("run", "--trials", 0), "search.trials: found 0")
+    assert list(shell.folder.iterdir()) == []

@@ -1,0 +1,110 @@
+"""Ctrl-C, SIGTERM and kill -9 in the middle of a training, and the same command after."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.fixture
+def train(slow_study, shell):
+    """Starts the slow study as a process and waits until a trial is in training."""
+
+    def start():
+        process = shell.start("run", slow_study, "--threads", 1)
+        number = shell.wait_for_training(process, shell.folder / "hpsearch.db")
+        return process, number
+
+    return start
+
+
+def assert_finishes(cli, slow_study, *, number, params):
+    """The same command runs the trial again as it was, and ends with exactly two trials."""
+    again = cli("run", slow_study, "--threads", 1)
+    status, shown = cli("status", "--json").json, cli("show", number, "--json").json
+    drawn = [cli("show", n, "--json").json["params"] for n in range(2)]
+    beyond = cli("show", 2)
+    assert again.code == 0, again.err
+    assert (status["complete"], status["running"], status["waiting"]) == (2, 0, 0)
+    assert (status["pruned"], status["failed"]) == (0, 0)
+    assert beyond.code == 2
+    assert "trials 0 to 1" in beyond.err
+    assert (shown["state"], shown["params"]) == ("complete", params)
+    assert len(shown["curve"]) == 40
+    assert drawn[0] != drawn[1]
+
+
+def test_ctrl_c_hands_the_trial_back_and_the_same_command_finishes(train, shell, cli, slow_study):
+    process, number = train()
+
+    process.send_signal(signal.SIGINT)
+    result = shell.wait(process)
+
+    shown = cli("show", number, "--json").json
+    assert result.code == 130
+    assert shown["state"] == "waiting"
+    assert shown["params"]["learning_rate"] > 0
+    assert f"slow: interrupted, {number} of 2 trials" in result.out
+    assert "# go on" in result.out
+    assert len(result.err.splitlines()) == number + 1
+    assert f"trial {number}  handed back after epoch" in result.err
+    assert "Traceback" not in result.err
+    assert_finishes(cli, slow_study, number=number, params=shown["params"])
+
+
+def test_sigterm_hands_the_trial_back_too(train, shell, cli):
+    process, number = train()
+
+    process.send_signal(signal.SIGTERM)
+    result = shell.wait(process)
+
+    status = cli("status", "--json").json
+    assert result.code == 130
+    assert (status["waiting"], status["running"], status["failed"]) == (1, 0, 0)
+    assert cli("show", number, "--json").json["state"] == "waiting"
+    assert "Traceback" not in result.err
+
+
+def test_a_second_signal_ends_the_process_at_once(train, shell, cli):
+    process, number = train()
+    process.send_signal(signal.SIGSTOP)  # so that both signals lie ready when it wakes up
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    woken = time.monotonic()
+    process.send_signal(signal.SIGCONT)
+    result = shell.wait(process)
+
+    assert result.code == 128 + signal.SIGTERM
+    assert time.monotonic() - woken < 5
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert cli("show", number, "--json").json["state"] == "running"  # whoever comes next reaps it
+
+
+def test_after_kill_9_the_same_command_takes_the_trial_up_again(train, shell, cli, slow_study):
+    process, number = train()
+
+    process.kill()
+    shell.wait(process)
+
+    shown = cli("show", number, "--json").json
+    assert shown["state"] == "running"
+    assert_finishes(cli, slow_study, number=number, params=shown["params"])
+    starts = shown["attributes"]["origin"]["starts"]
+    assert cli("show", number, "--json").json["attributes"]["origin"]["starts"] == starts + 1
+
+
+def test_ctrl_c_at_a_question_is_not_an_answer(copied, shell, cli):
+    process = shell.start("delete", "small", stdin=subprocess.PIPE)
+    asked = process.stderr.read(len("Delete study 'small'"))
+
+    process.send_signal(signal.SIGINT)
+    result = shell.wait(process)
+
+    assert asked == "Delete study 'small'"
+    assert result.code == 130
+    assert result.err.endswith("interrupted\n")
+    assert cli("status", "--json").json["complete"] == 3

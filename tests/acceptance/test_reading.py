@@ -1,0 +1,128 @@
+"""The commands that look: list, status, show and front, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def read(finished, cli):
+    """Runs a reading command on the shared study, which must succeed without a complaint."""
+
+    def call(*arguments):
+        result = cli(*arguments, "--storage", finished.database)
+        assert result.code == 0, result.err
+        assert result.err == ""
+        return result
+
+    return call
+
+
+def test_status_as_json_has_the_promised_keys(read, finished):
+    status = read("status", "--json").json
+
+    assert status["study"] == "small"
+    assert status["storage"] == f"sqlite:///{finished.database}"
+    assert status["target"] == status["complete"] + status["pruned"] == 3
+    assert (status["failed"], status["running"], status["waiting"]) == (0, 0, 0)
+    assert 1 <= status["front_size"] <= 3
+    assert 0 < status["hypervolume"] <= 1
+
+
+def test_front_as_json_is_sorted_by_cost_with_one_knee(read):
+    front = read("front", "--json").json
+
+    assert all(set(point) == {"number", "values", "params", "knee"} for point in front)
+    seconds = [point["values"]["train_seconds"] for point in front]
+    accuracies = [point["values"]["accuracy"] for point in front]
+    assert seconds == sorted(seconds)
+    assert accuracies == sorted(accuracies)  # what costs more is better, or it is not on the front
+    assert [point["knee"] for point in front].count(True) == 1
+    assert len(front) == read("status", "--json").json["front_size"]
+
+
+def test_front_params_hold_fixed_dimensions_too(read):
+    params = read("front", "--json").json[0]["params"]
+
+    assert params["optimizer"] == "adam"
+    assert params["batch_size"] == 16
+    assert params["n_blocks"] in (1, 2)
+    assert 4 <= params["base_width"] <= 8
+
+
+def test_list_as_json_holds_a_status_per_study(read):
+    (listed,) = read("list", "--json").json
+
+    assert listed == read("status", "--json").json
+
+
+def test_show_as_json_holds_all_that_is_known_of_a_trial(read):
+    shown = read("show", 0, "--json").json
+
+    assert shown["number"] == 0
+    assert shown["state"] == "complete"
+    assert set(shown["values"]) == {"accuracy", "train_seconds"}
+    assert {"params", "flops", "latency_ms", "train_seconds"} <= set(shown["cost"])
+    assert [epoch["epoch"] for epoch in shown["curve"]] == [1, 2]
+    assert shown["curve"][-1]["val_accuracy"] == shown["values"]["accuracy"]
+    assert isinstance(shown["seed"], int)
+    assert {"processor", "threads", "versions"} <= set(shown["attributes"]["origin"])
+
+
+def test_the_human_forms_name_what_they_show(read):
+    assert "small" in read("list").out
+    assert "3 of 3" in read("status").out
+    assert "◀ knee" in read("front").out
+    shown = read("show", 0).out
+    assert "n_blocks" in shown
+    assert "val_loss" in shown
+
+
+def test_the_front_of_a_study_without_a_complete_trial_is_an_empty_list(slow_study, cli):
+    as_json, for_people = cli("front", "--json"), cli("front")
+
+    assert (as_json.code, as_json.json) == (0, [])
+    assert for_people.code == 0
+    assert for_people.out == ""
+    assert "no trial of study 'slow' is complete yet" in for_people.err
+
+
+def test_a_command_without_a_name_takes_the_newest_study(copied, cli):
+    cli("run", copied.study_file, "--threads", 1, "--study", "newer", "--trials", 1)
+
+    assert cli("status", "--json").json["study"] == "newer"
+    assert cli("status", "--json", "--study", "small").json["study"] == "small"
+    assert [study["study"] for study in cli("list", "--json").json] == ["small", "newer"]
+
+
+def test_the_storage_may_come_from_the_environment(finished, cli, monkeypatch):
+    monkeypatch.setenv("HPSEARCH_STORAGE", f"sqlite:///{finished.database}")
+
+    assert cli("status", "--json").json["study"] == "small"
+
+
+def test_the_reading_commands_import_no_torch(finished):
+    script = """
+import json, sys
+from hpsearch.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as exc:
+        assert exc.code == 0, (arguments, exc.code)
+loaded = sorted({"torch", "torchvision", "sklearn"} & set(sys.modules))
+assert not loaded, loaded
+"""
+    commands = [["list"], ["status"], ["show", "0"], ["front"]]
+    both = [
+        [*c, *j, "--storage", str(finished.database)] for c in commands for j in ([], ["--json"])
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(both)], capture_output=True, text=True
+    )
+
+    assert process.returncode == 0, process.stderr

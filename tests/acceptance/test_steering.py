@@ -1,0 +1,101 @@
+"""The commands that steer: enqueue, stop, delete and check."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+
+def test_an_enqueued_configuration_is_run_next_and_exactly_as_given(copied, cli):
+    given = {"n_blocks": 2, "base_width": 7, "learning_rate": 0.012345, "dropout": 0.125}
+    settings = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+
+    queued = cli("enqueue", "small", *settings)
+    waiting = cli("show", 3, "--json").json
+    ran = cli("run", copied.study_file, "--threads", 1, "--trials", 4)
+
+    shown = cli("show", 3, "--json").json
+    assert queued.code == 0
+    assert "queued as trial 3" in queued.err
+    assert waiting["state"] == "waiting"
+    assert ran.code == 0
+    assert shown["state"] == "complete"
+    assert {name: shown["params"][name] for name in given} == given
+    assert len(cli("list", "--json").json) == 1
+    assert cli("status", "--json").json["complete"] == 4
+
+
+def test_enqueue_says_when_the_study_has_no_room_left(copied, cli):
+    result = cli("enqueue", "small", "--set", "n_blocks=1")
+
+    assert result.code == 0
+    assert "the study has its 3 trials; run it with a larger --trials" in result.err
+
+
+def test_stop_lets_the_running_trial_end(slow_study, shell, cli):
+    process = shell.start("run", slow_study, "--threads", 1)
+    shell.wait_for_training(process, shell.folder / "hpsearch.db")
+
+    asked = cli("stop", "--study", "slow")
+    ended = shell.wait(process)
+
+    stopped = cli("status", "--json").json
+    assert asked.code == ended.code == 0
+    assert "slow: stopped, 1 of 2 trials" in ended.out
+    assert (stopped["complete"], stopped["running"], stopped["waiting"]) == (1, 0, 0)
+
+
+def test_run_goes_on_with_a_study_that_was_stopped(copied, cli):
+    assert cli("stop").code == 0
+
+    assert cli("run", copied.study_file, "--threads", 1, "--trials", 4).code == 0
+    assert cli("status", "--json").json["complete"] == 4
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n"])
+def test_delete_asks_first_and_no_means_no(copied, cli, monkeypatch, answer):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+
+    result = cli("delete", "small")
+
+    assert result.code == 0
+    assert "Delete study 'small' with its 3 trials?" in result.err
+    assert "nothing was deleted" in result.err
+    assert cli("status", "--json").json["complete"] == 3
+
+
+def test_delete_without_anyone_to_ask_says_how_to_do_it(copied, cli, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+    result = cli("delete", "small")
+
+    assert result.code == 2
+    assert "--yes" in result.err
+    assert cli("status", "--json").json["complete"] == 3
+
+
+def test_delete_with_yes_deletes_and_only_that_study(copied, cli, monkeypatch):
+    cli("run", copied.study_file, "--threads", 1, "--study", "other", "--trials", 1)
+
+    assert cli("delete", "small", "--yes").code == 0
+
+    assert [study["study"] for study in cli("list", "--json").json] == ["other"]
+
+
+def test_check_prints_what_would_be_searched_and_writes_nothing(finished, cli, tmp_path):
+    result = cli("check", finished.study_file)
+
+    assert result.code == 0
+    for words in ("3 trials", "2 epochs", "accuracy, train_seconds", "n_blocks", "always adam"):
+        assert words in result.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_without_a_file_shows_the_built_in_default(cli, tmp_path):
+    result = cli("check")
+
+    assert result.code == 0
+    assert "mnist5k" in result.out
+    assert "100 trials" in result.out
+    assert list(tmp_path.iterdir()) == []
