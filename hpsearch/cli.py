@@ -448,6 +448,8 @@ def enter() -> None:
     try:
         main()
     except SystemExit as exc:
+        if "torch" not in sys.modules:
+            raise
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

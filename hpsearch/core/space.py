@@ -336,10 +336,10 @@ def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str,
 
 _SHAPE: Mapping[str, Space] = {
     "geometric": {
-        "base_width": IntDim(low=8, high=32, log=True),
+        "base_width": IntDim(low=4, high=16, log=True),
         "growth": ChoiceDim(choices=(1.0, 1.5, 2.0)),
     },
-    "per-block": {"width": IntDim(low=8, high=64, log=True)},
+    "per-block": {"width": IntDim(low=4, high=64, log=True)},
 }
 _SHARED: Space = {
     "n_blocks": IntDim(low=1, high=5),
@@ -351,7 +351,7 @@ _SHARED: Space = {
     "momentum": FloatDim(low=0.8, high=0.98),
     "learning_rate": FloatDim(low=3e-4, high=0.1, log=True),
     "weight_decay": FloatDim(low=1e-6, high=0.03, log=True),
-    "batch_size": ChoiceDim(choices=(32, 64, 128)),
+    "batch_size": ChoiceDim(choices=(64, 128, 256)),
     "schedule": ChoiceDim(choices=SCHEDULES),
 }
 

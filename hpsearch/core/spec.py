@@ -86,7 +86,7 @@ class ShapeSpec:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
     widths: str = "geometric"
-    max_width: int = 128
+    max_width: int = 64
 
     def __post_init__(self) -> None:
         _expect_known("model.widths", self.widths, WIDTHS)

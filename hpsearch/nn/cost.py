@@ -12,59 +12,47 @@ from torch.utils.flop_counter import FlopCounterMode
 from hpsearch.core.spec import ModelSpec
 from hpsearch.nn.model import build
 
-_WARM_UPS = 3
+_WARM_UPS = 2  # beside the pass that counts operations
 _RUNS = (5, 31)  # at least, at most
 _BUDGET_SECONDS = 0.01
 
 
 def measure(
-    model_spec: ModelSpec,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    device: torch.device,
+    model: nn.Module, input_shape: tuple[int, int, int], *, device: torch.device
 ) -> dict[str, float]:
-    """Returns ``params``, ``flops`` and ``latency_ms`` of the net.
+    """Returns ``params``, ``flops`` and ``latency_ms`` of the net; moves it to the device.
 
     ``flops`` are the floating-point operations of one image's forward pass, a multiplication and
     an addition counted as two; ``latency_ms`` is the median time of one image's forward pass on
-    the device, in float32, warmed up.
-    """
-    model = build(model_spec, input_shape, classes, seed=0).eval()
-    latency_ms = time_latency_ms(model, input_shape, device=device)
-    return {**count(model_spec, input_shape, classes), "latency_ms": latency_ms}
-
-
-def count(
-    model_spec: ModelSpec, input_shape: tuple[int, int, int], classes: int
-) -> dict[str, float]:
-    """Returns ``params`` and ``flops`` of the net, without making it."""
-    with torch.device("meta"):
-        blueprint = build(model_spec, input_shape, classes).eval()
-    return {
-        "params": sum(parameter.numel() for parameter in blueprint.parameters()),
-        "flops": count_flops(blueprint, input_shape),
-    }
-
-
-def count_flops(blueprint: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Returns the operations of one image's forward pass through a net on the meta device."""
-    with FlopCounterMode(display=False) as counter:
-        blueprint(torch.empty(1, *input_shape, device="meta"))
-    return int(counter.get_total_flops())
-
-
-@torch.inference_mode()
-def time_latency_ms(
-    model: nn.Module, input_shape: tuple[int, int, int], *, device: torch.device
-) -> float:
-    """Returns the median time of one image's forward pass in milliseconds.
-
-    At least 5 and at most 31 runs, as many as fit into 10 ms, after 3 to warm up.
+    the device, in float32, warmed up: of at least 5 and at most 31 runs, as many as fit into
+    10 ms. The weights and torch's random state stay as they are.
     """
     layout = torch.channels_last
-    model = model.to(device).to(memory_format=layout)
+    was_training = model.training
+    model = model.to(device).to(memory_format=layout).eval()
     image = torch.zeros(1, *input_shape, device=device).contiguous(memory_format=layout)
+    with torch.inference_mode():
+        counted = _count(model, image)
+        latency_ms = _latency_ms(model, image)
+    model.train(was_training)
+    return {**counted, "latency_ms": latency_ms}
+
+
+def count(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> dict[str, float]:
+    """Returns ``params`` and ``flops`` of a net without making it, however large it is."""
+    with torch.device("meta"), torch.inference_mode():
+        blueprint = build(spec, input_shape, classes).eval()
+        return _count(blueprint, torch.empty(1, *input_shape))
+
+
+def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return {"params": params, "flops": int(counter.get_total_flops())}
+
+
+def _latency_ms(model: nn.Module, image: Tensor) -> float:
     for _ in range(_WARM_UPS):
         _timed(model, image)
     seconds: list[float] = []
@@ -81,4 +69,4 @@ def _timed(model: nn.Module, image: Tensor) -> float:
     return time.perf_counter() - begin
 
 
-__all__ = ["count", "count_flops", "measure", "time_latency_ms"]
+__all__ = ["count", "measure"]

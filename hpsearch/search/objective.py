@@ -21,7 +21,7 @@ from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.model import build
 from hpsearch.nn.train import Diverged, epochs
 from hpsearch.search.observer import Observer
-from hpsearch.search.peers import explain, judge
+from hpsearch.search.peers import Others, explain
 from hpsearch.search.study import Claim, Study
 
 Bounds = dict[str, tuple[float, float]]
@@ -62,17 +62,18 @@ class Trainer:
     def _train(self, claim: Claim, stop: Callable[[], bool]) -> Outcome:
         spec, study = claim.spec, self.study
         shape, classes = self.images.input_shape, self.images.classes
-        cost = measure(spec.model, shape, classes, device=self.device)
+        model = build(spec.model, shape, classes, seed=spec.seed)
+        cost = measure(model, shape, device=self.device)
         study.record_cost(claim, cost)
         self.observer.started(claim.number, claim.params, cost)
-        model = build(spec.model, shape, classes, seed=spec.seed)
+        others = Others(study, claim.number)
         curve: Curve = ()
         details: dict[str, object] = {}
         for epoch in epochs(model, self.images, spec.train, device=self.device, stop=stop):
             curve = (*curve, epoch)
             study.record_epoch(claim, curve)
             self.observer.trained(claim.number, epoch)
-            verdict = judge(study, claim.number, curve, cost)
+            verdict = others.judge(curve, cost)
             if verdict is not None and not claim.control:
                 reason = explain(verdict)
                 return Outcome(
@@ -115,7 +116,8 @@ def _corner(spec: StudySpec, *, cheap: bool) -> TrialSpec:
 
 
 def _corner_cost(trial: TrialSpec, images: Tensors, device: torch.device) -> dict[str, float]:
-    cost = measure(trial.model, images.input_shape, images.classes, device=device)
+    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+    cost = measure(model, images.input_shape, device=device)
     return {**cost, "train_seconds": _probe_seconds(trial, images, device)}
 
 

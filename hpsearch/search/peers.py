@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from hpsearch.core.objectives import costs
@@ -9,21 +10,39 @@ from hpsearch.core.pruning import Peer, Verdict, should_prune
 from hpsearch.core.trial import Curve, State, TrialRecord
 from hpsearch.search.study import Study
 
+_FRESH_SECONDS = 5.0
 
-def judge(study: Study, number: int, curve: Curve, cost: Mapping[str, float]) -> Verdict | None:
-    """Asks the study's rule whether the trial is hopeless among its no-costlier peers."""
-    rule, last = study.spec.pruning, study.spec.train.epochs
-    if rule.pruner == "none" or len(curve) == last:
-        return None  # without reading the other trials
-    names = costs(study.objectives)
-    known = {**cost, "train_seconds": curve[-1].train_seconds}
-    return should_prune(
-        [epoch.val_loss for epoch in curve],
-        [known[name] for name in names],
-        peers(study.records(), number, names),
-        rule,
-        epochs=last,
-    )
+
+class Others:
+    """The study's other trials, as one trial sees them while it runs.
+
+    They are read anew at most every five seconds: a look costs some 10 ms, as much as a short
+    epoch may.
+    """
+
+    def __init__(self, study: Study, number: int) -> None:
+        self._study = study
+        self._number = number
+        self._names = costs(study.objectives)
+        self._peers: list[Peer] = []
+        self._read_at = -_FRESH_SECONDS
+
+    def judge(self, curve: Curve, cost: Mapping[str, float]) -> Verdict | None:
+        """Asks the study's rule whether the trial is hopeless among its no-costlier peers."""
+        rule, epochs = self._study.spec.pruning, self._study.spec.train.epochs
+        if rule.pruner == "none" or len(curve) == epochs:
+            return None  # without reading the other trials
+        if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+            self._peers = peers(self._study.records(), self._number, self._names)
+            self._read_at = time.monotonic()
+        known = {**cost, "train_seconds": curve[-1].train_seconds}
+        return should_prune(
+            [epoch.val_loss for epoch in curve],
+            [known[name] for name in self._names],
+            self._peers,
+            rule,
+            epochs=epochs,
+        )
 
 
 def peers(records: Sequence[TrialRecord], number: int, names: Sequence[str]) -> list[Peer]:

@@ -185,8 +185,6 @@ def _trial_facts(record: TrialRecord, *, objectives: Sequence[str]) -> Table:
     facts = _facts()
     facts.add_row("trial", f"{record.number}{' (control: never pruned)' if record.control else ''}")
     facts.add_row("state", state_text(record))
-    if pruning := _mapping(record, "pruning"):
-        facts.add_row("pruned by", Text(_pruning_text(pruning)))
     measured = {**record.cost, **record.values}
     names = [*objectives, *(name for name in measured if name not in objectives)]
     for name in names:
@@ -199,9 +197,14 @@ def _trial_facts(record: TrialRecord, *, objectives: Sequence[str]) -> Table:
         facts.add_row("seed", str(record.seed))
     if record.started is not None:
         facts.add_row("when", _period(record.started, record.ended))
-    for name, value in _mapping(record, "origin").items():
-        if name != "seed" and value is not None:
-            facts.add_row(Text(str(name)), Text(_plain(value)))
+    origin = _mapping(record, "origin")
+    if isinstance(process := origin.get("process"), Mapping):
+        facts.add_row("process", Text(f"{process.get('pid')} on {process.get('host')}"))
+    for name in ("processor", "device", "threads", "versions", "mixed_hardware"):
+        if name in origin:
+            facts.add_row(name, Text(_plain(origin[name])))
+    if origin.get("starts", 1) > 1:
+        facts.add_row("starts", f"{origin['starts']}; the trial was interrupted before")
     if record.curve:
         losses = [epoch.val_loss for epoch in record.curve]
         ends = f"{losses[0]:.3f} → {losses[-1]:.3f}"
@@ -218,15 +221,6 @@ def state_text(record: TrialRecord) -> Text:
     if record.state is State.WAITING and record.curve:
         text.append(f": handed back after epoch {len(record.curve)}, starts again", "default")
     return text.append(f": {reason}", "default") if reason else text
-
-
-def _pruning_text(pruning: Mapping[str, Any]) -> str:
-    known = {
-        key: pruning.get(key, "?") for key in ("pruner", "epoch", "value", "limit", "beaten_by")
-    }
-    return "{pruner}, epoch {epoch}: {value} is above {limit}, set by trial {beaten_by}".format(
-        **{key: _plain(value) for key, value in known.items()}
-    )
 
 
 def _mapping(record: TrialRecord, key: str) -> Mapping[str, Any]:

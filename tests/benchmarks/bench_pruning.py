@@ -6,7 +6,7 @@
 
 One `hpsearch run --sampler random --pruner none` per seed records the curves. What the random
 sampler draws depends on the seed and the trial's number alone, and a training on its spec alone,
-so a replay trial by trial through the search's own ``judge`` is what a run with that rule would
+so a replay trial by trial through the search's own judge is what a run with that rule would
 have trained. ``--verify`` checks this on real runs: it trains once without stopping and once with
 each rule named by ``--rules``, on accuracy and parameters (seconds differ from run to run), and
 compares where every trial ended with the replay.
@@ -32,7 +32,7 @@ from hpsearch.core.analysis import savings, study_hypervolume
 from hpsearch.core.pruning import PRUNERS
 from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.core.trial import Epoch, State, TrialRecord, record_as_plain
-from hpsearch.search.peers import judge
+from hpsearch.search.peers import Others
 from hpsearch.search.study import REFERENCE, Study
 
 AIM_SAVED, AIM_KEPT = 0.30, 0.98
@@ -55,7 +55,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The study as a running trial sees it: what ``judge`` asks of a study."""
+    """The study as a running trial sees it: what is asked of a study."""
 
     spec: StudySpec
     trials: Sequence[TrialRecord]
@@ -84,9 +84,10 @@ def cut_short(record: TrialRecord, past: Past) -> TrialRecord:
     """Returns the trial, stopped where the rule stops it; a control trial runs to its end."""
     if record.control:
         return record
+    others = Others(past, record.number)  # type: ignore[arg-type]
     for epoch in range(1, len(record.curve) + 1):
         curve = record.curve[:epoch]
-        if judge(past, record.number, curve, record.cost) is not None:
+        if others.judge(curve, record.cost) is not None:
             cost = {**record.cost, "train_seconds": curve[-1].train_seconds}
             return dataclasses.replace(
                 record, state=State.PRUNED, values={}, curve=curve, cost=cost

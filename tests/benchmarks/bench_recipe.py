@@ -47,6 +47,7 @@ def main() -> None:
         scores.append(curve[-1].val_accuracy)
         early = next((e.val_accuracy for e in curve if e.epoch == 4), float("nan"))
         seconds = time.perf_counter() - begin
+        print(f"seed {seed}: {scores[-1]:.2%} after {seconds:.0f} s", file=sys.stderr)
         rows.append([str(seed), f"{early:.2%}", f"{scores[-1]:.2%}", f"{seconds:.0f}"])
     print_table(["seed", "test at epoch 4", f"test at epoch {options.epochs}", "seconds"], rows)
     spread = statistics.stdev(scores) if len(scores) > 1 else float("nan")

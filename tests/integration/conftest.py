@@ -38,3 +38,11 @@ def storage(storage_url):
     opened = open_storage(storage_url, create=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    """An open storage on an empty SQLite file, for what does not depend on the database."""
+    opened = open_storage(f"{tmp_path}/study.db", create=True)
+    yield opened
+    opened.close()

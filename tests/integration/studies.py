@@ -9,7 +9,7 @@ from hpsearch.core.space import default_space
 from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.peers import judge
+from hpsearch.search.peers import Others
 from hpsearch.search.process import identity
 
 EPOCHS = 4
@@ -76,10 +76,11 @@ def simulate(study, claim, stop=lambda: False, pause=0.0):
     study.record_cost(claim, cost_of(claim))
     curve = curve_of(claim)
     cost = cost_of(claim)
+    others = Others(study, claim.number)
     for e in range(1, EPOCHS + 1):
         time.sleep(pause)
         study.record_epoch(claim, curve[:e])
-        verdict = judge(study, claim.number, curve[:e], cost)
+        verdict = others.judge(curve[:e], cost)
         if verdict and not claim.control:
             return Outcome(state=State.PRUNED, reason="hopeless")
     last = curve[-1]

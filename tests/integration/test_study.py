@@ -153,10 +153,10 @@ FEW = {
 
 class TestDraws:
     @pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"grid", "grid+random"}))
-    def test_every_sampler_works_beside_pruned_trials(self, storage, sampler):
+    def test_every_sampler_works_beside_pruned_trials(self, sqlite, sampler):
         trials = 18 if sampler == "gp" else 30
         space = FEW if sampler == "gp" else {}  # gp takes seconds a draw on the whole space
-        study = make_study(storage, make_spec(sampler=sampler, trials=trials, space=space))
+        study = make_study(sqlite, make_spec(sampler=sampler, trials=trials, space=space))
         assert search(study) is Standing.DONE
         kinds = [state.value for state in states(study)]
         assert kinds.count("pruned") >= 3
@@ -180,9 +180,9 @@ class TestDraws:
         study.sampler = optuna.samplers.RandomSampler(seed=0)
         assert study.ask().suggest_float("x", 0, 1) == first
 
-    def test_another_seed_draws_other_values(self, storage):
-        one = make_study(storage, make_spec("one", seed=1, trials=3))
-        two = make_study(storage, make_spec("two", seed=2, trials=3))
+    def test_another_seed_draws_other_values(self, sqlite):
+        one = make_study(sqlite, make_spec("one", seed=1, trials=3))
+        two = make_study(sqlite, make_spec("two", seed=2, trials=3))
         search(one)
         search(two)
         assert not set(drawn(one)) & set(drawn(two))
@@ -193,15 +193,15 @@ class TestDraws:
         assert population(make_spec(trials=100)) == 20
 
     @pytest.mark.parametrize("objectives", [("accuracy",), ("val_loss",), ("params",)])
-    def test_tpe_copes_with_one_objective_and_pruned_trials(self, storage, objectives):
-        study = make_study(storage, make_spec(objectives=objectives, trials=20))
+    def test_tpe_copes_with_one_objective_and_pruned_trials(self, sqlite, objectives):
+        study = make_study(sqlite, make_spec(objectives=objectives, trials=20))
         assert search(study) is Standing.DONE
         trials = study.handle.get_trials()
         has_curve = [bool(trial.intermediate_values) for trial in trials]
         assert all(has_curve) if objectives != ("params",) else not any(has_curve)
 
-    def test_a_multi_objective_study_reports_nothing_that_breaks_tpe(self, storage):
-        study = make_study(storage)
+    def test_a_multi_objective_study_reports_nothing_that_breaks_tpe(self, sqlite):
+        study = make_study(sqlite)
         search(study)
         assert not any(trial.intermediate_values for trial in study.handle.get_trials())
 
@@ -221,41 +221,41 @@ class TestGrid:
         keys = ("n_blocks", "optimizer")
         return [tuple(r.params[key] for key in keys) for r in study.records() if r.state.counts]
 
-    def test_grid_deals_each_cell_once_and_ends(self, storage):
-        study = make_study(storage, self.spec("grid", 50))
+    def test_grid_deals_each_cell_once_and_ends(self, sqlite):
+        study = make_study(sqlite, self.spec("grid", 50))
         assert search(study) is Standing.USED_UP
         assert sorted(self.cells(study)) == sorted(
             (n, o) for n in (1, 2, 3) for o in ("adam", "sgd")
         )
 
-    def test_a_failed_cell_is_dealt_again(self, storage):
-        study = make_study(storage, self.spec("grid", 50))
+    def test_a_failed_cell_is_dealt_again(self, sqlite):
+        study = make_study(sqlite, self.spec("grid", 50))
         study.finish(study.claim(origin()), FAILED)
         assert search(study) is Standing.USED_UP
         assert len(set(self.cells(study))) == len(self.cells(study)) == 6
 
-    def test_grid_and_random_starts_another_round_with_new_random_values(self, storage):
-        study = make_study(storage, self.spec("grid+random", 14))
+    def test_grid_and_random_starts_another_round_with_new_random_values(self, sqlite):
+        study = make_study(sqlite, self.spec("grid+random", 14))
         assert search(study) is Standing.DONE
         dealt = self.cells(study)
         assert {dealt.count(cell) for cell in dealt} <= {2, 3}
         assert len(set(dealt)) == 6
         assert len({r.params["learning_rate"] for r in study.records()}) == 14
 
-    def test_a_cell_handed_back_stays_the_trials_own(self, storage):
-        study = make_study(storage, self.spec("grid", 50))
+    def test_a_cell_handed_back_stays_the_trials_own(self, sqlite):
+        study = make_study(sqlite, self.spec("grid", 50))
         claim = study.claim(origin())
         study.hand_back(claim)
         search(study)
         assert len(set(self.cells(study))) == len(self.cells(study)) == 6
 
-    def test_a_grid_without_end_is_refused(self, storage):
-        study = make_study(storage, make_spec(sampler="grid", trials=5))
+    def test_a_grid_without_end_is_refused(self, sqlite):
+        study = make_study(sqlite, make_spec(sampler="grid", trials=5))
         with pytest.raises(StudyError, match="more than 100,000 cells; narrow"):
             study.claim(origin())
 
-    def test_a_parameter_outside_the_grid_does_not_break_it(self, storage):
-        study = make_study(storage, self.spec("grid+random", 7))
+    def test_a_parameter_outside_the_grid_does_not_break_it(self, sqlite):
+        study = make_study(sqlite, self.spec("grid+random", 7))
         study.enqueue({"n_blocks": 3, "learning_rate": 0.01})
         assert search(study) is Standing.DONE
         assert study.records()[0].params["learning_rate"] == 0.01
