@@ -110,7 +110,7 @@ def run(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending:
     trainer = Trainer(
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
-    with host.worker_presence():
+    with host.worker_presence(), study.storage.watched():
         standing = work(study, trainer, origin=prepared.origin, observer=observer, stop=stop)
     if standing is None:
         return Ending.INTERRUPTED if stop.signals else Ending.TIMED_OUT

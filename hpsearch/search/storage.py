@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
 from sqlalchemy.engine import URL, Engine, make_url
@@ -53,6 +54,18 @@ class Storage:
             lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)")
             connection.execute(lock, {"key": _ADVISORY_KEY})
             yield
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turns the loss of the database in mid-run into a StorageError that says how to go on."""
+        try:
+            yield
+        except (SQLAlchemyError, StorageInternalError) as exc:
+            cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+            raise StorageError(
+                f"lost {self.masked} in mid-run: {_first_line(cause or exc)}; mend it and run the"
+                " same command again: the running trial is taken up again"
+            ) from exc
 
     def close(self) -> None:
         """Gives this thread's connection and the idle ones back."""
@@ -168,11 +181,15 @@ def _translated(url: URL) -> Iterator[None]:
             f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
-        cause = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
         raise StorageError(
-            f"cannot use {mask(url)}: {cause}; expected a database that can be reached and"
-            " written; check the URL and that it is up"
+            f"cannot use {mask(url)}: {_first_line(exc)}; expected a database that can be reached"
+            " and written; check the URL and that it is up"
         ) from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    """What the driver itself said, without the statement and its parameters."""
+    return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
 
 
 def _check_server(url: URL, *, create: bool) -> None:

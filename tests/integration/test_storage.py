@@ -128,3 +128,13 @@ def test_the_lock_lets_one_in_at_a_time(storage):
         order.append("first")
     thread.join(30)
     assert order == ["first", "second"]
+
+
+def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
+    with sqlite.engine.begin() as connection:
+        connection.execute(text("DROP TABLE studies"))
+    with (
+        pytest.raises(StorageError, match=r"lost sqlite:///.* in mid-run: no such table.*again"),
+        sqlite.watched(),
+    ):
+        sqlite.backend.get_all_studies()
