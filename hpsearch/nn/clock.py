@@ -22,12 +22,12 @@ def estimate(step_seconds: Sequence[float], steps: int) -> float:
     The 10 % quantile of the steps times their number. The first steps are warm-up and left out,
     as many as leave half.
 
-    Chosen with ``tests/benchmarks/bench_clock.py``: 20 configurations × 9 runs of 1.5 s, alone,
-    beside a busy and beside an intermittent neighbour (one thread, 2 shared cores of an AMD EPYC
-    Milan under a load of 4, torch 2.14.1). Spearman against the quietest runs with one random run
-    of each configuration: wall mean 0.69, wall median 0.66, wall 10 % quantile 0.69; by the
-    processor time of the training thread, mean 0.946, median 0.942, this one 0.947. Spread of the
-    repeats, as the deviation of their logarithm: 0.60, 0.67, 0.66; 0.163, 0.172, 0.162.
+    Chosen with ``tests/benchmarks/bench_clock.py``: 20 configurations × 9 runs of 1 s, alone,
+    beside a busy and beside an intermittent neighbour (one thread, 2 cores of an AMD EPYC Milan,
+    torch 2.14.1). Spearman against the quiet run's mean, each configuration by a random one of
+    its runs: wall mean 0.884, median 0.861, 10 % quantile 0.953; by the processor time of the
+    training thread: mean 0.967, median 0.961, 10 % quantile 0.970. Spread of the repeats, as the
+    deviation of their logarithm: 0.280, 0.312, 0.156; 0.125, 0.135, 0.111.
 
     >>> estimate([9.0, 1.0, 1.0, 1.0], 100)
     100.0

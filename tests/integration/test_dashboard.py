@@ -10,7 +10,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ import optuna
 import pytest
 
 from hpsearch.errors import HpsearchError
+from hpsearch.search.storage import open_storage
 from hpsearch.view.dashboard import read_only, serve
+from tests.integration.studies import make_spec, make_study, search
 
 SERVER = """
 import sys, optuna
@@ -33,19 +34,11 @@ print("ended", flush=True)
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A database with one study of two named objectives and one trial."""
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name="quick", storage=url, directions=["maximize", "minimize"]
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["accuracy", "train_seconds"])
-    trial = study.ask()
-    trial.suggest_int("n_blocks", 1, 5)
-    study.tell(trial, [0.9, 1.5])
-    return url
+    """A database with one study of ours, named quick, of two objectives and three trials."""
+    storage = open_storage(f"{tmp_path}/study.db", create=True)
+    search(make_study(storage, make_spec("quick", trials=3, sampler="random")))
+    storage.close()
+    return f"sqlite:///{tmp_path / 'study.db'}"
 
 
 @contextlib.contextmanager
@@ -91,8 +84,8 @@ def test_a_read_only_dashboard_shows_the_study_and_refuses_to_change_it(url):
         assert study["study_name"] == "quick"
         status, detail = ask(f"{site}/api/studies/{study['study_id']}")
         assert status == 200
-        assert detail["objective_names"] == ["accuracy", "train_seconds"]
-        assert len(detail["trials"]) == 1
+        assert detail["objective_names"] == ["accuracy (fraction)", "train_seconds (s)"]
+        assert len(detail["trials"]) == 3
         assert ask(f"{site}/dashboard")[0] == 200
 
         new = {"study_name": "new", "directions": ["minimize"]}

@@ -9,7 +9,7 @@ import torch
 
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
-from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, StudySpec
+from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
 from hpsearch.core.trial import State
 from hpsearch.nn.batches import tensors
 from hpsearch.nn.data import load
@@ -108,6 +108,32 @@ def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
     assert observer.heard == ["started", 1, 2]
     assert record.attributes["spec"]["model"]["widths"] == [8]
     assert record.seed == claim.spec.seed
+
+
+def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images):
+    space = {**default_space("per-block"), "n_blocks": 3, "width_2": 5}
+    spec = StudySpec(
+        name="s",
+        model=ShapeSpec(widths="per-block"),
+        train=RecipeSpec(epochs=1, shift=0),
+        search=SearchSpec(trials=2, objectives=("accuracy", "flops")),
+        space=space,
+    )
+    study = create_or_resume(
+        open_storage(f"{tmp_path}/s.db", create=True),
+        spec,
+        data={},
+        reference={},
+        bounds=lambda: objective_bounds(spec, images, CPU),
+    )
+    train = Trainer(study=study, images=images, device=CPU, observer=Silent())
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    widths = [record.params[f"width_{block}"] for block in (1, 2, 3)]
+    assert record.attributes["spec"]["model"]["widths"] == widths
+    assert widths[1] == 5
+    assert "base_width" not in record.params
+    assert set(claim.handle.params) >= {"width_1", "width_3"}
 
 
 def test_the_bounds_hold_every_trial_of_the_space(tmp_path, images):

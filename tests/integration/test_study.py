@@ -14,6 +14,7 @@ from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names
+from hpsearch.search.launch import _check_grid
 from hpsearch.search.process import identity, is_gone
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import CHANGES, Claim, Standing
@@ -253,6 +254,13 @@ class TestGrid:
         study = make_study(sqlite, make_spec(sampler="grid", trials=5))
         with pytest.raises(StudyError, match="more than 100,000 cells; narrow"):
             study.claim(origin())
+
+    def test_fewer_trials_than_cells_is_warned_of(self):
+        told = []
+        _check_grid(self.spec("grid", 5), told.append)
+        assert told == ["the grid has 6 cells but trials = 5: not every cell will be tried"]
+        _check_grid(self.spec("grid", 6), told.append)
+        assert len(told) == 1
 
     def test_a_parameter_outside_the_grid_does_not_break_it(self, sqlite):
         study = make_study(sqlite, self.spec("grid+random", 7))
