@@ -25,7 +25,6 @@ from hpsearch.search.peers import Others, explain
 from hpsearch.search.study import Claim, Study
 
 Bounds = dict[str, tuple[float, float]]
-_PROBE_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +101,10 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
     classes = images.classes
     bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
     if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
-        low = _corner_cost(_corner(spec, cheap=True), images, device)
-        high = _dear_cost(_corner(spec, cheap=False), low, images, device)
+        dear = _corner(spec, cheap=False)
+        high = _affordable_cost(dear, images, device)  # first: it warms everything up
+        low = _corner_cost(_corner(spec, cheap=True), images, device, steps=32)
+        high = high or _extrapolated(dear, low, images)
         for name in low:
             ends = sorted((low[name], high[name]))
             bounds[name] = (ends[0] / 2, ends[1] * 2)
@@ -115,32 +116,38 @@ def _corner(spec: StudySpec, *, cheap: bool) -> TrialSpec:
     return resolve(spec, number=0, params=params)
 
 
-def _corner_cost(trial: TrialSpec, images: Tensors, device: torch.device) -> dict[str, float]:
+def _corner_cost(
+    trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int
+) -> dict[str, float]:
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     cost = measure(model, images.input_shape, device=device)
-    return {**cost, "train_seconds": _probe_seconds(trial, images, device)}
+    return {**cost, "train_seconds": _probe_seconds(trial, images, device, steps=steps)}
 
 
-def _dear_cost(
-    trial: TrialSpec, low: Mapping[str, float], images: Tensors, device: torch.device
-) -> dict[str, float]:
-    """The dear corner's cost; where it does not fit in memory, by its operations."""
+def _affordable_cost(
+    trial: TrialSpec, images: Tensors, device: torch.device
+) -> dict[str, float] | None:
+    """The corner's cost; None if it does not fit in memory."""
     try:
-        return _corner_cost(trial, images, device)
+        return _corner_cost(trial, images, device, steps=8)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
     free_memory(device)
+    return None
+
+
+def _extrapolated(trial: TrialSpec, low: Mapping[str, float], images: Tensors) -> dict[str, float]:
+    """A corner's cost from that of another, by the ratio of their operations."""
     counted = count(trial.model, images.input_shape, images.classes)
-    timed = {name: low[name] * counted["flops"] / low["flops"] for name in low}
-    return {**timed, **counted}
+    return {**{name: low[name] * counted["flops"] / low["flops"] for name in low}, **counted}
 
 
-def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device) -> float:
+def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int) -> float:
     """Estimates a full training's seconds from a few steps on the first images."""
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
-    kept = min(total, batch * _PROBE_STEPS)
+    kept = min(total, batch * steps)
     few = dataclasses.replace(
         images,
         train_images=images.train_images[:kept],
@@ -151,8 +158,8 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device) -> f
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     (epoch,) = epochs(model, few, recipe, device=device)
-    steps = max(1, total // batch) * trial.train.epochs
-    return epoch.train_seconds * steps / max(1, kept // batch)
+    full = (total // batch) * trial.train.epochs
+    return epoch.train_seconds * full / (kept // batch)
 
 
 _CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
