@@ -220,7 +220,10 @@ class Study:
         columns = {name: [getattr(e, name) for e in curve] for name in _EPOCH_COLUMNS}
         claim.handle.set_user_attr("curve", columns)
         if len(self.objectives) == 1 and not OBJECTIVES[self.objectives[0]].is_cost:
-            claim.handle.report(getattr(curve[-1], _CURVE_VALUE[self.objectives[0]]), len(curve))
+            value = getattr(curve[-1], _CURVE_VALUE[self.objectives[0]])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a trial taken up again reports its epochs again
+                claim.handle.report(value, len(curve))
 
     def finish(self, claim: Claim, outcome: Outcome) -> TrialRecord:
         """Tells the database how the trial ended, and returns its record."""
