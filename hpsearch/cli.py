@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
+from hpsearch import options
 from hpsearch.errors import HpsearchError
 
 if TYPE_CHECKING:
@@ -47,47 +48,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Name = Annotated[str | None, typer.Option("--study", help="The study's name.")]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        envvar="HPSEARCH_STORAGE",
-        show_envvar=False,
-        help="Database: an SQLite file or a URL.  [env: HPSEARCH_STORAGE; default: hpsearch.db]",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        envvar="HPSEARCH_DATA",
-        show_envvar=False,
-        help="Where named data sets lie or go.  [env: HPSEARCH_DATA; default: data]",
-    ),
-]
-StudyFile = Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study file.")]
-
-
-def _version(value: bool) -> None:
-    if value:
-        from importlib.metadata import version
-
-        typer.echo(f"hpsearch {version('hpsearch')}")
-        raise typer.Exit
-
 
 @app.callback()
 def _options(
     context: typer.Context,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log to stderr, and show where errors arose.")
-    ] = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
+    verbose: options.Verbose = False,
+    version: options.Version = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -97,33 +63,23 @@ def _options(
 
 @app.command()
 def run(
-    study_file: StudyFile = None,
-    trials: Annotated[int | None, typer.Option(help="The study's total of trials.")] = None,
-    study: Name = None,
-    storage: Url = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A known name, a folder of class folders, or an .npz.")
-    ] = None,
-    data_dir: DataDir = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, px.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of a full training.")] = None,
-    timeout: Annotated[str | None, typer.Option(help="End after e.g. 90s, 30m, 1h30m.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes what is drawn and trained.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a trial.")] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="tpe, nsga2, gp, random, qmc, grid or grid+random.")
-    ] = None,
-    pruner: Annotated[
-        str | None, typer.Option(help="forecast, margin, median, percentile, asha or none.")
-    ] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help="E.g. accuracy,train_seconds or accuracy,params.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 1 for now.")] = None,
-    mixed_hardware: Annotated[
-        bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
-    ] = False,
+    study_file: options.StudyFile = None,
+    trials: options.Trials = None,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    epochs: options.Epochs = None,
+    timeout: options.Timeout = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    sampler: options.Sampler = None,
+    pruner: options.Pruner = None,
+    objectives: options.Objectives = None,
+    workers: options.Workers = None,
+    mixed_hardware: options.MixedHardware = False,
 ) -> None:
     """Search until the study holds its total of trials; the same command resumes.
 
@@ -160,16 +116,16 @@ def run(
         with _watch(prepared) as observer:
             ending = launch.run(prepared, stop=stop, observer=observer)
     _print_end(prepared.study, ending.value, storage=storage, study_file=study_file)
-    failing = _failing(prepared.study) if ending is launch.Ending.FAILING else None
+    failures = prepared.study.failures(prepared.study.records())
     prepared.study.storage.close()  # SQLite folds its write-ahead log into the file
-    if failing is not None:
-        raise HpsearchError(failing)
+    if ending is launch.Ending.FAILING:
+        raise HpsearchError(launch.explain(failures))
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
 
 
 @app.command()
-def check(study_file: StudyFile = None, data_dir: DataDir = None) -> None:
+def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
     """Validate a study file and print what would be searched; nothing is run or written.
 
     Example: hpsearch check studies/depth.toml
@@ -183,7 +139,7 @@ def check(study_file: StudyFile = None, data_dir: DataDir = None) -> None:
 
 
 @app.command("list")
-def list_(storage: Url = None, json_: Json = False) -> None:
+def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     """List the studies of a database.
 
     Example: hpsearch list
@@ -201,7 +157,9 @@ def list_(storage: Url = None, json_: Json = False) -> None:
 
 
 @app.command()
-def status(study: Name = None, storage: Url = None, json_: Json = False) -> None:
+def status(
+    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+) -> None:
     """Tell where a study stands.
 
     Example: hpsearch status --json
@@ -218,10 +176,10 @@ def status(study: Name = None, storage: Url = None, json_: Json = False) -> None
 
 @app.command()
 def show(
-    trial: Annotated[int, typer.Argument(help="The trial's number.")],
-    study: Name = None,
-    storage: Url = None,
-    json_: Json = False,
+    trial: options.TrialNumber,
+    study: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
 ) -> None:
     """Show all that is known of a trial: configuration, curve, where it ran, why it ended.
 
@@ -239,7 +197,9 @@ def show(
 
 
 @app.command()
-def front(study: Name = None, storage: Url = None, json_: Json = False) -> None:
+def front(
+    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+) -> None:
     """Print the Pareto front, cheapest first, with its knee marked.
 
     Example: hpsearch front --json
@@ -260,11 +220,9 @@ def front(study: Name = None, storage: Url = None, json_: Json = False) -> None:
 
 @app.command()
 def enqueue(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="A value; may be repeated.")
-    ],
-    storage: Url = None,
+    study: options.StudyName,
+    set_: options.Settings,
+    storage: options.Url = None,
 ) -> None:
     """Queue a configuration that you want tried; what is left open is sampled.
 
@@ -281,7 +239,7 @@ def enqueue(
 
 
 @app.command()
-def stop(study: Name = None, storage: Url = None) -> None:
+def stop(study: options.Name = None, storage: options.Url = None) -> None:
     """Ask every worker of a study to end after its trial; `hpsearch run` goes on.
 
     Example: hpsearch stop --study mnist5k
@@ -293,9 +251,9 @@ def stop(study: Name = None, storage: Url = None) -> None:
 
 @app.command()
 def delete(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
-    storage: Url = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    study: options.StudyName,
+    storage: options.Url = None,
+    yes: options.Yes = False,
 ) -> None:
     """Delete a study with all its trials; asks first.
 
@@ -314,12 +272,10 @@ def delete(
 
 @app.command()
 def dashboard(
-    storage: Url = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8080,
-    writable: Annotated[
-        bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
-    ] = False,
+    storage: options.Url = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8080,
+    writable: options.Writable = False,
 ) -> None:
     """Open optuna-dashboard on the database; read-only unless told otherwise.
 
@@ -394,15 +350,6 @@ def _print_end(study: Study, ending: str, *, storage: str | None, study_file: Pa
 
     where = [] if storage is None or "HPSEARCH_STORAGE" in os.environ else ["--storage", storage]
     _show(ending_view(study, ending, place=where, study_file=study_file))
-
-
-def _failing(study: Study) -> str:
-    failures = study.failures(study.records())
-    last = failures[-1]
-    return (
-        f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
-        f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
-    )
 
 
 def _note(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec
+from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import DeviceError, SpecError
 from hpsearch.nn import host
 from hpsearch.search import catalog
@@ -123,6 +124,15 @@ _ENDINGS = {
     Standing.STOPPED: Ending.STOPPED,
     Standing.FAILING: Ending.FAILING,
 }
+
+
+def explain(failures: Sequence[TrialRecord]) -> str:
+    """Returns in one line why a run ended that failed too often in a row."""
+    last = failures[-1]
+    return (
+        f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
+        f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,80 @@
+"""What may be typed after a command: each option's type, environment variable and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hpsearch {version('hpsearch')}")
+        raise typer.Exit
+
+
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Log to stderr, and show where errors arose.")
+]
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
+Name = Annotated[str | None, typer.Option("--study", help="The study's name.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="HPSEARCH_STORAGE",
+        show_envvar=False,
+        help="Database: an SQLite file or a URL.  [env: HPSEARCH_STORAGE; default: hpsearch.db]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="HPSEARCH_DATA",
+        show_envvar=False,
+        help="Where named data sets lie or go.  [env: HPSEARCH_DATA; default: data]",
+    ),
+]
+StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file.")]
+Trials = Annotated[int | None, typer.Option(help="The study's total of trials.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="A known name, a folder of class folders, or an .npz.")
+]
+ImageSize = Annotated[int | None, typer.Option(help="Side of a folder's images, px.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of a full training.")]
+Timeout = Annotated[str | None, typer.Option(help="End after e.g. 90s, 30m, 1h30m.")]
+Seed = Annotated[int | None, typer.Option(help="Fixes what is drawn and trained.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of a trial.")]
+Sampler = Annotated[
+    str | None, typer.Option(help="tpe, nsga2, gp, random, qmc, grid or grid+random.")
+]
+Pruner = Annotated[
+    str | None, typer.Option(help="forecast, margin, median, percentile, asha or none.")
+]
+Objectives = Annotated[
+    str | None, typer.Option(help="E.g. accuracy,train_seconds or accuracy,params.")
+]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; 1 for now.")]
+MixedHardware = Annotated[
+    bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
+]
+TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
+StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="NAME=VALUE", help="A value; may be repeated.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="The port.")]
+Writable = Annotated[
+    bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
+]
