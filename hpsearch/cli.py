@@ -7,8 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hpsearch.core.spec import StudySpec
-    from hpsearch.search.observer import Observer
     from hpsearch.search.study import Study
 
 
@@ -85,8 +83,11 @@ def run(
 
     Example: hpsearch run --trials 100
     """
+    from rich.console import Console
+
     from hpsearch.search import launch
     from hpsearch.search.worker import Stopper
+    from hpsearch.view.progress import watch
 
     overrides = {
         "name": study,
@@ -113,7 +114,7 @@ def run(
     with stop.listening():
         prepared = launch.prepare(spec, place, notify=_note)
         stop.start_clock(spec.search.timeout)
-        with _watch(prepared) as observer:
+        with watch(Console(stderr=True), prepared.study) as observer:
             ending = launch.run(prepared, stop=stop, observer=observer)
     _print_end(prepared.study, ending.value, storage=storage, study_file=study_file)
     failures = prepared.study.failures(prepared.study.records())
@@ -325,30 +326,13 @@ def _read_spec(study_file: Path | None, overrides: dict[str, Any]) -> StudySpec:
     return load_study_file(study_file, overrides)
 
 
-@contextmanager
-def _watch(prepared: Any) -> Iterator[Observer]:
-    """The live view on a terminal, else one line per trial; both on stderr."""
-    from rich.console import Console
-
-    from hpsearch.view.progress import view_for
-
-    study = prepared.study
-    with view_for(
-        Console(stderr=True),
-        title=f"{study.name} on {study.storage.masked}, {prepared.origin['processor']}",
-        target=study.spec.search.trials,
-        epochs=study.spec.train.epochs,
-        objectives=study.objectives,
-        records=study.records(),
-    ) as view:
-        yield view
-
-
 def _print_end(study: Study, ending: str, *, storage: str | None, study_file: Path | None) -> None:
     """The front on stdout, then what pruning saved and what to type next."""
     from hpsearch.view.ending import ending_view
 
-    where = [] if storage is None or "HPSEARCH_STORAGE" in os.environ else ["--storage", storage]
+    where: list[str] = []
+    if storage is not None and storage != os.environ.get("HPSEARCH_STORAGE"):
+        where = ["--storage", storage if "://" not in storage else study.storage.masked]
     _show(ending_view(study, ending, place=where, study_file=study_file))
 
 

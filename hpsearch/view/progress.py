@@ -16,6 +16,7 @@ from rich.text import Text
 
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.search.study import REFERENCE, Study
 from hpsearch.view.picture import Front, Picture, closing, draw, outcome
 from hpsearch.view.tables import Spelled
 from hpsearch.view.text import format_seconds
@@ -245,3 +246,16 @@ def view_for(
             records=records,
         )
     return PlainLog(console, target=target, objectives=objectives, records=records)
+
+
+def watch(console: Console, study: Study) -> LiveView | PlainLog:
+    """Returns the view of a study that is about to be worked on."""
+    processor = study.attributes[REFERENCE]["processor"]
+    return view_for(
+        console,
+        title=f"{study.name} on {study.storage.masked}, {processor}",
+        target=study.spec.search.trials,
+        epochs=study.spec.train.epochs,
+        objectives=study.objectives,
+        records=study.records(),
+    )

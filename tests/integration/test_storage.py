@@ -138,3 +138,26 @@ def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
         sqlite.watched(),
     ):
         sqlite.backend.get_all_studies()
+
+
+def test_a_search_on_a_server_prints_no_password(postgres, tmp_path, monkeypatch, capsys):
+    from sqlalchemy.engine import make_url
+
+    from hpsearch.cli import main
+    from tests.integration.conftest import fresh_database
+
+    monkeypatch.chdir(tmp_path)
+    url = make_url(fresh_database(postgres, "secretive")).set(password="hush")
+    shown = url.render_as_string(hide_password=False)
+    study = tmp_path / "small.toml"
+    study.write_text(
+        '[data]\ndataset = "digits"\n[train]\nepochs = 1\n'
+        "[space]\nn_blocks = 1\nbase_width = 4\nbatch_size = 256\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(study), "--trials", "2", "--threads", "1", "--storage", shown])
+    told = capsys.readouterr()
+    assert ended.value.code == 0, told.err
+    assert "done, 2 of 2 trials" in told.out
+    assert "hush" not in told.out + told.err
+    assert "--storage 'postgresql://postgres:***@" in told.out
