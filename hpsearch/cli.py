@@ -117,10 +117,7 @@ def run(
         with watch(Console(stderr=True), prepared.study) as observer:
             ending = launch.run(prepared, stop=stop, observer=observer)
     _print_end(prepared.study, ending.value, storage=storage, study_file=study_file)
-    failures = prepared.study.failures(prepared.study.records())
-    prepared.study.storage.close()  # SQLite folds its write-ahead log into the file
-    if ending is launch.Ending.FAILING:
-        raise HpsearchError(launch.explain(failures))
+    launch.close(prepared.study, ending)
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec
-from hpsearch.core.trial import TrialRecord
-from hpsearch.errors import DeviceError, SpecError
+from hpsearch.errors import DeviceError, SpecError, StudyError
 from hpsearch.nn import host
 from hpsearch.search import catalog
 from hpsearch.search.observer import Observer
@@ -126,13 +125,20 @@ _ENDINGS = {
 }
 
 
-def explain(failures: Sequence[TrialRecord]) -> str:
-    """Returns in one line why a run ended that failed too often in a row."""
-    last = failures[-1]
-    return (
-        f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
-        f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
-    )
+def close(study: Study, ending: Ending) -> None:
+    """Closes the study's database; SQLite folds its write-ahead log into the file.
+
+    Raises:
+        StudyError: the run ended because too many trials failed in a row.
+    """
+    failures = study.failures(study.records())
+    study.storage.close()
+    if ending is Ending.FAILING:
+        last = failures[-1]
+        raise StudyError(
+            f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
+            f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
+        )
 
 
 def versions() -> dict[str, str]:
