@@ -5,7 +5,7 @@ import os
 import time
 
 from hpsearch.core.pruning import Rule
-from hpsearch.core.space import default_space
+from hpsearch.core.space import IntDim, default_space
 from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.catalog import create_or_resume
@@ -13,6 +13,7 @@ from hpsearch.search.peers import Others
 from hpsearch.search.process import identity
 
 EPOCHS = 4
+WIDTHS = IntDim(low=8, high=32, log=True)
 DATA = {"content": "abc", "train": 10}
 REFERENCE = {"device": "cpu", "processor": "test", "threads": 1}
 BOUNDS = {
@@ -30,7 +31,7 @@ def make_spec(name="s", *, pruner="forecast", space=None, **search):
         train=RecipeSpec(epochs=EPOCHS),
         search=SearchSpec(**search),
         pruning=Rule(pruner=pruner),
-        space={**default_space("geometric"), **(space or {})},
+        space={**default_space("geometric"), "base_width": WIDTHS, **(space or {})},
     )
 
 

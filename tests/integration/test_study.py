@@ -160,7 +160,7 @@ class TestDraws:
         study = make_study(sqlite, make_spec(sampler=sampler, trials=trials, space=space))
         assert search(study) is Standing.DONE
         kinds = [state.value for state in states(study)]
-        assert kinds.count("pruned") >= 3
+        assert kinds.count("pruned") >= (1 if sampler == "gp" else 3)
         assert kinds.count("complete") >= 5
         assert len(set(drawn(study))) == trials
 

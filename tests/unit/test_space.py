@@ -134,7 +134,7 @@ def test_a_trial_is_resolved_without_chance():
     params = draw(GEOMETRIC, low)
     one, same = (resolve(spec(), number=4, params=params) for _ in range(2))
     assert one == same
-    assert one.model.widths == (8,)
+    assert one.model.widths == (4,)
     assert one.train.epochs == spec().train.epochs
     assert resolve(spec(), number=5, params=params).seed != one.seed
     assert resolve(spec(seed=1), number=4, params=params).seed != one.seed
@@ -153,7 +153,7 @@ def test_geometric_widths_grow_and_are_capped():
         (["lr=0.1"], "unknown dimension"),
         (["learning_rate=fast"], "expected a number"),
         (["learning_rate=9"], "the study searches 0.0003 to 0.1"),
-        (["batch_size=33"], "one of 32, 64, 128"),
+        (["batch_size=33"], "one of 64, 128, 256"),
         (["optimizer=adam", "momentum=0.9"], "add --set optimizer=sgd"),
         (["momentum=0.9"], "add --set optimizer=sgd"),
         (["kernel_size=7"], "one of 3, 5"),
