@@ -53,7 +53,7 @@ def cost_of(claim):
 def curve_of(claim):
     """Larger nets and rates near 0.01 end with a lower loss, known from the parameters alone."""
     away = abs(math.log10(claim.params["learning_rate"]) + 2)
-    final = 0.2 + 0.3 * away + 20.0 / sum(claim.spec.model.widths)
+    final = 0.2 + 0.8 * away + 20.0 / sum(claim.spec.model.widths)
     curve = []
     for e in range(1, EPOCHS + 1):
         loss = final * (1 + (1 - e / EPOCHS))

@@ -160,9 +160,10 @@ class TestDraws:
         study = make_study(sqlite, make_spec(sampler=sampler, trials=trials, space=space))
         assert search(study) is Standing.DONE
         kinds = [state.value for state in states(study)]
-        assert kinds.count("pruned") >= (1 if sampler == "gp" else 3)
+        assert kinds.count("pruned") >= 3
         assert kinds.count("complete") >= 5
-        assert len(set(drawn(study))) == trials
+        twins = 3 if sampler == "nsga2" else 0  # a child may take after one parent in all
+        assert len(set(drawn(study))) >= trials - twins
 
     @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
     def test_a_resumed_search_draws_what_an_unbroken_one_draws(self, tmp_path, sampler):
