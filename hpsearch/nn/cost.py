@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.core.spec import ModelSpec
+from hpsearch.nn.compiler import leave_uncompiled
 from hpsearch.nn.model import build
 
 _WARM_UPS = 2  # beside the pass that counts operations
@@ -47,6 +48,7 @@ def count(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> d
 
 def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter:
+        leave_uncompiled(type(counter.mode))
         model(image)
     params = sum(parameter.numel() for parameter in model.parameters())
     return {"params": params, "flops": int(counter.get_total_flops())}

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from hpsearch.core.spec import TrainSpec
+from hpsearch.nn.compiler import leave_uncompiled
+
+leave_uncompiled(torch.optim.Optimizer)
 
 _RISE = 0.3  # the share of a one-cycle in which the rate rises, as in torch's OneCycleLR
 _FIRST = 1 / 25  # of the highest rate

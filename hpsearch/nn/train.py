@@ -17,6 +17,7 @@ from hpsearch.core.spec import TrainSpec, derive_seed
 from hpsearch.core.trial import Epoch
 from hpsearch.nn.batches import Batches, Scaler, Shuffled, Tensors
 from hpsearch.nn.clock import StepClock
+from hpsearch.nn.compiler import bare_step
 from hpsearch.nn.device import autocast_dtype
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -123,6 +124,7 @@ def _train(run: _Run, shuffled: Shuffled, *, device: torch.device) -> tuple[floa
     """Takes the steps of one epoch; returns mean loss and accuracy over its batches."""
     model, optimizer, spec, clock = run.model.train(), run.optimizer, run.spec, run.clock
     steps, size = shuffled.order.shape
+    take_step = bare_step(optimizer)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.int64)
     for step in range(steps):
@@ -137,7 +139,7 @@ def _train(run: _Run, shuffled: Shuffled, *, device: torch.device) -> tuple[floa
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=spec.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        take_step()
         loss_sum += loss.detach()
         correct += (logits.detach().argmax(1) == labels).sum()
         clock.stop()

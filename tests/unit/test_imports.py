@@ -38,6 +38,31 @@ def test_looking_at_hpsearch_imports_nothing_heavy(code):
     assert (process.returncode, process.stderr) == (0, "")
 
 
+def test_a_training_leaves_torchs_compiler_where_it_is():
+    """The canary of nn/compiler: torch imports its compiler at an optimizer's first call."""
+    process = python(
+        """
+import sys, torch
+from hpsearch.core.spec import ModelSpec, TrainSpec
+from hpsearch.nn.batches import Tensors
+from hpsearch.nn.cost import measure
+from hpsearch.nn.model import build
+from hpsearch.nn.train import epochs
+cpu, shape = torch.device("cpu"), (1, 8, 8)
+images, labels = torch.zeros(32, *shape, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
+data = Tensors(train_images=images, train_labels=labels, val_images=images, val_labels=labels,
+               mean=(0.0,), std=(1.0,), classes=2)
+for optimizer in ("sgd", "adam", "adamw", "rmsprop"):
+    model = build(ModelSpec(widths=(4,)), shape, 2, seed=0)
+    measure(model, shape, device=cpu)
+    spec = TrainSpec(epochs=1, batch_size=16, optimizer=optimizer, learning_rate=0.1, momentum=0.9)
+    list(epochs(model, data, spec, device=cpu))
+sys.stderr.write("torch._dynamo" * ("torch._dynamo" in sys.modules))
+"""
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 def test_python_dash_m_is_the_command():
     process = subprocess.run(
         [sys.executable, "-m", "hpsearch", "--version"], capture_output=True, text=True
