@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core import analysis
@@ -141,12 +142,23 @@ class Study:
         handle, slot, alone = taken
         cell = None if slot is None else self._grid()[slot % len(self._grid())]
         self.handle.sampler = make_sampler(self.spec, handle.number, cell=cell, alone=alone)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            params = draw(self.spec.space, lambda name, dim: _suggest(handle, name, dim))
+        params = self._draw(handle)
         spec = resolve(self.spec, number=handle.number, params=params)
         control = bool(handle.user_attrs["origin"]["control"])
         return Claim(spec=spec, params=params, control=control, handle=handle)
+
+    def _draw(self, handle: optuna.Trial) -> dict[str, Value]:
+        """Draws the trial's values first and then stores them, all in one transaction."""
+        drawn = _Drawn()
+        handle.storage, storage = drawn, handle.storage  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            params = draw(self.spec.space, lambda name, dim: _suggest(handle, name, dim))
+        handle.storage = storage
+        with self.storage.together():
+            for arguments in drawn.arguments:
+                storage.set_trial_param(*arguments)
+        return params
 
     def _take(self, origin: Mapping[str, Any]) -> tuple[optuna.Trial, int | None, bool] | Standing:
         records = [self._reap(record) for record in self.records()]
@@ -160,16 +172,17 @@ class Study:
             slot = free_slot(held, self.spec, len(self._grid()))
             if slot is None:
                 return Standing.USED_UP if alone else Standing.BUSY
-        handle = self.handle.ask()
-        known = handle.user_attrs.get("origin", {})
-        slot = known.get("slot") if slot is None else slot
-        own = {
-            "seed": trial_seed(self.spec, handle.number),
-            "slot": slot,
-            "control": is_control(self.spec, handle.number),
-            "starts": known.get("starts", 0) + 1,
-        }
-        handle.set_user_attr("origin", {**origin, **own})
+        with self.storage.together():  # a trial without an origin would never be reaped
+            handle = self.handle.ask()
+            known = handle.user_attrs.get("origin", {})
+            slot = known.get("slot") if slot is None else slot
+            own = {
+                "seed": trial_seed(self.spec, handle.number),
+                "slot": slot,
+                "control": is_control(self.spec, handle.number),
+                "starts": known.get("starts", 0) + 1,
+            }
+            handle.set_user_attr("origin", {**origin, **own})
         return handle, slot, alone
 
     def _standing(self, records: Sequence[TrialRecord]) -> Standing | None:
@@ -205,11 +218,12 @@ class Study:
 
     def record_cost(self, claim: Claim, cost: Mapping[str, float]) -> None:
         """Stores what the trial is and costs, as far as it is known before training."""
-        claim.handle.set_user_attr("cost", dict(cost))
-        if "curve" in claim.handle.user_attrs:  # of an earlier start
-            claim.handle.set_user_attr("curve", {})
         plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
-        claim.handle.set_user_attr("spec", plain)
+        with self.storage.together():
+            claim.handle.set_user_attr("cost", dict(cost))
+            if "curve" in claim.handle.user_attrs:  # of an earlier start
+                claim.handle.set_user_attr("curve", {})
+            claim.handle.set_user_attr("spec", plain)
 
     def record_epoch(self, claim: Claim, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
@@ -230,11 +244,11 @@ class Study:
         details = dict(outcome.details)
         if outcome.reason is not None:
             details["reason"] = outcome.reason
-        for key, value in details.items():
-            claim.handle.set_user_attr(key, value)
         values = [outcome.values[name] for name in self.objectives if outcome.values]
-        with warnings.catch_warnings():
+        with self.storage.together(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            for key, value in details.items():
+                claim.handle.set_user_attr(key, value)
             self.handle.tell(claim.handle, values or None, state=_TRIAL_STATES[outcome.state])
         return self.record(claim.number)
 
@@ -267,6 +281,16 @@ class Study:
         with self.storage.lock():
             self.handle.enqueue_trial(dict(params), user_attrs={"enqueued": dict(params)})
             return len(self.handle.get_trials(deepcopy=False)) - 1
+
+
+class _Drawn:
+    """Stands in for a trial's storage while its values are drawn: keeps what it would write."""
+
+    def __init__(self) -> None:
+        self.arguments: list[tuple[int, str, float, BaseDistribution]] = []
+
+    def set_trial_param(self, *arguments: Any) -> None:
+        self.arguments.append(arguments)
 
 
 _CURVE_VALUE = {"accuracy": "val_accuracy", "val_loss": "val_loss"}

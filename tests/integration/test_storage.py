@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 
+import optuna
 import pytest
 from sqlalchemy import text
 
@@ -17,6 +18,45 @@ def test_sqlite_is_opened_in_wal_mode_with_normal_synchronisation(tmp_path):
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
         assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 60_000
     storage.close()
+
+
+class TestTogether:
+    """One transaction for several of Optuna's writes."""
+
+    @pytest.fixture
+    def trial(self, storage):
+        study = optuna.create_study(storage=storage.backend, study_name="s")
+        return study.ask()
+
+    def reread(self, storage_url):
+        other = open_storage(storage_url, create=False)
+        (trial,) = optuna.load_study(storage=other.backend, study_name="s").trials
+        other.close()
+        return trial
+
+    def test_nothing_is_seen_by_others_before_the_end_and_all_of_it_after(
+        self, storage, storage_url, trial
+    ):
+        with storage.together():
+            trial.set_user_attr("a", 1)
+            trial.suggest_float("x", 0, 1)
+            within = self.reread(storage_url)
+        after = self.reread(storage_url)
+        assert (within.user_attrs, within.params) == ({}, {})
+        assert (after.user_attrs, after.params) == ({"a": 1}, trial.params)
+
+    def test_an_error_takes_all_of_it_back_and_the_next_write_stands(
+        self, storage, storage_url, trial
+    ):
+        def write_and_break():
+            with storage.together():
+                trial.set_user_attr("a", 1)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            write_and_break()
+        trial.set_user_attr("b", 2)
+        assert self.reread(storage_url).user_attrs == {"b": 2}
 
 
 def test_a_path_and_a_url_name_the_same_file(tmp_path):
