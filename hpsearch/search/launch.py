@@ -80,6 +80,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
 
     device = pick_device(place.device)
     host.apply_threads(threads)
+    host.keep_freed_memory()
     data, images = _load(spec, place, device, notify)
     reference = {"device": device.type, "processor": describe(device), "threads": threads}
     from hpsearch.search.objective import objective_bounds

@@ -158,6 +158,7 @@ def cli(
     """Runs ``hpsearch`` in this process, in the test's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
     for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # a run sets them: put back at the end
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
