@@ -65,7 +65,7 @@ class RecipeSpec:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
     epochs: int = 8
     label_smoothing: float = 0.05
-    shift: int = 2
+    shift: int = 1
     rotate: float = 0.0
     flip: bool = False
 

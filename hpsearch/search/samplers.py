@@ -25,11 +25,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.core.opening import OPENING, opening
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Value, cells
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
 
 MAX_CELLS = 100_000
+LEARNING = ("tpe", "nsga2", "gp")  # the samplers that learn, and so profit from a good beginning
 START_UP = 10  # random trials before a model is asked; not of the budget, which may change
 
 
@@ -54,6 +56,8 @@ def _make(
     spec: StudySpec, number: int, cell: Mapping[str, Value], *, seed: int, alone: bool
 ) -> BaseSampler:
     random = optuna.samplers.RandomSampler(seed=seed)
+    if number < OPENING and spec.search.sampler in LEARNING:
+        return CellSampler(opening(spec.space, number), random)
     match spec.search.sampler:
         case "tpe":
             # The liar is for trials that run beside this one; it makes TPE read all trials anew

@@ -1,12 +1,13 @@
 """The whole search against a plain Optuna script: time until ours has the front that it ends with.
 
-    python tests/benchmarks/bench_vs_plain.py [--trials 40] [--seeds 3] [--passive] [--shift]
+    python tests/benchmarks/bench_vs_plain.py [--cost flops] [--trials 40] [--seeds 3] …
 
 Both search the embedded default's space, epochs and images with Optuna's TPE on two objectives,
 each in a process of its own, one after the other, with the same thread count; who goes first
 alternates with the seed. The plain script is the first part of this file, as people write it:
-DataLoader, float32, the wall clock as second objective, no stopping. It is given the images ready
-in one file, measures accuracy once, at a trial's end, and augments nothing unless ``--shift``
+DataLoader, float32, no stopping. Both search accuracy against seconds, the plain script by the
+wall clock of a trial, or with ``--cost flops`` against FLOPs. It is given the images ready in one
+file, measures accuracy once, at a trial's end, and augments nothing unless ``--shift``
 lets it crop as our recipe does; ``--passive`` gives it our OpenMP waiting, without which a busy
 neighbour slows it far more than us.
 
@@ -37,6 +38,7 @@ import optuna
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
     from hpsearch.core.spec import StudySpec
@@ -125,6 +127,12 @@ def plain_accuracy(model: nn.Module, loader: DataLoader) -> float:
     return correct / total
 
 
+def plain_flops(model: nn.Module, side: int) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, 1, side, side))
+    return counter.get_total_flops()
+
+
 def plain_data(path: str, shift: int) -> tuple[Dataset, Dataset, int, int]:
     arrays = np.load(path)
     mean, std = arrays["x_train"].mean() / 255, arrays["x_train"].std() / 255
@@ -157,7 +165,10 @@ def plain_study(settings: dict) -> optuna.Study:
                 loss_of(model(images), labels).backward()
                 optimizer.step()
                 schedule.step()
-        return plain_accuracy(model, DataLoader(val_set, batch_size=128)), time.time() - begin
+        accuracy = plain_accuracy(model, DataLoader(val_set, batch_size=128))
+        if settings["cost"] == "flops":
+            return accuracy, plain_flops(model, side)
+        return accuracy, time.time() - begin
 
     study = optuna.create_study(
         directions=["maximize", "minimize"],
@@ -226,6 +237,7 @@ def run_plain(spec: StudySpec, chosen: argparse.Namespace, folder: Path) -> Run:
         "epochs": spec.train.epochs,
         "label_smoothing": spec.train.label_smoothing,
         "trials": chosen.trials,
+        "cost": chosen.cost,
         "threads": chosen.threads,
         "shift": spec.train.shift if chosen.shift else 0,
     }
@@ -256,6 +268,7 @@ def run_ours(spec: StudySpec, chosen: argparse.Namespace, folder: Path) -> Run:
 
     options = {"trials": chosen.our_trials, "seed": spec.search.seed, "threads": chosen.threads}
     options |= {"epochs": spec.train.epochs, "device": "cpu"}
+    options |= {"objectives": f"accuracy,{chosen.cost}"}
     load = os.getloadavg()[0]
     done = search([f"--{key}={value}" for key, value in options.items()], folder=folder)
     records = sorted(done.study.records(), key=lambda record: record.ended)
@@ -418,6 +431,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=40, help="of the plain script")
     parser.add_argument("--our-trials", type=int, default=100, help="the budget of hpsearch")
+    parser.add_argument("--cost", choices=("train_seconds", "flops"), default="train_seconds")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--epochs", type=int, help="instead of the embedded default's")
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="of either")
@@ -438,8 +452,9 @@ def main() -> None:
     specs = [build_spec(None, {**changes, "search.seed": seed}) for seed in range(chosen.seeds)]
     races = [race(spec, chosen) for spec in specs]
     print(
-        f"\nplain Optuna script, {chosen.trials} trials, {'' if chosen.shift else 'not '}shifting"
-        f" images, {'passive' if chosen.passive else 'default'} OpenMP waiting; hpsearch run, at"
+        f"\naccuracy against {chosen.cost}: plain Optuna script, {chosen.trials} trials,"
+        f" {'' if chosen.shift else 'not '}shifting images,"
+        f" {'passive' if chosen.passive else 'default'} OpenMP waiting; hpsearch run, at"
         f" most {chosen.our_trials} trials;\n{specs[0].train.epochs} epochs, {chosen.threads}"
         f" threads; n = {len(races)} seeds; seconds include the start of the process\n"
     )

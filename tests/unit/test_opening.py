@@ -1,0 +1,66 @@
+"""Where a search begins: small to large, trained by the known recipe, inside the space."""
+
+import pytest
+
+from hpsearch.core.opening import OPENING, opening
+from hpsearch.core.space import (
+    ChoiceDim,
+    FloatDim,
+    IntDim,
+    default_space,
+    dims,
+)
+
+DEFAULT = default_space("geometric")
+
+
+def openings(space):
+    return [opening(space, number) for number in range(OPENING)]
+
+
+def test_the_first_trials_climb_from_the_cheap_end_to_the_dear_one():
+    started = openings(DEFAULT)
+    assert [o["n_blocks"] for o in started] == [1, 2, 3, 4, 5]
+    assert [o["base_width"] for o in started] == [4, 6, 8, 11, 16]
+    assert [o["batch_norm"] for o in started] == [False, False, True, True, True]
+    assert {o["optimizer"] for o in started} == {"adamw"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"n_blocks": 3},
+        {"n_blocks": ChoiceDim(choices=(4, 2))},
+        {"optimizer": ChoiceDim(choices=("sgd", "rmsprop"))},
+        {"learning_rate": FloatDim(low=1e-4, high=1e-3, log=True)},
+        {"dropout": FloatDim(low=0.25, high=0.6, step=0.1)},
+        {"batch_size": ChoiceDim(choices=(32, 100))},
+        {"base_width": IntDim(low=8, high=30, step=8)},
+        {"batch_norm": False, "head": "gap"},
+    ],
+)
+def test_whatever_is_settled_lies_in_the_space(change):
+    space = {**DEFAULT, **change}
+    drawn = dims(space)
+    for settled in openings(space):
+        assert set(settled) <= set(drawn)
+        for name, value in settled.items():
+            assert drawn[name].contains(value), name
+
+
+def test_what_is_nearest_is_chosen_and_what_is_nowhere_near_is_left_open():
+    space = {
+        **DEFAULT,
+        "batch_size": ChoiceDim(choices=(32, 100)),
+        "optimizer": ChoiceDim(choices=("sgd", "rmsprop")),
+        "learning_rate": FloatDim(low=1e-4, high=1e-3, log=True),
+    }
+    settled = opening(space, 0)
+    assert settled["batch_size"] == 100
+    assert settled["learning_rate"] == 1e-3
+    assert "optimizer" not in settled
+
+
+def test_per_block_widths_are_left_open():
+    assert not any(name.startswith("width") for name in opening(default_space("per-block"), 4))
