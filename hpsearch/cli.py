@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hpsearch import options
+from hpsearch import options, reading
 from hpsearch.errors import HpsearchError
+from hpsearch.terminal import confirmed, note, open_study, storage_text
+from hpsearch.terminal import show as display
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from hpsearch.core.spec import StudySpec
     from hpsearch.search.study import Study
 
 
@@ -31,7 +29,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _note("interrupted")
+            note("interrupted")
             raise typer.Exit(130) from None
 
 
@@ -45,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+app.add_typer(reading.app)
 
 
 @app.callback()
@@ -77,7 +76,9 @@ def run(
     pruner: options.Pruner = None,
     objectives: options.Objectives = None,
     workers: options.Workers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     mixed_hardware: options.MixedHardware = False,
+    artifacts: options.Artifacts = None,
 ) -> None:
     """Search until the study holds its total of trials; the same command resumes.
 
@@ -85,6 +86,7 @@ def run(
     """
     from rich.console import Console
 
+    from hpsearch.config import read_spec
     from hpsearch.search import launch
     from hpsearch.search.worker import Stopper
     from hpsearch.view.progress import watch
@@ -102,20 +104,22 @@ def run(
         "search.workers": workers,
         "pruning.pruner": pruner,
     }
-    spec = _read_spec(study_file, overrides)
+    spec = read_spec(study_file, overrides)
     place = launch.Place(
-        storage=_storage_text(storage),
+        storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
+        artifacts=artifacts,
+        gpus_per_worker=gpus_per_worker,
     )
     stop = Stopper()
     with stop.listening():
-        prepared = launch.prepare(spec, place, notify=_note)
+        prepared = launch.prepare(spec, place, notify=note)
         stop.start_clock(spec.search.timeout)
-        with watch(Console(stderr=True), prepared.study) as observer:
-            ending = launch.run(prepared, stop=stop, observer=observer)
+        with watch(Console(stderr=True), prepared.study) as view:
+            ending = launch.run(prepared, place, stop=stop, watcher=view)
     _print_end(prepared.study, ending.value, storage=storage, study_file=study_file)
     launch.close(prepared.study, ending)
     if ending is launch.Ending.INTERRUPTED:
@@ -123,97 +127,75 @@ def run(
 
 
 @app.command()
-def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
-    """Validate a study file and print what would be searched; nothing is run or written.
-
-    Example: hpsearch check studies/depth.toml
-    """
-    from hpsearch.nn.data import check as check_data
-    from hpsearch.view.plan import plan
-
-    spec = _read_spec(study_file, {})
-    check_data(spec.data, data_dir=data_dir)
-    _show(plan(spec))
-
-
-@app.command("list")
-def list_(storage: options.Url = None, json_: options.Json = False) -> None:
-    """List the studies of a database.
-
-    Example: hpsearch list
-    """
-    from hpsearch.core.analysis import as_plain
-    from hpsearch.search.catalog import summaries
-    from hpsearch.search.storage import open_storage
-    from hpsearch.view.tables import study_list
-
-    rows = summaries(open_storage(_storage_text(storage), create=False))
-    if json_:
-        _print_json([as_plain(row) for row in rows])
-    else:
-        _show(study_list(rows))
-
-
-@app.command()
-def status(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
-) -> None:
-    """Tell where a study stands.
-
-    Example: hpsearch status --json
-    """
-    from hpsearch.core.analysis import as_plain
-    from hpsearch.view.tables import status_lines
-
-    summary = _open(study, storage).summary()
-    if json_:
-        _print_json(as_plain(summary))
-    else:
-        _show(status_lines(summary))
-
-
-@app.command()
-def show(
-    trial: options.TrialNumber,
+def worker(
     study: options.Name = None,
     storage: options.Url = None,
-    json_: options.Json = False,
+    forever: options.Forever = False,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    mixed_hardware: options.MixedHardware = False,
+    artifacts: options.Artifacts = None,
 ) -> None:
-    """Show all that is known of a trial: configuration, curve, where it ran, why it ended.
+    """Work on a study that is there, or on every open one, oldest first.
 
-    Example: hpsearch show 12
+    Example: hpsearch worker --storage postgresql://ann@db/hpsearch --forever
     """
-    from hpsearch.core.trial import record_as_plain
-    from hpsearch.view.tables import trial_details
+    from rich.console import Console
 
-    opened = _open(study, storage)
-    record = opened.record(trial)
-    if json_:
-        _print_json(record_as_plain(record))
-    else:
-        _show(trial_details(record, objectives=opened.objectives))
+    from hpsearch.search import launch
+    from hpsearch.search.serve import serve
+    from hpsearch.search.worker import Stopper
+    from hpsearch.view.progress import watch
+
+    place = launch.Place(
+        storage=storage_text(storage),
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        mixed_hardware=mixed_hardware,
+        artifacts=artifacts,
+    )
+    stop = Stopper.of_a_worker()
+    with stop.listening():
+        ending = serve(
+            place,
+            name=study,
+            forever=forever,
+            dataset=dataset,
+            stop=stop,
+            view=lambda opened: watch(Console(stderr=True), opened),
+            notify=note,
+        )
+    if ending is launch.Ending.INTERRUPTED:
+        raise typer.Exit(130)
 
 
 @app.command()
-def front(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+def submit(
+    study_file: options.StudyFile = None,
+    trials: options.Trials = None,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
 ) -> None:
-    """Print the Pareto front, cheapest first, with its knee marked.
+    """Queue a study for workers that are up, or will be; returns at once.
 
-    Example: hpsearch front --json
+    Example: hpsearch submit studies/depth.toml --trials 200
     """
-    from hpsearch.core.pareto import front as pareto_front
-    from hpsearch.core.pareto import front_as_plain
-    from hpsearch.view.tables import front_table
+    from hpsearch.config import read_spec
+    from hpsearch.search import launch
 
-    opened = _open(study, storage)
-    chosen, knee = pareto_front(opened.records(), opened.objectives)
-    if json_:
-        _print_json(front_as_plain(chosen, knee))
-    elif chosen:
-        _show(front_table(chosen, objectives=opened.objectives, knee=knee))
-    else:
-        _note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
+    overrides = {"name": study, "data.dataset": dataset, "search.trials": trials}
+    spec = read_spec(study_file, overrides)
+    place = launch.Place(storage=storage_text(storage), data_dir=data_dir)
+    submitted = launch.submit(spec, place, notify=note)
+    note(
+        f"study {submitted.name!r} waits for workers in {submitted.storage.masked}, for"
+        f" {spec.search.trials} trials; start one with `hpsearch worker`"
+    )
 
 
 @app.command()
@@ -228,12 +210,12 @@ def enqueue(
     """
     from hpsearch.core.baseline import read
 
-    opened = _open(study, storage)
+    opened = open_study(study, storage)
     number = opened.enqueue(read(opened.spec.space, set_))
-    _note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
+    note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
     summary = opened.summary()
     if summary.complete + summary.pruned >= summary.target:
-        _note(f"the study has its {summary.target} trials; run it with a larger --trials")
+        note(f"the study has its {summary.target} trials; run it with a larger --trials")
 
 
 @app.command()
@@ -242,9 +224,9 @@ def stop(study: options.Name = None, storage: options.Url = None) -> None:
 
     Example: hpsearch stop --study mnist5k
     """
-    opened = _open(study, storage)
+    opened = open_study(study, storage)
     opened.request_stop(stop=True)
-    _note(f"study {opened.name!r} stops after the running trial; `hpsearch run` goes on with it")
+    note(f"study {opened.name!r} stops after the running trial; `hpsearch run` goes on with it")
 
 
 @app.command()
@@ -259,13 +241,13 @@ def delete(
     """
     from hpsearch.search.catalog import delete as delete_study
 
-    opened = _open(study, storage)
+    opened = open_study(study, storage)
     question = f"Delete study {study!r} with its {len(opened.records())} trials?"
-    if not yes and not _confirmed(question):
-        _note("nothing was deleted")
+    if not yes and not confirmed(question):
+        note("nothing was deleted")
         return
     delete_study(opened.storage, opened)
-    _note(f"study {study!r} is deleted")
+    note(f"study {study!r} is deleted")
 
 
 @app.command()
@@ -282,45 +264,14 @@ def dashboard(
     from hpsearch.search.storage import open_storage
     from hpsearch.view.dashboard import serve
 
-    opened = open_storage(_storage_text(storage), create=False)
+    opened = open_storage(storage_text(storage), create=False)
     serve(
         opened.backend,
         host=host,
         port=port,
         writable=writable,
-        ready=lambda url: _note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
+        ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
     )
-
-
-def _confirmed(question: str) -> bool:
-    """Asks on stderr; where nobody can answer, says how to do without."""
-    typer.echo(f"{question} [y/N]: ", nl=False, err=True)
-    answer = sys.stdin.readline()
-    if not answer:
-        typer.echo(err=True)
-        raise HpsearchError("found no answer on stdin, expected y or n; pass --yes not to be asked")
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _storage_text(storage: str | None) -> str:
-    from hpsearch.search.storage import DEFAULT_URL
-
-    return storage or DEFAULT_URL
-
-
-def _open(study: str | None, storage: str | None) -> Study:
-    from hpsearch.search.catalog import open_study
-    from hpsearch.search.storage import open_storage
-
-    return open_study(open_storage(_storage_text(storage), create=False), study)
-
-
-def _read_spec(study_file: Path | None, overrides: dict[str, Any]) -> StudySpec:
-    from hpsearch.config import build_spec, load_study_file
-
-    if study_file is None:
-        return build_spec(None, overrides)
-    return load_study_file(study_file, overrides)
 
 
 def _print_end(study: Study, ending: str, *, storage: str | None, study_file: Path | None) -> None:
@@ -330,21 +281,7 @@ def _print_end(study: Study, ending: str, *, storage: str | None, study_file: Pa
     where: list[str] = []
     if storage is not None and storage != os.environ.get("HPSEARCH_STORAGE"):
         where = ["--storage", storage if "://" not in storage else study.storage.masked]
-    _show(ending_view(study, ending, place=where, study_file=study_file))
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _show(renderable: RenderableType) -> None:
-    from rich.console import Console
-
-    Console().print(renderable, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    display(ending_view(study, ending, place=where, study_file=study_file))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -51,6 +51,13 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
     return build_spec(raw, overrides, source=str(path))
 
 
+def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpec:
+    """Reads a study file, or the built-in default where there is none, with overrides over it."""
+    if study_file is None:
+        return build_spec(None, overrides)
+    return load_study_file(study_file, overrides)
+
+
 def build_spec(
     raw: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,

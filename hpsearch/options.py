@@ -63,7 +63,22 @@ Pruner = Annotated[
 Objectives = Annotated[
     str | None, typer.Option(help="E.g. accuracy,train_seconds or accuracy,params.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; 1 for now.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that share the trials.")]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=1.0, help="Share of a GPU that a worker needs, e.g. 0.25."),
+]
+Forever = Annotated[bool, typer.Option("--forever", help="Wait for the next study.")]
+Artifacts = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        envvar="HPSEARCH_ARTIFACTS",
+        show_envvar=False,
+        help="Where checkpoints lie: a folder that all workers see, or s3://BUCKET/PREFIX."
+        "  [env: HPSEARCH_ARTIFACTS; default: beside an SQLite file]",
+    ),
+]
 MixedHardware = Annotated[
     bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -78,6 +78,24 @@ class TrialRecord:
     started: datetime | None = None
     ended: datetime | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+LOSSES = 3  # workers that a trial may lose without gaining an epoch
+
+
+def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last starts of a trial each lost their worker and none gained an epoch.
+
+    Such a trial may be what kills them. ``history`` holds one entry per start that did not end
+    the trial: how it ``ended``, and the ``epochs`` that were trained by then.
+
+    >>> lost_in_vain([{"ended": "worker lost", "epochs": 2}] * 3)
+    True
+    >>> lost_in_vain([{"ended": "worker lost", "epochs": n} for n in (1, 2, 2)])
+    False
+    """
+    last = [(entry["ended"], entry["epochs"]) for entry in history[-LOSSES:]]
+    return last == [("worker lost", last[-1][1])] * LOSSES if last else False
 
 
 def record_as_plain(record: TrialRecord) -> dict[str, Any]:

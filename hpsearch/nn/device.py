@@ -44,6 +44,45 @@ def pick_device(name: str) -> torch.device:
     return torch.device(wanted)
 
 
+def deal(name: str, *, workers: int, gpus_per_worker: float | None) -> list[str]:
+    """Returns the device of each of several workers: the GPUs in turn, else the one device.
+
+    Args:
+        name: as for :func:`pick_device`; a GPU named with its index takes every worker.
+        workers: how many there are.
+        gpus_per_worker: the share of a GPU that each needs, above 0, at most 1; None: any.
+
+    Raises:
+        DeviceError: the GPUs do not have room for so many.
+    """
+    picked = pick_device(name)
+    if picked.type != "cuda":
+        return [str(picked)] * workers
+    gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
+    room = len(gpus) * int(1 / gpus_per_worker + 1e-9) if gpus_per_worker is not None else workers
+    if workers > room:
+        raise DeviceError(
+            f"found {workers} workers that need {gpus_per_worker:g} of a GPU each, expected at most"
+            f" {room} on {len(gpus)} GPU{'s' * (len(gpus) != 1)}; start fewer or give each less"
+        )
+    _refuse_overfull(gpus, workers)
+    return [gpus[worker % len(gpus)] for worker in range(workers)]
+
+
+def _refuse_overfull(gpus: list[str], workers: int) -> None:
+    """Refuses more workers than memory holds, by what this process has needed at its most."""
+    needed = max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus)
+    for place, gpu in enumerate(gpus):
+        there, total = torch.cuda.mem_get_info(gpu)
+        own = torch.cuda.memory_reserved(gpu)
+        count = len(range(place, workers, len(gpus)))
+        if count * needed > there + own:
+            raise DeviceError(
+                f"{gpu}: found {(there + own) / 2**30:.1f} of {total / 2**30:.1f} GiB free,"
+                f" expected {count} × {needed / 2**30:.1f} GiB for {count} workers; start fewer"
+            )
+
+
 def available() -> tuple[str, ...]:
     """Returns the names of the devices of this machine, the processor first."""
     gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
@@ -119,6 +158,7 @@ def free_memory(device: torch.device) -> None:
 __all__ = [
     "autocast_dtype",
     "available",
+    "deal",
     "describe",
     "free_memory",
     "has_bf16",

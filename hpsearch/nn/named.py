@@ -244,6 +244,11 @@ def _download(name: str, *, data_dir: Path, notify: Notify) -> None:
         raise _missing(name, data_dir, reason(exc)) from exc
 
 
+def import_torchvision() -> None:
+    """Imports torchvision, which fails beside a torch that it was not built for."""
+    import torchvision  # noqa: F401
+
+
 def _torchvision(name: str, stage: Path) -> None:
     from torchvision import datasets
 

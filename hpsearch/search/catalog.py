@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -14,8 +14,7 @@ from hpsearch.core.analysis import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
 from hpsearch.errors import StudyError, nearest
-from hpsearch.search.storage import Storage
-from hpsearch.search.study import (
+from hpsearch.search.records import (
     BOUNDS,
     CHANGES,
     CREATED,
@@ -23,9 +22,10 @@ from hpsearch.search.study import (
     REFERENCE,
     SPEC,
     STOP,
-    Study,
     spec_of,
 )
+from hpsearch.search.storage import Storage
+from hpsearch.search.study import Standing, Study
 
 
 def create_or_resume(
@@ -50,30 +50,65 @@ def create_or_resume(
     """
     fresh = None
     if spec.name not in study_names(storage):
-        fresh = {BOUNDS: {name: list(ends) for name, ends in bounds().items()}}
+        fresh = _equipment(data, reference, bounds)
     with storage.lock():
         _clear_half_made(storage, spec.name)
         if not _exists(storage, spec.name):
             assert fresh is not None
-            attributes = {**fresh, DATA: dict(data), REFERENCE: dict(reference)}
-            return _create(storage, spec, attributes)
+            return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, data)
+        _note_changes(handle, spec)
+    return equip(_opened(storage, handle, spec), data=data, reference=reference, bounds=bounds)
+
+
+def submit(storage: Storage, spec: StudySpec) -> Study:
+    """Makes a study for workers to come, or opens it; its first worker equips it.
+
+    Raises:
+        StudyError: a study of that name differs in what must not change, or is not ours.
+    """
+    with storage.lock():
+        _clear_half_made(storage, spec.name)
+        if not _exists(storage, spec.name):
+            return _create(storage, spec, {})
+        handle = _load(storage, spec.name)
+        _refuse_changes(handle, spec, None)
         _note_changes(handle, spec)
     return _opened(storage, handle, spec)
 
 
-def preview(storage: Storage, spec: StudySpec, *, data: Mapping[str, Any]) -> Study | None:
-    """Returns the study of the spec's name as it stands, None if there is none; writes nothing.
+def equip(
+    study: Study,
+    *,
+    data: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    bounds: Callable[[], Mapping[str, tuple[float, float]]],
+) -> Study:
+    """Returns the study with its data, hardware and bounds: those it has, else these, for good.
 
     Raises:
-        StudyError: it differs in what must not change, or is not ours.
+        StudyError: the study was made with other data.
     """
-    if not _exists(storage, spec.name):
-        return None
-    handle = _load(storage, spec.name)
-    _refuse_changes(handle, spec, data)
-    return _opened(storage, handle, spec)
+    if DATA not in study.attributes:
+        fresh = _equipment(data, reference, bounds)  # takes a while: not under the lock
+        with study.storage.lock(), study.storage.together():
+            if DATA not in study.handle.user_attrs:
+                for key, value in fresh.items():
+                    study.handle.set_user_attr(key, value)
+        study = _read(study.storage, study.name)
+    if changed := _other_data(study.attributes, data):
+        _refuse(study.name, changed)
+    return study
+
+
+def _equipment(
+    data: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    bounds: Callable[[], Mapping[str, tuple[float, float]]],
+) -> dict[str, Any]:
+    ends = {name: list(pair) for name, pair in bounds().items()}
+    return {BOUNDS: ends, REFERENCE: dict(reference), DATA: dict(data)}
 
 
 def open_study(storage: Storage, name: str | None = None) -> Study:
@@ -102,6 +137,12 @@ def study_names(storage: Storage) -> list[str]:
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
+def open_names(storage: Storage) -> list[str]:
+    """Returns the names of the studies that still give trials to workers, oldest first."""
+    studies = (_read(storage, name) for name in study_names(storage))
+    return [s.name for s in studies if s.standing(s.records()) in (None, Standing.BUSY)]
+
+
 def summaries(storage: Storage) -> list[StudySummary]:
     """Returns every study of the database in a line each, oldest first."""
     return [_read(storage, name).summary() for name in study_names(storage)]
@@ -109,8 +150,11 @@ def summaries(storage: Storage) -> list[StudySummary]:
 
 def delete(storage: Storage, study: Study) -> None:
     """Deletes the study with all its trials."""
+    numbers = [record.number for record in study.records()]
     with storage.lock():
         optuna.delete_study(study_name=study.name, storage=storage.backend)
+    for number in numbers:
+        study.remove_checkpoint(number)
 
 
 def _exists(storage: Storage, name: str) -> bool:
@@ -158,7 +202,7 @@ def _clear_half_made(storage: Storage, name: str) -> None:
             optuna.delete_study(study_name=name, storage=storage.backend)
 
 
-def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, Any]) -> None:
+def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, Any] | None) -> None:
     kept = spec_of(handle)
     if kept is None:
         raise StudyError(
@@ -166,14 +210,24 @@ def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, An
             " with --study"
         )
     changed = differences(identity(kept), identity(spec))
-    stored = handle.user_attrs[DATA]
-    changed |= {f"data.{key}": pair for key, pair in differences(stored, data).items()}
+    changed |= _other_data(handle.user_attrs, data)
     if changed:
-        told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
-        raise StudyError(
-            f"study {spec.name!r} has changed: {told}; run it as it was, or choose another name"
-            " with --study"
-        )
+        _refuse(spec.name, changed)
+
+
+def _other_data(
+    attributes: Mapping[str, Any], data: Mapping[str, Any] | None
+) -> dict[str, tuple[Any, Any]]:
+    if data is None or DATA not in attributes:
+        return {}
+    return {f"data.{key}": pair for key, pair in differences(attributes[DATA], data).items()}
+
+
+def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
+    told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+    raise StudyError(
+        f"study {name!r} has changed: {told}; run it as it was, or choose another name with --study"
+    )
 
 
 def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:

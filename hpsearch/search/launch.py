@@ -5,22 +5,25 @@ from __future__ import annotations
 import enum
 import functools
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec
-from hpsearch.errors import DeviceError, SpecError, StudyError
+from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
 from hpsearch.search import catalog
+from hpsearch.search.follow import Watcher
 from hpsearch.search.observer import Observer
+from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
+from hpsearch.search.records import REFERENCE
 from hpsearch.search.samplers import grid_cells
 from hpsearch.search.storage import check_storage, exists, open_storage
-from hpsearch.search.study import REFERENCE, Standing, Study
+from hpsearch.search.study import Standing, Study
 from hpsearch.search.worker import Stopper, work
 
 if TYPE_CHECKING:
@@ -32,13 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a search runs: its database, data folder, device and threads (None: decided here)."""
+    """Where a search runs: its database, data folder, device and threads (None: decided here).
+
+    ``artifacts`` is where checkpoints lie, None the default place; ``gpus_per_worker`` is the
+    share of a GPU that a worker needs, None as many workers on each as the deal gives it.
+    """
 
     storage: str
     data_dir: Path | None = None
     device: str = "auto"
     threads: int | None = None
     mixed_hardware: bool = False
+    artifacts: str | None = None
+    gpus_per_worker: float | None = None
 
 
 class Ending(enum.Enum):
@@ -59,6 +68,7 @@ class Prepared:
     images: Tensors
     device: torch.device
     origin: Mapping[str, Any]
+    devices: Sequence[str] = ()  # of the worker processes, where there are several
 
 
 Notify = Callable[[str], None]
@@ -70,11 +80,64 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
-    _check_workers(spec)
     _check_grid(spec, notify)
-    check_storage(place.storage)
+    check_storage(place.storage, artifacts=place.artifacts)
     known = _existing(spec, place)
-    threads = _threads(spec, place, known)
+    threads = _threads(place, known, workers=spec.search.workers)
+    ground = _survey(spec, place, threads, notify)
+    if known is None:
+        ground.bounds()  # before any file is made: it may not fit in memory
+    elif REFERENCE in known.attributes:
+        _differs(known, ground.reference, mixed=place.mixed_hardware)
+    devices = _devices(place, workers=spec.search.workers)
+    study = catalog.create_or_resume(
+        open_storage(place.storage, create=True, artifacts=place.artifacts),
+        spec,
+        data=ground.fingerprint,
+        reference=ground.reference,
+        bounds=ground.bounds,
+    )
+    return replace(_prepared(study, place, ground), devices=devices)
+
+
+def _devices(place: Place, *, workers: int) -> Sequence[str]:
+    from hpsearch.nn.device import deal
+
+    return deal(place.device, workers=workers, gpus_per_worker=place.gpus_per_worker)
+
+
+def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> Prepared:
+    """Makes this process ready to work on a study that is there.
+
+    The data is looked for where the study has it, or at ``dataset``, and must be the study's.
+
+    Raises:
+        HpsearchError: the data cannot be had or is other data, or the hardware differs.
+    """
+    spec = study.spec
+    if dataset is not None:
+        spec = replace(spec, data=replace(spec.data, dataset=dataset))
+    ground = _survey(spec, place, _threads(place, study, workers=1), notify)
+    if REFERENCE in study.attributes:
+        _differs(study, ground.reference, mixed=place.mixed_hardware)
+    study = catalog.equip(
+        study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
+    )
+    return _prepared(study, place, ground)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What this process has found to work with."""
+
+    images: Tensors
+    device: torch.device
+    fingerprint: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    bounds: Callable[[], Mapping[str, tuple[float, float]]]
+
+
+def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
     host.prepare_environment(threads)
     from hpsearch.nn.device import describe, pick_device
 
@@ -82,29 +145,52 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     host.apply_threads(threads)
     host.keep_freed_memory()
     data, images = _load(spec, place, device, notify)
-    reference = {"device": device.type, "processor": describe(device), "threads": threads}
     from hpsearch.search.objective import objective_bounds
 
-    bounds = functools.cache(lambda: objective_bounds(spec, images, device))
-    if known is None:
-        bounds()  # before any file is made: it may not fit in memory
-    else:
-        _differs(known, reference, mixed=place.mixed_hardware)
-    study = catalog.create_or_resume(
-        open_storage(place.storage, create=True),
-        spec,
-        data=data.fingerprint,
-        reference=reference,
-        bounds=bounds,
+    return _Ground(
+        images=images,
+        device=device,
+        fingerprint=data.fingerprint,
+        reference={"device": device.type, "processor": describe(device), "threads": threads},
+        bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
     )
-    origin = {"process": identity(), **reference, "versions": versions(), "index": device.index}
+
+
+def _prepared(study: Study, place: Place, ground: _Ground) -> Prepared:
+    reference = ground.reference
+    here = {"versions": versions(), "index": ground.device.index}
+    origin = {"process": identity(), **reference, **here}
     if _differs(study, reference, mixed=place.mixed_hardware):
         origin["mixed_hardware"] = True
-    return Prepared(study=study, images=images, device=device, origin=origin)
+    return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
 
 
-def run(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending:
-    """Works on the study until its budget is met, the time is up or a signal comes."""
+def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
+    """Makes a study that the first worker to come equips with data, hardware and bounds.
+
+    Raises:
+        HpsearchError: something is not as it must be; nothing has been written.
+    """
+    from hpsearch.nn.data import check
+
+    _check_grid(spec, notify)
+    check(spec.data, data_dir=place.data_dir)
+    check_storage(place.storage)
+    return catalog.submit(open_storage(place.storage, create=True), spec)
+
+
+def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
+    """Works on the study until its budget is met, the time is up or a signal comes.
+
+    One worker is this process; several are processes of their own.
+    """
+    if prepared.study.spec.search.workers == 1:
+        return run_here(prepared, stop=stop, observer=watcher)
+    return _run_workers(prepared, place, stop=stop, watcher=watcher)
+
+
+def run_here(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending:
+    """Works on the study in this process."""
     from hpsearch.search.objective import Trainer
 
     study = prepared.study
@@ -113,8 +199,37 @@ def run(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending:
     )
     with host.worker_presence(), study.storage.watched():
         standing = work(study, trainer, origin=prepared.origin, observer=observer, stop=stop)
+    return _ending(standing, stop)
+
+
+def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
+    """Has processes of this host work on the study, as many as its spec says, and watches them."""
+    study = prepared.study
+    threads = int(prepared.origin["threads"])
+    commands = [
+        worker_command("--study", study.name, *_options(place, device=device, threads=threads))
+        for device in prepared.devices
+    ]
+    storage = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
+    with (
+        study.storage.watched(),
+        Pool(study=study, commands=commands, environment=storage, watcher=watcher) as pool,
+    ):
+        return _ending(pool.run(stop), stop)
+
+
+def _options(place: Place, *, device: str, threads: int) -> list[str]:
+    options = ["--device", device, "--threads", str(threads)]
+    if place.data_dir is not None:
+        options += ["--data-dir", str(place.data_dir)]
+    if place.artifacts is not None:
+        options += ["--artifacts", place.artifacts]
+    return [*options, *(["--mixed-hardware"] if place.mixed_hardware else [])]
+
+
+def _ending(standing: Standing | None, stop: Stopper) -> Ending:
     if standing is None:
-        return Ending.INTERRUPTED if stop.signals else Ending.TIMED_OUT
+        return Ending.TIMED_OUT if stop.timed_out and not stop.signals else Ending.INTERRUPTED
     return _ENDINGS[standing]
 
 
@@ -156,21 +271,13 @@ def _check_grid(spec: StudySpec, notify: Notify) -> None:
         notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
 
 
-def _check_workers(spec: StudySpec) -> None:
-    if spec.search.workers != 1:
-        raise SpecError(
-            f"search.workers: found {spec.search.workers}, expected 1: this version runs one"
-            " worker a command; drop --workers"
-        )
-
-
-def _threads(spec: StudySpec, place: Place, known: Study | None) -> int:
+def _threads(place: Place, known: Study | None, *, workers: int) -> int:
     """The threads asked for; else those the study was made with, if this host has so many."""
-    if place.threads is None and known is not None:
+    if place.threads is None and known is not None and REFERENCE in known.attributes:
         made_with = int(known.attributes[REFERENCE]["threads"])
         if made_with <= host.usable_cpus():
             return made_with
-    return host.decide_threads(requested=place.threads, workers=spec.search.workers)
+    return host.decide_threads(requested=place.threads, workers=workers)
 
 
 def _existing(spec: StudySpec, place: Place) -> Study | None:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
+from torch import nn
 
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.space import ChoiceDim, Dim, Value, draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
 from hpsearch.core.trial import Curve, Outcome, State
+from hpsearch.errors import StorageError
 from hpsearch.nn.batches import Tensors
 from hpsearch.nn.cost import count, measure
 from hpsearch.nn.device import free_memory, is_out_of_memory
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.model import build
 from hpsearch.nn.train import Diverged, epochs
+from hpsearch.search.checkpoint import Keeper
 from hpsearch.search.observer import Observer
+from hpsearch.search.ownership import GivenAway
 from hpsearch.search.peers import Others, explain
+from hpsearch.search.records import curve_of
 from hpsearch.search.study import Claim, Study
+from hpsearch.search.worker import Stopper
 
 Bounds = dict[str, tuple[float, float]]
 
@@ -36,18 +42,21 @@ class Trainer:
     device: torch.device
     observer: Observer
 
-    def __call__(self, claim: Claim, stop: Callable[[], bool]) -> Outcome:
+    def __call__(self, claim: Claim, stop: Stopper) -> Outcome:
         """Trains the trial until it is complete, hopeless, diverged or broken.
 
         The one broad ``except`` of the search stands here: whatever breaks a trial is kept with
         it, and the search goes on.
 
         Raises:
-            Interrupted: ``stop`` asked for it.
+            Interrupted: ``stop`` asked for it; the epoch was finished and kept, unless it took
+                too long.
+            GivenAway: the trial is another worker's by now.
+            StorageError: the database is away.
         """
         try:
             return self._train(claim, stop)
-        except Interrupted:
+        except (Interrupted, GivenAway, StorageError):
             raise
         except Diverged as exc:
             return Outcome(state=State.PRUNED, reason=f"diverged: {exc}")
@@ -58,17 +67,21 @@ class Trainer:
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
 
-    def _train(self, claim: Claim, stop: Callable[[], bool]) -> Outcome:
-        spec, study = claim.spec, self.study
-        shape, classes = self.images.input_shape, self.images.classes
-        model = build(spec.model, shape, classes, seed=spec.seed)
-        cost = measure(model, shape, device=self.device)
-        study.record_cost(claim, cost)
+    def _train(self, claim: Claim, stop: Stopper) -> Outcome:
+        spec, study, device = claim.spec, self.study, self.device
+        model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
+        keeper = Keeper(study, claim)
+        progress, curve = keeper.restore(model, device=device)
+        cost = self._cost(claim, model, resumed=bool(curve))
+        study.record_cost(claim, cost, curve)
         self.observer.started(claim.number, claim.params, cost)
+        self._tell_of_earlier(claim, curve)
         others = Others(study, claim.number)
-        curve: Curve = ()
         details: dict[str, object] = {}
-        for epoch in epochs(model, self.images, spec.train, device=self.device, stop=stop):
+        going = epochs(
+            model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
+        )
+        for epoch in going:
             curve = (*curve, epoch)
             study.record_epoch(claim, curve)
             self.observer.trained(claim.number, epoch)
@@ -80,9 +93,31 @@ class Trainer:
                 )
             if verdict is not None:
                 details.setdefault("would_prune", asdict(verdict))
+            if len(curve) < spec.train.epochs:
+                keeper.keep(model, progress, curve, now=stop())
+                if stop():
+                    raise Interrupted
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
         chosen = {name: values[name] for name in study.objectives}
         return Outcome(state=State.COMPLETE, values=chosen, details=details)
+
+    def _cost(self, claim: Claim, model: nn.Module, *, resumed: bool) -> Mapping[str, float]:
+        """The trial's costs; one that goes on keeps those it was judged by so far."""
+        known: Mapping[str, float] | None = claim.attributes.get("cost")
+        if resumed and known is not None:
+            return known
+        return measure(model, self.images.input_shape, device=self.device)
+
+    def _tell_of_earlier(self, claim: Claim, curve: Curve) -> None:
+        """Shows the epochs that the trial goes on from, or says that it has to start over."""
+        for epoch in curve:
+            self.observer.trained(claim.number, epoch)
+        lost = curve_of(claim.attributes.get("curve"))
+        if lost and not curve:
+            self.observer.note(
+                f"trial {claim.number} starts over: the checkpoint of its {len(lost)} epochs is"
+                " not to be had here"
+            )
 
 
 def measured(cost: Mapping[str, float], curve: Curve) -> dict[str, float]:

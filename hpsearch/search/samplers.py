@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core.opening import OPENING, opening
-from hpsearch.core.space import ChoiceDim, Dim, IntDim, Value, cells
+from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, cells, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
 
@@ -187,6 +187,34 @@ class CellSampler(BaseSampler):
         if param_name in self._cell:
             return self._cell[param_name]
         return self._rest.sample_independent(study, trial, param_name, param_distribution)
+
+
+class _Withheld:
+    """Stands in for a trial's storage while its values are drawn: keeps what it would write."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[str, float, BaseDistribution]] = []
+
+    def set_trial_param(self, _trial_id: int, *write: Any) -> None:
+        self.writes.append(write)
+
+
+def sample(
+    handle: optuna.Trial, space: Space
+) -> tuple[dict[str, Value], list[tuple[str, float, BaseDistribution]]]:
+    """Draws a trial's values by its study's sampler; returns them, and what is to be stored.
+
+    Optuna stores each value as it is drawn, in a transaction of its own; here nothing is stored.
+    """
+    withheld = _Withheld()
+    handle.storage, storage = withheld, handle.storage  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            params = draw(space, lambda name, dim: handle._suggest(name, distribution(dim)))
+    finally:
+        handle.storage = storage
+    return params, withheld.writes
 
 
 def distribution(dim: Dim) -> BaseDistribution:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import random
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
@@ -16,16 +19,34 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from optuna.storages._rdb.models import BaseModel
+from sqlalchemy import text as sql
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import (
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import StorageError
+from hpsearch.search.artifacts import Artifacts, open_artifacts
+from hpsearch.search.filesystem import network_filesystem
+from hpsearch.search.url import mask, parse_url
 
-DEFAULT_URL = "sqlite:///hpsearch.db"
 _LOCK_SECONDS = 120.0
 _BUSY_SECONDS = 60
+_AWAY_SECONDS = 120.0  # how long a database may be away
+_POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
+
+
+_OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
+_ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class _Session(Session):
@@ -55,6 +76,12 @@ class Storage:
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
+    artifacts: Artifacts | None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is an SQLite file, else a PostgreSQL server."""
+        return self.url.get_backend_name() == "sqlite"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -66,26 +93,31 @@ class Storage:
         Raises:
             StorageError: the lock was not to be had within two minutes.
         """
-        if self.url.get_backend_name() == "sqlite":
+        if self.is_sqlite:
             with _file_lock(Path(self.url.database or "")):
                 yield
             return
         with self.engine.begin() as connection:
-            lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)")
-            connection.execute(lock, {"key": _ADVISORY_KEY})
+            connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
             yield
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, *, trial: int | None = None) -> Iterator[Session]:
         """Makes what this thread writes inside one transaction: all of it stands, or nothing.
 
         Optuna commits after every attribute and parameter; together, twelve parameters take 4
         instead of 25 ms (SQLite, an Intel Xeon at 2.3 GHz), and a crash leaves no half of them.
+
+        Args:
+            trial: the id of a trial that nobody else may change until the end: what is read of it
+                inside still holds when it is written.
         """
         session = self.sessions()
         session.joined = True
         try:
-            yield
+            if trial is not None:
+                self._hold(session, trial)
+            yield session
             session.joined = False
             session.commit()
         except BaseException:
@@ -95,17 +127,74 @@ class Storage:
         finally:
             session.close()
 
+    def _hold(self, session: Session, trial: int) -> None:
+        """Takes a trial's row on PostgreSQL; SQLite has one writer at a time for all."""
+        if self.is_sqlite:
+            session.execute(sql("BEGIN IMMEDIATE"))
+        else:
+            taken = sql("SELECT trial_id FROM trials WHERE trial_id = :trial FOR UPDATE")
+            session.execute(taken, {"trial": trial})
+
+    def now(self) -> float:
+        """Returns the database's clock, in seconds since 1970: the one clock that all share."""
+        asked = "CAST(strftime('%s', 'now') AS FLOAT)" if self.is_sqlite else _POSTGRES_NOW
+        with self.engine.connect() as connection:
+            return float(connection.execute(sql(f"SELECT {asked}")).scalar_one())
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Returns what ``action`` returns; while the database is away, waits and does it again.
+
+        With growing pauses, for two minutes in all: a server that is restarted in mid-run costs
+        time and nothing else. What was written in part is taken back first.
+
+        Raises:
+            StorageError: the database stayed away.
+        """
+        deadline, pause = time.monotonic() + _AWAY_SECONDS, 0.25
+        while True:
+            try:
+                return action()
+            except (SQLAlchemyError, StorageInternalError) as exc:
+                cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+                if not self._may_come_back(cause) or time.monotonic() + pause > deadline:
+                    raise self._lost(exc) from exc
+                _log.warning(
+                    "%s is away (%s); trying again", self.masked, _first_line(cause or exc)
+                )
+            self._forget()
+            time.sleep(pause * random.uniform(0.5, 1.5))  # not all workers at once
+            pause = min(2 * pause, 5.0)
+
+    def _may_come_back(self, cause: BaseException | None) -> bool:
+        """Whether it was the connection that failed, not what was asked; SQLite is only locked."""
+        if not isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)):
+            return False
+        return not self.is_sqlite or "locked" in str(cause)
+
+    def _forget(self) -> None:
+        """Drops connections, and Optuna's memory of trials whose making was never committed."""
+        self.sessions.remove()
+        self.engine.dispose()
+        backend: Any = self.backend
+        with backend._lock:
+            backend._studies.clear()
+            backend._trial_id_to_study_id_and_number.clear()
+            backend._study_id_and_number_to_trial_id.clear()
+
+    def _lost(self, exc: Exception) -> StorageError:
+        cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+        return StorageError(
+            f"lost {self.masked} in mid-run: {_first_line(cause or exc)}; mend it and run the same"
+            " command again: the running trial is taken up again"
+        )
+
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Turns the loss of the database in mid-run into a StorageError that says how to go on."""
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as exc:
-            cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
-            raise StorageError(
-                f"lost {self.masked} in mid-run: {_first_line(cause or exc)}; mend it and run the"
-                " same command again: the running trial is taken up again"
-            ) from exc
+            raise self._lost(exc) from exc
 
     def close(self) -> None:
         """Gives this thread's connection and the idle ones back."""
@@ -113,50 +202,16 @@ class Storage:
         self.engine.dispose()
 
 
-def parse_url(text: str) -> URL:
-    """Reads a storage URL; a bare path means an SQLite file.
-
-    Raises:
-        StorageError: it is neither, or names a database that hpsearch does not run on.
-    """
-    if "://" not in text:
-        text = f"sqlite:///{text}"
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError) as exc:
-        raise StorageError(
-            "the storage URL cannot be read; expected sqlite:///FILE or"
-            " postgresql://USER@HOST/DATABASE; check its spelling"
-        ) from exc
-    backend = url.get_backend_name()
-    if backend == "postgres":
-        url, backend = url.set(drivername="postgresql"), "postgresql"
-    if backend not in ("sqlite", "postgresql"):
-        raise StorageError(
-            f"found a {backend!r} storage ({mask(url)}), expected sqlite:///FILE or"
-            " postgresql://USER@HOST/DATABASE"
-        )
-    if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StorageError(
-            "found an SQLite storage without a file, expected sqlite:///FILE; name one"
-        )
-    return url.set(drivername="postgresql+psycopg") if backend == "postgresql" else url
-
-
-def mask(url: URL) -> str:
-    """Returns the URL as it may be shown: no password, nor any secret in its query."""
-    secret = {key: "***" for key in url.query if "pass" in key.lower() or "key" in key.lower()}
-    shown = url.update_query_dict(secret) if secret else url
-    return shown.render_as_string(hide_password=True).replace("+psycopg://", "://")
-
-
-def check_storage(text: str) -> None:
+def check_storage(text: str, *, artifacts: str | None = None) -> None:
     """Checks that a database can be made or is ours and reached; makes and changes nothing.
+
+    Likewise the place for ``artifacts``, where one is given.
 
     Raises:
         StorageError: as :func:`open_storage`.
     """
     url = parse_url(text)
+    open_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
         _check_sqlite(Path(url.database or ""), create=True)
     else:
@@ -170,8 +225,10 @@ def exists(text: str) -> bool:
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
-def open_storage(text: str, *, create: bool) -> Storage:
+def open_storage(text: str, *, create: bool, artifacts: str | None = None) -> Storage:
     """Opens a database; with ``create`` an SQLite file or the tables are made where missing.
+
+    ``artifacts`` is where checkpoints lie, see :func:`hpsearch.search.artifacts.open_artifacts`.
 
     SQLite is opened in WAL mode with synchronous=NORMAL and a busy timeout of a minute, which
     costs two to six times less than its defaults; it is unsafe on a network disk.
@@ -184,16 +241,17 @@ def open_storage(text: str, *, create: bool) -> Storage:
         path = Path(url.database or "")
         _check_sqlite(path, create=create)
         with _file_lock(path) if create else contextlib.nullcontext():
-            return _connect(url, create=create)
-    return _connect(url, create=create)
+            return _connect(url, create=create, artifacts=artifacts)
+    return _connect(url, create=create, artifacts=artifacts)
 
 
-def _connect(url: URL, *, create: bool) -> Storage:
+def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
     sqlite = url.get_backend_name() == "sqlite"
     with _translated(url):
         if not sqlite:
             _check_server(url, create=create)
-        rdb = RDBStorage(_plain(url), engine_kwargs=_engine_options(url))
+        with _server_lock(url) if create and not sqlite else contextlib.nullcontext():
+            rdb = RDBStorage(_plain(url), engine_kwargs=_engine_options(url))
         if sqlite:
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
             rdb.engine.dispose()
@@ -205,7 +263,20 @@ def _connect(url: URL, *, create: bool) -> Storage:
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
+        artifacts=open_artifacts(url, artifacts),
     )
+
+
+@contextlib.contextmanager
+def _server_lock(url: URL) -> Iterator[None]:
+    """Holds the server's one lock while its tables are made; Optuna makes them unguarded."""
+    engine = sqlalchemy.create_engine(_plain(url), **_engine_options(url))
+    try:
+        with engine.begin() as connection:
+            connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
+            yield
+    finally:
+        engine.dispose()
 
 
 def _plain(url: URL) -> str:
@@ -244,15 +315,30 @@ def _check_server(url: URL, *, create: bool) -> None:
     engine = sqlalchemy.create_engine(_plain(url), **_engine_options(url))
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
+        _check_tables(tables, mask(url))
+        if not create:
+            if not tables:
+                raise StorageError(f"no study in {mask(url)}; start one with `hpsearch run`")
+            with engine.connect() as connection:
+                made = "alembic_version" in tables and connection.execute(_VERSION).first()
+            _check_made(bool(made), mask(url))
     finally:
         engine.dispose()
-    _check_tables(tables, mask(url))
-    if not tables and not create:
-        raise StorageError(f"no study in {mask(url)}; start one with `hpsearch run`")
+
+
+_VERSION = sql("SELECT version_num FROM alembic_version")
+
+
+def _check_made(made: bool, masked: str) -> None:
+    """Refuses to read a database whose making has not ended: a reader would join in it."""
+    if not made:
+        raise StorageError(f"{masked} is still being made; try again in a second")
 
 
 def _check_tables(tables: list[str], masked: str) -> None:
-    if tables and not {"studies", "trials", "version_info"} <= set(tables):
+    """Refuses another program's database; one of Optuna's may be half made."""
+    half_made = set(tables) <= {*_OPTUNA_TABLES, "alembic_version"}
+    if not half_made and not {"studies", "trials", "version_info"} <= set(tables):
         raise StorageError(
             f"{masked} holds another program's tables ({', '.join(sorted(tables)[:3])}, …),"
             " expected a database of hpsearch or Optuna; name another one"
@@ -261,6 +347,12 @@ def _check_tables(tables: list[str], masked: str) -> None:
 
 def _check_sqlite(path: Path, *, create: bool) -> None:
     masked = f"sqlite:///{path}"
+    kind = network_filesystem(path)
+    if kind is not None:
+        raise StorageError(
+            f"{masked} lies on a network file system ({kind}), where SQLite loses data when two"
+            " processes write; put it on a local disk, or use postgresql://"
+        )
     if not path.exists():
         if not create:
             raise StorageError(
@@ -276,7 +368,8 @@ def _check_sqlite(path: Path, *, create: bool) -> None:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = [row[0] for row in rows]
+            tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
+            asked = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
     except sqlite3.Error as exc:
         raise StorageError(
             f"{masked} cannot be read as an SQLite database ({exc}); name another file"
@@ -284,6 +377,8 @@ def _check_sqlite(path: Path, *, create: bool) -> None:
     _check_tables(tables, masked)
     if not tables and path.stat().st_size == 0 and not create:
         raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")
+    if not create:
+        _check_made(bool(asked), masked)
     if create:
         _check_writable(path)
 

@@ -6,42 +6,31 @@ optuna-dashboard and any notebook read a study of ours as it is.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import uuid
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpsearch.core import analysis
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pareto import front
-from hpsearch.core.space import Dim, Value, draw
-from hpsearch.core.spec import StudySpec, TrialSpec, from_json, is_control, resolve, trial_seed
-from hpsearch.core.trial import Curve, Epoch, Outcome, State, TrialRecord
+from hpsearch.core.space import Value
+from hpsearch.core.spec import StudySpec, TrialSpec, is_control, resolve, trial_seed
+from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.errors import StudyError
-from hpsearch.search.process import is_gone
-from hpsearch.search.samplers import distribution, free_slot, grid_cells, make_sampler
+from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
+from hpsearch.search.records import BOUNDS, CREATED, STOP, TRIAL_STATES, columns_of, read, slot_of
+from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import Storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
-CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
-
-STATES: Mapping[TrialState, State] = {
-    TrialState.WAITING: State.WAITING,
-    TrialState.RUNNING: State.RUNNING,
-    TrialState.COMPLETE: State.COMPLETE,
-    TrialState.PRUNED: State.PRUNED,
-    TrialState.FAIL: State.FAILED,
-}
-_TRIAL_STATES = {ours: theirs for theirs, ours in STATES.items()}
-_EPOCH_COLUMNS = tuple(f.name for f in fields(Epoch))
 
 
 class Standing(enum.Enum):
@@ -62,11 +51,22 @@ class Claim:
     params: Mapping[str, Value]
     control: bool
     handle: optuna.Trial
+    start: int
 
     @property
     def number(self) -> int:
         """The trial's number, from 0."""
         return self.spec.number
+
+    @property
+    def trial_id(self) -> int:
+        """The trial's id in the database."""
+        return int(self.handle._trial_id)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What earlier starts of the trial have left."""
+        return self.handle.user_attrs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,8 +93,8 @@ class Study:
 
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """Each objective's range, fixed with the study, for the hypervolume."""
-        return {name: (low, high) for name, (low, high) in self.attributes[BOUNDS].items()}
+        """Each objective's range, fixed with the study's first worker, for the hypervolume."""
+        return {name: (low, high) for name, (low, high) in self.attributes.get(BOUNDS, {}).items()}
 
     @property
     def created(self) -> datetime:
@@ -104,8 +104,8 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """Returns all trials by number; the finished ones are read once and kept."""
         records = []
-        for frozen in self.handle.get_trials(deepcopy=False):
-            record = self._finished.get(frozen.number) or _record(frozen, self.spec)
+        for frozen in self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False)):
+            record = self._finished.get(frozen.number) or read(frozen, self.spec)
             if frozen.state.is_finished():
                 self._finished[frozen.number] = record
             records.append(record)
@@ -135,6 +135,10 @@ class Study:
         Args:
             origin: where the trial will run, kept with it; must hold ``process``.
         """
+        marked = {**origin, "claim": uuid.uuid4().hex}
+        return self.storage.patiently(lambda: self._claim(marked))
+
+    def _claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
         with self.storage.lock():
             taken = self._take(origin)
         if isinstance(taken, Standing):
@@ -142,33 +146,29 @@ class Study:
         handle, slot, alone = taken
         cell = None if slot is None else self._grid()[slot % len(self._grid())]
         self.handle.sampler = make_sampler(self.spec, handle.number, cell=cell, alone=alone)
-        params = self._draw(handle)
-        spec = resolve(self.spec, number=handle.number, params=params)
-        control = bool(handle.user_attrs["origin"]["control"])
-        return Claim(spec=spec, params=params, control=control, handle=handle)
-
-    def _draw(self, handle: optuna.Trial) -> dict[str, Value]:
-        """Draws the trial's values first and then stores them, all in one transaction."""
-        drawn = _Drawn()
-        handle.storage, storage = drawn, handle.storage  # type: ignore[assignment]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            params = draw(self.spec.space, lambda name, dim: _suggest(handle, name, dim))
-        handle.storage = storage
+        params, writes = sample(handle, self.spec.space)
         with self.storage.together():
-            for arguments in drawn.arguments:
-                storage.set_trial_param(*arguments)
-        return params
+            for write in writes:
+                self.storage.backend.set_trial_param(handle._trial_id, *write)
+        spec = resolve(self.spec, number=handle.number, params=params)
+        own = handle.user_attrs["origin"]
+        return Claim(
+            spec=spec,
+            params=params,
+            control=bool(own["control"]),
+            handle=handle,
+            start=own["starts"],
+        )
 
     def _take(self, origin: Mapping[str, Any]) -> tuple[optuna.Trial, int | None, bool] | Standing:
-        records = [self._reap(record) for record in self.records()]
-        standing = self._standing(records)
+        records = self._reap(self.records(), claim=origin["claim"])
+        standing = self.standing(records)
         if standing is not None:
             return standing
         alone = not any(r.state is State.RUNNING for r in records)
         slot, is_grid = None, self.spec.search.sampler.startswith("grid")
         if is_grid and not any(r.state is State.WAITING for r in records):
-            held = [s for r in records if (s := _slot(r)) is not None]
+            held = [s for r in records if (s := slot_of(r)) is not None]
             slot = free_slot(held, self.spec, len(self._grid()))
             if slot is None:
                 return Standing.USED_UP if alone else Standing.BUSY
@@ -183,9 +183,11 @@ class Study:
                 "starts": known.get("starts", 0) + 1,
             }
             handle.set_user_attr("origin", {**origin, **own})
+            handle.set_user_attr("beat", self.storage.now())
         return handle, slot, alone
 
-    def _standing(self, records: Sequence[TrialRecord]) -> Standing | None:
+    def standing(self, records: Sequence[TrialRecord]) -> Standing | None:
+        """Returns why no worker would get a trial now, as far as the counts tell; None if not."""
         counts = analysis.counts(records)
         counted, target = counts["complete"] + counts["pruned"], self.spec.search.trials
         if counted >= target:
@@ -201,64 +203,163 @@ class Study:
         recent = analysis.failures_in_a_row(records)
         return [r for r in recent if r.ended is not None and r.ended >= self.opened]
 
-    def _reap(self, record: TrialRecord) -> TrialRecord:
-        """Hands back a running trial whose process is certainly gone, or that never had one."""
-        if record.state is not State.RUNNING:
-            return record
-        process = record.attributes.get("origin", {}).get("process")
-        if process is not None and not is_gone(process):
-            return record
-        self._hand_back(record.attributes["trial_id"])
-        return TrialRecord(number=record.number, state=State.WAITING, attributes=record.attributes)
+    def reap(self) -> None:
+        """Takes the trials of workers that are gone from them, now."""
+
+        def reap() -> None:
+            with self.storage.lock():
+                self._reap(self.records())
+
+        self.storage.patiently(reap)
+
+    def _reap(
+        self, records: Sequence[TrialRecord], *, claim: str | None = None
+    ) -> list[TrialRecord]:
+        """Hands the trials back whose workers are gone; fails those that may be what kills them.
+
+        Likewise the trial of that very claim, if the database went away while it was made.
+        """
+        if not any(record.state is State.RUNNING for record in records):
+            return list(records)
+        now = self.storage.now()
+        return [self._reap_one(r) if is_lost(r, now, claim=claim) else r for r in records]
+
+    def _reap_one(self, record: TrialRecord) -> TrialRecord:
+        attributes = record.attributes
+        trial_id, start = attributes["trial_id"], attributes.get("origin", {}).get("starts", 0)
+        history = [*attributes.get("history", ()), passage(record, "worker lost")]
+        backend, in_vain = self.storage.backend, lost_in_vain(history)
+        with contextlib.suppress(GivenAway), self._owned(trial_id, start):
+            backend.set_trial_user_attr(trial_id, "history", history)
+            if in_vain:
+                reason = f"lost: {LOSSES} workers in a row were lost with it, and no epoch gained"
+                backend.set_trial_user_attr(trial_id, "reason", reason)
+                backend.set_trial_user_attr(trial_id, "failure", {"kind": "lost"})
+            state = TrialState.FAIL if in_vain else TrialState.WAITING
+            backend.set_trial_state_values(trial_id, state)
+        if in_vain:
+            self.remove_checkpoint(record.number)
+        return read(backend.get_trial(trial_id), self.spec)
+
+    def _owned(self, trial_id: int, start: int) -> contextlib.AbstractContextManager[None]:
+        return owned(self.storage, trial_id, start=start)
+
+    def beat(self, claim: Claim) -> None:
+        """Gives a sign of life.
+
+        Raises:
+            GivenAway: the trial is another worker's by now.
+        """
+        now = self.storage.now()
+        with self._owned(claim.trial_id, claim.start):
+            self.storage.backend.set_trial_user_attr(claim.trial_id, "beat", now)
 
     def _grid(self) -> list[dict[str, Value]]:
         if self._cells is None:
             self._cells = grid_cells(self.spec)
         return self._cells
 
-    def record_cost(self, claim: Claim, cost: Mapping[str, float]) -> None:
-        """Stores what the trial is and costs, as far as it is known before training."""
+    def record_cost(self, claim: Claim, cost: Mapping[str, float], curve: Curve = ()) -> None:
+        """Stores what the trial is and costs, as far as it is known before training.
+
+        ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
+        """
         plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
-        with self.storage.together():
-            claim.handle.set_user_attr("cost", dict(cost))
-            if "curve" in claim.handle.user_attrs:  # of an earlier start
-                claim.handle.set_user_attr("curve", {})
-            claim.handle.set_user_attr("spec", plain)
+
+        def write() -> None:
+            with self._owned(claim.trial_id, claim.start):
+                claim.handle.set_user_attr("cost", dict(cost))
+                claim.handle.set_user_attr("spec", plain)
+                if "curve" in claim.attributes:  # of an earlier start
+                    claim.handle.set_user_attr("curve", columns_of(curve) if curve else {})
+
+        self.storage.patiently(write)
 
     def record_epoch(self, claim: Claim, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
 
         Not with several: intermediate values in a multi-objective study break TPESampler once a
         trial that has any is pruned (optuna 5.0 reads ``study.direction`` there).
+
+        Raises:
+            GivenAway: the trial is another worker's by now.
         """
-        columns = {name: [getattr(e, name) for e in curve] for name in _EPOCH_COLUMNS}
-        claim.handle.set_user_attr("curve", columns)
-        if len(self.objectives) == 1 and not OBJECTIVES[self.objectives[0]].is_cost:
-            value = getattr(curve[-1], _CURVE_VALUE[self.objectives[0]])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a trial taken up again reports its epochs again
-                claim.handle.report(value, len(curve))
+        is_reported = len(self.objectives) == 1 and not OBJECTIVES[self.objectives[0]].is_cost
+
+        def write() -> None:
+            with self._owned(claim.trial_id, claim.start), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a trial taken up again reports epochs again
+                claim.handle.set_user_attr("curve", columns_of(curve))
+                if is_reported:
+                    value = getattr(curve[-1], _CURVE_VALUE[self.objectives[0]])
+                    claim.handle.report(value, len(curve))
+
+        self.storage.patiently(write)
 
     def finish(self, claim: Claim, outcome: Outcome) -> TrialRecord:
-        """Tells the database how the trial ended, and returns its record."""
+        """Tells the database how the trial ended, and returns its record.
+
+        Raises:
+            GivenAway: the trial is another worker's by now.
+        """
         details = dict(outcome.details)
         if outcome.reason is not None:
             details["reason"] = outcome.reason
         values = [outcome.values[name] for name in self.objectives if outcome.values]
-        with self.storage.together(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for key, value in details.items():
-                claim.handle.set_user_attr(key, value)
-            self.handle.tell(claim.handle, values or None, state=_TRIAL_STATES[outcome.state])
-        return self.record(claim.number)
+
+        def write() -> None:
+            with self._owned(claim.trial_id, claim.start), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for key, value in details.items():
+                    claim.handle.set_user_attr(key, value)
+                self.handle.tell(claim.handle, values or None, state=TRIAL_STATES[outcome.state])
+
+        record = self._change(claim, write, after=outcome.state)
+        self.remove_checkpoint(claim.number)
+        return record
 
     def hand_back(self, claim: Claim) -> TrialRecord:
-        """Puts a running trial back in the queue; it keeps its number, parameters and seed."""
-        self._hand_back(claim.handle._trial_id)
-        return self.record(claim.number)
+        """Puts a running trial back in the queue; it keeps its number, parameters and seed.
 
-    def _hand_back(self, trial_id: int) -> None:
-        self.storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+        Raises:
+            GivenAway: the trial is another worker's by now.
+        """
+        backend = self.storage.backend
+
+        def write() -> None:
+            record = read(backend.get_trial(claim.trial_id), self.spec)
+            history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
+            with self._owned(claim.trial_id, claim.start):
+                backend.set_trial_user_attr(claim.trial_id, "history", history)
+                backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
+
+        return self._change(claim, write, after=State.WAITING)
+
+    def _change(self, claim: Claim, write: Callable[[], None], *, after: State) -> TrialRecord:
+        """Changes a trial's state, once: a change whose answer was lost is not made again."""
+
+        def change() -> TrialRecord:
+            try:
+                write()
+            except GivenAway:
+                record = self.record(claim.number)
+                if (
+                    record.state is not after
+                    or record.attributes["origin"]["starts"] != claim.start
+                ):
+                    raise
+            return self.record(claim.number)
+
+        return self.storage.patiently(change)
+
+    def checkpoint_key(self, number: int) -> str:
+        """Returns the name under which the trial's checkpoint lies among the artifacts."""
+        return f"study-{self.handle._study_id}-trial-{number}.pt"
+
+    def remove_checkpoint(self, number: int) -> None:
+        """Removes the trial's checkpoint, if there is one."""
+        if self.storage.artifacts is not None:
+            self.storage.artifacts.remove(self.checkpoint_key(number))
 
     def record(self, number: int) -> TrialRecord:
         """Returns one trial.
@@ -283,70 +384,4 @@ class Study:
             return len(self.handle.get_trials(deepcopy=False)) - 1
 
 
-class _Drawn:
-    """Stands in for a trial's storage while its values are drawn: keeps what it would write."""
-
-    def __init__(self) -> None:
-        self.arguments: list[tuple[int, str, float, BaseDistribution]] = []
-
-    def set_trial_param(self, *arguments: Any) -> None:
-        self.arguments.append(arguments)
-
-
 _CURVE_VALUE = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
-
-
-def _suggest(handle: optuna.Trial, name: str, dim: Dim) -> Value:
-    value = handle._suggest(name, distribution(dim))
-    return value  # type: ignore[no-any-return]
-
-
-def _slot(record: TrialRecord) -> int | None:
-    if record.state is State.FAILED:
-        return None
-    slot: int | None = record.attributes.get("origin", {}).get("slot")
-    return slot
-
-
-def _record(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
-    attributes = {**frozen.user_attrs, "trial_id": frozen._trial_id}
-    columns = attributes.pop("curve", None) or {name: [] for name in _EPOCH_COLUMNS}
-    rows = zip(*(columns[name] for name in _EPOCH_COLUMNS), strict=True)
-    curve = tuple(Epoch(**dict(zip(_EPOCH_COLUMNS, row, strict=True))) for row in rows)
-    cost = dict(attributes.get("cost", {}))
-    if curve:
-        cost["train_seconds"] = curve[-1].train_seconds
-    origin = attributes.get("origin", {})
-    is_complete = frozen.state is TrialState.COMPLETE
-    values = (
-        dict(zip(spec.search.objectives, frozen.values or (), strict=True)) if is_complete else {}
-    )
-    return TrialRecord(
-        number=frozen.number,
-        state=STATES[frozen.state],
-        params=_params(frozen, spec),
-        values=values,
-        curve=curve,
-        cost=cost,
-        seed=origin.get("seed"),
-        control=origin.get("control", False),
-        reason=attributes.get("reason"),
-        started=frozen.datetime_start,
-        ended=frozen.datetime_complete,
-        attributes=attributes,
-    )
-
-
-def _params(frozen: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
-    """The trial's whole configuration: Optuna keeps only what was drawn, not what is fixed."""
-    known = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
-    try:
-        return draw(spec.space, lambda name, _: known[name])
-    except KeyError:
-        return known  # not drawn yet, or only in part
-
-
-def spec_of(handle: optuna.Study) -> StudySpec | None:
-    """Returns the spec that a study was made from; None for a study that is not ours."""
-    text = handle.user_attrs.get(SPEC)
-    return from_json(text) if text is not None else None

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from hpsearch.core.trial import Outcome
+from hpsearch.core.trial import Outcome, TrialRecord
 from hpsearch.nn.interrupt import Interrupted
+from hpsearch.search.heartbeat import beating
 from hpsearch.search.observer import Observer
+from hpsearch.search.ownership import GivenAway
 from hpsearch.search.study import Claim, Standing, Study
 
+PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
 _POLL_SECONDS = 0.5
+FINISH_SECONDS = 10.0  # for the epoch at hand; Kubernetes grants 30 s in all
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +35,15 @@ class Stopper:
     deadline: float | None = None
     raises: bool = True
     signals: list[int] = field(default_factory=list)
+    parent: int | None = None  # a process whose end is a signal too
+    at_once: Callable[[], None] = lambda: None  # what a second signal does before it ends all
+    _asked_at: float | None = None
+
+    @classmethod
+    def of_a_worker(cls) -> Stopper:
+        """Returns one that also stops when the command that started this worker is gone."""
+        parent = os.environ.get(PARENT)
+        return cls(parent=int(parent) if parent else None)
 
     def start_clock(self, timeout: float | None) -> None:
         """Sets the deadline that many seconds from now; None: none."""
@@ -42,8 +55,19 @@ class Stopper:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
-        return bool(self.signals) or self.timed_out
+        """Whether to stop at the next good moment: after the epoch."""
+        orphaned = self.parent is not None and os.getppid() != self.parent
+        wanted = bool(self.signals) or self.timed_out or orphaned
+        if wanted and self._asked_at is None:
+            self._asked_at = time.monotonic()
+        return wanted
+
+    def overdue(self) -> bool:
+        """Whether to stop at once: the good moment is too long in coming."""
+        if not self():
+            return False
+        assert self._asked_at is not None
+        return time.monotonic() - self._asked_at > FINISH_SECONDS
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -60,13 +84,14 @@ class Stopper:
         if self.signals:
             sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # the cursor again
             sys.stderr.flush()
+            self.at_once()
             os._exit(128 + number)  # the trial is handed back by whoever runs the study next
         self.signals.append(number)
         if self.raises:
             raise KeyboardInterrupt
 
 
-RunTrial = Callable[[Claim, Callable[[], bool]], Outcome]
+RunTrial = Callable[[Claim, Stopper], Outcome]
 
 
 def work(
@@ -91,9 +116,18 @@ def work(
         if isinstance(claim, Standing):
             return claim
         try:
-            outcome = run_trial(claim, stop)
-        except Interrupted:
-            observer.ended(study.hand_back(claim))
-            return None
-        observer.ended(study.finish(claim, outcome))
+            with beating(study, claim):
+                record = _run(study, claim, run_trial, stop)
+        except GivenAway:
+            record = study.record(claim.number)
+            observer.note(f"trial {claim.number} was given to another worker; dropped here")
+        observer.ended(record)
     return None
+
+
+def _run(study: Study, claim: Claim, run_trial: RunTrial, stop: Stopper) -> TrialRecord:
+    try:
+        outcome = run_trial(claim, stop)
+    except Interrupted:
+        return study.hand_back(claim)
+    return study.finish(claim, outcome)

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import Epoch, State, TrialRecord
-from hpsearch.search.study import REFERENCE, Study
+from hpsearch.search.records import REFERENCE
+from hpsearch.search.study import Study
 from hpsearch.view.picture import Front, Picture, closing, draw, outcome
 from hpsearch.view.tables import Spelled
 from hpsearch.view.text import format_seconds
@@ -249,8 +250,8 @@ def view_for(
 
 
 def watch(console: Console, study: Study) -> LiveView | PlainLog:
-    """Returns the view of a study that is about to be worked on."""
-    processor = study.attributes[REFERENCE]["processor"]
+    """Returns the view of a study that is worked on, or is about to be."""
+    processor = study.attributes.get(REFERENCE, {}).get("processor", "no worker yet")
     return view_for(
         console,
         title=f"{study.name} on {study.storage.masked}, {processor}",

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from hpsearch.core.analysis import Savings, StudySummary
 from hpsearch.core.trial import Curve, State, TrialRecord
+from hpsearch.search.doctor import Finding, Health
 from hpsearch.view.text import (
     describe,
     format_seconds,
@@ -297,6 +298,22 @@ def status_lines(summary: StudySummary) -> RenderableType:
     return Spelled(facts)
 
 
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Returns what the doctor found, one thing a line, with what to do below it."""
+    table = _facts()
+    table.add_column(overflow="fold")
+    for finding in findings:
+        mark = Text(_MARKS[finding.health], _HEALTH_STYLES[finding.health])
+        table.add_row(finding.name, mark, Text(finding.found))
+        if finding.advice:
+            table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
+    return Spelled(table)
+
+
+_MARKS = {Health.GOOD: "ok", Health.FAIR: "so-so", Health.BAD: "BAD"}
+_HEALTH_STYLES = {Health.GOOD: "green", Health.FAIR: "yellow", Health.BAD: "bold red"}
+
+
 def _facts() -> Table:
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True, style="dim")
@@ -309,6 +326,7 @@ __all__ = [
     "SpelledTable",
     "describe",
     "end_summary",
+    "findings_table",
     "format_seconds",
     "format_value",
     "front_table",

@@ -17,6 +17,7 @@ COMMANDS = sorted(ROOT.commands)
 def test_the_commands_are_those_that_are_promised():
     assert {"run", "list", "status", "show", "front", "dashboard"} <= set(COMMANDS)
     assert {"check", "enqueue", "stop", "delete"} <= set(COMMANDS)
+    assert {"worker", "submit", "watch"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

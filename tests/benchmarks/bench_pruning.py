@@ -33,7 +33,8 @@ from hpsearch.core.pruning import PRUNERS
 from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.core.trial import Epoch, State, TrialRecord, record_as_plain
 from hpsearch.search.peers import Others
-from hpsearch.search.study import REFERENCE, Study
+from hpsearch.search.records import REFERENCE
+from hpsearch.search.study import Study
 
 AIM_SAVED, AIM_KEPT = 0.30, 0.98
 

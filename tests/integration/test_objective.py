@@ -18,6 +18,7 @@ from hpsearch.search.catalog import create_or_resume
 from hpsearch.search.objective import Trainer, objective_bounds
 from hpsearch.search.process import identity
 from hpsearch.search.storage import open_storage
+from hpsearch.search.worker import Stopper
 
 CPU = torch.device("cpu")
 ORIGIN = {"process": identity(), "device": "cpu", "processor": "test", "threads": 1}
@@ -89,8 +90,7 @@ def make(tmp_path, images, *, space=None, pruner="none", control=0.0, epochs=2, 
     return study, Trainer(study=study, images=images, device=CPU, observer=observer), observer
 
 
-def never():
-    return False
+never = Stopper()
 
 
 def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
@@ -198,8 +198,10 @@ def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, i
     study, train, _ = make(tmp_path, images)
     claim = study.claim(ORIGIN)
     with pytest.raises(Interrupted):
-        train(claim, lambda: True)
-    assert study.hand_back(claim).state is State.WAITING
+        train(claim, Stopper(signals=[2]))
+    handed_back = study.hand_back(claim)
+    assert handed_back.state is State.WAITING
+    assert len(handed_back.curve) == 1  # the epoch at hand was finished
 
 
 def _search_with_little_memory(folder, results):

@@ -8,7 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from hpsearch.errors import StorageError
-from hpsearch.search.storage import check_storage, mask, open_storage, parse_url
+from hpsearch.search.catalog import study_names
+from hpsearch.search.filesystem import network_filesystem
+from hpsearch.search.storage import check_storage, open_storage
+from hpsearch.search.url import mask, parse_url
 
 
 def test_sqlite_is_opened_in_wal_mode_with_normal_synchronisation(tmp_path):
@@ -138,18 +141,59 @@ def test_reading_an_empty_server_makes_no_tables(postgres):
             open_storage(url, create=False)
 
 
-def _open(path):
-    open_storage(path, create=True)
+def _make(url):
+    from tests.integration.studies import make_study
+
+    make_study(open_storage(url, create=True))
 
 
-def test_eight_processes_may_make_one_database_at_once(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_open, args=(f"{tmp_path}/a.db",)) for _ in range(8)]
+def test_32_processes_may_make_one_database_and_one_study_at_once(storage_url):
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.integration.studies"])
+    processes = [server.Process(target=_make, args=(storage_url,)) for _ in range(32)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 8
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 32
+    opened = open_storage(storage_url, create=False)
+    assert study_names(opened) == ["s"]
+    opened.close()
+
+
+def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tmp_path):
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE studies (study_id INTEGER)")
+    connection.close()
+    check_storage(str(path))
+    with pytest.raises(StorageError, match="is still being made; try again"):
+        open_storage(str(path), create=False)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "kind"),
+    [
+        (
+            "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:4 / {home} rw - nfs4 server:/x rw\n",
+            "nfs4",
+        ),
+        ("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:4 / /mnt rw - cifs //server/x rw\n", None),
+        ("22 1 0:2 / / rw - nfs server:/ rw\n30 22 8:1 / {home} rw - xfs /dev/sdb rw\n", None),
+        ("", None),
+    ],
+)
+def test_a_network_file_system_is_told_from_a_local_one(tmp_path, mounts, kind):
+    table = tmp_path / "mountinfo"
+    table.write_text(mounts.format(home=tmp_path))
+    assert network_filesystem(tmp_path / "no" / "such.db", mounts=table) == kind
+
+
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpsearch.search.storage.network_filesystem", lambda _: "nfs4")
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\).*use postgresql://"):
+        open_storage(f"{tmp_path}/a.db", create=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_lets_one_in_at_a_time(storage):

@@ -16,8 +16,9 @@ from hpsearch.errors import StudyError
 from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names
 from hpsearch.search.launch import _check_grid
 from hpsearch.search.process import identity, is_gone
+from hpsearch.search.records import CHANGES
 from hpsearch.search.storage import open_storage
-from hpsearch.search.study import CHANGES, Claim, Standing
+from hpsearch.search.study import Claim, Standing
 from tests.integration.studies import (
     EPOCHS,
     make_spec,

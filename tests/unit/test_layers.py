@@ -33,8 +33,11 @@ LIBRARIES = {
 }
 LIBRARIES_OF_FILES = {
     "hpsearch.search.objective": {"torch"},  # the glue: it holds tensors and a device
+    "hpsearch.search.checkpoint": {"torch"},  # likewise
     "hpsearch.search.launch": {"torch"},  # the type of the device
     "hpsearch.cli": {"typer", "rich"},
+    "hpsearch.reading": {"typer", "rich"},
+    "hpsearch.terminal": {"typer", "rich"},
     "hpsearch.options": {"typer"},
     "hpsearch.config": {"pydantic"},
 }
@@ -130,7 +133,8 @@ def test_heavy_libraries_wait_for_their_command_at_the_door():
 
     assert at_load - sys.stdlib_module_names == {"typer", "hpsearch"}
     ours = [found.target for found in imports_of("hpsearch.cli") if found.at_load]
-    assert [t for t in ours if t.startswith("hpsearch")] == ["hpsearch.options", "hpsearch.errors"]
+    light = {"options", "reading", "terminal", "errors"}
+    assert {t for t in ours if t.startswith("hpsearch")} == {f"hpsearch.{name}" for name in light}
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -211,4 +215,6 @@ def test_every_file_lies_in_a_room_or_at_the_door():
         "hpsearch.cli",
         "hpsearch.config",
         "hpsearch.options",
+        "hpsearch.reading",
+        "hpsearch.terminal",
     }

@@ -1,0 +1,146 @@
+"""The commands that look at studies and change nothing."""
+
+from __future__ import annotations
+
+import typer
+
+from hpsearch import options
+from hpsearch.terminal import note, open_study, print_json, storage_text
+from hpsearch.terminal import show as display
+
+app = typer.Typer()
+
+
+@app.command()
+def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
+    """Validate a study file and print what would be searched; nothing is run or written.
+
+    Example: hpsearch check studies/depth.toml
+    """
+    from hpsearch.config import read_spec
+    from hpsearch.nn.data import check as check_data
+    from hpsearch.view.plan import plan
+
+    spec = read_spec(study_file, {})
+    check_data(spec.data, data_dir=data_dir)
+    display(plan(spec))
+
+
+@app.command("list")
+def list_(storage: options.Url = None, json_: options.Json = False) -> None:
+    """List the studies of a database.
+
+    Example: hpsearch list
+    """
+    from hpsearch.core.analysis import as_plain
+    from hpsearch.search.catalog import summaries
+    from hpsearch.search.storage import open_storage
+    from hpsearch.view.tables import study_list
+
+    rows = summaries(open_storage(storage_text(storage), create=False))
+    if json_:
+        print_json([as_plain(row) for row in rows])
+    else:
+        display(study_list(rows))
+
+
+@app.command()
+def status(
+    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+) -> None:
+    """Tell where a study stands.
+
+    Example: hpsearch status --json
+    """
+    from hpsearch.core.analysis import as_plain
+    from hpsearch.view.tables import status_lines
+
+    summary = open_study(study, storage).summary()
+    if json_:
+        print_json(as_plain(summary))
+    else:
+        display(status_lines(summary))
+
+
+@app.command()
+def show(
+    trial: options.TrialNumber,
+    study: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
+) -> None:
+    """Show all that is known of a trial: configuration, curve, where it ran, why it ended.
+
+    Example: hpsearch show 12
+    """
+    from hpsearch.core.trial import record_as_plain
+    from hpsearch.view.tables import trial_details
+
+    opened = open_study(study, storage)
+    record = opened.record(trial)
+    if json_:
+        print_json(record_as_plain(record))
+    else:
+        display(trial_details(record, objectives=opened.objectives))
+
+
+@app.command()
+def front(
+    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+) -> None:
+    """Print the Pareto front, cheapest first, with its knee marked.
+
+    Example: hpsearch front --json
+    """
+    from hpsearch.core.pareto import front as pareto_front
+    from hpsearch.core.pareto import front_as_plain
+    from hpsearch.view.tables import front_table
+
+    opened = open_study(study, storage)
+    chosen, knee = pareto_front(opened.records(), opened.objectives)
+    if json_:
+        print_json(front_as_plain(chosen, knee))
+    elif chosen:
+        display(front_table(chosen, objectives=opened.objectives, knee=knee))
+    else:
+        note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
+
+
+@app.command()
+def watch(study: options.Name = None, storage: options.Url = None) -> None:
+    """Show the live view of a study that runs elsewhere, until it is done.
+
+    Example: hpsearch watch --study mnist5k
+    """
+    from rich.console import Console
+
+    from hpsearch.search.follow import follow
+    from hpsearch.view.progress import watch as view_of
+
+    opened = open_study(study, storage)
+    with view_of(Console(stderr=True), opened) as watcher:
+        follow(opened, watcher)
+    note(f"study {opened.name!r} needs no more trials; `hpsearch front` shows what it found")
+
+
+@app.command()
+def doctor(
+    storage: options.Url = None,
+    data_dir: options.DataDir = None,
+    artifacts: options.Artifacts = None,
+    json_: options.Json = False,
+) -> None:
+    """Look at Python, torch, devices, threads, folders and the database; say what to mend.
+
+    Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
+    """
+    from hpsearch.search.doctor import Health, as_plain, examine
+    from hpsearch.view.tables import findings_table
+
+    findings = examine(storage_text(storage), data_dir=data_dir, artifacts=artifacts)
+    if json_:
+        print_json([as_plain(finding) for finding in findings])
+    else:
+        display(findings_table(findings))
+    if any(finding.health is Health.BAD for finding in findings):
+        raise typer.Exit(2)

@@ -1,0 +1,115 @@
+"""Where checkpoints lie: a folder beside the database, a shared folder, or S3."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+from optuna.artifacts._protocol import ArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from sqlalchemy.engine import URL
+
+from hpsearch.errors import StorageError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """A store of files by key, read and written through Optuna's artifact stores.
+
+    Never by ``upload_artifact``, whose rows in the database cannot be removed again.
+    ``folder`` is None on S3.
+    """
+
+    store: ArtifactStore
+    folder: Path | None
+
+    def save(self, key: str, content: bytes) -> None:
+        """Writes a file whole: whoever reads it meanwhile gets the old one or the new one."""
+        if self.folder is None:  # an S3 object appears when its upload is complete
+            self.store.write(key, io.BytesIO(content))
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = f"{key}.{os.getpid()}.part"
+        self.store.write(draft, io.BytesIO(content))
+        os.replace(self.folder / draft, self.folder / key)
+
+    def read(self, key: str) -> bytes | None:
+        """Returns a file's content; None if it is not there."""
+        try:
+            with self.store.open_reader(key) as file:
+                return file.read()
+        except (ArtifactNotFound, FileNotFoundError):
+            return None
+
+    def remove(self, key: str) -> None:
+        """Removes a file, if it is there."""
+        with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+            self.store.remove(key)
+
+
+def open_artifacts(url: URL, place: str | None) -> Artifacts | None:
+    """Returns where a study's checkpoints lie; None where there is no place for them.
+
+    Args:
+        url: the database.
+        place: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
+            file (``<file>.artifacts``), and nowhere for PostgreSQL.
+
+    Raises:
+        StorageError: the place cannot be used.
+    """
+    if place is None:
+        if url.get_backend_name() != "sqlite":
+            return None
+        place = f"{url.database}.artifacts"
+    if place.startswith("s3://"):
+        return _on_s3(place)
+    folder = Path(place)
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise StorageError(
+            f"--artifacts: {folder} is not a folder that can be written; mend it or name another"
+        )
+    return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
+
+
+def _on_s3(place: str) -> Artifacts:
+    match = re.fullmatch(r"s3://([^/]+)/?(.*)", place)
+    if match is None:
+        raise StorageError(
+            f"--artifacts: found {place!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
+        )
+    try:
+        store = cast(ArtifactStore, Boto3ArtifactStore(match[1]))
+    except ImportError as exc:
+        raise StorageError(
+            f"--artifacts: {place} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
+        ) from exc
+    return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None)
+
+
+class _Prefixed:
+    """A store whose keys all begin with a prefix."""
+
+    def __init__(self, store: ArtifactStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        return self._store.open_reader(self._key(artifact_id))
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        self._store.write(self._key(artifact_id), content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        self._store.remove(self._key(artifact_id))
+
+    def _key(self, artifact_id: str) -> str:
+        return f"{self._prefix}/{artifact_id}".lstrip("/")

@@ -1,0 +1,49 @@
+"""Following a study that others run, from looks at its database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from hpsearch.core.trial import State, TrialRecord
+from hpsearch.search.observer import Observer
+from hpsearch.search.study import Standing, Study
+
+_LOOK_SECONDS = 1.0
+
+
+class Watcher(Observer, Protocol):
+    """An observer of trials that others run, which it is shown as the database has them."""
+
+    def sync(self, records: Sequence[TrialRecord]) -> None:
+        """These are the study's trials now."""
+
+
+class Follower:
+    """Tells a watcher of the trials that others run."""
+
+    def __init__(self, study: Study, watcher: Watcher) -> None:
+        self._study, self._watcher = study, watcher
+        self._ended = {r.number for r in study.records() if _has_ended(r)}
+
+    def look(self) -> list[TrialRecord]:
+        """Tells of the trials that ended since the last look, and returns all as they are now."""
+        records = self._study.records()
+        for record in records:
+            if _has_ended(record) and record.number not in self._ended:
+                self._ended.add(record.number)
+                self._watcher.ended(record)
+        self._watcher.sync(records)
+        return records
+
+
+def follow(study: Study, watcher: Watcher) -> None:
+    """Follows the study until it needs no more trials."""
+    follower = Follower(study, watcher)
+    while study.standing(follower.look()) in (None, Standing.BUSY):
+        time.sleep(_LOOK_SECONDS)
+
+
+def _has_ended(record: TrialRecord) -> bool:
+    return record.state.counts or record.state is State.FAILED

@@ -1,0 +1,73 @@
+"""Whose a running trial is: the worker that started it last, for as long as it shows life."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import text as sql
+
+from hpsearch.core.trial import State, TrialRecord
+from hpsearch.search.process import is_gone
+from hpsearch.search.storage import Storage
+
+PATIENCE_SECONDS = 60.0  # without a sign of life, until a trial is taken from its worker
+
+
+class GivenAway(Exception):  # noqa: N818 (an event, not an error)
+    """The trial is no longer this worker's: it was slow, and another has the trial now."""
+
+
+@contextlib.contextmanager
+def owned(storage: Storage, trial_id: int, *, start: int) -> Iterator[None]:
+    """One transaction on a running trial that is still in that start of its.
+
+    Raises:
+        GivenAway: it is not.
+    """
+    with storage.together(trial=trial_id) as session:
+        row = session.execute(_OWNER, {"trial": trial_id}).one_or_none()
+        origin = json.loads(row.origin or "{}") if row is not None else {}
+        if row is None or row.state != "RUNNING" or origin.get("starts", 0) != start:
+            raise GivenAway
+        yield
+
+
+_OWNER = sql(
+    "SELECT trials.state, origin.value_json AS origin FROM trials"
+    " LEFT JOIN trial_user_attributes AS origin"
+    " ON origin.trial_id = trials.trial_id AND origin.key = 'origin'"
+    " WHERE trials.trial_id = :trial"
+)
+
+
+def is_lost(record: TrialRecord, now: float, *, claim: str | None) -> bool:
+    """Whether a running trial is nobody's any more.
+
+    Its process is gone, or gave no sign of life for a minute, or it is the trial of that claim,
+    which is being made again. ``now`` is by the database's clock.
+    """
+    if record.state is not State.RUNNING:
+        return False
+    origin = record.attributes.get("origin", {})
+    process, beat = origin.get("process"), record.attributes.get("beat")
+    if process is None or is_gone(process):
+        return True
+    if claim is not None and origin.get("claim") == claim:
+        return True
+    return beat is not None and now - beat > PATIENCE_SECONDS
+
+
+def passage(record: TrialRecord, ended: str) -> dict[str, Any]:
+    """Returns one start of a trial, as its history keeps it."""
+    origin = record.attributes.get("origin", {})
+    process = origin.get("process") or {}
+    return {
+        "start": origin.get("starts", 0),
+        "host": process.get("host"),
+        "pid": process.get("pid"),
+        "epochs": len(record.curve),
+        "ended": ended,
+    }

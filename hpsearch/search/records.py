@@ -1,0 +1,91 @@
+"""Optuna's trials read as ours: what is stored under which key, and how it becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.core.space import draw
+from hpsearch.core.spec import StudySpec, from_json
+from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
+
+SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
+CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
+
+STATES: Mapping[TrialState, State] = {
+    TrialState.WAITING: State.WAITING,
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAILED,
+}
+TRIAL_STATES = {ours: theirs for theirs, ours in STATES.items()}
+_EPOCH_COLUMNS = tuple(f.name for f in fields(Epoch))
+
+
+def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
+    """Returns the record of one of the study's trials."""
+    attributes = {**frozen.user_attrs, "trial_id": frozen._trial_id}
+    curve = curve_of(attributes.pop("curve", None))
+    cost = dict(attributes.get("cost", {}))
+    if curve:
+        cost["train_seconds"] = curve[-1].train_seconds
+    origin = attributes.get("origin", {})
+    is_complete = frozen.state is TrialState.COMPLETE
+    values = (
+        dict(zip(spec.search.objectives, frozen.values or (), strict=True)) if is_complete else {}
+    )
+    return TrialRecord(
+        number=frozen.number,
+        state=STATES[frozen.state],
+        params=_params(frozen, spec),
+        values=values,
+        curve=curve,
+        cost=cost,
+        seed=origin.get("seed"),
+        control=origin.get("control", False),
+        reason=attributes.get("reason"),
+        started=frozen.datetime_start,
+        ended=frozen.datetime_complete,
+        attributes=attributes,
+    )
+
+
+def curve_of(columns: Mapping[str, Any] | None) -> Curve:
+    """Returns the curve that :func:`columns_of` wrote; empty where nothing was written."""
+    if not columns:
+        return ()
+    rows = zip(*(columns[name] for name in _EPOCH_COLUMNS), strict=True)
+    return tuple(Epoch(**dict(zip(_EPOCH_COLUMNS, row, strict=True))) for row in rows)
+
+
+def columns_of(curve: Curve) -> dict[str, list[Any]]:
+    """Returns the curve as a trial's attribute holds it: a list per measurement."""
+    return {name: [getattr(epoch, name) for epoch in curve] for name in _EPOCH_COLUMNS}
+
+
+def _params(frozen: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
+    """The trial's whole configuration: Optuna keeps only what was drawn, not what is fixed."""
+    known = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    try:
+        return draw(spec.space, lambda name, _: known[name])
+    except KeyError:
+        return known  # not drawn yet, or only in part
+
+
+def slot_of(record: TrialRecord) -> int | None:
+    """Returns the grid slot that the trial holds; a failed trial gives its own back."""
+    if record.state is State.FAILED:
+        return None
+    slot: int | None = record.attributes.get("origin", {}).get("slot")
+    return slot
+
+
+def spec_of(handle: optuna.Study) -> StudySpec | None:
+    """Returns the spec that a study was made from; None for a study that is not ours."""
+    written = handle.user_attrs.get(SPEC)
+    return from_json(written) if written is not None else None

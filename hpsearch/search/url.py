@@ -1,0 +1,47 @@
+"""Storage URLs: how they are read, and how they are shown without their secrets."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from hpsearch.errors import StorageError
+
+DEFAULT_URL = "sqlite:///hpsearch.db"
+
+
+def parse_url(text: str) -> URL:
+    """Reads a storage URL; a bare path means an SQLite file.
+
+    Raises:
+        StorageError: it is neither, or names a database that hpsearch does not run on.
+    """
+    if "://" not in text:
+        text = f"sqlite:///{text}"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as exc:
+        raise StorageError(
+            "the storage URL cannot be read; expected sqlite:///FILE or"
+            " postgresql://USER@HOST/DATABASE; check its spelling"
+        ) from exc
+    backend = url.get_backend_name()
+    if backend == "postgres":
+        url, backend = url.set(drivername="postgresql"), "postgresql"
+    if backend not in ("sqlite", "postgresql"):
+        raise StorageError(
+            f"found a {backend!r} storage ({mask(url)}), expected sqlite:///FILE or"
+            " postgresql://USER@HOST/DATABASE"
+        )
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StorageError(
+            "found an SQLite storage without a file, expected sqlite:///FILE; name one"
+        )
+    return url.set(drivername="postgresql+psycopg") if backend == "postgresql" else url
+
+
+def mask(url: URL) -> str:
+    """Returns the URL as it may be shown: no password, nor any secret in its query."""
+    secret = {key: "***" for key in url.query if "pass" in key.lower() or "key" in key.lower()}
+    shown = url.update_query_dict(secret) if secret else url
+    return shown.render_as_string(hide_password=True).replace("+psycopg://", "://")

@@ -1,0 +1,58 @@
+"""What every command needs: the study it is about, and how it speaks to the person."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hpsearch.errors import HpsearchError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hpsearch.search.study import Study
+
+
+def note(text: str) -> None:
+    """Says a line on stderr."""
+    typer.echo(text, err=True)
+
+
+def show(renderable: RenderableType) -> None:
+    """Prints a result on stdout."""
+    from rich.console import Console
+
+    Console().print(renderable, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result on stdout, as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def confirmed(question: str) -> bool:
+    """Asks on stderr; where nobody can answer, says how to do without."""
+    typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        typer.echo(err=True)
+        raise HpsearchError("found no answer on stdin, expected y or n; pass --yes not to be asked")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def storage_text(storage: str | None) -> str:
+    """Returns the database that was named, or the default one."""
+    from hpsearch.search.url import DEFAULT_URL
+
+    return storage or DEFAULT_URL
+
+
+def open_study(study: str | None, storage: str | None) -> Study:
+    """Opens a study to read it: the named one, else the only one, else the newest."""
+    from hpsearch.search import catalog
+    from hpsearch.search.storage import open_storage
+
+    return catalog.open_study(open_storage(storage_text(storage), create=False), study)

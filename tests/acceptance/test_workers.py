@@ -1,0 +1,208 @@
+"""Several workers: started by one command, by hand, killed, interrupted, orphaned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import pytest
+
+SHARED = """
+[data]
+dataset = "{npz}"
+
+[train]
+epochs = 30
+
+[search]
+trials = 6
+
+[pruning]
+pruner = "none"
+
+[space]
+n_blocks = 1
+base_width = {{ low = 4, high = 8 }}
+batch_size = 32
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path, digits_npz):
+    path = tmp_path / "shared.toml"
+    path.write_text(SHARED.format(npz=digits_npz))
+    return path
+
+
+@pytest.fixture
+def records(cli):
+    """Every trial of the study, by number."""
+
+    def read():
+        tally = cli("status", "--json").json
+        total = sum(tally[s] for s in ("complete", "pruned", "failed", "running", "waiting"))
+        return [cli("show", number, "--json").json for number in range(total)]
+
+    return read
+
+
+def assert_exact(records, *, trials):
+    """So many complete trials with whole curves, no other, and no draw twice."""
+    assert [r["state"] for r in records] == ["complete"] * trials
+    for record in records:
+        assert [e["epoch"] for e in record["curve"]] == list(range(1, 31))
+    assert len({str(r["params"]) for r in records}) == trials
+
+
+def wait_until(condition, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+def running_pids(cli):
+    """The processes that run a trial now, by their own account."""
+    count = cli("status", "--json").json["running"]
+    if not count:
+        return []
+    found = []
+    with suppress(KeyError):
+        for number in range(100):
+            shown = cli("show", number, "--json")
+            if shown.code:
+                break
+            if shown.json["state"] == "running":
+                found.append(shown.json["attributes"]["origin"]["process"]["pid"])
+    return found
+
+
+def is_alive(pid):
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_two_workers_share_one_budget_exactly(shell, study_file, records):
+    result = shell.run("run", study_file, "--workers", 2, "--threads", 1)
+
+    found = records()
+    assert result.code == 0, result.err
+    assert_exact(found, trials=6)
+    assert len({r["attributes"]["origin"]["process"]["pid"] for r in found}) == 2
+    assert "6/6" in result.err
+    assert "shared: done, 6 of 6 trials" in result.out
+    assert not (shell.folder / "hpsearch.db.artifacts").exists() or not list(
+        (shell.folder / "hpsearch.db.artifacts").iterdir()
+    )
+
+
+def test_two_commands_on_one_study_at_once_cooperate(shell, study_file, records):
+    first = shell.start("run", study_file, "--threads", 1)
+    second = shell.start("run", study_file, "--threads", 1)
+    results = [shell.wait(first), shell.wait(second)]
+    assert [r.code for r in results] == [0, 0], [r.err for r in results]
+    assert_exact(records(), trials=6)
+
+
+def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli, records):
+    submitted = cli("submit", study_file, "--trials", 3)
+    assert submitted.code == 0
+    assert "study 'shared' waits for workers" in submitted.err
+    assert cli("status", "--json").json["target"] == 3
+
+    worked = shell.run("worker", "--threads", 1)
+    again = cli("worker", "--study", "shared")
+
+    assert worked.code == 0, worked.err
+    assert "study 'shared': done" in worked.err
+    assert "no open study" in worked.err
+    assert_exact(records(), trials=3)
+    assert (again.code, again.err) == (0, "study 'shared' needs no more trials\n")
+
+
+def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(shell, study_file, cli, records):
+    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
+    shell.wait_for_training(process, shell.folder / "hpsearch.db")
+    victim = running_pids(cli)[0]
+    os.kill(victim, signal.SIGKILL)
+    result = shell.wait(process)
+
+    found = records()
+    assert result.code == 0, result.err
+    assert "died (by signal 9); another starts" in result.err
+    assert_exact(found, trials=6)
+    (lost,) = [r for r in found if "history" in r["attributes"]]
+    assert lost["attributes"]["history"][0]["pid"] == victim
+    assert lost["attributes"]["origin"]["starts"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
+    shell, study_file, cli, records, number
+):
+    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
+    shell.wait_for_training(process, shell.folder / "hpsearch.db")
+    workers = running_pids(cli)
+    process.send_signal(number)
+    result = shell.wait(process)
+
+    assert result.code == 130, result.err
+    assert not any(map(is_alive, workers))
+    states = {r["state"] for r in records()}
+    assert "running" not in states
+    assert "waiting" in states
+    assert "# go on" in result.out
+    assert "Traceback" not in result.err
+    kept = [r for r in records() if r["state"] == "waiting" and r["curve"]]
+    again = shell.run("run", study_file, "--threads", 1)
+    assert again.code == 0, again.err
+    assert_exact(records(), trials=6)
+    for before in kept:  # not an epoch of them was trained again
+        after = records()[before["number"]]
+        assert after["curve"][: len(before["curve"])] == before["curve"]
+
+
+def test_workers_whose_parent_is_killed_hand_their_trials_back_and_end(shell, study_file, cli):
+    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
+    shell.wait_for_training(process, shell.folder / "hpsearch.db")
+    workers = running_pids(cli)
+    process.kill()
+    shell.wait(process)
+    wait_until(lambda: not any(map(is_alive, workers)))
+    assert cli("status", "--json").json["running"] == 0
+
+
+def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, tmp_path):
+    import numpy as np
+
+    cli("submit", study_file, "--trials", 1)
+    assert shell.run("worker", "--threads", 1).code == 0
+    cli("submit", study_file, "--trials", 2)
+    np.savez(tmp_path / "other.npz", x_train=255 - digits[0], y_train=digits[1])
+    refused = cli("worker", "--study", "shared", "--dataset", "other.npz", "--threads", 1)
+    assert refused.code == 2
+    assert "study 'shared' has changed: data.content was" in refused.err
+
+
+def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, study_file, cli):
+    cli("submit", study_file, "--study", "first", "--trials", 1)
+    process = shell.start("worker", "--forever", "--threads", 1)
+    wait_until(lambda: cli("status", "--study", "first", "--json").json["complete"] == 1)
+    cli("submit", study_file, "--study", "second", "--trials", 1)
+    wait_until(lambda: cli("status", "--study", "second", "--json").json["complete"] == 1)
+    process.send_signal(signal.SIGTERM)
+    assert shell.wait(process).code == 130
+
+
+def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
+    cli("submit", study_file, "--trials", 2)
+    watching = shell.start("watch")
+    assert shell.run("worker", "--threads", 1).code == 0
+    result = shell.wait(watching)
+    assert result.code == 0
+    assert "2/2  trial" in result.err
+    assert "needs no more trials" in result.err

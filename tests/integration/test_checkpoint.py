@@ -1,0 +1,169 @@
+"""Going on from a checkpoint: the same curve as unbroken, and nothing but one's own."""
+
+import dataclasses
+import os
+
+import pytest
+import torch
+
+from hpsearch.core.spec import ModelSpec, TrainSpec
+from hpsearch.core.trial import State
+from hpsearch.nn.batches import tensors
+from hpsearch.nn.checkpoint import pack, unpack
+from hpsearch.nn.model import build
+from hpsearch.nn.train import Progress, epochs
+from hpsearch.search.artifacts import Artifacts, open_artifacts
+from hpsearch.search.checkpoint import Keeper
+from hpsearch.search.url import parse_url
+from tests.integration import studies
+
+CPU = torch.device("cpu")
+MODEL = ModelSpec(widths=(4, 8), dropout=0.2)
+
+
+@pytest.fixture
+def images(digits):
+    drawn, labels = digits
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(len(drawn))
+    return tensors(
+        drawn[..., None], labels, order[:200], order[200:],
+        mean=(0.3,), std=(0.3,), classes=10, device=CPU,
+    )  # fmt: skip
+
+
+def scores(curve):
+    return [(e.epoch, e.train_loss, e.val_loss, e.val_accuracy) for e in curve]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_a_training_that_goes_on_has_the_curve_of_an_unbroken_one(images, optimizer):
+    spec = TrainSpec(
+        epochs=4, batch_size=32, optimizer=optimizer, learning_rate=3e-3, momentum=0.9,
+        schedule="one-cycle", shift=1, seed=3,
+    )  # fmt: skip
+
+    def start():
+        return build(MODEL, images.input_shape, 10, seed=1)
+
+    unbroken = tuple(epochs(start(), images, spec, device=CPU))
+    model, progress, curve = start(), Progress(), ()
+    for epoch in epochs(model, images, spec, device=CPU, progress=progress):
+        curve = (*curve, epoch)
+        if epoch.epoch == 2:
+            break
+    packed = pack(model, progress, curve, owner="me")
+
+    found = unpack(packed, device=CPU)
+    other = build(MODEL, images.input_shape, 10, seed=99)
+    other.load_state_dict(found.weights)
+    rest = tuple(epochs(other, images, spec, device=CPU, progress=found.progress))
+
+    assert found.owner == "me"
+    assert found.curve == curve
+    assert scores((*found.curve, *rest)) == scores(unbroken)
+    assert len(found.progress.step_seconds) == 4 * (200 // 32)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "cut short"])
+def test_a_damaged_checkpoint_is_no_checkpoint(damage):
+    model = build(MODEL, (1, 8, 8), 10, seed=0)
+    packed = pack(model, Progress(), (), owner="me")
+    assert unpack(packed, device=CPU) is not None
+    assert unpack(packed[:-400] if damage == "cut short" else damage, device=CPU) is None
+
+
+class TestKeeper:
+    @pytest.fixture
+    def study(self, sqlite):
+        return studies.make_study(sqlite, studies.make_spec(trials=5))
+
+    @pytest.fixture
+    def trained(self):
+        model = build(MODEL, (1, 8, 8), 10, seed=0)
+        return model, Progress(epoch=1, optimizer={}), studies.curve_of
+
+    def test_what_was_kept_is_restored_by_the_same_trial_alone(self, study, trained):
+        model, progress, curve_of = trained
+        claim, other = study.claim(studies.origin()), study.claim(studies.origin())
+        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        fresh = build(MODEL, (1, 8, 8), 10, seed=5)
+
+        assert Keeper(study, other).restore(fresh, device=CPU)[1] == ()
+        restored = Keeper(study, claim).restore(fresh, device=CPU)
+
+        assert (restored[0].epoch, restored[1]) == (1, curve_of(claim)[:1])
+        for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_another_studys_checkpoint_of_the_same_name_is_left_alone(self, study, trained):
+        model, progress, curve_of = trained
+        claim = study.claim(studies.origin())
+        keeper = Keeper(study, claim)
+        keeper.keep(model, progress, curve_of(claim)[:1])
+        study.attributes["hpsearch:created"] = "2020-01-01T00:00:00+00:00"
+        assert Keeper(study, claim).restore(model, device=CPU)[1] == ()
+
+    def test_it_is_removed_when_the_trial_ends(self, study, trained):
+        model, progress, curve_of = trained
+        claim = study.claim(studies.origin())
+        folder = study.storage.artifacts.folder
+        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        assert [path.name for path in folder.iterdir()] == [study.checkpoint_key(0)]
+        study.finish(claim, dataclasses.replace(studies.simulate(study, claim)))
+        assert list(folder.iterdir()) == []
+
+    def test_writing_takes_a_hundredth_of_the_time_at_most(self, study, trained):
+        model, progress, curve_of = trained
+        claim, now, writes = study.claim(studies.origin()), [0.0], []
+
+        class Slow(Artifacts):
+            def save(self, key, content):
+                writes.append(now[0])
+                now[0] += 0.5
+
+        object.__setattr__(study.storage, "artifacts", Slow(store=None, folder=None))
+        keeper = Keeper(study, claim, clock=lambda: now[0])
+        for _ in range(10_000):
+            keeper.keep(model, progress, curve_of(claim)[:1])
+            now[0] += 0.25
+        assert 0.005 < 0.5 * len(writes) / now[0] <= 0.0105
+        keeper.keep(model, progress, curve_of(claim)[:1], now=True)
+        assert writes[-1] == now[0] - 0.5
+
+
+class TestArtifacts:
+    def test_a_file_is_there_whole_or_as_it_was(self, tmp_path, monkeypatch):
+        kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
+        kept.save("k", b"old")
+
+        def no_room(*_):
+            raise OSError("no space left")
+
+        monkeypatch.setattr(os, "replace", no_room)
+        with pytest.raises(OSError, match="no space"):
+            kept.save("k", b"new")
+        assert kept.read("k") == b"old"
+
+    def test_they_lie_beside_an_sqlite_file_and_nowhere_for_a_server(self, tmp_path):
+        assert open_artifacts(parse_url(f"{tmp_path}/a.db"), None).folder == (
+            tmp_path / "a.db.artifacts"
+        )
+        assert open_artifacts(parse_url("postgresql://h/d"), None) is None
+        assert open_artifacts(parse_url("postgresql://h/d"), str(tmp_path)).folder == tmp_path
+
+    def test_what_is_not_there_is_none_and_can_be_removed(self, tmp_path):
+        kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
+        assert kept.read("k") is None
+        kept.remove("k")
+
+
+def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
+    from hpsearch.core.trial import Outcome
+
+    study = studies.make_study(sqlite)
+    claim = study.claim(studies.origin())
+    Keeper(study, claim).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
+    study.finish(claim, Outcome(state=State.FAILED, reason="bug: x"))
+    assert list(study.storage.artifacts.folder.iterdir()) == []

