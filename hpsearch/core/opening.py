@@ -20,16 +20,17 @@ _RECIPE: Mapping[str, Value] = {
     "batch_size": 128,
     "schedule": "one-cycle",
 }
-_SIZES = ("n_blocks", "base_width")
+_SIZES = ("n_blocks", "base_width", "kernel_size")
 
 
 def opening(space: Space, number: int) -> dict[str, Value]:
     """Returns what trial ``number``, one of the first ``OPENING``, has settled before any draw.
 
-    Depth and width climb together from one end of the space to the other, and how the net is
-    trained is the known recipe's nearest in the space; what is left open is drawn. So the front's
-    whole length is there from the start, and stopping has strong trials to compare with. (The
-    same idea, for the cheap end alone: FLAML's low-cost start, Wu et al. 2021, arXiv 2005.01571.)
+    Depth, width and kernel climb together from one end of the space to the other, and how the net
+    is trained is the known recipe's nearest in the space; what is left open is drawn. So the
+    front's whole length is there from the start, and stopping has strong trials to compare with.
+    (The same idea, for the cheap end alone: FLAML's low-cost start, Wu et al. 2021,
+    arXiv 2005.01571.)
 
     >>> from hpsearch.core.space import default_space
     >>> first, last = (opening(default_space("geometric"), number) for number in (0, 4))

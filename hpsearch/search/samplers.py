@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.core.objectives import OBJECTIVES, costs
 from hpsearch.core.opening import OPENING, opening
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, cells, draw
 from hpsearch.core.spec import StudySpec, derive_seed
@@ -49,7 +50,10 @@ def make_sampler(
     seed = derive_seed(spec.search.seed, number, "sampler")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _make(spec, number, cell or {}, seed=seed, alone=alone)
+        made = _make(spec, number, cell or {}, seed=seed, alone=alone)
+    several = len(spec.search.objectives) > 1
+    learns = spec.search.sampler in LEARNING and costs(spec.search.objectives)
+    return LogCostSampler(made, spec.search.objectives) if several and learns else made
 
 
 def _make(
@@ -90,6 +94,63 @@ def population(spec: StudySpec) -> int:
     Optuna's 50 never leaves random sampling in 100 trials of which half are pruned.
     """
     return min(50, max(4, spec.search.trials // 5))
+
+
+class LogCostSampler(BaseSampler):
+    """Lets another sampler see costs by their logarithm, as the hypervolume and the knee do.
+
+    Samplers weigh trials by the hypervolume of the values as they are. There the cheap half of a
+    front that spans two decades is a hundredth of an axis, and what to do there is never learnt.
+    """
+
+    def __init__(self, inner: BaseSampler, objectives: Sequence[str]) -> None:
+        self._inner = inner
+        self._is_cost = [OBJECTIVES[name].is_cost for name in objectives]
+        self._scaled: dict[int, FrozenTrial] = {}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Returns what the other sampler draws jointly."""
+        return self._inner.infer_relative_search_space(self._seen(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Returns the other sampler's joint draw."""
+        return self._inner.sample_relative(self._seen(study), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Returns the other sampler's draw of one value."""
+        seen = self._seen(study)
+        return self._inner.sample_independent(seen, trial, param_name, param_distribution)
+
+    def _seen(self, study: optuna.Study) -> optuna.Study:
+        """The study with the costs of its complete trials replaced by their logarithms."""
+        seen = copy.copy(study)
+        read = study._get_trials
+
+        def get_trials(*arguments: Any, **options: Any) -> list[FrozenTrial]:
+            return [self._scale(trial) for trial in read(*arguments, **options)]
+
+        seen._get_trials = get_trials  # type: ignore[method-assign]
+        return seen
+
+    def _scale(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.state is not TrialState.COMPLETE:
+            return trial
+        if trial.number not in self._scaled:
+            scaled = copy.copy(trial)
+            pairs = zip(trial.values, self._is_cost, strict=True)
+            scaled.values = [math.log(max(v, 1e-12)) if cost else v for v, cost in pairs]
+            self._scaled[trial.number] = scaled
+        return self._scaled[trial.number]
 
 
 class NumberedQMCSampler(optuna.samplers.QMCSampler):

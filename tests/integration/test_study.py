@@ -1,5 +1,6 @@
 """Studies on real databases: the budget, the draws, hand-backs, changes; SQLite and PostgreSQL."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from hpsearch.search.catalog import create_or_resume, delete, open_study, study_
 from hpsearch.search.launch import _check_grid
 from hpsearch.search.process import identity, is_gone
 from hpsearch.search.records import CHANGES
+from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Claim, Standing
 from tests.integration.studies import (
@@ -175,6 +177,26 @@ class TestDraws:
             parts = make_study(open_storage(f"{tmp_path}/parts.db", create=True), spec)
             search(parts, at_most=5)
         assert drawn(parts) == drawn(whole)
+
+    @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
+    def test_a_sampler_that_learns_sees_the_logarithm_of_a_cost(self, sqlite, sampler):
+        study = make_study(sqlite, make_spec(sampler=sampler, trials=1, pruner="none"))
+        search(study)
+        made = make_sampler(study.spec, 30, cell=None, alone=True)
+        seen = made._seen(study.handle)
+
+        (trial,) = seen._get_trials(deepcopy=False)
+        (stored,) = study.handle.get_trials()
+
+        assert trial.values == [stored.values[0], math.log(stored.values[1])]
+        assert seen.directions == study.handle.directions
+        assert study.handle.get_trials()[0].values == stored.values
+
+    def test_the_first_trials_of_a_learning_sampler_climb_from_cheap_to_dear(self, sqlite):
+        study = make_study(sqlite, make_spec(trials=5, pruner="none"))
+        search(study)
+        assert [r.params["n_blocks"] for r in study.records()] == [1, 2, 3, 4, 5]
+        assert len({r.params["growth"] for r in study.records()}) > 1  # what is open is drawn
 
     def test_samplers_given_the_same_seed_anew_repeat_their_draws(self):
         """The reason for a sampler per trial; if this fails, Optuna has changed."""

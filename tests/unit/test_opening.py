@@ -22,6 +22,7 @@ def test_the_first_trials_climb_from_the_cheap_end_to_the_dear_one():
     started = openings(DEFAULT)
     assert [o["n_blocks"] for o in started] == [1, 2, 3, 4, 5]
     assert [o["base_width"] for o in started] == [4, 6, 8, 11, 16]
+    assert [o["kernel_size"] for o in started] == [3, 3, 3, 5, 5]
     assert [o["batch_norm"] for o in started] == [False, False, True, True, True]
     assert {o["optimizer"] for o in started} == {"adamw"}
 
