@@ -173,6 +173,43 @@ def worker(
 
 
 @app.command()
+def rerun(
+    trial: options.TrialNumber,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Train a trial again from its record and compare: exactly, on the same kind of machine.
+
+    Example: hpsearch rerun 12
+    """
+    from hpsearch.search import launch
+    from hpsearch.search.rerun import rerun as run_again
+    from hpsearch.search.worker import Stopper
+    from hpsearch.view.tables import rerun_line, rerun_verdict
+
+    place = launch.Place(
+        storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
+    )
+    compared = run_again(
+        open_study(study, storage),
+        trial,
+        place,
+        dataset=dataset,
+        stop=Stopper(),
+        notify=note,
+        tell=lambda before, now: display(rerun_line(before, now)),
+    )
+    verdict = rerun_verdict(compared)
+    if not compared.holds:
+        raise HpsearchError(f"trial {trial} does not come out as its record says: {verdict}")
+    note(verdict)
+
+
+@app.command()
 def submit(
     study_file: options.StudyFile = None,
     trials: options.Trials = None,

@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis import Savings, StudySummary
-from hpsearch.core.trial import Curve, State, TrialRecord
+from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 from hpsearch.search.doctor import Finding, Health
+from hpsearch.search.rerun import ACCURACY_TOLERANCE, LOSS_TOLERANCE, Rerun
 from hpsearch.view.text import (
     describe,
     format_seconds,
@@ -298,6 +299,35 @@ def status_lines(summary: StudySummary) -> RenderableType:
     return Spelled(facts)
 
 
+def rerun_line(before: Epoch, now: Epoch) -> RenderableType:
+    """Returns an epoch as it was and as it is now, in a line."""
+    pairs = (
+        ("val_loss", before.val_loss, now.val_loss),
+        ("accuracy", before.val_accuracy, now.val_accuracy),
+    )
+    told = "  ".join(f"{n} {format_value(n, a)} → {format_value(n, b)}" for n, a, b in pairs)
+    return Spelled(Text(f"epoch {now.epoch:>3}  {told}"))
+
+
+def rerun_verdict(compared: Rerun) -> str:
+    """Returns what became of a trial that was trained again, in a line."""
+    if compared.is_equal:
+        return f"the same to the last bit, {len(compared.now)} epochs"
+    old, new = compared.before[-1], compared.now[-1]
+    told = (
+        f"accuracy {format_value('accuracy', old.val_accuracy)} before,"
+        f" {format_value('accuracy', new.val_accuracy)} now; loss {old.val_loss:.6g} before,"
+        f" {new.val_loss:.6g} now"
+    )
+    if compared.must_be_equal:
+        return f"{told}; expected the same, on the same processor, threads and torch"
+    where = "within" if compared.is_close else "expected within"
+    return (
+        f"{told}; {where} {ACCURACY_TOLERANCE:g} of accuracy and {LOSS_TOLERANCE:.0%} of loss, as"
+        " processor, threads or torch differ from the record's"
+    )
+
+
 def findings_table(findings: Sequence[Finding]) -> RenderableType:
     """Returns what the doctor found, one thing a line, with what to do below it."""
     table = _facts()
@@ -330,6 +360,8 @@ __all__ = [
     "format_seconds",
     "format_value",
     "front_table",
+    "rerun_line",
+    "rerun_verdict",
     "short_front",
     "state_text",
     "status_lines",

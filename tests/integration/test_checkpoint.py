@@ -8,6 +8,7 @@ import torch
 
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import State
+from hpsearch.errors import StorageError
 from hpsearch.nn.batches import tensors
 from hpsearch.nn.checkpoint import pack, unpack
 from hpsearch.nn.model import build
@@ -167,3 +168,36 @@ def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
     Keeper(study, claim).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
     study.finish(claim, Outcome(state=State.FAILED, reason="bug: x"))
     assert list(study.storage.artifacts.folder.iterdir()) == []
+
+
+def test_artifacts_on_s3_are_written_read_and_removed(monkeypatch, tmp_path):
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    try:
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="shared")
+        kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a/b/")
+        kept.save("k", b"one")
+        kept.save("k", b"two")
+        listed = client.list_objects_v2(Bucket="shared")["Contents"]
+        assert [entry["Key"] for entry in listed] == ["a/b/k"]
+        assert kept.read("k") == b"two"
+        kept.remove("k")
+        assert kept.read("k") is None
+        kept.remove("k")
+        client.close()
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:///prefix"])
+def test_an_s3_place_without_a_bucket_is_refused(place):
+    with pytest.raises(StorageError, match=r"expected s3://BUCKET"):
+        open_artifacts(parse_url("postgresql://h/d"), place)

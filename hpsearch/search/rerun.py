@@ -1,0 +1,123 @@
+"""Training a trial again from its record, to see whether it comes out the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpsearch.core.spec import resolve
+from hpsearch.core.trial import Curve, Epoch, TrialRecord
+from hpsearch.errors import StudyError
+from hpsearch.search.launch import Notify, Place, join
+from hpsearch.search.study import Study
+from hpsearch.search.worker import Stopper
+
+# Another processor or another torch adds up in another order; what that grows to in a training was
+# seen to stay inside these.
+ACCURACY_TOLERANCE = 0.03  # of the validation accuracy, in absolute terms
+LOSS_TOLERANCE = 0.15  # of the validation loss, in relative terms
+
+_MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """A trial's curve as it was and as it is now, both equally long.
+
+    ``must_be_equal``: hardware, threads and versions are those of the record, so that any
+    difference is a fault; elsewhere the last epochs may differ by the tolerances.
+    """
+
+    before: Curve
+    now: Curve
+    must_be_equal: bool
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether every loss and accuracy is the same, to the last bit."""
+        return all(_same(a, b) for a, b in zip(self.before, self.now, strict=True))
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the last epochs differ by no more than the tolerances."""
+        old, new = self.before[-1], self.now[-1]
+        apart = abs(new.val_loss - old.val_loss)
+        return (
+            abs(new.val_accuracy - old.val_accuracy) <= ACCURACY_TOLERANCE
+            and apart <= LOSS_TOLERANCE * old.val_loss
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether the record can be trusted from here."""
+        return self.is_equal if self.must_be_equal else self.is_close
+
+
+def _same(before: Epoch, now: Epoch) -> bool:
+    return all(getattr(before, name) == getattr(now, name) for name in _MEASURED)
+
+
+def rerun(
+    study: Study,
+    number: int,
+    place: Place,
+    *,
+    dataset: str | None,
+    stop: Stopper,
+    notify: Notify,
+    tell: Callable[[Epoch, Epoch], None],
+) -> Rerun:
+    """Trains the trial again, for as many epochs as its record has; changes nothing.
+
+    Args:
+        study: where the record is.
+        number: the trial.
+        place: where to train; the threads are the record's unless it names others.
+        dataset: where the data lies here, if not where the study has it.
+        stop: asked before every step.
+        notify: takes a line for the person.
+        tell: takes each epoch as it was and as it is now.
+
+    Raises:
+        StudyError: there is no such trial, or it was never trained.
+        Interrupted: ``stop`` asked for it.
+        HpsearchError: the data or the device cannot be had.
+    """
+    record = study.record(number)
+    if not record.curve:
+        raise StudyError(
+            f"trial {number} is {record.state.value} and has no epoch, expected one that was"
+            " trained; choose it from `hpsearch front`"
+        )
+    origin = record.attributes["origin"]
+    if place.threads is None:
+        place = dataclasses.replace(place, threads=int(origin["threads"]))
+    ready = join(
+        study,
+        dataclasses.replace(place, mixed_hardware=True),
+        dataset=dataset,
+        notify=notify,
+    )
+    from hpsearch.nn.model import build
+    from hpsearch.nn.train import epochs
+
+    trial = resolve(study.spec, number=number, params=record.params)
+    images = ready.images
+    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+    now: list[Epoch] = []
+    training = epochs(model, images, trial.train, device=ready.device, stop=stop)
+    for before, epoch in zip(record.curve, training, strict=False):
+        now.append(epoch)
+        tell(before, epoch)
+    return Rerun(
+        before=record.curve, now=tuple(now), must_be_equal=_is_same_place(record, ready.origin)
+    )
+
+
+def _is_same_place(record: TrialRecord, here: Mapping[str, Any]) -> bool:
+    there = record.attributes["origin"]
+    keys = ("device", "processor", "threads")
+    alike = all(there.get(key) == here.get(key) for key in keys)
+    return alike and there["versions"]["torch"] == here["versions"]["torch"]
