@@ -335,6 +335,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as exc:
+        if type(exc).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
+            said = str(getattr(exc.__cause__ or exc, "orig", None) or exc).strip().splitlines()
+            sys.exit(_complain(f"lost the database: {said[0]}; mend it and run the command again"))
         if not hasattr(exc, "format_message"):  # not one of the option parser's own
             raise
         path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")

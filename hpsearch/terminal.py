@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -55,4 +56,7 @@ def open_study(study: str | None, storage: str | None) -> Study:
     from hpsearch.search import catalog
     from hpsearch.search.storage import open_storage
 
-    return catalog.open_study(open_storage(storage_text(storage), create=False), study)
+    opened = open_storage(
+        storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS")
+    )
+    return catalog.open_study(opened, study)

@@ -84,18 +84,23 @@ LOSSES = 3  # workers that a trial may lose without gaining an epoch
 
 
 def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the last starts of a trial each lost their worker and none gained an epoch.
+    """Whether a trial has lost its worker three times since it last gained an epoch.
 
     Such a trial may be what kills them. ``history`` holds one entry per start that did not end
     the trial: how it ``ended``, and the ``epochs`` that were trained by then.
 
-    >>> lost_in_vain([{"ended": "worker lost", "epochs": 2}] * 3)
+    >>> lost_in_vain([{"ended": "worker lost", "epochs": 0}] * 3)
     True
-    >>> lost_in_vain([{"ended": "worker lost", "epochs": n} for n in (1, 2, 2)])
+    >>> lost_in_vain([{"ended": "worker lost", "epochs": n} for n in (2, 2, 2)])
     False
     """
-    last = [(entry["ended"], entry["epochs"]) for entry in history[-LOSSES:]]
-    return last == [("worker lost", last[-1][1])] * LOSSES if last else False
+    in_vain, reached = 0, 0
+    for entry in history:
+        if entry["epochs"] > reached:
+            in_vain, reached = 0, entry["epochs"]
+        elif entry["ended"] == "worker lost":
+            in_vain += 1
+    return in_vain >= LOSSES
 
 
 def record_as_plain(record: TrialRecord) -> dict[str, Any]:

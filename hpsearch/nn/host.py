@@ -104,8 +104,8 @@ def worker_presence(*, directory: Path | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        file.close()  # first: Windows removes no open file
         path.unlink(missing_ok=True)
-        file.close()
 
 
 def _hold(directory: Path) -> tuple[Path, IO[bytes]]:

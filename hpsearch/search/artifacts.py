@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -26,14 +27,27 @@ class Artifacts:
     """A store of files by key, read and written through Optuna's artifact stores.
 
     Never by ``upload_artifact``, whose rows in the database cannot be removed again.
-    ``folder`` is None on S3.
+    ``folder`` is None on S3. ``errors`` are what the store raises when it is full or away: a
+    checkpoint that cannot be had costs time, never a trial, so they are told and no more.
     """
 
     store: ArtifactStore
     folder: Path | None
+    errors: tuple[type[Exception], ...] = (OSError,)
 
     def save(self, key: str, content: bytes) -> None:
         """Writes a file whole: whoever reads it meanwhile gets the old one or the new one."""
+        with self._tolerant(f"{key} is not kept"):
+            self._save(key, content)
+
+    @contextlib.contextmanager
+    def _tolerant(self, consequence: str) -> Iterator[None]:
+        try:
+            yield
+        except self.errors as exc:
+            _log.warning("the checkpoint %s: %s", consequence, exc)
+
+    def _save(self, key: str, content: bytes) -> None:
         if self.folder is None:  # an S3 object appears when its upload is complete
             self.store.write(key, io.BytesIO(content))
             return
@@ -44,15 +58,18 @@ class Artifacts:
 
     def read(self, key: str) -> bytes | None:
         """Returns a file's content; None if it is not there."""
-        try:
-            with self.store.open_reader(key) as file:
-                return file.read()
-        except (ArtifactNotFound, FileNotFoundError):
-            return None
+        with self._tolerant(f"{key} cannot be read"):
+            try:
+                with self.store.open_reader(key) as file:
+                    return file.read()
+            except (ArtifactNotFound, FileNotFoundError):
+                return None
+        return None
 
     def remove(self, key: str) -> None:
         """Removes a file, if it is there."""
-        with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+        not_there = contextlib.suppress(ArtifactNotFound, FileNotFoundError)
+        with self._tolerant(f"{key} is left where it is"), not_there:
             self.store.remove(key)
 
 
@@ -88,12 +105,15 @@ def _on_s3(place: str) -> Artifacts:
             f"--artifacts: found {place!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
         )
     try:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         store = cast(ArtifactStore, Boto3ArtifactStore(match[1]))
     except ImportError as exc:
         raise StorageError(
             f"--artifacts: {place} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
         ) from exc
-    return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None)
+    prefixed, errors = _Prefixed(store, match[2].rstrip("/")), (BotoCoreError, ClientError)
+    return Artifacts(store=prefixed, folder=None, errors=(OSError, *errors))
 
 
 class _Prefixed:

@@ -13,6 +13,7 @@ from optuna.samplers import RandomSampler
 from hpsearch.core.analysis import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
+from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
 from hpsearch.search.records import (
     BOUNDS,
@@ -137,10 +138,10 @@ def study_names(storage: Storage) -> list[str]:
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
-def open_names(storage: Storage) -> list[str]:
-    """Returns the names of the studies that still give trials to workers, oldest first."""
+def open_studies(storage: Storage) -> list[Study]:
+    """Returns the studies that still give trials to workers, oldest first."""
     studies = (_read(storage, name) for name in study_names(storage))
-    return [s.name for s in studies if s.standing(s.records()) in (None, Standing.BUSY)]
+    return [s for s in studies if s.standing(s.records()) in (None, Standing.BUSY)]
 
 
 def summaries(storage: Storage) -> list[StudySummary]:
@@ -149,10 +150,23 @@ def summaries(storage: Storage) -> list[StudySummary]:
 
 
 def delete(storage: Storage, study: Study) -> None:
-    """Deletes the study with all its trials."""
-    numbers = [record.number for record in study.records()]
+    """Deletes the study with all its trials.
+
+    Raises:
+        StudyError: a worker is in one of them.
+    """
+    study.reap()
+    records = study.records()
+    if running := [r.number for r in records if r.state is State.RUNNING]:
+        raise StudyError(
+            f"study {study.name!r} is being worked on (trial {running[0]}); end it with"
+            f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker is gone"
+        )
+    numbers = [record.number for record in records]
     with storage.lock():
         optuna.delete_study(study_name=study.name, storage=storage.backend)
+    if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
+        raise StudyError(f"study {study.name!r} could not be deleted; try again")
     for number in numbers:
         study.remove_checkpoint(number)
 
@@ -178,19 +192,19 @@ def _opened(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study:
 
 def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> Study:
     objectives = [OBJECTIVES[name] for name in spec.search.objectives]
-    handle = optuna.create_study(
-        study_name=spec.name,
-        storage=storage.backend,
-        sampler=RandomSampler(),
-        directions=["maximize" if o.maximize else "minimize" for o in objectives],
-    )
-    with warnings.catch_warnings():
+    with storage.together(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        handle = optuna.create_study(
+            study_name=spec.name,
+            storage=storage.backend,
+            sampler=RandomSampler(),
+            directions=["maximize" if o.maximize else "minimize" for o in objectives],
+        )
         handle.set_metric_names([objective.label for objective in objectives])
-    for key, value in attributes.items():
-        handle.set_user_attr(key, value)
-    handle.set_user_attr(CREATED, datetime.now(UTC).isoformat())
-    handle.set_user_attr(SPEC, to_json(spec))  # last: with it the study is whole
+        for key, value in attributes.items():
+            handle.set_user_attr(key, value)
+        handle.set_user_attr(CREATED, datetime.now(UTC).isoformat())
+        handle.set_user_attr(SPEC, to_json(spec))
     return _opened(storage, handle, spec)
 
 

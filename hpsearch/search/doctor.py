@@ -88,7 +88,7 @@ def _torch() -> Iterator[Finding]:
 
         named.import_torchvision()
     except (ImportError, RuntimeError, OSError) as exc:
-        said = str(exc).splitlines()[0]
+        said = next(iter(str(exc).splitlines()), repr(exc))
         advice = "install the two as a pair: pip install --upgrade torch torchvision"
         yield _bad("torch", f"{versions}: {said}", advice)
         return
@@ -139,9 +139,13 @@ def _storage(storage: str, artifacts: str | None) -> Iterator[Finding]:
         if not exists(storage):
             yield _good("storage", f"{masked} (made by the first run)")
             return
-        opened = open_storage(storage, create=True, artifacts=artifacts)
     except HpsearchError as exc:
         yield _bad("storage", str(exc), "mend it, or name another with --storage")
+        return
+    try:
+        opened = open_storage(storage, create=False, artifacts=artifacts)
+    except HpsearchError as exc:  # it can be used, but is not made yet
+        yield _good("storage", str(exc))
         return
     try:
         names = catalog.study_names(opened)

@@ -62,7 +62,8 @@ class Trainer:
             return Outcome(state=State.PRUNED, reason=f"diverged: {exc}")
         except Exception as exc:
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
-            reason = f"{kind}: {type(exc).__name__}: {str(exc).strip().splitlines()[0][:300]}"
+            said = next(iter(str(exc).strip().splitlines()), "no message")
+            reason = f"{kind}: {type(exc).__name__}: {said[:300]}"
             failure = {"kind": kind, "traceback": traceback.format_exc()}
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})

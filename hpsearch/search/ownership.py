@@ -21,8 +21,10 @@ class GivenAway(Exception):  # noqa: N818 (an event, not an error)
 
 
 @contextlib.contextmanager
-def owned(storage: Storage, trial_id: int, *, start: int) -> Iterator[None]:
-    """One transaction on a running trial that is still in that start of its.
+def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[None]:
+    """One transaction on a running trial that is still that claim's.
+
+    Its mark is told from any other's, unlike ids, which SQLite gives out anew after a deletion.
 
     Raises:
         GivenAway: it is not.
@@ -30,7 +32,7 @@ def owned(storage: Storage, trial_id: int, *, start: int) -> Iterator[None]:
     with storage.together(trial=trial_id) as session:
         row = session.execute(_OWNER, {"trial": trial_id}).one_or_none()
         origin = json.loads(row.origin or "{}") if row is not None else {}
-        if row is None or row.state != "RUNNING" or origin.get("starts", 0) != start:
+        if row is None or row.state != "RUNNING" or origin.get("claim") != mark:
             raise GivenAway
         yield
 
@@ -43,11 +45,11 @@ _OWNER = sql(
 )
 
 
-def is_lost(record: TrialRecord, now: float, *, claim: str | None) -> bool:
+def is_lost(record: TrialRecord, now: float | None, *, claim: str | None) -> bool:
     """Whether a running trial is nobody's any more.
 
     Its process is gone, or gave no sign of life for a minute, or it is the trial of that claim,
-    which is being made again. ``now`` is by the database's clock.
+    which is being made again. ``now`` is by the database's clock; None: silence means nothing now.
     """
     if record.state is not State.RUNNING:
         return False
@@ -57,7 +59,7 @@ def is_lost(record: TrialRecord, now: float, *, claim: str | None) -> bool:
         return True
     if claim is not None and origin.get("claim") == claim:
         return True
-    return beat is not None and now - beat > PATIENCE_SECONDS
+    return beat is not None and now is not None and now - beat > PATIENCE_SECONDS
 
 
 def passage(record: TrialRecord, ended: str) -> dict[str, Any]:

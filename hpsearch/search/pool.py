@@ -98,6 +98,8 @@ class Pool:
 
     def _tend(self, records: Sequence[TrialRecord]) -> bool:
         """Starts who is due and replaces who died; whether any is left."""
+        if self.study.standing(records) is Standing.DONE:
+            self._workers = [worker for worker in self._workers if worker.process is not None]
         for worker in list(self._workers):
             if worker.process is None:
                 if time.monotonic() >= worker.start_at:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ def identity() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
+        "node": uuid.getnode(),  # machines cloned from one image share their name
         "boot": _read("/proc/sys/kernel/random/boot_id"),
         "namespace": _namespace(),
         "pid": pid,
@@ -28,7 +31,7 @@ def is_gone(process: Mapping[str, Any]) -> bool:
     to a process that started at another time.
     """
     here = identity()
-    if process.get("host") != here["host"]:
+    if any(process.get(key) != here[key] for key in ("host", "node")):
         return False
     if process.get("boot") != here["boot"]:
         return True
@@ -52,6 +55,8 @@ def _started(pid: int) -> int | None:
 def _exists(pid: int) -> bool:
     if Path("/proc/self").exists():
         return False  # no entry in /proc, or a zombie: _started has looked
+    if sys.platform == "win32":
+        return True  # where 0 is a Ctrl-C
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -148,9 +148,13 @@ class LogCostSampler(BaseSampler):
         if trial.number not in self._scaled:
             scaled = copy.copy(trial)
             pairs = zip(trial.values, self._is_cost, strict=True)
-            scaled.values = [math.log(max(v, 1e-12)) if cost else v for v, cost in pairs]
+            scaled.values = [_log(v) if cost else v for v, cost in pairs]
             self._scaled[trial.number] = scaled
         return self._scaled[trial.number]
+
+
+def _log(cost: float) -> float:
+    return math.log(max(cost, 1e-12))
 
 
 class NumberedQMCSampler(optuna.samplers.QMCSampler):
@@ -209,6 +213,8 @@ class StoppedAwareGPSampler(optuna.samplers.GPSampler):
         columns = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
         columns["train_seconds"] = "train_seconds"
         known |= {name: curve[column][-1] for name, column in columns.items() if curve}
+        if len(self._objectives) > 1:  # complete trials come through LogCostSampler
+            known |= {name: _log(known[name]) for name in costs(self._objectives) if name in known}
         copied = copy.copy(trial)
         copied.state = TrialState.COMPLETE
         copied.values = [known.get(name, worst[name]) for name in self._objectives]

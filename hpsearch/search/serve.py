@@ -45,7 +45,7 @@ def serve(
             those that may come, is left alone instead, and the person told why.
     """
     storage = open_storage(place.storage, create=forever, artifacts=place.artifacts)
-    left_alone: set[str] = set()
+    left_alone: set[tuple[object, object]] = set()  # studies as they were made and steered
     while not stop():
         study = _next(storage, name, left_alone, forever=forever)
         if study is None:
@@ -60,16 +60,18 @@ def serve(
             if name is not None and not forever:
                 raise
             notify(f"study {study.name!r} is left alone: {exc}")
-            left_alone.add(study.name)
+            left_alone.add(_as_it_is(study))
             continue
         if ending in (Ending.INTERRUPTED, Ending.TIMED_OUT):
             return ending
         notify(f"study {study.name!r}: {ending.value}")
         if name is not None and not forever:
             return ending
-        if study.name in catalog.open_names(storage):  # its grid is used up
-            left_alone.add(study.name)
     return Ending.INTERRUPTED
+
+
+def _as_it_is(study: Study) -> tuple[object, object]:
+    return study.created, study.spec
 
 
 def _work_on(
@@ -90,13 +92,17 @@ def _work_on(
 
 
 def _next(
-    storage: Storage, name: str | None, left_alone: set[str], *, forever: bool
+    storage: Storage,
+    name: str | None,
+    left_alone: set[tuple[object, object]],
+    *,
+    forever: bool,
 ) -> Study | None:
-    names = storage.patiently(lambda: catalog.open_names(storage))
-    if name is not None and not forever and name not in catalog.study_names(storage):
-        return catalog.open_study(storage, name)  # raises, and says which there are
-    wanted = [n for n in names if n not in left_alone and name in (None, n)]
-    return catalog.open_study(storage, wanted[0]) if wanted else None
+    if name is not None and not forever:
+        storage.patiently(lambda: catalog.open_study(storage, name))  # or says which there are
+    studies = storage.patiently(lambda: catalog.open_studies(storage))
+    wanted = (s for s in studies if name in (None, s.name) and _as_it_is(s) not in left_alone)
+    return next(wanted, None)
 
 
 def _nothing_open(storage: Storage, name: str | None) -> str:

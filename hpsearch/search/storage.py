@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
-from optuna.storages._rdb.models import BaseModel
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import (
@@ -30,19 +29,18 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import StorageError
+from hpsearch.errors import StorageError, StudyError
 from hpsearch.search.artifacts import Artifacts, open_artifacts
-from hpsearch.search.filesystem import network_filesystem
+from hpsearch.search.database import check_server, check_sqlite, engine_options, plain
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
-_BUSY_SECONDS = 60
 _AWAY_SECONDS = 120.0  # how long a database may be away
+_SETTLE_SECONDS = 30.0  # after it was, for signs of life to come in again
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 
 
-_OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 
 T = TypeVar("T")
@@ -77,6 +75,7 @@ class Storage:
     engine: Engine
     sessions: scoped_session[_Session]
     artifacts: Artifacts | None
+    _back_at: list[float] = field(default_factory=list)  # the last time, if it was away
 
     @property
     def is_sqlite(self) -> bool:
@@ -150,20 +149,30 @@ class Storage:
         Raises:
             StorageError: the database stayed away.
         """
-        deadline, pause = time.monotonic() + _AWAY_SECONDS, 0.25
+        deadline, pause = None, 0.25
         while True:
             try:
-                return action()
+                result = action()
+                if deadline is not None:
+                    self._back_at[:] = [time.monotonic()]
+                return result
+            except KeyError as exc:
+                if exc.args != (NOT_FOUND_MSG,):
+                    raise
+                raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
             except (SQLAlchemyError, StorageInternalError) as exc:
                 cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+                deadline = deadline or time.monotonic() + _AWAY_SECONDS
                 if not self._may_come_back(cause) or time.monotonic() + pause > deadline:
                     raise self._lost(exc) from exc
-                _log.warning(
-                    "%s is away (%s); trying again", self.masked, _first_line(cause or exc)
-                )
+                _log.warning("%s is away (%s); trying again", self.masked, first_line(cause or exc))
             self._forget()
             time.sleep(pause * random.uniform(0.5, 1.5))  # not all workers at once
             pause = min(2 * pause, 5.0)
+
+    def was_away(self) -> bool:
+        """Whether the database was away so lately that nobody's signs of life are fresh yet."""
+        return bool(self._back_at) and time.monotonic() - self._back_at[0] < _SETTLE_SECONDS
 
     def _may_come_back(self, cause: BaseException | None) -> bool:
         """Whether it was the connection that failed, not what was asked; SQLite is only locked."""
@@ -184,7 +193,7 @@ class Storage:
     def _lost(self, exc: Exception) -> StorageError:
         cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
         return StorageError(
-            f"lost {self.masked} in mid-run: {_first_line(cause or exc)}; mend it and run the same"
+            f"lost {self.masked} in mid-run: {first_line(cause or exc)}; mend it and run the same"
             " command again: the running trial is taken up again"
         )
 
@@ -213,10 +222,10 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
     url = parse_url(text)
     open_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
-        _check_sqlite(Path(url.database or ""), create=True)
+        check_sqlite(Path(url.database or ""), create=True)
     else:
         with _translated(url):
-            _check_server(url, create=True)
+            check_server(url, create=True)
 
 
 def exists(text: str) -> bool:
@@ -239,7 +248,7 @@ def open_storage(text: str, *, create: bool, artifacts: str | None = None) -> St
     url = parse_url(text)
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "")
-        _check_sqlite(path, create=create)
+        check_sqlite(path, create=create)
         with _file_lock(path) if create else contextlib.nullcontext():
             return _connect(url, create=create, artifacts=artifacts)
     return _connect(url, create=create, artifacts=artifacts)
@@ -249,12 +258,12 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
     sqlite = url.get_backend_name() == "sqlite"
     with _translated(url):
         if not sqlite:
-            _check_server(url, create=create)
+            check_server(url, create=create)
         with _server_lock(url) if create and not sqlite else contextlib.nullcontext():
-            rdb = RDBStorage(_plain(url), engine_kwargs=_engine_options(url))
-        if sqlite:
-            sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
-            rdb.engine.dispose()
+            rdb = RDBStorage(plain(url), engine_kwargs=engine_options(url))
+        tune = _tune_sqlite if sqlite else _tune_server
+        sqlalchemy.event.listen(rdb.engine, "connect", tune)
+        rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
     return Storage(
@@ -270,23 +279,13 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
 @contextlib.contextmanager
 def _server_lock(url: URL) -> Iterator[None]:
     """Holds the server's one lock while its tables are made; Optuna makes them unguarded."""
-    engine = sqlalchemy.create_engine(_plain(url), **_engine_options(url))
+    engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
     try:
         with engine.begin() as connection:
             connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
             yield
     finally:
         engine.dispose()
-
-
-def _plain(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
-def _engine_options(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
 
 
 @contextlib.contextmanager
@@ -300,98 +299,14 @@ def _translated(url: URL) -> Iterator[None]:
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
         raise StorageError(
-            f"cannot use {mask(url)}: {_first_line(exc)}; expected a database that can be reached"
+            f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
 
 
-def _first_line(exc: BaseException) -> str:
+def first_line(exc: BaseException) -> str:
     """What the driver itself said, without the statement and its parameters."""
-    return str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
-
-
-def _check_server(url: URL, *, create: bool) -> None:
-    """Refuses a database that holds another program's tables, or that has yet to be made."""
-    engine = sqlalchemy.create_engine(_plain(url), **_engine_options(url))
-    try:
-        tables = sqlalchemy.inspect(engine).get_table_names()
-        _check_tables(tables, mask(url))
-        if not create:
-            if not tables:
-                raise StorageError(f"no study in {mask(url)}; start one with `hpsearch run`")
-            with engine.connect() as connection:
-                made = "alembic_version" in tables and connection.execute(_VERSION).first()
-            _check_made(bool(made), mask(url))
-    finally:
-        engine.dispose()
-
-
-_VERSION = sql("SELECT version_num FROM alembic_version")
-
-
-def _check_made(made: bool, masked: str) -> None:
-    """Refuses to read a database whose making has not ended: a reader would join in it."""
-    if not made:
-        raise StorageError(f"{masked} is still being made; try again in a second")
-
-
-def _check_tables(tables: list[str], masked: str) -> None:
-    """Refuses another program's database; one of Optuna's may be half made."""
-    half_made = set(tables) <= {*_OPTUNA_TABLES, "alembic_version"}
-    if not half_made and not {"studies", "trials", "version_info"} <= set(tables):
-        raise StorageError(
-            f"{masked} holds another program's tables ({', '.join(sorted(tables)[:3])}, …),"
-            " expected a database of hpsearch or Optuna; name another one"
-        )
-
-
-def _check_sqlite(path: Path, *, create: bool) -> None:
-    masked = f"sqlite:///{path}"
-    kind = network_filesystem(path)
-    if kind is not None:
-        raise StorageError(
-            f"{masked} lies on a network file system ({kind}), where SQLite loses data when two"
-            " processes write; put it on a local disk, or use postgresql://"
-        )
-    if not path.exists():
-        if not create:
-            raise StorageError(
-                f"no database at {masked}; expected one that `hpsearch run` made: run it first,"
-                " or name yours with --storage"
-            )
-        _check_writable(path)
-        return
-    if path.is_dir():
-        raise StorageError(
-            f"found a folder at {masked}, expected an SQLite file; name a file in it"
-        )
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
-            asked = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
-    except sqlite3.Error as exc:
-        raise StorageError(
-            f"{masked} cannot be read as an SQLite database ({exc}); name another file"
-        ) from exc
-    _check_tables(tables, masked)
-    if not tables and path.stat().st_size == 0 and not create:
-        raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")
-    if not create:
-        _check_made(bool(asked), masked)
-    if create:
-        _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    problem = None
-    if not folder.is_dir():
-        problem = f"the folder {folder} is not there; make it, or name another file"
-    elif not os.access(path if path.exists() else folder, os.W_OK):
-        problem = "it cannot be written; mend its permissions, or name another file"
-    if problem:
-        raise StorageError(f"cannot use sqlite:///{path}: {problem}")
+    return next(iter(str(getattr(exc, "orig", None) or exc).strip().splitlines()), repr(exc))
 
 
 @contextlib.contextmanager
@@ -410,6 +325,14 @@ def _file_lock(database: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _tune_server(connection: Any, _record: object) -> None:
+    """Frees the locks of a host that is gone without a word, and waits for none without end."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
+        cursor.execute("SET lock_timeout = '120s'")
+    connection.commit()
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -22,11 +22,27 @@ from hpsearch.core import analysis
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
-from hpsearch.core.spec import StudySpec, TrialSpec, is_control, resolve, trial_seed
+from hpsearch.core.spec import (
+    StudySpec,
+    TrialSpec,
+    from_json,
+    is_control,
+    resolve,
+    trial_seed,
+)
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.errors import StudyError
 from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
-from hpsearch.search.records import BOUNDS, CREATED, STOP, TRIAL_STATES, columns_of, read, slot_of
+from hpsearch.search.records import (
+    BOUNDS,
+    CREATED,
+    SPEC,
+    STOP,
+    TRIAL_STATES,
+    columns_of,
+    read,
+    slot_of,
+)
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import Storage
 
@@ -52,6 +68,7 @@ class Claim:
     control: bool
     handle: optuna.Trial
     start: int
+    mark: str
 
     @property
     def number(self) -> int:
@@ -77,9 +94,9 @@ class Study:
     handle: optuna.Study
     spec: StudySpec
     attributes: Mapping[str, Any]
-    opened: datetime = field(default_factory=datetime.now)
     _finished: dict[int, TrialRecord] = field(default_factory=dict)
     _cells: list[dict[str, Value]] | None = None
+    _failed_before: set[int] | None = None
 
     @property
     def name(self) -> str:
@@ -135,6 +152,9 @@ class Study:
 
         Args:
             origin: where the trial will run, kept with it; must hold ``process``.
+
+        Raises:
+            GivenAway: drawing took so long that the trial is another worker's by now.
         """
         marked = {**origin, "claim": uuid.uuid4().hex}
         return self.storage.patiently(lambda: self._claim(marked))
@@ -148,7 +168,7 @@ class Study:
         cell = None if slot is None else self._grid()[slot % len(self._grid())]
         self.handle.sampler = make_sampler(self.spec, handle.number, cell=cell, alone=alone)
         params, writes = sample(handle, self.spec.space)
-        with self.storage.together():
+        with self._owned(handle._trial_id, origin["claim"]):  # drawing may have taken long
             for write in writes:
                 self.storage.backend.set_trial_param(handle._trial_id, *write)
         spec = resolve(self.spec, number=handle.number, params=params)
@@ -159,9 +179,11 @@ class Study:
             control=bool(own["control"]),
             handle=handle,
             start=own["starts"],
+            mark=own["claim"],
         )
 
     def _take(self, origin: Mapping[str, Any]) -> tuple[optuna.Trial, int | None, bool] | Standing:
+        self._refresh()
         records = self._reap(self.records(), claim=origin["claim"])
         standing = self.standing(records)
         if standing is not None:
@@ -169,8 +191,7 @@ class Study:
         alone = not any(r.state is State.RUNNING for r in records)
         slot, is_grid = None, self.spec.search.sampler.startswith("grid")
         if is_grid and not any(r.state is State.WAITING for r in records):
-            held = [s for r in records if (s := slot_of(r)) is not None]
-            slot = free_slot(held, self.spec, len(self._grid()))
+            slot = self._free_slot(records)
             if slot is None:
                 return Standing.USED_UP if alone else Standing.BUSY
         with self.storage.together():  # a trial without an origin would never be reaped
@@ -187,22 +208,41 @@ class Study:
             handle.set_user_attr("beat", self.storage.now())
         return handle, slot, alone
 
+    def _refresh(self) -> None:
+        """Takes up what `hpsearch run` or `submit` has changed meanwhile: trials, sampler, …"""
+        attributes = self.handle.user_attrs
+        if attributes[SPEC] != self.attributes[SPEC]:
+            self.attributes, self.spec = attributes, from_json(attributes[SPEC])
+
     def standing(self, records: Sequence[TrialRecord]) -> Standing | None:
-        """Returns why no worker would get a trial now, as far as the counts tell; None if not."""
+        """Returns why no worker would get a trial now; None if one would."""
         counts = analysis.counts(records)
         counted, target = counts["complete"] + counts["pruned"], self.spec.search.trials
         if counted >= target:
             return Standing.DONE
-        if self.handle.user_attrs.get(STOP):
+        if self.storage.patiently(lambda: self.handle.user_attrs.get(STOP)):
             return Standing.STOPPED
         if len(self.failures(records)) >= self.spec.search.max_failures:
             return Standing.FAILING
+        idle = counts["running"] + counts["waiting"] == 0
+        if self.spec.search.sampler == "grid" and idle and self._free_slot(records) is None:
+            return Standing.USED_UP
         return Standing.BUSY if counted + counts["running"] >= target else None
 
+    def _free_slot(self, records: Sequence[TrialRecord]) -> int | None:
+        held = [slot for r in records if (slot := slot_of(r)) is not None]
+        return free_slot(held, self.spec, len(self._grid()))
+
     def failures(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Returns the failures in a row that the study ends with, since this process opened it."""
+        """Returns the failures in a row that the study ends with, but for those known before.
+
+        Before: when this process first looked. By number, since hosts' clocks differ.
+        """
+        failed = {r.number for r in records if r.state is State.FAILED}
+        if self._failed_before is None:
+            self._failed_before = failed
         recent = analysis.failures_in_a_row(records)
-        return [r for r in recent if r.ended is not None and r.ended >= self.opened]
+        return [r for r in recent if r.number not in self._failed_before]
 
     def reap(self) -> None:
         """Takes the trials of workers that are gone from them, now."""
@@ -222,15 +262,16 @@ class Study:
         """
         if not any(record.state is State.RUNNING for record in records):
             return list(records)
-        now = self.storage.now()
+        # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
+        now = self.storage.now() if not self.storage.was_away() else None
         return [self._reap_one(r) if is_lost(r, now, claim=claim) else r for r in records]
 
     def _reap_one(self, record: TrialRecord) -> TrialRecord:
         attributes = record.attributes
-        trial_id, start = attributes["trial_id"], attributes.get("origin", {}).get("starts", 0)
+        trial_id, mark = attributes["trial_id"], attributes.get("origin", {}).get("claim")
         history = [*attributes.get("history", ()), passage(record, "worker lost")]
         backend, in_vain = self.storage.backend, lost_in_vain(history)
-        with contextlib.suppress(GivenAway), self._owned(trial_id, start):
+        with contextlib.suppress(GivenAway), self._owned(trial_id, mark):
             backend.set_trial_user_attr(trial_id, "history", history)
             if in_vain:
                 reason = f"lost: {LOSSES} workers in a row were lost with it, and no epoch gained"
@@ -242,8 +283,8 @@ class Study:
             self.remove_checkpoint(record.number)
         return read(backend.get_trial(trial_id), self.spec)
 
-    def _owned(self, trial_id: int, start: int) -> contextlib.AbstractContextManager[None]:
-        return owned(self.storage, trial_id, start=start)
+    def _owned(self, trial_id: int, mark: str | None) -> contextlib.AbstractContextManager[None]:
+        return owned(self.storage, trial_id, mark=mark)
 
     def beat(self, claim: Claim) -> None:
         """Gives a sign of life.
@@ -252,7 +293,7 @@ class Study:
             GivenAway: the trial is another worker's by now.
         """
         now = self.storage.now()
-        with self._owned(claim.trial_id, claim.start):
+        with self._owned(claim.trial_id, claim.mark):
             self.storage.backend.set_trial_user_attr(claim.trial_id, "beat", now)
 
     def _grid(self) -> list[dict[str, Value]]:
@@ -268,7 +309,7 @@ class Study:
         plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
 
         def write() -> None:
-            with self._owned(claim.trial_id, claim.start):
+            with self._owned(claim.trial_id, claim.mark):
                 claim.handle.set_user_attr("cost", dict(cost))
                 claim.handle.set_user_attr("spec", plain)
                 if "curve" in claim.attributes:  # of an earlier start
@@ -288,7 +329,7 @@ class Study:
         is_reported = len(self.objectives) == 1 and not OBJECTIVES[self.objectives[0]].is_cost
 
         def write() -> None:
-            with self._owned(claim.trial_id, claim.start), warnings.catch_warnings():
+            with self._owned(claim.trial_id, claim.mark), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a trial taken up again reports epochs again
                 claim.handle.set_user_attr("curve", columns_of(curve))
                 if is_reported:
@@ -309,7 +350,7 @@ class Study:
         values = [outcome.values[name] for name in self.objectives if outcome.values]
 
         def write() -> None:
-            with self._owned(claim.trial_id, claim.start), warnings.catch_warnings():
+            with self._owned(claim.trial_id, claim.mark), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for key, value in details.items():
                     claim.handle.set_user_attr(key, value)
@@ -330,7 +371,7 @@ class Study:
         def write() -> None:
             record = read(backend.get_trial(claim.trial_id), self.spec)
             history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
-            with self._owned(claim.trial_id, claim.start):
+            with self._owned(claim.trial_id, claim.mark):
                 backend.set_trial_user_attr(claim.trial_id, "history", history)
                 backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
 
@@ -340,16 +381,16 @@ class Study:
         """Changes a trial's state, once: a change whose answer was lost is not made again."""
 
         def change() -> TrialRecord:
+            lost = None
             try:
                 write()
-            except GivenAway:
-                record = self.record(claim.number)
-                if (
-                    record.state is not after
-                    or record.attributes["origin"]["starts"] != claim.start
-                ):
-                    raise
-            return self.record(claim.number)
+            except GivenAway as exc:
+                lost = exc
+            record = read(self.storage.backend.get_trial(claim.trial_id), self.spec)
+            is_ours = record.attributes["origin"]["claim"] == claim.mark
+            if lost is not None and not (is_ours and record.state is after):
+                raise lost
+            return record
 
         return self.storage.patiently(change)
 

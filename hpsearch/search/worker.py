@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from hpsearch.search.study import Claim, Standing, Study
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
 _POLL_SECONDS = 0.5
+_ECHO_SECONDS = 1.0
 FINISH_SECONDS = 10.0  # for the epoch at hand; Kubernetes grants 30 s in all
 
 
@@ -38,6 +40,7 @@ class Stopper:
     parent: int | None = None  # a process whose end is a signal too
     at_once: Callable[[], None] = lambda: None  # what a second signal does before it ends all
     _asked_at: float | None = None
+    _heard_at: float = -math.inf
 
     @classmethod
     def of_a_worker(cls) -> Stopper:
@@ -81,12 +84,16 @@ class Stopper:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
+        again = time.monotonic() - self._heard_at < _ECHO_SECONDS
+        if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and again:
+            return  # a supervisor's to the whole group, and the parent's
         if self.signals:
             sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # the cursor again
             sys.stderr.flush()
             self.at_once()
             os._exit(128 + number)  # the trial is handed back by whoever runs the study next
         self.signals.append(number)
+        self._heard_at = time.monotonic()
         if self.raises:
             raise KeyboardInterrupt
 
@@ -109,7 +116,10 @@ def work(
     """
     stop.raises = False
     while not stop():
-        claim = study.claim(origin)
+        try:
+            claim = study.claim(origin)
+        except GivenAway:  # drawing its values took too long
+            continue
         if claim is Standing.BUSY:
             time.sleep(_POLL_SECONDS)
             continue

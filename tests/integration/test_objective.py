@@ -194,6 +194,20 @@ def test_a_bug_fails_the_trial_with_its_traceback(tmp_path, images, monkeypatch)
     assert "1 / 0" in record.attributes["failure"]["traceback"]
 
 
+def test_a_bug_without_a_message_fails_the_trial_and_no_more(tmp_path, images, monkeypatch):
+    study, train, _ = make(tmp_path, images)
+
+    def broken(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("hpsearch.search.objective.measure", broken)
+    claim = study.claim(ORIGIN)
+    record = study.finish(claim, train(claim, never))
+    assert record.state is State.FAILED
+    assert record.reason == "bug: AssertionError: no message"
+    assert "in broken" in record.attributes["failure"]["traceback"]
+
+
 def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, images):
     study, train, _ = make(tmp_path, images)
     claim = study.claim(ORIGIN)

@@ -1,5 +1,6 @@
 """Whose a trial is: workers that die, fall silent, come back late, and databases that go away."""
 
+import signal
 import threading
 import time
 
@@ -7,11 +8,15 @@ import pytest
 from sqlalchemy import text
 
 from hpsearch.core.trial import Outcome, State
+from hpsearch.errors import StudyError
 from hpsearch.search import ownership
+from hpsearch.search.catalog import delete
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.ownership import GivenAway
+from hpsearch.search.process import identity, is_gone
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Claim, Standing
+from hpsearch.search.worker import Stopper
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 
@@ -90,7 +95,7 @@ class TestSilence:
         assert abs(study.storage.now() - study.record(0).attributes["beat"]) < 30
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
-        for _ in range(3):
+        for _ in range(3):  # the first may gain an epoch, the others none
             fall_silent(study, study.claim(ELSEWHERE))
         study.claim(ELSEWHERE)  # reaps, and finds the next trial
         lost = study.record(0)
@@ -176,3 +181,60 @@ def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
     sqlite._forget()
     assert study.records() == []
     assert isinstance(study.claim(studies.origin()), Claim)
+
+
+def test_what_another_command_raised_is_taken_up_by_those_at_work(storage):
+    early = studies.make_study(storage, studies.make_spec(trials=1))
+    assert studies.search(early) is Standing.DONE
+    studies.make_study(storage, studies.make_spec(trials=3, sampler="random"))
+    assert studies.search(early) is Standing.DONE
+    assert len(early.records()) == 3
+    assert early.spec.search.sampler == "random"
+
+
+def test_a_worker_of_a_deleted_study_never_writes_into_its_successor(storage):
+    """SQLite gives the ids of a deleted study and its trials out anew."""
+    old = studies.make_study(storage, studies.make_spec(trials=1))
+    late = old.claim(studies.origin())
+    with pytest.raises(StudyError, match="is being worked on \\(trial 0\\); end it with"):
+        delete(storage, old)
+    old.hand_back(late)
+    delete(storage, old)
+    new = studies.make_study(storage, studies.make_spec(trials=1))
+    fresh = new.claim(studies.origin())
+
+    with pytest.raises((GivenAway, StudyError)):
+        old.finish(late, DONE)
+
+    assert new.record(fresh.number).state is State.RUNNING
+    new.finish(fresh, DONE)
+
+
+def test_a_study_that_was_deleted_is_told_in_a_line(storage):
+    study = studies.make_study(storage)
+    delete(storage, study)
+    with pytest.raises(StudyError, match="has been deleted"):
+        study.claim(studies.origin())
+
+
+def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
+    study = studies.make_study(storage, studies.make_spec(trials=1))
+    claim = study.claim(ELSEWHERE)
+    fall_silent(study, claim)
+    storage._back_at[:] = [time.monotonic()]
+    assert study.claim(studies.origin()) is Standing.BUSY
+    storage._back_at[:] = [time.monotonic() - 31]
+    assert isinstance(study.claim(studies.origin()), Claim)
+
+
+def test_a_machine_cloned_from_the_same_image_is_another_machine():
+    here = identity()
+    assert is_gone({**here, "boot": "an earlier one"})
+    assert not is_gone({**here, "boot": "its own", "node": here["node"] + 1})
+
+
+def test_a_supervisors_and_the_parents_signal_are_one():
+    stop = Stopper(raises=False)
+    stop._hear(signal.SIGTERM, None)
+    stop._hear(signal.SIGTERM, None)  # the process would have ended here
+    assert stop.signals == [signal.SIGTERM]

@@ -190,7 +190,7 @@ def test_a_network_file_system_is_told_from_a_local_one(tmp_path, mounts, kind):
 
 
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hpsearch.search.storage.network_filesystem", lambda _: "nfs4")
+    monkeypatch.setattr("hpsearch.search.database.network_filesystem", lambda _: "nfs4")
     with pytest.raises(StorageError, match=r"network file system \(nfs4\).*use postgresql://"):
         open_storage(f"{tmp_path}/a.db", create=True)
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Claim, Standing
 from tests.integration.studies import (
     EPOCHS,
+    curve_of,
     make_spec,
     make_study,
     origin,
@@ -191,6 +192,21 @@ class TestDraws:
         assert trial.values == [stored.values[0], math.log(stored.values[1])]
         assert seen.directions == study.handle.directions
         assert study.handle.get_trials()[0].values == stored.values
+
+    def test_gp_sees_the_logarithm_of_a_stopped_trials_cost_too(self, sqlite):
+        study = make_study(sqlite, make_spec(sampler="gp", trials=2))
+        claim = study.claim(origin())
+        study.record_cost(claim, {"params": 20.0})
+        study.record_epoch(claim, curve_of(claim)[:1])
+        study.finish(claim, Outcome(state=State.PRUNED))
+        (stopped,) = study.handle.get_trials()
+
+        learned = make_sampler(study.spec, 30, cell=None, alone=True)._inner._as_complete(
+            stopped, {"accuracy": 0.0, "train_seconds": 9.0}
+        )
+
+        seconds = curve_of(claim)[0].train_seconds
+        assert learned.values == [curve_of(claim)[0].val_accuracy, math.log(seconds)]
 
     def test_the_first_trials_of_a_learning_sampler_climb_from_cheap_to_dear(self, sqlite):
         study = make_study(sqlite, make_spec(trials=5, pruner="none"))

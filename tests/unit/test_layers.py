@@ -34,6 +34,7 @@ LIBRARIES = {
 LIBRARIES_OF_FILES = {
     "hpsearch.search.objective": {"torch"},  # the glue: it holds tensors and a device
     "hpsearch.search.checkpoint": {"torch"},  # likewise
+    "hpsearch.search.artifacts": {"botocore"},  # the errors of S3
     "hpsearch.search.launch": {"torch"},  # the type of the device
     "hpsearch.cli": {"typer", "rich"},
     "hpsearch.reading": {"typer", "rich"},

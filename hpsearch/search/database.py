@@ -1,0 +1,122 @@
+"""A database before it is opened: how it is reached, and whether it is one of Optuna's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
+from sqlalchemy import text as sql
+from sqlalchemy.engine import URL
+
+from hpsearch.errors import StorageError
+from hpsearch.search.filesystem import network_filesystem
+from hpsearch.search.url import mask
+
+_BUSY_SECONDS = 60
+_OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
+
+
+def plain(url: URL) -> str:
+    """Returns the URL as a driver takes it, its password included: never to be shown."""
+    return url.render_as_string(hide_password=False)
+
+
+def engine_options(url: URL) -> dict[str, Any]:
+    """Returns what SQLAlchemy's engine is to be made with."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _BUSY_SECONDS}}
+    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+
+
+def check_server(url: URL, *, create: bool) -> None:
+    """Refuses a database that holds another program's tables, or that has yet to be made."""
+    engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+        _check_tables(tables, mask(url))
+        if not create:
+            if not tables:
+                raise StorageError(f"no study in {mask(url)}; start one with `hpsearch run`")
+            with engine.connect() as connection:
+                made = "alembic_version" in tables and connection.execute(_VERSION).first()
+            _check_made(bool(made), mask(url))
+    finally:
+        engine.dispose()
+
+
+_VERSION = sql("SELECT version_num FROM alembic_version")
+
+
+def _check_made(made: bool, masked: str) -> None:
+    """Refuses to read a database whose making has not ended: a reader would join in it."""
+    if not made:
+        raise StorageError(f"{masked} is still being made; try again in a second")
+
+
+def _check_tables(tables: list[str], masked: str) -> None:
+    """Refuses another program's database; one of Optuna's may be half made."""
+    half_made = set(tables) <= {*_OPTUNA_TABLES, "alembic_version"}
+    if not half_made and not {"studies", "trials", "version_info"} <= set(tables):
+        raise StorageError(
+            f"{masked} holds another program's tables ({', '.join(sorted(tables)[:3])}, …),"
+            " expected a database of hpsearch or Optuna; name another one"
+        )
+
+
+def check_sqlite(path: Path, *, create: bool) -> None:
+    """Refuses a file that is no database of ours, cannot be written, or has yet to be made.
+
+    Raises:
+        StorageError: likewise.
+    """
+    masked = f"sqlite:///{path}"
+    kind = network_filesystem(path)
+    if kind is not None:
+        raise StorageError(
+            f"{masked} lies on a network file system ({kind}), where SQLite loses data when two"
+            " processes write; put it on a local disk, or use postgresql://"
+        )
+    if not path.exists():
+        if not create:
+            raise StorageError(
+                f"no database at {masked}; expected one that `hpsearch run` made: run it first,"
+                " or name yours with --storage"
+            )
+        _check_writable(path)
+        return
+    if path.is_dir():
+        raise StorageError(
+            f"found a folder at {masked}, expected an SQLite file; name a file in it"
+        )
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
+            asked = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
+    except sqlite3.Error as exc:
+        raise StorageError(
+            f"{masked} cannot be read as an SQLite database ({exc}); name another file"
+        ) from exc
+    _check_tables(tables, masked)
+    if not tables and path.stat().st_size == 0 and not create:
+        raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")
+    if not create:
+        _check_made(bool(asked), masked)
+    if create:
+        _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    problem = None
+    if not folder.is_dir():
+        problem = f"the folder {folder} is not there; make it, or name another file"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        problem = "it cannot be written; mend its permissions, or name another file"
+    if problem:
+        raise StorageError(f"cannot use sqlite:///{path}: {problem}")
