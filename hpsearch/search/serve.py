@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 
+from hpsearch.core.spec import to_json
 from hpsearch.errors import DataError, DeviceError, StudyError
 from hpsearch.search import catalog, launch
 from hpsearch.search.launch import Ending, Notify, Place
@@ -45,7 +47,7 @@ def serve(
             those that may come, is left alone instead, and the person told why.
     """
     storage = open_storage(place.storage, create=forever, artifacts=place.artifacts)
-    left_alone: set[tuple[object, object]] = set()  # studies as they were made and steered
+    left_alone: set[tuple[datetime, str]] = set()  # studies as they were made and steered
     while not stop():
         study = _next(storage, name, left_alone, forever=forever)
         if study is None:
@@ -70,8 +72,8 @@ def serve(
     return Ending.INTERRUPTED
 
 
-def _as_it_is(study: Study) -> tuple[object, object]:
-    return study.created, study.spec
+def _as_it_is(study: Study) -> tuple[datetime, str]:
+    return study.created, to_json(study.spec)
 
 
 def _work_on(
@@ -94,7 +96,7 @@ def _work_on(
 def _next(
     storage: Storage,
     name: str | None,
-    left_alone: set[tuple[object, object]],
+    left_alone: set[tuple[datetime, str]],
     *,
     forever: bool,
 ) -> Study | None:
