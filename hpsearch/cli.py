@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -120,7 +119,23 @@ def run(
         stop.start_clock(spec.search.timeout)
         with watch(Console(stderr=True), prepared.study) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
-    _print_end(prepared.study, ending.value, storage=storage, study_file=study_file)
+    typed = {
+        "--dataset": dataset,
+        "--data-dir": data_dir,
+        "--image-size": image_size,
+        "--epochs": epochs,
+        "--seed": seed,
+        "--sampler": sampler,
+        "--pruner": pruner,
+        "--objectives": objectives,
+        "--workers": workers,
+        "--threads": threads,
+        "--device": device if device != "auto" else None,
+    }
+    again = [str(study_file)] if study_file is not None else []
+    again += [word for name, v in typed.items() if v is not None for word in (name, str(v))]
+    again += ["--mixed-hardware"] * mixed_hardware
+    _print_end(prepared.study, ending.value, storage=storage, again=again)
     launch.close(prepared.study, ending)
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
@@ -311,14 +326,14 @@ def dashboard(
     )
 
 
-def _print_end(study: Study, ending: str, *, storage: str | None, study_file: Path | None) -> None:
+def _print_end(study: Study, ending: str, *, storage: str | None, again: list[str]) -> None:
     """The front on stdout, then what pruning saved and what to type next."""
     from hpsearch.view.ending import ending_view
 
     where: list[str] = []
     if storage is not None and storage != os.environ.get("HPSEARCH_STORAGE"):
         where = ["--storage", storage if "://" not in storage else study.storage.masked]
-    display(ending_view(study, ending, place=where, study_file=study_file))
+    display(ending_view(study, ending, place=where, again=again))
 
 
 def main(arguments: list[str] | None = None) -> None:

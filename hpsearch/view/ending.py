@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,7 +15,7 @@ from hpsearch.view.tables import end_summary
 
 
 def ending_view(
-    study: Study, ending: str, *, place: Sequence[str], study_file: Path | None
+    study: Study, ending: str, *, place: Sequence[str], again: Sequence[str]
 ) -> RenderableType:
     """Returns the end of a run.
 
@@ -24,7 +23,7 @@ def ending_view(
         study: the study as it stands now.
         ending: how the run ended, in a word or two.
         place: the options that name the storage, for the commands to type next.
-        study_file: the file the study was read from.
+        again: the study file and the options that the same search needs again.
     """
     records = study.records()
     chosen, knee = front(records, study.objectives)
@@ -36,7 +35,7 @@ def ending_view(
         knee=knee,
         hypervolume=study_hypervolume(records, study.bounds) if chosen else None,
         saved=savings(records, epochs=study.spec.train.epochs),
-        commands=_next(study, knee, place, study_file, done=counted >= target),
+        commands=_next(study, knee, place, again, done=counted >= target),
     )
     return Group(Text(head, "bold"), Text(), summary)
 
@@ -45,14 +44,15 @@ def _next(
     study: Study,
     knee: int | None,
     place: Sequence[str],
-    study_file: Path | None,
+    again: Sequence[str],
     *,
     done: bool,
 ) -> list[str]:
     target = study.spec.search.trials
-    again = ["hpsearch", "run", *([str(study_file)] if study_file else [])]
     named = ["--study", study.name]
-    more = shlex.join([*again, *named, "--trials", str(target * 2 if done else target), *place])
+    more = shlex.join(
+        ["hpsearch", "run", *again, *named, "--trials", str(target * 2 if done else target), *place]
+    )
     commands = [f"{more}  # {'search on' if done else 'go on'}"]
     if knee is not None:
         commands.append(

@@ -99,3 +99,14 @@ def test_a_search_ends_cleanly_when_its_time_is_up(slow_study, cli):
     assert status["running"] == status["failed"] == 0
     assert status["waiting"] <= 1
     assert status["complete"] < 1000
+
+
+def test_the_command_to_search_on_holds_every_option_that_it_needs(cli, digits_npz):
+    given = ("--dataset", digits_npz, "--epochs", 1, "--objectives", "accuracy,params")
+    printed = cli("run", *given, "--trials", 1, "--threads", 1, "--sampler", "random").out
+    (command,) = re.findall(r"^ +hpsearch (run .*?)  # search on", printed, re.MULTILINE)
+
+    again = cli(*command.split())
+
+    assert again.code == 0, again.err
+    assert cli("status", "--json").json["complete"] == 2
