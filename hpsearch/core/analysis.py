@@ -88,11 +88,13 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
 
 def failures_in_a_row(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the failed trials since the last trial that counted, in order of ending."""
-    ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
-    recent: list[TrialRecord] = []
-    for record in sorted(ended, key=lambda r: (r.ended, r.number), reverse=True):
-        if record.state.counts:
-            break
-        if record.state is State.FAILED:
-            recent.append(record)
-    return recent[::-1]
+
+    def ending(record: TrialRecord) -> tuple[datetime, int]:
+        return record.ended or datetime.min, record.number
+
+    failed = [r for r in records if r.state is State.FAILED and r.ended is not None]
+    if not failed:
+        return []
+    counted = (ending(r) for r in records if r.state.counts and r.ended is not None)
+    last = max(counted, default=(datetime.min, -1))
+    return sorted((r for r in failed if ending(r) > last), key=ending)

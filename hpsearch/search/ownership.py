@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import text as sql
+from sqlalchemy.orm import Session
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.search.process import is_gone
@@ -21,8 +22,8 @@ class GivenAway(Exception):  # noqa: N818 (an event, not an error)
 
 
 @contextlib.contextmanager
-def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[None]:
-    """One transaction on a running trial that is still that claim's.
+def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[Session]:
+    """One transaction, the session's, on a running trial that is still that claim's.
 
     Its mark is told from any other's, unlike ids, which SQLite gives out anew after a deletion.
 
@@ -34,7 +35,7 @@ def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[None
         origin = json.loads(row.origin or "{}") if row is not None else {}
         if row is None or row.state != "RUNNING" or origin.get("claim") != mark:
             raise GivenAway
-        yield
+        yield session
 
 
 _OWNER = sql(

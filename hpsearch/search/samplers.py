@@ -8,6 +8,7 @@ anew with one seed repeat their first draws.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import warnings
@@ -30,6 +31,7 @@ from hpsearch.core.opening import OPENING, opening
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, cells, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
+from hpsearch.search.rows import Write
 
 MAX_CELLS = 100_000
 LEARNING = ("tpe", "nsga2", "gp")  # the samplers that learn, and so profit from a good beginning
@@ -256,32 +258,49 @@ class CellSampler(BaseSampler):
         return self._rest.sample_independent(study, trial, param_name, param_distribution)
 
 
-class _Withheld:
-    """Stands in for a trial's storage while its values are drawn: keeps what it would write."""
-
-    def __init__(self) -> None:
-        self.writes: list[tuple[str, float, BaseDistribution]] = []
-
-    def set_trial_param(self, _trial_id: int, *write: Any) -> None:
-        self.writes.append(write)
-
-
 def sample(
-    handle: optuna.Trial, space: Space
-) -> tuple[dict[str, Value], list[tuple[str, float, BaseDistribution]]]:
+    study: optuna.Study, trial: FrozenTrial, space: Space
+) -> tuple[dict[str, Value], list[Write]]:
     """Draws a trial's values by its study's sampler; returns them, and what is to be stored.
 
-    Optuna stores each value as it is drawn, in a transaction of its own; here nothing is stored.
+    As Optuna's own ``Trial`` does, but that it stores each value as it is drawn, in a transaction
+    of its own. What an earlier start drew, or `hpsearch enqueue` set, is taken as it is.
     """
-    withheld = _Withheld()
-    handle.storage, storage = withheld, handle.storage  # type: ignore[assignment]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            params = draw(space, lambda name, dim: handle._suggest(name, distribution(dim)))
-    finally:
-        handle.storage = storage
-    return params, withheld.writes
+    sampler, drawn = study.sampler, copy.copy(trial)
+    drawn.params, drawn.distributions = dict(trial.params), dict(trial.distributions)
+    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    writes: list[Write] = []
+
+    @functools.cache
+    def joint() -> dict[str, Any]:
+        together = sampler.infer_relative_search_space(study, drawn)
+        return sampler.sample_relative(study, drawn, together)
+
+    def choose(name: str, dim: Dim) -> Value:
+        if name in trial.params:
+            known: Value = trial.params[name]
+            return known
+        possible = distribution(dim)
+        if name in fixed:
+            value = fixed[name]
+        elif possible.single():
+            value = _only(dim)
+        elif name in joint() and possible._contains(possible.to_internal_repr(joint()[name])):
+            value = joint()[name]
+        else:
+            value = sampler.sample_independent(study, drawn, name, possible)
+        writes.append((name, possible.to_internal_repr(value), possible))
+        drawn.params[name], drawn.distributions[name] = value, possible
+        return value  # type: ignore[no-any-return]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return draw(space, choose), writes
+
+
+def _only(dim: Dim) -> Value:
+    """The one value of a dimension that has no more."""
+    return dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
 
 
 def distribution(dim: Dim) -> BaseDistribution:

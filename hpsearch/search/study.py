@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import enum
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.orm import Session
 
 from hpsearch.core import analysis
-from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
 from hpsearch.core.spec import (
@@ -32,6 +31,7 @@ from hpsearch.core.spec import (
 )
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.errors import StudyError
+from hpsearch.search import rows
 from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
 from hpsearch.search.records import (
     BOUNDS,
@@ -61,29 +61,34 @@ class Standing(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A trial that this worker runs: what to train, and the handle to report it by."""
+    """A trial that this worker runs: what to train, and the marks by which it is the worker's.
+
+    ``trial_id`` is its id in the database, ``start`` counts from 1, ``attributes`` is what earlier
+    starts have left.
+    """
 
     spec: TrialSpec
     params: Mapping[str, Value]
     control: bool
-    handle: optuna.Trial
+    trial_id: int
     start: int
     mark: str
+    attributes: Mapping[str, Any]
 
     @property
     def number(self) -> int:
         """The trial's number, from 0."""
         return self.spec.number
 
-    @property
-    def trial_id(self) -> int:
-        """The trial's id in the database."""
-        return int(self.handle._trial_id)
 
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What earlier starts of the trial have left."""
-        return self.handle.user_attrs
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """A trial that has been taken and not been drawn yet, with all trials as they then were."""
+
+    trial: FrozenTrial
+    origin: Mapping[str, Any]
+    alone: bool
+    trials: list[FrozenTrial]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,8 +126,14 @@ class Study:
 
     def records(self) -> list[TrialRecord]:
         """Returns all trials by number; the finished ones are read once and kept."""
+        return self._read(self._trials())
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False))
+
+    def _read(self, trials: Sequence[FrozenTrial]) -> list[TrialRecord]:
         records = []
-        for frozen in self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False)):
+        for frozen in trials:
             record = self._finished.get(frozen.number) or read(frozen, self.spec)
             if frozen.state.is_finished():
                 self._finished[frozen.number] = record
@@ -164,63 +175,90 @@ class Study:
             taken = self._take(origin)
         if isinstance(taken, Standing):
             return taken
-        handle, slot, alone = taken
-        cell = None if slot is None else self._grid()[slot % len(self._grid())]
-        self.handle.sampler = make_sampler(self.spec, handle.number, cell=cell, alone=alone)
-        params, writes = sample(handle, self.spec.space)
-        with self._owned(handle._trial_id, origin["claim"]):  # drawing may have taken long
-            for write in writes:
-                self.storage.backend.set_trial_param(handle._trial_id, *write)
-        spec = resolve(self.spec, number=handle.number, params=params)
-        own = handle.user_attrs["origin"]
+        trial, own = taken.trial, taken.origin
+        cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
+        self.handle.sampler = make_sampler(self.spec, trial.number, cell=cell, alone=taken.alone)
+        self.handle._thread_local.cached_all_trials = taken.trials
+        params, drawn = sample(self.handle, trial, self.spec.space)
+        with self._owned(trial._trial_id, own["claim"]) as session:  # drawing may have taken long
+            rows.put_params(session, trial._trial_id, drawn)
         return Claim(
-            spec=spec,
+            spec=resolve(self.spec, number=trial.number, params=params),
             params=params,
-            control=bool(own["control"]),
-            handle=handle,
+            control=own["control"],
+            trial_id=trial._trial_id,
             start=own["starts"],
             mark=own["claim"],
+            attributes=trial.user_attrs,
         )
 
-    def _take(self, origin: Mapping[str, Any]) -> tuple[optuna.Trial, int | None, bool] | Standing:
-        self._refresh()
-        records = self._reap(self.records(), claim=origin["claim"])
-        standing = self.standing(records)
+    def _take(self, origin: Mapping[str, Any]) -> _Taken | Standing:
+        attributes = self._refresh()
+        trials = self._trials()
+        records = self._reap(self._read(trials), claim=origin["claim"])
+        standing = self._standing(records, attributes)
         if standing is not None:
             return standing
         alone = not any(r.state is State.RUNNING for r in records)
-        slot, is_grid = None, self.spec.search.sampler.startswith("grid")
-        if is_grid and not any(r.state is State.WAITING for r in records):
+        waiting = next((r for r in records if r.state is State.WAITING), None)
+        slot = None
+        if self.spec.search.sampler.startswith("grid") and waiting is None:
             slot = self._free_slot(records)
             if slot is None:
                 return Standing.USED_UP if alone else Standing.BUSY
-        with self.storage.together():  # a trial without an origin would never be reaped
-            handle = self.handle.ask()
-            known = handle.user_attrs.get("origin", {})
-            slot = known.get("slot") if slot is None else slot
-            own = {
-                "seed": trial_seed(self.spec, handle.number),
-                "slot": slot,
-                "control": is_control(self.spec, handle.number),
-                "starts": known.get("starts", 0) + 1,
-            }
-            handle.set_user_attr("origin", {**origin, **own})
-            handle.set_user_attr("beat", self.storage.now())
-        return handle, slot, alone
+        with self.storage.together() as session:  # without an origin it would never be reaped
+            trial = self._start(session, waiting)
+            own = self._origin(trial, slot)
+            rows.put(session, trial._trial_id, {"origin": {**origin, **own}})
+            rows.beat(session, trial._trial_id, mark=origin["claim"])
+        others = [t for t in trials if t.number != trial.number]
+        everyone = sorted([*others, trial], key=lambda t: t.number) if waiting else [*others, trial]
+        return _Taken(trial=trial, origin={**origin, **own}, alone=alone, trials=everyone)
 
-    def _refresh(self) -> None:
-        """Takes up what `hpsearch run` or `submit` has changed meanwhile: trials, sampler, …"""
-        attributes = self.handle.user_attrs
+    def _start(self, session: Session, waiting: TrialRecord | None) -> FrozenTrial:
+        """Starts the trial that waits, or a new one."""
+        backend = self.storage.backend
+        if waiting is not None:
+            trial_id = waiting.attributes["trial_id"]
+            backend.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return backend.get_trial(trial_id)
+        trial_id = backend.create_new_trial(self.handle._study_id)
+        trial = optuna.create_trial(state=TrialState.RUNNING)
+        trial.number, trial._trial_id = rows.number_of(session, trial_id), trial_id
+        return trial
+
+    def _origin(self, trial: FrozenTrial, slot: int | None) -> dict[str, Any]:
+        """What a trial keeps of the study's own doing, beside where it runs."""
+        known = trial.user_attrs.get("origin", {})
+        return {
+            "seed": trial_seed(self.spec, trial.number),
+            "slot": known.get("slot") if slot is None else slot,
+            "control": is_control(self.spec, trial.number),
+            "starts": known.get("starts", 0) + 1,
+        }
+
+    def _refresh(self) -> Mapping[str, Any]:
+        """Takes up what `hpsearch run` or `submit` has changed meanwhile: trials, sampler, …
+
+        Returns the study's attributes as they are now.
+        """
+        attributes: Mapping[str, Any] = self.handle.user_attrs
         if attributes[SPEC] != self.attributes[SPEC]:
             self.attributes, self.spec = attributes, from_json(attributes[SPEC])
+        return attributes
 
     def standing(self, records: Sequence[TrialRecord]) -> Standing | None:
         """Returns why no worker would get a trial now; None if one would."""
+        return self._standing(records, self.storage.patiently(lambda: self.handle.user_attrs))
+
+    def _standing(
+        self, records: Sequence[TrialRecord], attributes: Mapping[str, Any]
+    ) -> Standing | None:
         counts = analysis.counts(records)
         counted, target = counts["complete"] + counts["pruned"], self.spec.search.trials
         if counted >= target:
             return Standing.DONE
-        if self.storage.patiently(lambda: self.handle.user_attrs.get(STOP)):
+        if attributes.get(STOP):
             return Standing.STOPPED
         if len(self.failures(records)) >= self.spec.search.max_failures:
             return Standing.FAILING
@@ -271,19 +309,19 @@ class Study:
         trial_id, mark = attributes["trial_id"], attributes.get("origin", {}).get("claim")
         history = [*attributes.get("history", ()), passage(record, "worker lost")]
         backend, in_vain = self.storage.backend, lost_in_vain(history)
-        with contextlib.suppress(GivenAway), self._owned(trial_id, mark):
-            backend.set_trial_user_attr(trial_id, "history", history)
-            if in_vain:
-                reason = f"lost: {LOSSES} workers in a row were lost with it, and no epoch gained"
-                backend.set_trial_user_attr(trial_id, "reason", reason)
-                backend.set_trial_user_attr(trial_id, "failure", {"kind": "lost"})
+        known: dict[str, Any] = {"history": history}
+        if in_vain:
+            known["reason"] = f"lost: {LOSSES} workers in a row were lost with it, no epoch gained"
+            known["failure"] = {"kind": "lost"}
+        with contextlib.suppress(GivenAway), self._owned(trial_id, mark) as session:
+            rows.put(session, trial_id, known)
             state = TrialState.FAIL if in_vain else TrialState.WAITING
             backend.set_trial_state_values(trial_id, state)
         if in_vain:
             self.remove_checkpoint(record.number)
         return read(backend.get_trial(trial_id), self.spec)
 
-    def _owned(self, trial_id: int, mark: str | None) -> contextlib.AbstractContextManager[None]:
+    def _owned(self, trial_id: int, mark: str | None) -> contextlib.AbstractContextManager[Session]:
         return owned(self.storage, trial_id, mark=mark)
 
     def beat(self, claim: Claim) -> None:
@@ -292,9 +330,9 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        now = self.storage.now()
-        with self._owned(claim.trial_id, claim.mark):
-            self.storage.backend.set_trial_user_attr(claim.trial_id, "beat", now)
+        with self.storage.together() as session:
+            if not rows.beat(session, claim.trial_id, mark=claim.mark):
+                raise GivenAway
 
     def _grid(self) -> list[dict[str, Value]]:
         if self._cells is None:
@@ -307,15 +345,10 @@ class Study:
         ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
         """
         plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
-
-        def write() -> None:
-            with self._owned(claim.trial_id, claim.mark):
-                claim.handle.set_user_attr("cost", dict(cost))
-                claim.handle.set_user_attr("spec", plain)
-                if "curve" in claim.attributes:  # of an earlier start
-                    claim.handle.set_user_attr("curve", columns_of(curve) if curve else {})
-
-        self.storage.patiently(write)
+        known: dict[str, Any] = {"cost": dict(cost), "spec": plain}
+        if "curve" in claim.attributes:  # of an earlier start
+            known["curve"] = columns_of(curve) if curve else {}
+        self.storage.patiently(lambda: self._put(claim, known))
 
     def record_epoch(self, claim: Claim, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
@@ -326,17 +359,26 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        is_reported = len(self.objectives) == 1 and not OBJECTIVES[self.objectives[0]].is_cost
+        known = {"curve": columns_of(curve)}
+        self.storage.patiently(lambda: self._put(claim, known, reached=self._reached(curve)))
 
-        def write() -> None:
-            with self._owned(claim.trial_id, claim.mark), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a trial taken up again reports epochs again
-                claim.handle.set_user_attr("curve", columns_of(curve))
-                if is_reported:
-                    value = getattr(curve[-1], _CURVE_VALUE[self.objectives[0]])
-                    claim.handle.report(value, len(curve))
+    def _put(
+        self,
+        claim: Claim,
+        attributes: Mapping[str, Any],
+        *,
+        reached: tuple[int, float] | None = None,
+    ) -> None:
+        with self.storage.together() as session:
+            if not rows.put_as_owner(session, claim.trial_id, attributes, mark=claim.mark):
+                raise GivenAway
+            if reached is not None:
+                rows.put_step(session, claim.trial_id, *reached)
 
-        self.storage.patiently(write)
+    def _reached(self, curve: Curve) -> tuple[int, float] | None:
+        """The last epoch and its value of the one objective, if it has one in every epoch."""
+        only = _CURVE_VALUE.get(self.objectives[0]) if len(self.objectives) == 1 else None
+        return (len(curve), getattr(curve[-1], only)) if curve and only is not None else None
 
     def finish(self, claim: Claim, outcome: Outcome) -> TrialRecord:
         """Tells the database how the trial ended, and returns its record.
@@ -347,14 +389,12 @@ class Study:
         details = dict(outcome.details)
         if outcome.reason is not None:
             details["reason"] = outcome.reason
-        values = [outcome.values[name] for name in self.objectives if outcome.values]
+        values = [float(outcome.values[name]) for name in self.objectives if outcome.values]
 
         def write() -> None:
-            with self._owned(claim.trial_id, claim.mark), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for key, value in details.items():
-                    claim.handle.set_user_attr(key, value)
-                self.handle.tell(claim.handle, values or None, state=TRIAL_STATES[outcome.state])
+            with self._owned(claim.trial_id, claim.mark) as session:
+                rows.put(session, claim.trial_id, details)
+                rows.end(session, claim.trial_id, TRIAL_STATES[outcome.state], values)
 
         record = self._change(claim, write, after=outcome.state)
         self.remove_checkpoint(claim.number)
@@ -371,8 +411,8 @@ class Study:
         def write() -> None:
             record = read(backend.get_trial(claim.trial_id), self.spec)
             history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
-            with self._owned(claim.trial_id, claim.mark):
-                backend.set_trial_user_attr(claim.trial_id, "history", history)
+            with self._owned(claim.trial_id, claim.mark) as session:
+                rows.put(session, claim.trial_id, {"history": history})
                 backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
 
         return self._change(claim, write, after=State.WAITING)

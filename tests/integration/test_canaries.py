@@ -22,25 +22,17 @@ def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study)
     assert (again.number, again.suggest_float("x", 0, 1)) == (trial.number, value)
 
 
-def test_ask_draws_nothing_until_a_value_is_suggested(study):
-    """The budget's lock is held for milliseconds; the sampler is set after the number is known."""
-
-    class Fixed(optuna.samplers.RandomSampler):
-        def sample_independent(self, *_):
-            return 0.25
-
-    trial = study.ask()
-    study.sampler = Fixed()
-    assert trial.suggest_float("x", 0, 1) == 0.25
+def test_samplers_look_at_the_trials_that_were_read_with_the_claim(study):
+    """Study._claim hands its sampler the trials it has read, by Optuna's own cache of a thread."""
+    study.ask()
+    study._thread_local.cached_all_trials = []
+    assert study._get_trials(deepcopy=False, use_cache=True) == []
 
 
-def test_suggest_takes_any_distribution():
-    """search.study draws from the space by Trial._suggest, whatever the kind of dimension."""
-    assert list(inspect.signature(optuna.Trial._suggest).parameters) == [
-        "self",
-        "name",
-        "distribution",
-    ]
+def test_a_distribution_knows_what_it_contains():
+    """samplers.sample asks it whether a joint draw fits."""
+    kind = optuna.distributions.IntDistribution(1, 3)
+    assert (kind._contains(2.0), kind._contains(4.0)) == (True, False)
 
 
 def test_qmc_asks_for_its_points_number():

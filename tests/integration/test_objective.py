@@ -133,7 +133,7 @@ def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images
     assert record.attributes["spec"]["model"]["widths"] == widths
     assert widths[1] == 5
     assert "base_width" not in record.params
-    assert set(claim.handle.params) >= {"width_1", "width_3"}
+    assert set(study.handle.get_trials()[0].params) >= {"width_1", "width_3"}
 
 
 def test_the_bounds_hold_every_trial_of_the_space(tmp_path, images):

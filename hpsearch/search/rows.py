@@ -1,0 +1,147 @@
+"""A running trial's rows in Optuna's own tables, written in as few statements as can be.
+
+Optuna's storage reads a trial before each value it writes of it, one object and one transaction a
+value: more than half of what a trial cost beside its training. What is written here Optuna reads
+as its own; tests/integration/test_rows.py compares the two.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import bindparam, cast, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
+
+_INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_NOW = {
+    "sqlite": sqlalchemy.text("CAST(CAST(strftime('%s', 'now') AS FLOAT) AS TEXT)"),
+    "postgresql": cast(func.extract("epoch", func.clock_timestamp()), sqlalchemy.Text),
+}
+_trials: Any = models.TrialModel.__table__
+_attributes: Any = models.TrialUserAttributeModel.__table__
+_params: Any = models.TrialParamModel.__table__
+_values: Any = models.TrialValueModel.__table__
+_steps: Any = models.TrialIntermediateValueModel.__table__
+
+
+def number_of(session: Session, trial_id: int) -> int:
+    """Returns the number of a trial within its study."""
+    asked = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
+    return int(session.execute(asked).scalar_one())
+
+
+def put(session: Session, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Writes user attributes of a trial, over those of the same keys."""
+    if attributes:
+        session.execute(_upsert(_dialect(session)), _as_rows(trial_id, attributes))
+
+
+def put_as_owner(
+    session: Session, trial_id: int, attributes: Mapping[str, Any], *, mark: str
+) -> bool:
+    """Writes user attributes of a running trial if that claim has it; returns whether it has.
+
+    The question and the write are one statement, so that nobody takes the trial in between.
+    """
+    rows = [{**row, "mark": mark} for row in _as_rows(trial_id, attributes)]
+    written: Any = session.execute(_guarded(_dialect(session)), rows)
+    return int(written.rowcount) == len(rows)
+
+
+def beat(session: Session, trial_id: int, *, mark: str) -> bool:
+    """Writes the database's time as the trial's sign of life; as :func:`put_as_owner`."""
+    row = {"trial_id": trial_id, "key": "beat", "mark": mark}
+    written: Any = session.execute(_guarded(_dialect(session), now=True), row)
+    return int(written.rowcount) == 1
+
+
+def put_params(session: Session, trial_id: int, drawn: Sequence[Write]) -> None:
+    """Writes the parameters that were drawn for a trial."""
+    rows = [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": value,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        for name, value, distribution in drawn
+    ]
+    if rows:
+        session.execute(_params.insert(), rows)
+
+
+def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
+    """Writes an intermediate value, which has to be finite; one that is there stays."""
+    row = {"trial_id": trial_id, "step": step, "intermediate_value": value}
+    kind = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+    made = _INSERTS[_dialect(session)](_steps).values(**row, intermediate_value_type=kind)
+    session.execute(made.on_conflict_do_nothing(index_elements=["trial_id", "step"]))
+
+
+def end(session: Session, trial_id: int, state: TrialState, values: Sequence[float]) -> None:
+    """Ends a trial, with the values of its objectives, each finite, where it has any."""
+    kind = models.TrialValueModel.TrialValueType.FINITE
+    rows = [
+        {"trial_id": trial_id, "objective": place, "value": value, "value_type": kind}
+        for place, value in enumerate(values)
+    ]
+    if rows:
+        session.execute(_values.insert(), rows)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    ended = _trials.update().where(_trials.c.trial_id == trial_id)
+    session.execute(ended.values(state=state, datetime_complete=now))
+
+
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name
+
+
+def _as_rows(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+
+
+@functools.cache
+def _upsert(dialect: str) -> Any:
+    columns = ("trial_id", "key", "value_json")
+    return _over(_INSERTS[dialect](_attributes).values({c: bindparam(c) for c in columns}))
+
+
+@functools.cache
+def _guarded(dialect: str, *, now: bool = False) -> Any:
+    """An upsert of one attribute of a running trial whose origin holds the mark.
+
+    On PostgreSQL both rows are taken first, and looked at anew where somebody had them.
+    """
+    origin = _attributes.alias("origin")
+    value: Any = _NOW[dialect] if now else bindparam("value_json", type_=sqlalchemy.Text)
+    owner = (
+        select(_trials.c.trial_id, bindparam("key", type_=sqlalchemy.String), value)
+        .join(origin, origin.c.trial_id == _trials.c.trial_id)
+        .where(_trials.c.trial_id == bindparam("trial_id"))
+        .where(_trials.c.state == TrialState.RUNNING)
+        .where(origin.c.key == "origin")
+        .where(origin.c.value_json.contains(bindparam("mark", type_=sqlalchemy.String)))
+        .with_for_update(of=(_trials, origin))
+    )
+    made = _INSERTS[dialect](_attributes).from_select(["trial_id", "key", "value_json"], owner)
+    return _over(made).execution_options(preserve_rowcount=True)
+
+
+def _over(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
+        index_elements=["trial_id", "key"], set_={"value_json": insert.excluded.value_json}
+    )

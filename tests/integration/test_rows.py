@@ -1,0 +1,132 @@
+"""What hpsearch writes into Optuna's tables itself, held against what Optuna writes."""
+
+import threading
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.core.space import draw
+from hpsearch.search import rows, samplers
+from tests.integration import studies
+
+ATTRIBUTES = {"curve": {"epoch": [1, 2], "val_loss": [0.5, 0.25]}, "reason": "Grüße, 'x'"}
+ORIGIN = {"claim": "0123456789abcdef0123456789abcdef", "starts": 1}
+
+
+@pytest.fixture
+def study(storage):
+    return studies.make_study(storage, studies.make_spec(trials=9))
+
+
+def running(study):
+    """A trial of Optuna's own that a claim of ours has."""
+    trial = study.handle.ask()
+    trial.set_user_attr("origin", ORIGIN)
+    return trial
+
+
+def told(study, trial_id):
+    """A trial as Optuna tells it, but for what is a trial's alone."""
+    frozen = study.storage.backend.get_trial(trial_id)
+    assert frozen.datetime_start <= frozen.datetime_complete
+    own = ("number", "_trial_id", "datetime_start", "datetime_complete")
+    return {key: value for key, value in vars(frozen).items() if key.lstrip("_") not in own} | {
+        "values": frozen.values,
+        "_trial_id": None,
+    }
+
+
+def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
+    theirs, ours = running(study), running(study)
+    drawn = [
+        ("learning_rate", 0.01, optuna.distributions.FloatDistribution(1e-4, 1.0, log=True)),
+        ("n_blocks", 3.0, optuna.distributions.IntDistribution(1, 5)),
+        ("optimizer", 1.0, optuna.distributions.CategoricalDistribution(("sgd", "adam"))),
+    ]
+    backend = study.storage.backend
+    for key, value in ATTRIBUTES.items():
+        theirs.set_user_attr(key, value)
+    for name, value, kind in drawn:
+        backend.set_trial_param(theirs._trial_id, name, value, kind)
+    backend.set_trial_intermediate_value(theirs._trial_id, 1, 0.5)
+    study.handle.tell(theirs, [0.5, 1.0])
+
+    with study.storage.together() as session:
+        rows.put(session, ours._trial_id, ATTRIBUTES)
+        rows.put_params(session, ours._trial_id, drawn)
+        rows.put_step(session, ours._trial_id, 1, 0.5)
+        rows.put_step(session, ours._trial_id, 1, 0.75)  # the first stays
+        rows.end(session, ours._trial_id, TrialState.COMPLETE, [0.5, 1.0])
+
+    assert told(study, ours._trial_id) == told(study, theirs._trial_id)
+
+
+def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
+    trial_id, mark = running(study)._trial_id, ORIGIN["claim"]
+    stranger = mark[::-1]
+    with study.storage.together() as session:
+        assert rows.put_as_owner(session, trial_id, {"a": 1, "b": 2}, mark=mark)
+    with study.storage.together() as session:
+        assert rows.put_as_owner(session, trial_id, {"a": 3}, mark=mark)
+        assert not rows.put_as_owner(session, trial_id, {"a": 4}, mark=stranger)
+        assert not rows.beat(session, trial_id, mark=stranger)
+    kept = study.storage.backend.get_trial(trial_id).user_attrs
+    assert kept == {"origin": ORIGIN, "a": 3, "b": 2}
+
+
+def test_a_sign_of_life_is_by_the_databases_clock(study):
+    trial_id = running(study)._trial_id
+    with study.storage.together() as session:
+        assert rows.beat(session, trial_id, mark=ORIGIN["claim"])
+    beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
+    assert abs(study.storage.now() - beat) < 30
+
+
+@pytest.mark.parametrize("taken", ["origin", "state"])
+def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_it(study, taken):
+    """On PostgreSQL the waiting statement would go by the trial as it was when it began."""
+    trial_id, wrote = running(study)._trial_id, []
+
+    def late():
+        with study.storage.together() as session:
+            wrote.append(rows.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
+        study.storage.backend.remove_session()
+
+    worker = threading.Thread(target=late)
+    with study.storage.together(trial=trial_id) as session:
+        if taken == "state":
+            study.storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+        else:
+            rows.put(session, trial_id, {"origin": {"claim": "another's"}})
+        session.flush()
+        worker.start()
+        worker.join(0.5)
+        assert worker.is_alive()
+    worker.join(60)
+    assert wrote == [False]
+    assert "a" not in study.storage.backend.get_trial(trial_id).user_attrs
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "qmc"])
+def test_values_are_drawn_as_optunas_own_trial_draws_them(sqlite, name):
+    """Not gp: its proposals differ from call to call with one seed (optuna 5.0)."""
+    spec = studies.make_spec(trials=20, sampler=name, pruner="none")
+    study = studies.make_study(sqlite, spec)
+    studies.search(study)
+    number = len(study.records())
+
+    def drawing():
+        study.handle.sampler = samplers.make_sampler(spec, number, cell=None, alone=True)
+        return study.handle.ask()
+
+    trial = drawing()
+    ours, writes = samplers.sample(
+        study.handle, study.storage.backend.get_trial(trial._trial_id), spec.space
+    )
+    study.handle.sampler = samplers.make_sampler(spec, number, cell=None, alone=True)
+    theirs = draw(spec.space, lambda key, dim: trial._suggest(key, samplers.distribution(dim)))
+
+    assert ours == theirs
+    stored = study.storage.backend.get_trial(trial._trial_id)
+    assert [write[0] for write in writes] == list(stored.params)
