@@ -39,7 +39,6 @@ from hpsearch.search.study import Study
 if TYPE_CHECKING:
     from crowd import Crowd  # it imports the samplers and more, which a worker need not
 
-SAMPLERS = ("random", "tpe")
 TRIAL_SECONDS = (60, 600, 3600)  # of the trials in the plan
 PLANNED = 1000  # workers
 
@@ -231,7 +230,7 @@ def measure_fleets(server: Server, chosen: argparse.Namespace) -> dict[str, list
     for turn in range(chosen.rounds):
         for kind in chosen.fleets:
             workers, _, seconds = kind.partition("x")
-            for sampler in SAMPLERS:
+            for sampler in chosen.samplers:
                 ran = run_fleet(
                     server,
                     f"fleet_{kind}_{sampler}_{turn}",
@@ -332,6 +331,7 @@ def print_plan(crowds: Sequence[Crowd], *, epochs: int) -> None:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fleets", nargs="*", default=["16x0.5", "64x2"], metavar="WORKERSxS")
+    parser.add_argument("--samplers", nargs="+", default=["random", "tpe"], help="of the fleets")
     parser.add_argument("--trials-each", type=int, default=6, help="trials a worker in the mean")
     parser.add_argument("--epochs", type=int, default=10, help="of a trial")
     parser.add_argument("--rounds", type=int, default=3)
