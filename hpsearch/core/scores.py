@@ -208,7 +208,7 @@ def as_plain(scores: Scores) -> dict[str, Any]:
     """Returns the scores as JSON can hold them; the matrix is a file of its own."""
     return {
         "test_accuracy": scores.accuracy,
-        "test_accuracy_95": list(scores.interval),
+        "test_accuracy_interval_95": list(scores.interval),
         "n": scores.n,
         "test_loss": scores.loss,
         "calibration_error": scores.calibration_error,

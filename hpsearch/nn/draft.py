@@ -35,15 +35,19 @@ def check_place(target: Path, kind: Kind, *, force: bool) -> None:
         HpsearchError: it may not, or cannot.
     """
     target = target.expanduser().resolve()
-    if target.exists() and not target.is_dir():
-        raise HpsearchError(f"{target}: found a file, expected a new folder; name another with -o")
     try:
-        found = {entry.name for entry in target.iterdir()} if target.exists() else set()
+        _check_place(target, kind, force=force)
     except OSError as exc:
         raise _unwritable(target, exc) from exc
+
+
+def _check_place(target: Path, kind: Kind, *, force: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise HpsearchError(f"{target}: found a file, expected a new folder; name another with -o")
+    found = {entry.name for entry in target.iterdir()} if target.exists() else set()
     if found:
         _check_replaceable(target, found, kind, force=force)
-    above = next(parent for parent in target.parents if parent.exists())
+    above = next((parent for parent in target.parents if parent.exists()), target)
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise HpsearchError(f"{target}: cannot be written in {above}; name another with -o")
 

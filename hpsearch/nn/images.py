@@ -145,11 +145,16 @@ def _of_files(
             read_ones = [each for some in pool.map(read, slices) for each in some]
             for each in read_ones:
                 if isinstance(each, DataError):
-                    notify(str(each))
+                    notify(_legible(str(each)))
             good = [(p, i) for p, i in zip(chunk, read_ones, strict=True) if not _is_bad(i)]
             if good:
                 names, images = zip(*good, strict=True)
-                yield Batch(names=names, pixels=np.stack(images))
+                yield Batch(names=tuple(map(_legible, names)), pixels=np.stack(images))
+
+
+def _legible(path: str) -> str:
+    """The path as it can be printed: a name that is not UTF-8 comes with question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _is_bad(read: Pixels | DataError) -> bool:
@@ -172,6 +177,7 @@ def _below(folder: Path, notify: Notify) -> list[str]:
         for name in sorted(name for name in files if not name.startswith(".")):
             (found if name.lower().endswith(SUFFIXES) else others).append(os.path.join(here, name))
     if others:
+        others = [_legible(name) for name in others]
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         notify(f"left out, as no image by its name: {', '.join(others[:_NAMED])}{more}")
     if not found:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,8 @@ def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) ->
         ModelError: the most probable class differs on an image, or a probability by more than
             :data:`TOLERANCE`; no file is written then.
     """
+    cpu = torch.device("cpu")  # where torch computes in full float32; a GPU may round to TF32
+    model = replace(model, net=copy.deepcopy(model.net).to(cpu), device=cpu)
     content = _exported(model)
     found, expected = _run(content, images), model.predict(images).probabilities
     apart = float(np.abs(found - expected).max())
@@ -109,20 +113,16 @@ class _WholeModel(nn.Module):
 def _exported(model: LoadedModel) -> bytes:
     height, width = model.config.size
     example = torch.zeros(2, height, width, model.config.channels, dtype=torch.uint8)
-    net = model.net.cpu()
-    try:
-        with _silent():
-            program = torch.onnx.export(
-                _WholeModel(model).eval(),
-                (example,),
-                dynamo=True,
-                input_names=[_INPUT],
-                output_names=[_OUTPUT],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
-    finally:
-        net.to(model.device)
+    with _silent():
+        program = torch.onnx.export(
+            _WholeModel(model).eval(),
+            (example,),
+            dynamo=True,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 

@@ -20,8 +20,8 @@ def probabilities(
 ) -> Tensor:
     """Returns the probability of each class for each image, (N, classes) float32 on the processor.
 
-    In float32 whatever the model was trained in, so that machines agree; dropout is off, and batch
-    norm uses the statistics of the training.
+    In float32 whatever the model was trained in; dropout is off, and batch norm uses the statistics
+    of the training.
 
     Args:
         model: on the device.

@@ -55,13 +55,13 @@ def _title(taken: Taken) -> str:
 def _summary(taken: Taken, *, params: int) -> str:
     config = taken.model.config
     channels, height, width = config.input_shape
+    unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[channels]
     return (
         f"A convolutional net of {net(taken.trial)}, {params:,} parameters. It tells"
         f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
         f" was right on **{percent(taken.scores.accuracy)}** of {taken.scores.n:,} test images"
-        f" that neither the search nor the training saw (95 % interval"
-        f" {interval(taken.scores)})."
+        f" that {unseen} saw (95 % interval {interval(taken.scores)})."
     )
 
 
@@ -152,6 +152,10 @@ def _limits(taken: Taken) -> str:
         f"{scores.n:,} test images leave the accuracy uncertain by the interval above; classes"
         " with few images more so.",
     ]
+    limits.append(
+        "The test images were looked at once, for this model. Whoever trains many and keeps the"
+        " best by its test accuracy will find it less good on new images."
+    )
     few = [each.name for each in scores.classes if each.support < 20]
     if few:
         shown = ", ".join(_escaped(name) for name in few[:10]) + ", …" * (len(few) > 10)

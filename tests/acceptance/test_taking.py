@@ -84,7 +84,7 @@ def test_training_ends_with_a_model_folder_its_score_and_the_next_command(home):
     assert lines[0].startswith("seed 1/2  epoch  1/30  train_loss")
     assert lines[-1] == "writing model.onnx and checking it on 40 test images"
     assert metrics["test_accuracy"] >= 0.8
-    low, high = metrics["test_accuracy_95"]
+    low, high = metrics["test_accuracy_interval_95"]
     assert low < metrics["test_accuracy"] < high
     assert (metrics["n"], metrics["epochs"], len(metrics["classes"])) == (40, 30, 10)
     assert 0 <= metrics["calibration_error"] < 0.5
@@ -248,6 +248,17 @@ def test_a_chosen_trial_takes_single_values_by_hand(finished, cli, tmp_path):
     assert result.code == 0, result.err
     assert config["provenance"]["params"] == {**shown["params"], "learning_rate": 0.5}
     assert config["provenance"]["chosen"] == ["--trial 0", "--set learning_rate=0.5"]
+
+
+def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_path):
+    options = ("--storage", finished.database, "--study", "small", "--threads", 1)
+    result = cli("train", "--set", "n_blocks=1", *options, "-o", "model")
+    provenance = json.loads((tmp_path / "model" / "config.json").read_text())["provenance"]
+
+    assert result.code == 0, result.err
+    assert (provenance["study"], provenance["trial"]) == ("small", None)
+    assert provenance["data"]["shape"] == [1, 8, 8]
+    assert provenance["train"]["epochs"] == 2  # the study's, not the built-in 8
 
 
 @pytest.mark.parametrize(

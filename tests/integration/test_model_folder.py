@@ -1,6 +1,7 @@
 """Model folders: written and loaded, damaged ones told, and images made to fit."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -221,6 +222,15 @@ def test_paths_are_read_as_a_model_takes_them(written, pictures, digits):
     np.testing.assert_array_equal(one.probabilities[0], expected)
     with pytest.raises(DataError, match=r"broken.png: cannot be decoded"):
         model.predict([pictures / "a.png", pictures / "broken.png"])
+
+
+def test_a_name_that_is_not_utf8_is_told_with_question_marks(digits, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Image.fromarray(digits[0][0]).save(path)
+
+    (batch,) = gather([tmp_path], size=(8, 8), channels=1, notify=print)
+
+    assert batch.names == (f"{tmp_path}/\ufffd.png",)
 
 
 def test_arrays_of_another_size_are_scaled_as_files_are(written, tmp_path):

@@ -186,6 +186,29 @@ def onnx_checked(thrice):
     return onnx, thrice[0]
 
 
+def test_an_onnx_file_of_another_kind_of_net_agrees_on_images_of_any_shape(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from hpsearch.nn.export import LoadedModel, ModelConfig
+    from hpsearch.nn.onnx import write_onnx
+
+    spec, shape = (
+        ModelSpec(widths=(4, 6, 8), kernel_size=5, batch_norm=False, head="gap"),
+        (3, 9, 12),
+    )
+    config = ModelConfig(
+        model=spec,
+        input_shape=shape,
+        classes=("a", "b"),
+        mean=(0.2, 0.4, 0.6),
+        std=(0.1, 0.2, 0.3),
+    )
+    model = LoadedModel(config=config, net=build(spec, shape, 2, seed=0), device=CPU)
+    images = np.random.default_rng(0).integers(0, 256, (300, 9, 12, 3), dtype=np.uint8)
+
+    assert write_onnx(tmp_path / "model.onnx", model, images) < 1e-5
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+
+
 def test_an_onnx_file_that_computes_otherwise_is_not_written(onnx_checked, tmp_path, monkeypatch):
     onnx, trained = onnx_checked
     model, images = trained.model, trained.taken.images
