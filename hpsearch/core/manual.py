@@ -21,11 +21,13 @@ _NET: Mapping[str, Value] = {
     "batch_norm": True,
 }
 # The recipe's learning rate and weight decay are AdamW's; the others' decay is an L2 penalty.
+# Validation accuracy on mnist5k after 8 epochs, one seed each: adamw and adam 99.1 %, rmsprop 98.7,
+# sgd 98.8 (rmsprop at a third of the rate 98.0, sgd at half of it 98.4).
 _OF_OPTIMIZERS: Mapping[str, Mapping[str, Value]] = {
     "adamw": {},
     "adam": {"weight_decay": 1e-5},
-    "rmsprop": {"learning_rate": 2e-3, "weight_decay": 1e-5},
-    "sgd": {"learning_rate": 0.05, "weight_decay": 5e-4},
+    "rmsprop": {"weight_decay": 1e-5},
+    "sgd": {"learning_rate": 0.1, "weight_decay": 5e-4},
 }
 _MOMENTUM = 0.9  # of SGD, where a trial's optimizer had none
 _GEOMETRIC = ("base_width", "growth")

@@ -65,7 +65,7 @@ def test_widths_can_be_set_in_either_way(settings, widths):
 
 @pytest.mark.parametrize(
     ("optimizer", "rate", "decay", "momentum"),
-    [("sgd", 0.05, 5e-4, 0.9), ("adam", 6e-3, 1e-5, 0.0), ("rmsprop", 2e-3, 1e-5, 0.0)],
+    [("sgd", 0.1, 5e-4, 0.9), ("adam", 6e-3, 1e-5, 0.0), ("rmsprop", 6e-3, 1e-5, 0.0)],
 )
 def test_every_optimizer_has_a_rate_and_a_decay_that_suit_it(optimizer, rate, decay, momentum):
     train = hand(f"optimizer={optimizer}").train
