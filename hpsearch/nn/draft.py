@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -48,8 +47,9 @@ def _check_place(target: Path, kind: Kind, *, force: bool) -> None:
     if found:
         _check_replaceable(target, found, kind, force=force)
     above = next((parent for parent in target.parents if parent.exists()), target)
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise HpsearchError(f"{target}: cannot be written in {above}; name another with -o")
+    probe = _beside(above / target.name)  # tried, since permissions alone do not tell
+    probe.mkdir()
+    probe.rmdir()
 
 
 def _check_replaceable(target: Path, found: set[str], kind: Kind, *, force: bool) -> None:
@@ -78,7 +78,7 @@ def drafted(target: Path, kind: Kind, *, force: bool) -> Iterator[Path]:
     """
     check_place(target, kind, force=force)
     target = target.expanduser().resolve()
-    draft = target.parent / f".{target.name}-{secrets.token_hex(4)}"
+    draft = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
@@ -89,6 +89,10 @@ def drafted(target: Path, kind: Kind, *, force: bool) -> Iterator[Path]:
         raise _unwritable(target, exc) from exc
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.parent / f".{target.name}-{secrets.token_hex(4)}"
 
 
 def _install(draft: Path, target: Path) -> None:

@@ -1,5 +1,8 @@
 """Folders that appear whole or not at all."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from hpsearch.errors import HpsearchError
@@ -79,8 +82,14 @@ def test_a_file_in_the_way_is_told(tmp_path):
 
     with pytest.raises(HpsearchError, match="found a file, expected a new folder"):
         check_place(tmp_path / "file", KIND, force=True)
-    with pytest.raises(HpsearchError, match=r"cannot be written in .*file; name another with -o"):
+    with pytest.raises(HpsearchError, match=r"cannot be written \(Not a directory\); make room"):
         check_place(tmp_path / "file" / "box", KIND, force=True)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to write in")
+def test_a_place_that_takes_no_folder_is_told_before_the_work():
+    with pytest.raises(HpsearchError, match=r"^/proc/box: cannot be written \("):
+        check_place(Path("/proc/box"), KIND, force=False)
 
 
 def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
