@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from hpsearch.config import build_spec as build_spec
     from hpsearch.config import load_study_file as load_study_file
     from hpsearch.errors import HpsearchError as HpsearchError
+    from hpsearch.home import train as train
+    from hpsearch.nn.export import load_model as load_model
 
 _HOMES = {
     "HpsearchError": "hpsearch.errors",
     "build_spec": "hpsearch.config",
+    "load_model": "hpsearch.nn.export",
     "load_study_file": "hpsearch.config",
+    "train": "hpsearch.home",
 }
 
-__all__ = ["HpsearchError", "build_spec", "load_study_file"]
+__all__ = ["HpsearchError", "build_spec", "load_model", "load_study_file", "train"]
 
 
 def __getattr__(name: str) -> Any:

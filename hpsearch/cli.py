@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hpsearch import options, reading
+from hpsearch import options, reading, taking
 from hpsearch.errors import HpsearchError
 from hpsearch.terminal import confirmed, note, open_study, storage_text
 from hpsearch.terminal import show as display
@@ -43,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(reading.app)
+app.add_typer(taking.app)
 
 
 @app.callback()

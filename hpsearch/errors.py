@@ -3,6 +3,7 @@
 HpsearchError            anything a person can put right: one line, exit code 2
 ├── SpecError            a study file or an option holds a value that cannot be searched
 ├── DataError            images or labels are missing, damaged or unfit
+├── ModelError           a model folder is missing, damaged or of a newer version
 ├── DeviceError          the device asked for is not there, or differs from the study's
 ├── StorageError         the database cannot be reached, read or written
 └── StudyError           the study is unknown, changed, or cannot do what was asked
@@ -26,6 +27,10 @@ class SpecError(HpsearchError):
 
 class DataError(HpsearchError):
     """Images or labels are missing, damaged or unfit for training."""
+
+
+class ModelError(HpsearchError):
+    """A model folder is missing, damaged, or of a newer version."""
 
 
 class DeviceError(HpsearchError):

@@ -93,3 +93,48 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="The port.")]
 Writable = Annotated[
     bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
 ]
+ChosenTrial = Annotated[int | None, typer.Option("--trial", help="Take this complete trial.")]
+Knee = Annotated[bool, typer.Option("--knee", help="Take the front's best bargain.")]
+Best = Annotated[
+    str | None,
+    typer.Option(
+        "--best", metavar="OBJECTIVE", help="Take the trial best in it, e.g. accuracy or params."
+    ),
+]
+WithinSeconds = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Take the most accurate trial that trains in so many seconds."),
+]
+WithinParams = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Take the most accurate trial of at most so many parameters."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter by hand; may be repeated."),
+]
+LongerEpochs = Annotated[
+    int | None, typer.Option("--epochs", help="Train so long.  [default: the study's, or 8]")
+]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Train so many times; tells the spread, keeps the first.")
+]
+HoldOut = Annotated[
+    bool,
+    typer.Option(
+        "--hold-out-validation", help="Train on the training images alone, validate on the others."
+    ),
+]
+Onnx = Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, checked on images.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call wrote there.")]
+ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
+Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
+Images = Annotated[
+    list[Path],
+    typer.Argument(metavar="IMAGES...", help="Files, folders (and all below) and .npz files."),
+]
+Top = Annotated[int, typer.Option(min=1, help="Tell so many classes of each image.")]
+StudyChoice = Annotated[
+    str | None, typer.Argument(metavar="STUDY", help="The study's name; the newest if left out.")
+]

@@ -29,7 +29,7 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
             raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
         if name not in drawn and name not in space:
             raise SpecError(f"--set {name}: found an unknown dimension; {nearest(name, drawn)}")
-        value = _value(name, text)
+        value = parse_value(name, text)
         if name in drawn:
             chosen[name] = _inside(name, value, drawn[name])
         elif value != space[name]:
@@ -40,7 +40,12 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     return chosen
 
 
-def _value(name: str, text: str) -> Value:
+def parse_value(name: str, text: str) -> Value:
+    """Returns the value of a known dimension that was typed as ``text``.
+
+    Raises:
+        SpecError: it is of another kind, or not legal for that dimension.
+    """
     known = KNOWN[name]
     raw: Value = text
     if known.kind is bool:

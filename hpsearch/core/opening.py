@@ -11,7 +11,7 @@ OPENING = 5  # trials
 
 # Trains nets of every size well in few epochs: 89 % of the test images of 47 classes of EMNIST
 # after 12 epochs (tests/benchmarks/bench_recipe.py).
-_RECIPE: Mapping[str, Value] = {
+RECIPE: Mapping[str, Value] = {
     "head": "flatten",
     "dropout": 0.1,
     "optimizer": "adamw",
@@ -40,7 +40,7 @@ def opening(space: Space, number: int) -> dict[str, Value]:
     ('adamw', 0.006)
     """
     share = number / (OPENING - 1)
-    recipe = {**_RECIPE, "batch_norm": share >= 0.5}  # it pays in deep nets, and costs in all
+    recipe = {**RECIPE, "batch_norm": share >= 0.5}  # it pays in deep nets, and costs in all
     settled: dict[str, Value] = {}
     for name, dim in dims(space).items():
         if name in _SIZES:
@@ -80,4 +80,4 @@ def _inside(dim: Dim, value: float) -> Value:
     return int(value) if isinstance(dim, IntDim) else value
 
 
-__all__ = ["OPENING", "opening"]
+__all__ = ["OPENING", "RECIPE", "opening"]

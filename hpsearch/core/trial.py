@@ -30,9 +30,10 @@ class Epoch:
 
     ``epoch`` counts from 1. Losses are mean cross-entropies in nats per image: ``train_loss``
     over the augmented batches with label smoothing, ``val_loss`` without it. Accuracies are
-    fractions in [0, 1]. ``train_seconds`` is the estimate, as of this epoch, of what the whole
-    training costs in seconds of pure training steps; ``wall_seconds`` is what this epoch took by
-    the clock, validation included.
+    fractions in [0, 1]. What is of validation is NaN where no image was held out.
+    ``train_seconds`` is the estimate, as of this epoch, of what the whole training costs in
+    seconds of pure training steps; ``wall_seconds`` is what this epoch took by the clock,
+    validation included.
     """
 
     epoch: int

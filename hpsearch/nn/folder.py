@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST_DEFAULT = 64  # pixels a side, where no image size is asked for
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 _GRAY = ("L", "1", "I", "I;16", "I;16B", "I;16L")
 _SLICE = 32  # images a thread takes at a time
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
@@ -96,7 +97,7 @@ def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
         if not found and part == "train":
             raise DataError(
                 f"{top / name}: found no image in this class folder, expected files such as"
-                f" {', '.join(_SUFFIXES[:3])}; add images or remove the folder"
+                f" {', '.join(SUFFIXES[:3])}; add images or remove the folder"
             )
         for entry in found:
             info = entry.stat()
@@ -122,7 +123,7 @@ def _images(folder: Path | str) -> Iterator[os.DirEntry[str]]:
             continue
         if entry.is_dir():
             yield from _images(entry.path)
-        elif entry.name.lower().endswith(_SUFFIXES) and entry.is_file():
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
             yield entry
 
 
@@ -179,25 +180,35 @@ def _head(path: str) -> tuple[str, int]:
     return mode, side
 
 
-def read_image(path: str | Path, *, size: int, channels: int) -> np.ndarray:
-    """Returns the image as (size, size, channels) uint8: upright, scaled, cropped to its middle.
+def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) -> np.ndarray:
+    """Returns the image as (height, width, channels) uint8: upright, scaled, cropped to its middle.
 
-    ``channels`` is 1 (gray) or 3 (RGB).
+    ``size`` is the side of a square, or height and width; ``channels`` is 1 (gray), 3 (RGB) or 4
+    (RGBA).
 
     Raises:
         DataError: the image is damaged; the message names the file.
     """
     from PIL import Image, ImageOps
 
+    height, width = (size, size) if isinstance(size, int) else size
     try:
-        with Image.open(path) as image:
-            image.draft("L" if channels == 1 else "RGB", (2 * size, 2 * size))  # JPEGs: faster
+        with Image.open(path) as image:  # the draft: JPEGs are decoded smaller, and so faster
+            image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
             upright = ImageOps.exif_transpose(image)
-            plain = _eight_bit(upright).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
-            return np.asarray(fitted, np.uint8).reshape(size, size, channels)
+            return fit(_eight_bit(upright), size=(height, width), channels=channels)
     except (*_DAMAGE, Image.DecompressionBombError) as exc:
         raise _damaged(path, exc) from exc
+
+
+def fit(image: Image.Image, *, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Returns an eight-bit image as (height, width, channels) uint8, scaled and cropped."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    plain = image.convert(_MODES[channels])
+    fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, np.uint8).reshape(height, width, channels)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -216,4 +227,4 @@ def _damaged(path: str | Path, exc: BaseException) -> DataError:
     )
 
 
-__all__ = ["LARGEST_DEFAULT", "find", "read_image"]
+__all__ = ["LARGEST_DEFAULT", "SUFFIXES", "find", "fit", "read_image"]

@@ -64,6 +64,8 @@ def epochs(
     epoch alone: the same spec, weights and thread count give the same curve, bit for bit on the
     processor, whatever else draws random numbers and however often a training is resumed.
 
+    Where there are no validation images, validation loss and accuracy are NaN.
+
     Args:
         model: from :func:`hpsearch.nn.model.build`; moved to the device and trained in place.
         data: the images, on the device.
@@ -90,10 +92,12 @@ def epochs(
         with _seeded(derive_seed(spec.seed, epoch, "dropout"), device):
             train_loss, train_accuracy = _train(run, batches.shuffle(epoch), device=device)
         _check_finite(train_loss, epoch=epoch, loss="training loss")
-        val_loss, val_accuracy = evaluate(
-            model, data.val_images, data.val_labels, mean=data.mean, std=data.std
-        )
-        _check_finite(val_loss, epoch=epoch, loss="validation loss")
+        val_loss, val_accuracy = math.nan, math.nan
+        if len(data.val_labels):
+            val_loss, val_accuracy = evaluate(
+                model, data.val_images, data.val_labels, mean=data.mean, std=data.std
+            )
+            _check_finite(val_loss, epoch=epoch, loss="validation loss")
         progress.epoch, progress.optimizer = epoch, optimizer.state_dict()
         train_seconds = clock.estimate(batches.steps * spec.epochs)
         progress.step_seconds = tuple(clock.step_seconds)
@@ -171,8 +175,7 @@ def evaluate(
     scaler = Scaler(mean, std, width=images.shape[3], device=device)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.int64)
-    fitting = _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3])
-    size = max(1, min(_IMAGES_AT_ONCE[device.type], fitting))
+    size = images_at_once(device, images.shape[2] * images.shape[3])
     for start in range(0, len(labels), size):
         truth = labels[start : start + size]
         with _autocast(device):
@@ -180,6 +183,11 @@ def evaluate(
         loss_sum += F.cross_entropy(logits.float(), truth, reduction="sum")
         correct += (logits.argmax(1) == truth).sum()
     return loss_sum.item() / len(labels), correct.item() / len(labels)
+
+
+def images_at_once(device: torch.device, pixels: int) -> int:
+    """Returns how many images of that many pixels go through a net at once without training."""
+    return max(1, min(_IMAGES_AT_ONCE[device.type], _PIXELS_AT_ONCE // pixels))
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -206,4 +214,4 @@ def _check_finite(value: float, *, epoch: int, loss: str) -> None:
         raise Diverged(epoch=epoch, loss=loss, value=value)
 
 
-__all__ = ["Diverged", "Interrupted", "Progress", "epochs", "evaluate"]
+__all__ = ["Diverged", "Interrupted", "Progress", "epochs", "evaluate", "images_at_once"]

@@ -138,13 +138,9 @@ class _Ground:
 
 
 def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
-    host.prepare_environment(threads)
-    from hpsearch.nn.device import describe, pick_device
-
-    device = pick_device(place.device)
-    host.apply_threads(threads)
-    host.keep_freed_memory()
+    device = settle(place, threads)
     data, images = _load(spec, place, device, notify)
+    from hpsearch.nn.device import describe
     from hpsearch.search.objective import objective_bounds
 
     return _Ground(
@@ -154,6 +150,21 @@ def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Gro
         reference={"device": device.type, "processor": describe(device), "threads": threads},
         bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
     )
+
+
+def settle(place: Place, threads: int) -> torch.device:
+    """Makes torch in this process compute with that many threads; returns the device to use.
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    host.prepare_environment(threads)
+    from hpsearch.nn.device import pick_device
+
+    device = pick_device(place.device)
+    host.apply_threads(threads)
+    host.keep_freed_memory()
+    return device
 
 
 def _prepared(study: Study, place: Place, ground: _Ground) -> Prepared:

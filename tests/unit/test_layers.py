@@ -25,7 +25,7 @@ ROOMS = {
 }
 LIBRARIES = {
     "core": {"numpy"},
-    "nn": {"numpy", "torch", "torchvision", "PIL", "mlxtend", "sklearn", "scipy"},
+    "nn": {"numpy", "torch", "torchvision", "PIL", "mlxtend", "sklearn", "scipy", "safetensors"},
     "search": {"optuna", "sqlalchemy", "filelock"},
     "view": {"rich", "plotly", "optuna_dashboard", "waitress"},
     "door": set(),
@@ -36,7 +36,12 @@ LIBRARIES_OF_FILES = {
     "hpsearch.search.checkpoint": {"torch"},  # likewise
     "hpsearch.search.artifacts": {"botocore"},  # the errors of S3
     "hpsearch.search.launch": {"torch"},  # the type of the device
+    "hpsearch.search.take": {"torch", "numpy"},  # the glue: it holds a model and its test images
+    "hpsearch.search.export": {"pyarrow"},
+    "hpsearch.nn.onnx": {"onnxruntime"},
+    "hpsearch.view.confusion": {"PIL", "numpy"},  # a picture of numbers
     "hpsearch.cli": {"typer", "rich"},
+    "hpsearch.taking": {"typer", "rich"},
     "hpsearch.reading": {"typer", "rich"},
     "hpsearch.terminal": {"typer", "rich"},
     "hpsearch.options": {"typer"},
@@ -134,7 +139,7 @@ def test_heavy_libraries_wait_for_their_command_at_the_door():
 
     assert at_load - sys.stdlib_module_names == {"typer", "hpsearch"}
     ours = [found.target for found in imports_of("hpsearch.cli") if found.at_load]
-    light = {"options", "reading", "terminal", "errors"}
+    light = {"options", "reading", "taking", "terminal", "errors"}
     assert {t for t in ours if t.startswith("hpsearch")} == {f"hpsearch.{name}" for name in light}
 
 
@@ -215,7 +220,9 @@ def test_every_file_lies_in_a_room_or_at_the_door():
         "hpsearch.__main__",
         "hpsearch.cli",
         "hpsearch.config",
+        "hpsearch.home",
         "hpsearch.options",
         "hpsearch.reading",
+        "hpsearch.taking",
         "hpsearch.terminal",
     }

@@ -1,0 +1,48 @@
+"""The images that a person names, with the class that a model takes each for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpsearch.errors import DataError
+from hpsearch.nn.export import LoadedModel
+from hpsearch.nn.images import gather
+
+
+def classify(
+    model: LoadedModel,
+    paths: Sequence[str | Path],
+    *,
+    top: int = 1,
+    notify: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Returns ``file``, ``class`` and ``probability`` of each image, as JSON can hold them.
+
+    Args:
+        model: from :func:`hpsearch.nn.export.load_model`.
+        paths: files, folders with all below them, and ``.npz`` files, whose images are named
+            ``path[index]``.
+        top: of how many classes to tell; several come as ``top`` too, the most probable first.
+        notify: takes a line for each file that is no image; the others go on.
+
+    Raises:
+        DataError: not one image could be read, or an ``.npz`` file does not fit.
+    """
+    config, rows = model.config, []
+    for batch in gather(paths, size=config.size, channels=config.channels, notify=notify):
+        if not len(batch.pixels):
+            continue
+        told = model.predict(batch.pixels)
+        best = zip(batch.names, told.classes, told.confidences.tolist(), strict=True)
+        rows += [{"file": name, "class": c, "probability": p} for name, c, p in best]
+        if top > 1:
+            for place, row in enumerate(rows[-len(batch.names) :]):
+                row["top"] = [{"class": c, "probability": p} for c, p in told.top(place, top)]
+    if not rows:
+        raise DataError("found no image that can be read, expected at least 1; name others")
+    return rows
+
+
+__all__ = ["classify"]

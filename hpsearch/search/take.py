@@ -1,0 +1,378 @@
+"""Taking a trial home: trained again on all but the test images, then tested on those, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.core.choice import Choice, choose
+from hpsearch.core.manual import by_hand, laid_over, read_settings
+from hpsearch.core.scores import Scores, Spread, score, spread
+from hpsearch.core.space import Value, default_space
+from hpsearch.core.spec import (
+    DataSpec,
+    StudySpec,
+    TrialSpec,
+    derive_seed,
+    differences,
+    resolve,
+)
+from hpsearch.core.trial import Curve, Epoch
+from hpsearch.errors import DeviceError, HpsearchError, SpecError, StudyError
+from hpsearch.nn import host
+from hpsearch.search.launch import Notify, Place, settle, versions
+from hpsearch.search.records import DATA
+from hpsearch.search.study import Study
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from hpsearch.nn.batches import Tensors
+    from hpsearch.nn.data import ImageData
+    from hpsearch.nn.export import LoadedModel
+
+# Takes the number of the training, from 0, and an epoch of it.
+Tell = Callable[[int, Epoch], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be trained, on which data.
+
+    ``study`` and ``trial`` tell where the configuration comes from, None where it was set by hand;
+    ``chosen`` tells how, as it was typed. ``data`` is the fingerprint that the images must have,
+    empty where any will do.
+    """
+
+    study: str | None
+    trial: int | None
+    chosen: tuple[str, ...]
+    spec: StudySpec
+    params: Mapping[str, Value]
+    data: Mapping[str, Any]
+
+    def configured(self, seed: int, place: int) -> TrialSpec:
+        """Returns the training numbered ``place``; its own seed depends on both and on the trial.
+
+        Never the seed that the trial was searched with: that one was chosen for its luck too.
+        """
+        number = self.trial or 0
+        own = derive_seed(seed, number, "take", place)
+        trial = resolve(self.spec, number=number, params=self.params)
+        return replace(trial, seed=own, train=replace(trial.train, seed=own))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A trained model, tested once, with all that is told of it.
+
+    ``model`` is that of the first seed and ``scores`` are its own; ``accuracies`` are the test
+    accuracies of all seeds. ``images`` (N, H, W, C) uint8 and ``labels`` (N,) are the test split,
+    ``predicted`` (N,) what the model made of it. ``curve`` is the first training's.
+    """
+
+    plan: Plan
+    trial: TrialSpec
+    model: LoadedModel
+    scores: Scores
+    seeds: tuple[int, ...]
+    accuracies: Spread
+    curve: Curve
+    held_out: bool
+    images: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+
+
+def plan_of_study(
+    study: Study,
+    choice: Choice,
+    settings: Sequence[str],
+    *,
+    dataset: str | None,
+    epochs: int | None,
+) -> Plan:
+    """Returns what is to be trained of a study: the chosen trial, with the settings over it.
+
+    With settings and no choice the study gives the data and the recipe alone.
+
+    Args:
+        study: where the trial is.
+        choice: names the trial.
+        settings: ``name=value``, over the trial's values.
+        dataset: where the data lies here, if not where the study has it.
+        epochs: how long to train, if not as long as the study.
+
+    Raises:
+        StudyError: there is no such trial, or it was not trained to its end.
+        SpecError: a setting or the epochs are illegal, or nothing is chosen.
+    """
+    typed, number = read_settings(settings), None
+    spec = _with_epochs(study.spec, epochs)
+    if choice.ways or not settings:
+        record = choose(study.records(), study.objectives, choice)
+        number = record.number
+        spec, params = laid_over(spec, record.params, typed)
+    else:
+        spec, params = by_hand(spec, typed)
+    if dataset is not None:
+        spec = replace(spec, data=replace(spec.data, dataset=dataset))
+    return Plan(
+        study=study.name,
+        trial=number,
+        chosen=(*_typed(choice), *(f"--set {text}" for text in settings)),
+        spec=spec,
+        params=params,
+        data=study.attributes.get(DATA, {}),
+    )
+
+
+def plan_by_hand(
+    settings: Sequence[str],
+    *,
+    dataset: str | None,
+    image_size: int | None,
+    epochs: int | None,
+) -> Plan:
+    """Returns what is to be trained without any study; what is left open is a good recipe.
+
+    Raises:
+        SpecError: a setting, the image size or the epochs are illegal.
+    """
+    from hpsearch.nn.data import default_name
+
+    try:
+        data = DataSpec(dataset=dataset or DataSpec().dataset, image_size=image_size)
+    except ValueError as exc:
+        raise SpecError(f"options: {exc}") from exc
+    start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
+    spec, params = by_hand(_with_epochs(start, epochs), read_settings(settings))
+    return Plan(
+        study=None,
+        trial=None,
+        chosen=tuple(f"--set {text}" for text in settings),
+        spec=spec,
+        params=params,
+        data={},
+    )
+
+
+def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
+    if epochs is None:
+        return spec
+    try:
+        return replace(spec, train=replace(spec.train, epochs=epochs))
+    except ValueError as exc:
+        raise SpecError(f"--epochs: {exc}") from exc
+
+
+def _typed(choice: Choice) -> tuple[str, ...]:
+    values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
+    known = [value for value in values if value is not None]
+    return tuple(" ".join([way, *map(str, known)]) for way in choice.ways)
+
+
+def take(
+    plan: Plan,
+    place: Place,
+    *,
+    seeds: int,
+    seed: int | None,
+    hold_out: bool,
+    stop: Callable[[], bool],
+    notify: Notify,
+    tell: Tell,
+) -> Taken:
+    """Trains the plan's net once per seed and tests each of them once.
+
+    The first is kept, whatever the others do: to keep the best would be to choose by the test
+    images, whose score would then promise too much.
+
+    Args:
+        plan: what to train.
+        place: the data folder, the device and the threads.
+        seeds: how many times.
+        seed: what the trainings' seeds derive from; None: the study's. The split is the study's.
+        hold_out: train on the training images alone and measure on the validation images, rather
+            than train on both.
+        stop: asked before every step.
+        notify: takes a line for the person.
+        tell: takes each epoch as it ends.
+
+    Raises:
+        Interrupted: ``stop()`` was true.
+        HpsearchError: the data or the device cannot be had, memory is full, or a training
+            diverged.
+    """
+    threads = host.decide_threads(requested=place.threads, workers=1)
+    device = settle(place, threads)
+    from hpsearch.nn.data import load
+
+    spec = plan.spec
+    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
+    _check_same(plan, data)
+    images = _tensors(data, device, hold_out=hold_out)
+    base = spec.search.seed if seed is None else seed
+    trials = [plan.configured(base, number) for number in range(seeds)]
+    results = []
+    for number, trial in enumerate(trials):
+        curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
+        results.append(_tested(net, data, device))
+        if number == 0:
+            first, kept = curve, net
+    labels = data.labels[data.split.test]
+    scores = [score(given, labels, classes=data.classes) for given in results]
+    provenance = _provenance(plan, trials, data, device, threads=threads, hold_out=hold_out)
+    return Taken(
+        plan=plan,
+        trial=trials[0],
+        model=_loaded(kept, trials[0], data, device, provenance),
+        scores=scores[0],
+        seeds=tuple(trial.seed for trial in trials),
+        accuracies=spread([each.accuracy for each in scores]),
+        curve=first,
+        held_out=hold_out,
+        images=data.images[data.split.test],
+        labels=labels,
+        predicted=results[0].argmax(axis=1),
+    )
+
+
+def _check_same(plan: Plan, data: ImageData) -> None:
+    """Refuses other images than the study's, whose test images it may have searched on."""
+    found = {f"data.{k}": v for k, v in differences(plan.data, data.fingerprint).items()}
+    if plan.data and found:
+        told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in found.items())
+        raise StudyError(
+            f"study {plan.study!r} searched other images: {told}; name where its own lie with"
+            " --dataset"
+        )
+
+
+def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensors:
+    import numpy as np
+
+    from hpsearch.nn.batches import tensors
+
+    train, val = data.split.train, data.split.val
+    if not hold_out:
+        train, val = np.sort(np.concatenate([train, val])), val[:0]
+    return tensors(
+        data.images,
+        data.labels,
+        train,
+        val,
+        mean=data.mean,
+        std=data.std,
+        classes=len(data.classes),
+        device=device,
+    )
+
+
+def _trained(
+    trial: TrialSpec,
+    images: Tensors,
+    device: torch.device,
+    *,
+    stop: Callable[[], bool],
+    tell: Callable[[Epoch], None],
+) -> tuple[Curve, nn.Module]:
+    from hpsearch.nn.model import build
+    from hpsearch.nn.train import epochs
+
+    curve: list[Epoch] = []
+    with _told_failures():
+        net = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+        for epoch in epochs(net, images, trial.train, device=device, stop=stop):
+            curve.append(epoch)
+            tell(epoch)
+    return tuple(curve), net
+
+
+@contextmanager
+def _told_failures() -> Iterator[None]:
+    """Says in one line that a training diverged or memory was full."""
+    from hpsearch.nn.device import is_out_of_memory
+    from hpsearch.nn.train import Diverged
+
+    try:
+        yield
+    except Diverged as exc:
+        raise HpsearchError(
+            f"the training diverged: {exc}; set a lower rate with --set learning_rate=…"
+        ) from exc
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        raise DeviceError(
+            "found too little memory for this net and batch size; set smaller ones with --set"
+            " base_width=… or batch_size=…"
+        ) from exc
+
+
+def _tested(net: nn.Module, data: ImageData, device: torch.device) -> np.ndarray:
+    """The probabilities that the net gives to the test images, (N, K): the only look at them."""
+    import torch
+
+    from hpsearch.nn.predict import probabilities
+
+    images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
+    with _told_failures():
+        given = probabilities(net, images, mean=data.mean, std=data.std, device=device)
+    return given.numpy()
+
+
+def _loaded(
+    net: nn.Module,
+    trial: TrialSpec,
+    data: ImageData,
+    device: torch.device,
+    provenance: Mapping[str, Any],
+) -> LoadedModel:
+    from hpsearch.nn.export import LoadedModel, ModelConfig
+
+    config = ModelConfig(
+        model=trial.model,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        provenance=provenance,
+    )
+    return LoadedModel(config=config, net=net.eval(), device=device)
+
+
+def _provenance(
+    plan: Plan,
+    trials: Sequence[TrialSpec],
+    data: ImageData,
+    device: torch.device,
+    *,
+    threads: int,
+    hold_out: bool,
+) -> dict[str, Any]:
+    from hpsearch.nn.device import describe
+
+    return {
+        "study": plan.study,
+        "trial": plan.trial,
+        "chosen": list(plan.chosen),
+        "params": dict(plan.params),
+        "train": asdict(trials[0].train),
+        "seed": trials[0].seed,
+        "trained_on": "training images" if hold_out else "training and validation images",
+        "dataset": data.name,
+        "data": data.fingerprint,
+        "hardware": {"device": describe(device), "threads": threads},
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+__all__ = ["Plan", "Taken", "plan_by_hand", "plan_of_study", "take"]

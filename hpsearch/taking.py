@@ -1,0 +1,134 @@
+"""The commands that take something home: a trained model, its predictions, a study's tables."""
+
+from __future__ import annotations
+
+import typer
+
+from hpsearch import options
+from hpsearch.errors import StudyError
+from hpsearch.terminal import note, open_study, print_json
+from hpsearch.terminal import show as display
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    output: options.ModelOutput,
+    trial: options.ChosenTrial = None,
+    knee: options.Knee = False,
+    best: options.Best = None,
+    within_seconds: options.WithinSeconds = None,
+    within_params: options.WithinParams = None,
+    set_: options.Overrides = None,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    epochs: options.LongerEpochs = None,
+    seeds: options.Seeds = 1,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    hold_out_validation: options.HoldOut = False,
+    onnx: options.Onnx = False,
+    force: options.Force = False,
+    json_: options.Json = False,
+) -> None:
+    """Train a trial again, on validation images too, test it once and write a model folder.
+
+    With --set or --dataset alone no study is needed: what they leave open is a good recipe.
+
+    Example: hpsearch train --knee -o model
+    """
+    from rich.console import Console
+
+    from hpsearch import home
+    from hpsearch.search.worker import Stopper
+    from hpsearch.view.card import epoch_line, result
+
+    log, stop = Console(stderr=True), Stopper()
+    with stop.listening():
+        trained = home.train(
+            output,
+            trial=trial,
+            knee=knee,
+            best=best,
+            within_seconds=within_seconds,
+            within_params=within_params,
+            settings=set_ or [],
+            study=study,
+            storage=storage,
+            dataset=dataset,
+            data_dir=data_dir,
+            image_size=image_size,
+            epochs=epochs,
+            seeds=seeds,
+            seed=seed,
+            device=device,
+            threads=threads,
+            hold_out_validation=hold_out_validation,
+            onnx=onnx,
+            force=force,
+            stop=stop,
+            notify=note,
+            tell=lambda number, epoch, total: log.print(
+                epoch_line(number, seeds, epoch, epochs=total), soft_wrap=True
+            ),
+        )
+    if json_:
+        print_json(trained.metrics)
+    else:
+        display(result(trained.taken, folder=str(output)))
+
+
+@app.command()
+def predict(
+    model: options.Model,
+    images: options.Images,
+    top: options.Top = 1,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    json_: options.Json = False,
+) -> None:
+    """Tell the class of each image, and how probable it is.
+
+    Example: hpsearch predict model photo.png folder/ images.npz --json
+    """
+    from hpsearch.nn import host
+
+    host.prepare_environment(host.decide_threads(requested=threads, workers=1))
+    from hpsearch.nn.classify import classify
+    from hpsearch.nn.export import load_model
+    from hpsearch.view.card import prediction_table
+
+    host.apply_threads(host.decide_threads(requested=threads, workers=1))
+    rows = classify(load_model(model, device=device), images, top=top, notify=note)
+    if json_:
+        print_json(rows)
+    else:
+        display(prediction_table(rows))
+
+
+@app.command()
+def export(
+    output: options.Output,
+    study: options.StudyChoice = None,
+    named: options.Name = None,
+    storage: options.Url = None,
+    force: options.Force = False,
+) -> None:
+    """Write a study's trials and curves as CSV and Parquet, and its study file.
+
+    Example: hpsearch export mnist5k -o tables
+    """
+    from hpsearch.search.export import export as export_study
+
+    if study is not None and named not in (None, study):
+        raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
+    files = export_study(open_study(study or named, storage), output, force=force)
+    note(f"wrote {', '.join(files)} to {output}")
+
+
+__all__ = ["app"]

@@ -1,0 +1,286 @@
+"""A trained model in words: its card, in Markdown, and the lines that a training ends with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.core.scores import ClassScore, Scores, Spread
+from hpsearch.core.spec import TrialSpec
+from hpsearch.core.trial import Epoch
+from hpsearch.search.take import Plan, Taken
+from hpsearch.view.tables import Spelled, SpelledTable
+from hpsearch.view.text import format_seconds, format_value
+
+
+def card(taken: Taken, *, params: int, onnx: bool) -> str:
+    """Returns the model card.
+
+    Args:
+        taken: the model and its scores.
+        params: how many parameters it has.
+        onnx: whether there is a ``model.onnx`` beside it.
+    """
+    config, scores = taken.model.config, taken.scores
+    provenance = config.provenance
+    parts = [
+        f"# {_title(taken)}",
+        _summary(taken, params=params),
+        "## Use it",
+        _usage(taken, onnx=onnx),
+        "## How good it is",
+        _how_good(taken),
+        "![Confusion matrix](confusion.png)",
+        "The numbers are in [`metrics.json`](metrics.json) and [`confusion.csv`](confusion.csv).",
+        _class_table(scores.classes),
+        "## What it mistakes",
+        _mistakes(scores),
+        "## How it was made",
+        _table(_made(taken, provenance)),
+        "## Limits",
+        _limits(taken),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(taken: Taken) -> str:
+    return f"A classifier of {_escaped(taken.model.config.provenance['dataset'])}"
+
+
+def _summary(taken: Taken, *, params: int) -> str:
+    config = taken.model.config
+    channels, height, width = config.input_shape
+    unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
+    kind = {1: "gray", 3: "RGB", 4: "RGBA"}[channels]
+    return (
+        f"A convolutional net of {net(taken.trial)}, {params:,} parameters. It tells"
+        f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
+        f" was right on **{percent(taken.scores.accuracy)}** of {taken.scores.n:,} test images"
+        f" that {unseen} saw (95 % interval {interval(taken.scores)})."
+    )
+
+
+def _usage(taken: Taken, *, onnx: bool) -> str:
+    config = taken.model.config
+    height, width = config.size
+    lines = [
+        "```console\n$ hpsearch predict . photo.png folder/ images.npz\n```",
+        '```python\nimport hpsearch\n\nmodel = hpsearch.load_model(".")\n'
+        'told = model.predict(["photo.png"])  # or a uint8 array N×H×W, N×H×W×C or N×C×H×W\n'
+        "told.classes, told.probabilities\n```",
+        f"Images of another size or mode are turned upright, scaled to cover {height}×{width}"
+        " pixels, cropped to their middle and converted"
+        f" to {config.channels} channel{'s' * (config.channels != 1)}; then each value is divided"
+        " by 255, less the mean, over the deviation in [`config.json`](config.json). The weights"
+        " are in `model.safetensors`; nothing in this folder is run when it is loaded.",
+    ]
+    if onnx:
+        lines.append(
+            f"`model.onnx` takes `images`, uint8 N×{height}×{width}×{config.channels} from 0 to"
+            " 255, and returns `probabilities`, float32"
+            f" N×{len(config.classes)}; the scaling is in the graph. It told every test image as"
+            " torch did."
+        )
+    return "\n\n".join(lines)
+
+
+def _how_good(taken: Taken) -> str:
+    scores, rows = taken.scores, {}
+    rows["test accuracy"] = f"{percent(scores.accuracy)} (95 % interval {interval(scores)})"
+    rows["test images"] = f"{scores.n:,}"
+    rows["test loss"] = f"{scores.loss:.4f} nats"
+    rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
+    if taken.held_out:
+        rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
+    if len(taken.seeds) > 1:
+        rows[f"test accuracy over {len(taken.seeds)} seeds"] = (
+            f"{seeds_text(taken.accuracies)}; this model is the first of them, not the best"
+        )
+    return _table(rows)
+
+
+def _class_table(classes: Sequence[ClassScore]) -> str:
+    lines = ["| class | test images | of them told right | right among those told so |"]
+    lines.append("|---|---|---|---|")
+    for each in classes:
+        shares = [percent(s) if s is not None else "-" for s in (each.recall, each.precision)]
+        lines.append(f"| {_escaped(each.name)} | {each.support} | {shares[0]} | {shares[1]} |")
+    return "\n".join(lines)
+
+
+def _mistakes(scores: Scores) -> str:
+    if not scores.confused:
+        return "Nothing: every test image was told right."
+    pairs = [
+        f"* {_escaped(p.true)} → {_escaped(p.predicted)}: {p.count} image{'s' * (p.count != 1)}"
+        for p in scores.confused
+    ]
+    return "\n".join(pairs) + "\n\n![The most confused pairs](confused.png)"
+
+
+def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
+    data, hardware = provenance["data"], provenance["hardware"]
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
+    return {
+        "configuration": origin(taken.plan),
+        "net": net(taken.trial),
+        "training": recipe(taken.trial),
+        "seed": str(taken.trial.seed),
+        "seconds of training steps": format_seconds(taken.curve[-1].train_seconds),
+        "data": f"{_escaped(provenance['dataset'])}: {data['train']:,} training, {data['val']:,}"
+        f" validation, {data['test']:,} test images (content {data['content'][:12]}, split"
+        f" {data['split'][:12]})",
+        "trained on": provenance["trained_on"],
+        "hardware": f"{hardware['device']}, {threads}",
+        "versions": ", ".join(f"{name} {v}" for name, v in provenance["versions"].items()),
+        "made": provenance["created"],
+    }
+
+
+def _limits(taken: Taken) -> str:
+    scores = taken.scores
+    limits = [
+        f"It knows {len(scores.classes)} classes and takes every image for one of them, whatever"
+        " it shows.",
+        "The test images come from the same source as the training images: on others, of another"
+        " camera, hand or background (dark on light instead of light on dark), it will do worse.",
+        f"{scores.n:,} test images leave the accuracy uncertain by the interval above; classes"
+        " with few images more so.",
+    ]
+    limits.append(
+        "The test images were looked at once, for this model. Whoever trains many and keeps the"
+        " best by its test accuracy will find it less good on new images."
+    )
+    few = [each.name for each in scores.classes if each.support < 20]
+    if few:
+        shown = ", ".join(_escaped(name) for name in few[:10]) + ", …" * (len(few) > 10)
+        limits.append(f"Fewer than 20 test images: {shown}.")
+    return "\n".join(f"* {limit}" for limit in limits)
+
+
+def net(trial: TrialSpec) -> str:
+    """Returns the net in words, as ``2 blocks 8-16, kernel 3, flatten``."""
+    model = trial.model
+    blocks = f"{len(model.widths)} block{'s' * (len(model.widths) != 1)}"
+    parts = [f"{blocks} {'-'.join(map(str, model.widths))}", f"kernel {model.kernel_size}"]
+    parts += ["batch norm"] * model.batch_norm
+    parts += [model.head, f"dropout {model.dropout:.2g}"]
+    return ", ".join(parts)
+
+
+def recipe(trial: TrialSpec) -> str:
+    """Returns the training in words."""
+    train = trial.train
+    parts = [
+        f"{train.epochs} epochs",
+        f"{train.optimizer} {train.learning_rate:.2g}",
+        train.schedule,
+        f"batch {train.batch_size}",
+        f"weight decay {train.weight_decay:.2g}",
+    ]
+    parts += [f"momentum {train.momentum:.2g}"] * bool(train.momentum)
+    parts += [f"label smoothing {train.label_smoothing:g}", f"shift ±{train.shift} px"]
+    parts += [f"rotate ±{train.rotate:g}°"] * bool(train.rotate) + ["flip"] * train.flip
+    return ", ".join(parts)
+
+
+def origin(plan: Plan) -> str:
+    """Returns where a configuration comes from, in words."""
+    how = f" ({' '.join(plan.chosen)})" if plan.chosen else ""
+    if plan.trial is not None:
+        return f"trial {plan.trial} of study {plan.study}{how}"
+    where = f", data and recipe of study {plan.study}" if plan.study else ""
+    return f"set by hand{how}{where}"
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent, to as many decimals as an accuracy has.
+
+    >>> percent(0.97), percent(0.9931)
+    ('97.0 %', '99.31 %')
+    """
+    return format_value("accuracy", share)
+
+
+def interval(scores: Scores) -> str:
+    """Returns the accuracy's interval in words."""
+    low, high = scores.interval
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def seeds_text(accuracies: Spread) -> str:
+    """Returns mean and deviation of several accuracies.
+
+    >>> seeds_text(Spread(values=(0.5, 0.6), mean=0.55, deviation=0.0707))
+    '55.00 ± 7.07 %, 2 seeds'
+    """
+    deviation = f" ± {100 * accuracies.deviation:.2f}" if accuracies.deviation is not None else ""
+    return f"{100 * accuracies.mean:.2f}{deviation} %, {len(accuracies.values)} seeds"
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {v} |" for name, v in rows.items())])
+
+
+def _escaped(text: str) -> str:
+    for mark in "\\|*_`[]<":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
+    """Returns how far a training is, in a line."""
+    parts = [f"seed {number + 1}/{seeds}"] * (seeds > 1)
+    parts.append(f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}")
+    parts.append(f"train_loss {epoch.train_loss:.3f}")
+    parts.append(f"train_accuracy {format_value('accuracy', epoch.train_accuracy)}")
+    if epoch.val_loss == epoch.val_loss:  # NaN where no image was held out
+        parts.append(f"val_loss {epoch.val_loss:.3f}")
+        parts.append(f"val_accuracy {format_value('accuracy', epoch.val_accuracy)}")
+    return Spelled(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
+
+
+def result(taken: Taken, *, folder: str) -> RenderableType:
+    """Returns what a training ends with: the test score, and what to type next."""
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(no_wrap=True, style="dim")
+    facts.add_column(overflow="fold")
+    scores = taken.scores
+    facts.add_row("model", Text(f"{net(taken.trial)}; {origin(taken.plan)}"))
+    told = f"{percent(scores.accuracy)} (95 % interval {interval(scores)}, {scores.n:,} images)"
+    facts.add_row("test accuracy", Text(told, "bold"))
+    if len(taken.seeds) > 1:
+        told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
+        facts.add_row("", Text(told))
+    facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
+    if scores.confused:
+        worst = scores.confused[0]
+        told = f"{worst.true} taken for {worst.predicted}, {worst.count} of them"
+        facts.add_row("most confused", Text(told))
+    facts.add_row("written to", Text(folder))
+    command = f"  {shlex.join(['hpsearch', 'predict', folder])} IMAGES…"
+    return Spelled(Group(facts, Text(), Text("next"), Text(command, "bold")))
+
+
+def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Returns predictions as a table: file, class and probability, then the runners-up, if any."""
+    table = SpelledTable()
+    table.add_column("file", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("probability", justify="right", no_wrap=True)
+    runners_up = any("top" in row for row in rows)
+    if runners_up:
+        table.add_column("next", overflow="fold")
+    for row in rows:
+        others = [f"{o['class']} {100 * o['probability']:.1f} %" for o in row.get("top", ())[1:]]
+        cells = [Text(row["file"]), Text(row["class"]), Text(f"{100 * row['probability']:.1f} %")]
+        table.add_row(*cells, *([Text(", ".join(others))] if runners_up else []))
+    return table
+
+
+__all__ = ["card", "epoch_line", "prediction_table", "result"]

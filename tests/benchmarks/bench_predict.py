@@ -1,0 +1,88 @@
+"""Images a second through ``hpsearch predict``, after loading: from an npz and from PNG files.
+
+The net is the quickstart's knee (2 blocks 8-16, kernel 3, flatten, no batch norm), the images are
+the 5,000 digits of mnist5k. Counted is all that the command does between loading the model and
+printing: reading and decoding, classifying, and making the rows. The two are interleaved.
+
+    python tests/benchmarks/bench_predict.py [--repeats 9] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hpsearch.nn import host
+
+
+def main() -> None:
+    """Measures both, in turn, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=host.usable_cpus())
+    options = parser.parse_args()
+    host.prepare_environment(options.threads)
+    host.apply_threads(options.threads)
+    host.keep_freed_memory()
+    from environment import describe_environment, print_table
+
+    from hpsearch.nn.classify import classify
+    from hpsearch.nn.export import load_model
+
+    print(describe_environment())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count = write(folder)
+        model = load_model(folder / "model", device="cpu")
+        sources = {"npz": folder / "digits.npz", "PNG files": folder / "pictures"}
+        rates: dict[str, list[float]] = {source: [] for source in sources}
+        for repeat in range(options.repeats + 1):
+            for source, path in sources.items():
+                begin = time.perf_counter()
+                rows = classify(model, [path], notify=lambda line: print(line, file=sys.stderr))
+                seconds = time.perf_counter() - begin
+                assert len(rows) == count
+                if repeat:  # the first warms up
+                    rates[source].append(count / seconds)
+    rows = [
+        [source, f"{statistics.median(r):,.0f}", f"{min(r):,.0f} to {max(r):,.0f}", str(len(r))]
+        for source, r in rates.items()
+    ]
+    print_table([f"{count:,} images from", "images/s, median", "range", "n"], rows)
+
+
+def write(folder: Path) -> int:
+    """Writes the model and the images, as an npz and as PNG files; returns how many."""
+    import numpy as np
+    from PIL import Image
+
+    from hpsearch.core.spec import DataSpec, ModelSpec
+    from hpsearch.nn.data import load
+    from hpsearch.nn.export import ModelConfig, write_model
+    from hpsearch.nn.model import build
+
+    data = load(DataSpec())
+    spec = ModelSpec(widths=(8, 16), batch_norm=False)
+    net = build(spec, data.input_shape, len(data.classes), seed=0)
+    config = ModelConfig(
+        model=spec,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+    )
+    for name in ("model", "pictures"):
+        (folder / name).mkdir()
+    write_model(folder / "model", net, config)
+    np.savez(folder / "digits.npz", x=data.images)
+    for place, image in enumerate(data.images):
+        Image.fromarray(image[..., 0]).save(folder / "pictures" / f"{place:05d}.png")
+    return len(data.images)
+
+
+if __name__ == "__main__":
+    main()
