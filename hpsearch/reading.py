@@ -119,8 +119,9 @@ def watch(study: options.Name = None, storage: options.Url = None) -> None:
 
     opened = open_study(study, storage)
     with view_of(Console(stderr=True), opened) as watcher:
-        follow(opened, watcher)
-    note(f"study {opened.name!r} needs no more trials; `hpsearch front` shows what it found")
+        standing = follow(opened, watcher)
+    note(f"study {opened.name!r} {standing.words}")
+    note("`hpsearch front` shows what it found")
 
 
 @app.command()

@@ -84,17 +84,3 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
         epochs_full=epochs * len(counted),
         seconds_saved=seconds,
     )
-
-
-def failures_in_a_row(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the failed trials since the last trial that counted, in order of ending."""
-
-    def ending(record: TrialRecord) -> tuple[datetime, int]:
-        return record.ended or datetime.min, record.number
-
-    failed = [r for r in records if r.state is State.FAILED and r.ended is not None]
-    if not failed:
-        return []
-    counted = (ending(r) for r in records if r.state.counts and r.ended is not None)
-    last = max(counted, default=(datetime.min, -1))
-    return sorted((r for r in failed if ending(r) > last), key=ending)
