@@ -34,6 +34,16 @@ Url = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="The file to write.  [default: report-STUDY.html; md and json go to stdout]",
+    ),
+]
+Format = Annotated[str, typer.Option("--format", help="html, md or json.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(

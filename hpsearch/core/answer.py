@@ -112,13 +112,13 @@ def _steps(
     steps = [_step(knee, r, quality=quality, cost=cost, n=n) for r in chosen if r is not knee]
     here = knee.values[cost]
     price = {r.number: r.values[cost] for r in chosen}
-    dearer = [s for s in steps if s.gain > 0 and price[s.to.number] > here]
-    dearer.sort(key=lambda step: price[step.to.number])
+    better = sorted((s for s in steps if s.gain > 0), key=lambda step: price[step.to.number])
+    dearer = [step for step in better if price[step.to.number] > here]
     cheaper = [s for s in steps if s.gain < 0 and price[s.to.number] < here]
     return {
         "following": dearer[0] if dearer else None,
         "sure": next((step for step in dearer if step.is_sure), None),
-        "best": max(dearer, key=lambda step: step.gain) if dearer else None,
+        "best": max(better, key=lambda step: step.gain) if better else None,
         "cheaper": max(cheaper, key=lambda step: price[step.to.number]) if cheaper else None,
     }
 

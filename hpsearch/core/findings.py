@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -95,7 +95,7 @@ class Findings:
     savings: Savings
     audit: Audit
     environment: Environment
-    failures: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int]
 
     @property
     def objectives(self) -> tuple[str, ...]:

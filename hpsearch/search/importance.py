@@ -60,12 +60,16 @@ def _shares(
         warnings.simplefilter("ignore")  # that smaller is better, and that a regime is small
         try:
             found = importance.get_param_importances(
-                handle, evaluator=importance.PedAnovaImportanceEvaluator(), target=target
+                handle,
+                evaluator=importance.PedAnovaImportanceEvaluator(),
+                target=target,
+                normalize=False,  # where nothing matters it would make all equal
             )
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
-    shares = {name: float(share) for name, share in found.items() if math.isfinite(share)}
-    return shares if any(shares.values()) else {}
+    known = {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    total = sum(known.values())
+    return {name: value / total for name, value in known.items()} if total > 0 else {}
 
 
 @functools.cache
