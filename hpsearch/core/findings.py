@@ -19,11 +19,11 @@ from hpsearch.core.analysis import (
     study_hypervolume,
 )
 from hpsearch.core.answer import Answer, Pick, answer, pick
-from hpsearch.core.attainment import Attained, attainment
+from hpsearch.core.attainment import Attained, attainment, first_with
 from hpsearch.core.effects import DepthEffect, OptimizerEffect, depth_effect, optimizer_effect
 from hpsearch.core.pareto import front
 from hpsearch.core.spec import StudySpec
-from hpsearch.core.timeline import Span, timeline
+from hpsearch.core.timeline import Presence, Span, presence, timeline
 from hpsearch.core.trial import State, TrialRecord
 
 
@@ -79,7 +79,10 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """A study, reduced to what a report shows: ``front`` cheapest first, ``trials`` by number."""
+    """A study, reduced to what a report shows: ``front`` cheapest first, ``trials`` by number.
+
+    ``nearly`` is where the search first had 99 % of the hypervolume that it ended with.
+    """
 
     study: str
     counts: Mapping[str, int]
@@ -91,7 +94,9 @@ class Findings:
     importance: tuple[Importance, ...]
     hypervolume: float
     attainment: tuple[Attained, ...]
+    nearly: Attained | None
     timeline: tuple[Span, ...]
+    presence: Presence
     savings: Savings
     audit: Audit
     environment: Environment
@@ -117,6 +122,8 @@ def find(
     val_images = environment.data.get("val")
     trials = standings(records, objectives=objectives, val_images=val_images)
     by_number = {standing.record.number: standing for standing in trials}
+    attained = attainment(records, bounds=bounds, epochs=epochs)
+    spans = timeline(records)
     return Findings(
         study=name,
         counts=counts(records),
@@ -127,8 +134,10 @@ def find(
         optimizers=optimizer_effect(records),
         importance=tuple(importance),
         hypervolume=study_hypervolume(records, bounds) if bounds else 0.0,
-        attainment=attainment(records, bounds=bounds, epochs=epochs),
-        timeline=timeline(records),
+        attainment=attained,
+        nearly=first_with(attained, 0.99),
+        timeline=spans,
+        presence=presence(spans),
         savings=savings(records, epochs=epochs),
         audit=audit(records, objectives),
         environment=environment,

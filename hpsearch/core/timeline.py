@@ -54,17 +54,33 @@ def _span(record: TrialRecord, started: datetime, *, first: datetime, last: date
     )
 
 
-def busy_share(spans: Sequence[Span]) -> float:
-    """Returns the share of all workers' time, from their first start to their last end, in trials.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """How many workers there were, and how long.
 
-    >>> spans = [Span(number=n, worker="a", started=s, ended=e, state=State.COMPLETE)
-    ...          for n, s, e in ((0, 0.0, 3.0), (1, 4.0, 10.0))]
-    >>> busy_share(spans)
-    0.9
+    ``seconds`` from the first start to the last end; ``busy`` is the share of the workers' time,
+    each from its first start to its last end, that was spent in trials.
+    """
+
+    workers: int
+    seconds: float
+    busy: float
+
+
+def presence(spans: Sequence[Span]) -> Presence:
+    """Returns how many workers there were, how long, and how busy.
+
+    >>> presence([Span(number=n, worker="a", started=s, ended=e, state=State.COMPLETE)
+    ...           for n, s, e in ((0, 0.0, 3.0), (1, 4.0, 10.0))])
+    Presence(workers=1, seconds=10.0, busy=0.9)
     """
     lines: dict[str, list[Span]] = {}
     for span in spans:
         lines.setdefault(span.worker, []).append(span)
-    present = sum(max(s.ended for s in w) - min(s.started for s in w) for w in lines.values())
+    there = sum(max(s.ended for s in w) - min(s.started for s in w) for w in lines.values())
     busy = sum(span.ended - span.started for span in spans)
-    return min(1.0, busy / present) if present else 0.0
+    return Presence(
+        workers=len(lines),
+        seconds=max((span.ended for span in spans), default=0.0),
+        busy=min(1.0, busy / there) if there else 0.0,
+    )

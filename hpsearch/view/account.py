@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from hpsearch.core.findings import Environment, Findings
-from hpsearch.core.timeline import busy_share
 from hpsearch.core.toml import to_toml
 from hpsearch.view import figures, story
 from hpsearch.view.document import Cell, Code, Drawing, Section, Table
@@ -20,22 +19,22 @@ def timeline(findings: Findings) -> Section | None:
     spans = findings.timeline
     if not spans:
         return None
-    workers = len({span.worker for span in spans})
-    length = max(span.ended for span in spans)
+    there = findings.presence
     notes = [f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly chosen."]
     return Section(
         key="timeline",
         title="Who worked when",
         words=[
-            f"{workers} worker{'s' * (workers != 1)}, {format_seconds(length)} from the first start"
-            f" to the last end, {story.percent(busy_share(spans))} of their time in trials."
+            f"{there.workers} worker{'s' * (there.workers != 1)}, {format_seconds(there.seconds)}"
+            " from the first start to the last end,"
+            f" {story.percent(there.busy)} of their time in trials."
         ],
         drawings=[
             Drawing(
                 key="timeline-workers",
                 about="the trials of each worker in time",
                 draw=partial(figures.timeline, spans),
-                rows=workers,
+                rows=there.workers,
             )
         ],
         notes=notes * (len(spans) > SHOWN_SPANS),

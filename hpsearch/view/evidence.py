@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hpsearch.core.attainment import first_with
 from hpsearch.core.effects import Group, Spread
 from hpsearch.core.findings import Findings
 from hpsearch.view import figures, story
@@ -162,7 +161,7 @@ def attainment(findings: Findings) -> Section | None:
     return Section(
         key="hypervolume",
         title="Was it enough?",
-        words=[story.attainment_words(first_with(found, 0.99), found[-1])],
+        words=[story.attainment_words(findings.nearly, found[-1])],
         drawings=[
             Drawing(
                 key=f"hypervolume-{against}",

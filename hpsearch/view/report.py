@@ -57,6 +57,10 @@ def as_numbers(findings: Findings) -> dict[str, object]:
     """Returns the findings as JSON can hold them, the study file and its spec among them."""
     plain: dict[str, object] = as_plain(findings)
     spec = findings.environment.spec
+    saved, judged = findings.savings, findings.audit
+    plain["savings"] = {**as_plain(saved), "share": saved.share}
+    audited = {"wronged": judged.wronged, "share": judged.share}
+    plain["audit"] = {**as_plain(judged), **as_plain(audited)}
     environment = {"spec": to_dict(spec), "study_file": to_toml(spec)}
     plain["environment"] = {**as_plain(findings.environment), **as_plain(environment)}
     return plain

@@ -11,7 +11,7 @@ from hpsearch.config import build_spec
 from hpsearch.core.analysis import audit
 from hpsearch.core.attainment import attainment, first_with, spent_seconds
 from hpsearch.core.findings import Environment, as_plain, failures, find, settings
-from hpsearch.core.timeline import timeline
+from hpsearch.core.timeline import Presence, presence, timeline
 from hpsearch.core.toml import to_toml
 from hpsearch.core.trial import State, TrialRecord, reached
 from tests.unit.trials import trial
@@ -72,6 +72,8 @@ def test_the_timeline_has_a_line_a_worker_in_order_of_appearance():
     ]
     assert [span.state for span in spans] == [State.FAILED, State.RUNNING, State.COMPLETE]
     assert timeline([]) == ()
+    assert presence(spans) == Presence(workers=2, seconds=4.0, busy=4.0 / 6.0)
+    assert presence([]) == Presence(workers=0, seconds=0.0, busy=0.0)
 
 
 def verdict(value, pruner="forecast"):
@@ -165,6 +167,8 @@ def test_findings_gather_everything_of_a_study():
     assert found.counts["failed"] == 1
     assert found.savings.epochs_trained == 13
     assert found.hypervolume == found.attainment[-1].hypervolume
+    assert found.nearly.number == 1  # trial 2 adds 0.5 % of it
+    assert (found.presence.workers, found.presence.seconds, found.presence.busy) == (1, 10.0, 1.0)
 
 
 def test_all_findings_are_json_even_where_numbers_are_not():

@@ -220,6 +220,8 @@ def test_json_holds_all_the_numbers():
     assert told["answer"]["knee"]["number"] == 1
     assert [point["number"] for point in told["front"]] == [0, 1, 2, 3]
     assert len(told["trials"]) == 5
+    assert told["savings"]["share"] == pytest.approx(3 / 20)
+    assert (told["audit"]["wronged"], told["audit"]["share"]) == ([], None)
     assert len(told["trials"][0]["curve"]) == 4
     assert told["environment"]["spec"]["search"]["objectives"] == list(TWO)
     assert told["environment"]["study_file"].startswith('name = "mnist5k"\n')
