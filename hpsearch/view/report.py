@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from hpsearch.core.findings import Findings, as_plain
@@ -18,7 +19,6 @@ from hpsearch.errors import HpsearchError, nearest
 from hpsearch.view.markdown import markdown
 from hpsearch.view.page import page
 from hpsearch.view.sections import sections
-from hpsearch.view.story import state_words
 
 FORMATS = ("html", "md", "json")
 
@@ -48,7 +48,7 @@ def render(findings: Findings, kind: str, *, place: Sequence[str] = ()) -> str:
     if kind == "json":
         return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
     told = sections(findings, place=place)
-    about = f"{state_words(findings)}. Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     make = page if kind == "html" else markdown
     return make(told, study=findings.study, about=about)
 
@@ -77,20 +77,23 @@ def default_path(study: str) -> Path:
 
 
 def write(text: str, path: Path) -> None:
-    """Writes the text beside the path, then renames it: nobody ever sees half a report.
+    """Writes the text beside the file, then renames it: nobody ever sees half a report.
+
+    A link is followed. What is there and no file (a folder, a device) is left alone.
 
     Raises:
         HpsearchError: it cannot be written there.
     """
     partial = None
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=path.parent)
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=target.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         Path(partial).chmod(0o666 & ~_umask())
-        Path(partial).replace(path)
+        Path(partial).replace(target)
     except OSError as exc:
         if partial is not None:
             with contextlib.suppress(OSError):

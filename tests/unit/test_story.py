@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -239,10 +240,19 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
 
     assert path.read_text() == "two"
     assert list(tmp_path.iterdir()) == [path]
-    for bad in (tmp_path / "no" / "r.html", tmp_path):
+    for bad in (tmp_path / "no" / "r.html", tmp_path, Path("/dev/null")):
         with pytest.raises(HpsearchError, match=r"cannot write .*; name another with -o"):
             write("three", bad)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_report_is_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "r.html")
+
+    write("one", tmp_path / "link")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "r.html").read_text() == "one"
 
 
 def test_a_study_name_of_any_kind_makes_a_file_name():
