@@ -122,12 +122,18 @@ def attributes(number: int, curve: tuple[Epoch, ...], *, stopped: bool) -> dict[
     return {**kept, "reason": "forecast"} if stopped else kept
 
 
-def command_seconds(database: Path, page: Path) -> float:
-    """How long the command takes, from its start to its end."""
+def command_seconds(database: Path, page: Path) -> tuple[float, float]:
+    """How long the command takes, from its start to its end, and its processor time."""
     arguments = ["report", "--storage", str(database), "-o", str(page)]
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), processor_seconds()
     subprocess.run([sys.executable, "-m", "hpsearch", *arguments], check=True, capture_output=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, processor_seconds() - spent
+
+
+def processor_seconds() -> float:
+    """The processor time of the processes that were waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def ending_seconds(study: Study, page: Path) -> float:
@@ -153,12 +159,17 @@ def main() -> None:
             ending_seconds(study, page)
             ends = [ending_seconds(study, page) for _ in range(chosen.repeats)]
             runs = [command_seconds(Path(folder) / "study.db", page) for _ in range(chosen.repeats)]
-            told = [f"{statistics.median(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})"]
+            took, spent = zip(*runs, strict=True)
+            told = [f"{statistics.median(took):.2f} ({min(took):.2f} to {max(took):.2f})"]
+            told += [f"{statistics.median(spent):.2f}"]
             told += [f"{statistics.median(ends):.2f}", f"{os.path.getsize(page) / 1e6:.2f}"]
             rows.append([f"{size:,}", *told])
             study.storage.close()
     print(f"\nmedian of {chosen.repeats} (least to most)\n")
-    print_table(["trials", "the command, s", "at the end of a run, s", "page, MB"], rows)
+    print_table(
+        ["trials", "the command, s", "of the processor, s", "at the end of a run, s", "page, MB"],
+        rows,
+    )
 
 
 if __name__ == "__main__":
