@@ -40,24 +40,26 @@ def gather(
 ) -> Iterator[Batch]:
     """Yields the images of the files, folders (with all below them) and ``.npz`` files, in order.
 
-    What is no image is told, one line each, and left out; of a folder only files that are images
-    by their names are tried.
+    What is no image, or an ``.npz`` file that does not fit, is told, one line each, and left out;
+    of a folder only files that are images by their names are tried.
 
     Args:
         paths: where the images are.
         size: height and width that a model takes, in pixels.
         channels: likewise.
         notify: takes a line for the person.
-
-    Raises:
-        DataError: an ``.npz`` file cannot be read, or holds images that do not fit.
     """
     waiting: list[str] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".npz" and path.is_file():
             yield from _of_files(waiting, size, channels, notify)
             waiting = []
-            yield _of_npz(path, size=size, channels=channels)
+            try:
+                batch = _of_npz(path, size=size, channels=channels)
+            except DataError as exc:
+                notify(_legible(str(exc)))
+            else:
+                yield batch
         elif path.is_dir():
             waiting += _below(path, notify)
         elif path.exists():
@@ -91,7 +93,7 @@ def as_images(
     elif images.ndim == 4 and images.shape[3] != channels and images.shape[1] == channels:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape[1:]:
-        shape = "×".join(map(str, images.shape))
+        shape = "×".join(map(str, images.shape)) or "of a single number"
         raise DataError(
             f"{what}: found the shape {shape}, expected {_shapes(channels)}, as the model was"
             f" trained on images of {channels} channel{'s' * (channels != 1)}; convert them"
@@ -209,7 +211,10 @@ def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
             " or a single array; save it with numpy.savez(path, x=images)"
         )
     pixels = as_images(array, size=size, channels=channels, what=f"{path}: {key}")
-    return Batch(names=tuple(f"{path}[{i}]" for i in range(len(pixels))), pixels=pixels)
+    if not len(pixels):
+        raise DataError(f"{path}: {key}: found no images, expected at least 1; save some")
+    name = _legible(str(path))
+    return Batch(names=tuple(f"{name}[{i}]" for i in range(len(pixels))), pixels=pixels)
 
 
 __all__ = ["Batch", "as_images", "gather", "read_all"]

@@ -186,11 +186,22 @@ def test_images_of_which_none_can_be_read_end_with_2(home, pictures, cli, tmp_pa
         pictures / "broken.png": "found no image that can be read",
         tmp_path / "absent.png": "found no image that can be read",
         tmp_path: "found no image that can be read",
-        tmp_path / "color.npz": "expected N×H×W, N×H×W×1 or N×1×H×W, as the model",
+        tmp_path / "color.npz": "found no image that can be read",
     }.items():
         result = cli("predict", home.folder, images)
         assert (result.code, result.out) == (2, ""), images
         assert told in result.err.splitlines()[-1]
+    assert "color.npz: x: found the shape 3×8×8×3, expected N×H×W, N×H×W×1" in result.err
+
+
+def test_a_damaged_npz_is_named_and_the_rest_go_on(home, pictures, cli, tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+
+    result = cli("predict", home.folder, tmp_path / "broken.npz", pictures / "3.png", "--json")
+
+    assert result.code == 0
+    assert [row["file"] for row in result.json] == [f"{pictures}/3.png"]
+    assert "broken.npz: cannot be read" in result.err
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def onnx_checked(thrice):
 
 def test_an_onnx_file_of_another_kind_of_net_agrees_on_images_of_any_shape(tmp_path):
     pytest.importorskip("onnxruntime")
-    from hpsearch.nn.export import LoadedModel, ModelConfig
+    from hpsearch.nn.export import LoadedModel
+    from hpsearch.nn.model_config import ModelConfig
     from hpsearch.nn.onnx import write_onnx
 
     spec, shape = (
