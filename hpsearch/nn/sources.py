@@ -124,6 +124,12 @@ def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], or
         raise DataError(
             f"{origin}: found two classes named {twice[0]!r}, expected distinct names; rename one"
         )
+    for name in classes:
+        if _legible(name) != name:
+            raise DataError(
+                f"{origin}: found a class named {_legible(name)!r}, expected a name in UTF-8;"
+                " rename it"
+            )
     for name, values in labels.items():
         if not len(values):
             raise DataError(f"{origin}: found no {name} images, expected at least 1; add some")
@@ -139,6 +145,11 @@ def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], or
             f"{origin}: class {classes[missing[0]]!r} (label {missing[0]}) has no training image,"
             " expected at least 1 of every class; add some, or renumber the labels without gaps"
         )
+
+
+def _legible(name: str) -> str:
+    """The name with question marks for what is no UTF-8, which no JSON or database takes."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(shape: tuple[int, ...]) -> str:
