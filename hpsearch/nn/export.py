@@ -142,6 +142,8 @@ def _read_weights(path: Path, config: ModelConfig) -> nn.Module:
         if expected.get(name) != found.get(name):
             what, wanted = found.get(name, "nothing"), expected.get(name, "nothing")
             refuse(path, f"found {what} for {name!r} where {CONFIG} says {wanted}")
+        if not weights[name].isfinite().all():
+            refuse(path, f"found values in {name!r} that are no numbers")
     net.load_state_dict(weights, assign=True)
     return net
 

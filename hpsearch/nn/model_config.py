@@ -89,7 +89,7 @@ def read_config(folder: Path) -> ModelConfig:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         refuse(path, "is missing")
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         refuse(path, f"cannot be read ({exc})")
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         refuse(path, f"found no format {FORMAT!r} in it")

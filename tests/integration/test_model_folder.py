@@ -113,6 +113,7 @@ def edit(folder, change):
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: is missing"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read"),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json: cannot be read"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json: cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "found no format 'hpsearch-model'"),
         (lambda f: edit(f, lambda c: c.update(version=2)), "version 2, expected at most 1; upgr"),
         (lambda f: edit(f, lambda c: c.update(version="one")), "found version one"),
@@ -145,6 +146,18 @@ def test_truncated_weights_are_told(copy, kept):
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(ModelError, match=r"model.safetensors: cannot be read \("):
+        load_model(copy, device="cpu")
+
+
+def test_weights_that_are_no_numbers_are_told(copy):
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"\xff\xff\xff\x7f"  # not a number
+    path.write_bytes(content)
+
+    with pytest.raises(
+        ModelError, match=r"model.safetensors: found values in '.*' that are no num"
+    ):
         load_model(copy, device="cpu")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import hpsearch
+from hpsearch.core.scores import as_plain, score
 from hpsearch.core.spec import DataSpec, ModelSpec, TrainSpec
 from hpsearch.errors import HpsearchError, SpecError
 from hpsearch.nn.batches import tensors
@@ -118,6 +119,8 @@ def test_the_metrics_are_those_of_the_loaded_model_on_the_test_images(thrice):
     assert metrics["n"] == 40
     assert sum(each["support"] for each in metrics["classes"]) == 40
     np.testing.assert_array_equal(told.indices, taken.predicted)
+    again = as_plain(score(told.probabilities, taken.labels, classes=told.names))
+    assert {key: metrics[key] for key in again} == again  # to the bit
 
 
 def test_the_seed_changes_the_weights_and_not_the_split(thrice, digits_npz, tmp_path):
