@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from hpsearch.errors import DataError
 from hpsearch.nn.folder import SUFFIXES, fit, read_image
 from hpsearch.nn.host import usable_cpus
-from hpsearch.nn.sources import reason
+from hpsearch.nn.sources import opened_npz
 
 Pixels = npt.NDArray[np.uint8]
 Notify = Callable[[str], None]
@@ -192,19 +190,10 @@ def _closed(exc: OSError) -> str:
 
 
 def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it holds a single array")
-            names = archive.files
-            key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else "")
-            array = archive[key] if key else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
-        raise DataError(
-            f"{path}: cannot be read ({reason(exc)}), expected plain arrays saved by numpy.savez;"
-            " save or copy the file again"
-        ) from exc
+    with opened_npz(path) as archive:
+        names = archive.files
+        key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else "")
+        array = archive[key] if key else None
     if array is None:
         raise DataError(
             f"{path}: found {', '.join(names) or 'no arrays'}, expected one of {', '.join(_KEYS)},"
