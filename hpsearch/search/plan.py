@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpsearch.core.choice import Choice, choose
+from hpsearch.core.choice import Choice, choose, measures
 from hpsearch.core.manual import by_hand, laid_over, read_settings
 from hpsearch.core.space import Value, default_space
 from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, resolve
@@ -20,8 +20,9 @@ class Plan:
     """What is to be trained, on which data.
 
     ``study`` and ``trial`` tell where the configuration comes from, None where it was set by hand;
-    ``chosen`` tells how, as it was typed. ``data`` is the fingerprint that the images must have,
-    empty where any will do.
+    ``chosen`` tells how, as it was typed. ``searched`` is the accuracy (0-1) of that very
+    configuration on the validation images in the search, None where values were set. ``data`` is
+    the fingerprint that the images must have, empty where any will do.
     """
 
     study: str | None
@@ -29,6 +30,7 @@ class Plan:
     chosen: tuple[str, ...]
     spec: StudySpec
     params: Mapping[str, Value]
+    searched: float | None
     data: Mapping[str, Any]
 
     def configured(self, seed: int, place: int) -> TrialSpec:
@@ -65,11 +67,12 @@ def plan_of_study(
         StudyError: there is no such trial, or it was not trained to its end.
         SpecError: a setting or the epochs are illegal, or nothing is chosen.
     """
-    typed, number = read_settings(settings), None
+    typed, number, searched = read_settings(settings), None, None
     spec = _with_epochs(study.spec, epochs)
     if choice.ways or not settings:
         record = choose(study.records(), study.objectives, choice)
         number = record.number
+        searched = None if settings else measures(record).get("accuracy")
         spec, params = laid_over(spec, record.params, typed)
     else:
         spec, params = by_hand(spec, typed)
@@ -81,6 +84,7 @@ def plan_of_study(
         chosen=(*_typed(choice), *(f"--set {text}" for text in settings)),
         spec=spec,
         params=params,
+        searched=searched,
         data=study.attributes.get(DATA, {}),
     )
 
@@ -111,6 +115,7 @@ def plan_by_hand(
         chosen=tuple(f"--set {text}" for text in settings),
         spec=spec,
         params=params,
+        searched=None,
         data={},
     )
 

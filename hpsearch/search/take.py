@@ -239,6 +239,7 @@ def _provenance(
         "trial": plan.trial,
         "chosen": list(plan.chosen),
         "params": dict(plan.params),
+        "searched_accuracy": plan.searched,
         "train": asdict(trials[0].train),
         "seed": trials[0].seed,
         "trained_on": "training images" if hold_out else "training and validation images",

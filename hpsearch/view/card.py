@@ -90,6 +90,11 @@ def _how_good(taken: Taken) -> str:
     rows["test images"] = f"{scores.n:,}"
     rows["test loss"] = f"{scores.loss:.4f} nats"
     rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
+    if taken.plan.searched is not None:
+        rows["validation accuracy in the search"] = (
+            f"{percent(taken.plan.searched)}; the trial was chosen by it, so it promises a little"
+            " too much"
+        )
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
     if len(taken.seeds) > 1:

@@ -41,6 +41,9 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
     if len(taken.seeds) > 1:
         told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
         facts.add_row("", Text(told))
+    if taken.plan.searched is not None:
+        told = f"{percent(taken.plan.searched)} of the validation images, by which it was chosen"
+        facts.add_row("in the search", told)
     facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
     if scores.confused:
         worst = scores.confused[0]

@@ -106,6 +106,9 @@ def test_the_config_tells_what_the_model_is_and_where_it_comes_from(home, finish
     provenance = config["provenance"]
     assert (provenance["study"], provenance["trial"]) == ("small", knee["number"])
     assert provenance["params"] == knee["params"]
+    assert provenance["searched_accuracy"] == knee["values"]["accuracy"]
+    assert "in the search" in home.result.out
+    assert "validation accuracy in the search" in (home.folder / "README.md").read_text("utf-8")
     assert provenance["train"]["epochs"] == 30
     assert provenance["data"]["test"] == 40
     assert {"torch", "optuna", "hpsearch"} <= set(provenance["versions"])
@@ -259,6 +262,7 @@ def test_a_chosen_trial_takes_single_values_by_hand(finished, cli, tmp_path):
     assert result.code == 0, result.err
     assert config["provenance"]["params"] == {**shown["params"], "learning_rate": 0.5}
     assert config["provenance"]["chosen"] == ["--trial 0", "--set learning_rate=0.5"]
+    assert config["provenance"]["searched_accuracy"] is None  # of another configuration
 
 
 def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_path):
