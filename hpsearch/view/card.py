@@ -92,8 +92,8 @@ def _how_good(taken: Taken) -> str:
     rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
     if taken.plan.searched is not None:
         rows["validation accuracy in the search"] = (
-            f"{percent(taken.plan.searched)}; the trial was chosen by it, so it promises a little"
-            " too much"
+            f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
+            " much"
         )
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)

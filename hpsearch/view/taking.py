@@ -42,7 +42,7 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
         told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
         facts.add_row("", Text(told))
     if taken.plan.searched is not None:
-        told = f"{percent(taken.plan.searched)} of the validation images, by which it was chosen"
+        told = f"{percent(taken.plan.searched)} of the validation images, which the search went by"
         facts.add_row("in the search", told)
     facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
     if scores.confused:
