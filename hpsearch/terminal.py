@@ -46,9 +46,9 @@ def confirmed(question: str) -> bool:
 
 def storage_text(storage: str | None) -> str:
     """Returns the database that was named, or the default one."""
-    from hpsearch.search.url import DEFAULT_URL
+    from hpsearch.search.url import named_or_default
 
-    return storage or DEFAULT_URL
+    return named_or_default(storage)
 
 
 def open_study(study: str | None, storage: str | None) -> Study:

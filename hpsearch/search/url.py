@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpsearch.errors import StorageError
 
 DEFAULT_URL = "sqlite:///hpsearch.db"
+
+
+def named_or_default(text: str | None) -> str:
+    """Returns the database that was named; else that of ``HPSEARCH_STORAGE``; else the default."""
+    return text or os.environ.get("HPSEARCH_STORAGE") or DEFAULT_URL
 
 
 def parse_url(text: str) -> URL:
