@@ -6,9 +6,10 @@ import pytest
 
 from hpsearch.config import build_spec, load_study_file
 from hpsearch.core import baseline
+from hpsearch.core.grid import cells
 from hpsearch.core.manual import laid_over, read_settings
 from hpsearch.core.opening import OPENING, opening
-from hpsearch.core.space import TRAINING, ChoiceDim, FloatDim, IntDim, cells, dims, draw
+from hpsearch.core.space import TRAINING, ChoiceDim, FloatDim, IntDim, dims, draw
 from hpsearch.core.spec import (
     FactorySpec,
     ModelSpec,
