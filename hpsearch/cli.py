@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from hpsearch import options, reading, taking
 from hpsearch.errors import HpsearchError
-from hpsearch.terminal import confirmed, note, open_study, storage_text
+from hpsearch.terminal import confirmed, note, open_study, place_options, storage_text
 from hpsearch.terminal import show as display
 
 if TYPE_CHECKING:
@@ -331,13 +331,12 @@ def dashboard(
 
 
 def _print_end(study: Study, ending: str, *, storage: str | None, again: list[str]) -> None:
-    """The front on stdout, then what pruning saved and what to type next."""
-    from hpsearch.view.ending import ending_view
+    """The front on stdout, then what pruning saved, the report and what to type next."""
+    from hpsearch.view.ending import ending_view, write_report
 
-    where: list[str] = []
-    if storage is not None and storage != os.environ.get("HPSEARCH_STORAGE"):
-        where = ["--storage", storage if "://" not in storage else study.storage.masked]
-    display(ending_view(study, ending, place=where, again=again))
+    where = place_options(study, storage)
+    report = write_report(study, place=where, notify=note)
+    display(ending_view(study, ending, place=where, again=again, report=report))
 
 
 def main(arguments: list[str] | None = None) -> None:

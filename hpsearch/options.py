@@ -34,6 +34,16 @@ Url = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="The file to write.  [default: report-STUDY.html; md and json go to stdout]",
+    ),
+]
+Format = Annotated[str, typer.Option("--format", help="html, md or json.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -128,7 +138,7 @@ HoldOut = Annotated[
 Onnx = Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, checked on images.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call wrote there.")]
 ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
+TablesOutput = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
 Factory = Annotated[
     str | None,

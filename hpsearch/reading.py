@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hpsearch import options
-from hpsearch.terminal import note, open_study, print_json, storage_text
+from hpsearch.terminal import note, open_study, place_options, print_json, storage_text
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
@@ -107,6 +107,33 @@ def front(
 
 
 @app.command()
+def report(
+    study: options.Name = None,
+    storage: options.Url = None,
+    output: options.Output = None,
+    format_: options.Format = "html",
+) -> None:
+    """Write the report: one page that opens offline, Markdown, or all the numbers as JSON.
+
+    Example: hpsearch report -o report.html
+    """
+    from hpsearch.search.findings import findings
+    from hpsearch.view.report import check_format, default_path, render, write
+
+    check_format(format_)
+    opened = open_study(study, storage)
+    found = findings(opened)
+    text = render(found, format_, place=place_options(opened, storage))
+    if output is None and format_ == "html":
+        output = default_path(opened.name)
+    if output is None:
+        typer.echo(text)
+    else:
+        write(text, output)
+        note(f"wrote {output}")
+
+
+@app.command()
 def watch(study: options.Name = None, storage: options.Url = None) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
@@ -119,8 +146,9 @@ def watch(study: options.Name = None, storage: options.Url = None) -> None:
 
     opened = open_study(study, storage)
     with view_of(Console(stderr=True), opened) as watcher:
-        follow(opened, watcher)
-    note(f"study {opened.name!r} needs no more trials; `hpsearch front` shows what it found")
+        standing = follow(opened, watcher)
+    note(f"study {opened.name!r} {standing.words}")
+    note("`hpsearch front` shows what it found")
 
 
 @app.command()

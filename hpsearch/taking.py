@@ -115,7 +115,7 @@ def predict(
 
 @app.command()
 def export(
-    output: options.Output,
+    output: options.TablesOutput,
     study: options.StudyChoice = None,
     named: options.Name = None,
     storage: options.Url = None,

@@ -51,6 +51,16 @@ def storage_text(storage: str | None) -> str:
     return named_or_default(storage)
 
 
+def place_options(study: Study, storage: str | None) -> list[str]:
+    """Returns the options that name the study's database, as commands to type next need them.
+
+    None where the default or the environment names it. A password is masked.
+    """
+    if storage is None or storage == os.environ.get("HPSEARCH_STORAGE"):
+        return []
+    return ["--storage", storage if "://" not in storage else study.storage.masked]
+
+
 def open_study(study: str | None, storage: str | None) -> Study:
     """Opens a study to read it: the named one, else the only one, else the newest."""
     from hpsearch.search import catalog

@@ -1,4 +1,4 @@
-"""What a study tells: its counts, its front's worth, and what stopping trials early saved."""
+"""What a study tells: its counts, its front's worth, what stopping early saved and may cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from hpsearch.core.noise import wilson
 from hpsearch.core.objectives import merit
-from hpsearch.core.pareto import hypervolume
+from hpsearch.core.pareto import front, hypervolume
 from hpsearch.core.trial import State, TrialRecord
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -30,6 +31,36 @@ class Savings:
     def share(self) -> float:
         """The share of all epochs that was not trained, in [0, 1]."""
         return 1 - self.epochs_trained / self.epochs_full if self.epochs_full else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What stopping trials early may have cost, told by the control trials, which never are.
+
+    ``pruned`` trials of the study were stopped. ``control`` control trials came to their end;
+    ``judged`` holds the numbers of those that the rule would have stopped, ``on_front`` those of
+    them that ended on the front, ``beat_forecast`` those that ended with a lower loss than the
+    rule held possible (the forecast rule alone says what it holds possible).
+    """
+
+    pruned: int
+    control: int
+    judged: tuple[int, ...]
+    on_front: tuple[int, ...]
+    beat_forecast: tuple[int, ...]
+
+    @property
+    def wronged(self) -> tuple[int, ...]:
+        """The control trials that stopping would have wronged: either of the two."""
+        return tuple(sorted({*self.on_front, *self.beat_forecast}))
+
+    @property
+    def share(self) -> tuple[float, float, float] | None:
+        """The wronged share of the judged, with its 95 % interval; None where none was judged."""
+        if not self.judged:
+            return None
+        share = len(self.wronged) / len(self.judged)
+        return (share, *wilson(share, len(self.judged)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +117,22 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
     )
 
 
-def failures_in_a_row(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the failed trials since the last trial that counted, in order of ending."""
+def audit(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Audit:
+    """Returns what stopping trials early may have cost."""
+    control = [r for r in records if r.control and r.state is State.COMPLETE]
+    judged = [r for r in control if "would_prune" in r.attributes]
+    chosen = {r.number for r in front(records, objectives)[0]}
+    return Audit(
+        pruned=sum(r.state is State.PRUNED for r in records),
+        control=len(control),
+        judged=tuple(r.number for r in judged),
+        on_front=tuple(r.number for r in judged if r.number in chosen),
+        beat_forecast=tuple(r.number for r in judged if _beat_forecast(r)),
+    )
 
-    def ending(record: TrialRecord) -> tuple[datetime, int]:
-        return record.ended or datetime.min, record.number
 
-    failed = [r for r in records if r.state is State.FAILED and r.ended is not None]
-    if not failed:
-        return []
-    counted = (ending(r) for r in records if r.state.counts and r.ended is not None)
-    last = max(counted, default=(datetime.min, -1))
-    return sorted((r for r in failed if ending(r) > last), key=ending)
+def _beat_forecast(record: TrialRecord) -> bool:
+    verdict = record.attributes["would_prune"]
+    if verdict["pruner"] != "forecast" or not record.curve:
+        return False
+    return record.curve[-1].val_loss < float(verdict["value"])

@@ -81,6 +81,34 @@ class TrialRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+def reached(record: TrialRecord) -> dict[str, float]:
+    """Returns every measurement the trial has come to: its costs, accuracy and loss, and values.
+
+    Of a trial that was stopped, those of its last epoch.
+
+    >>> reached(TrialRecord(number=0, state=State.FAILED, cost={"params": 12.0}))
+    {'params': 12.0}
+    """
+    known = dict(record.cost)
+    if record.curve:
+        last = record.curve[-1]
+        known |= {"accuracy": last.val_accuracy, "val_loss": last.val_loss}
+        known["train_seconds"] = last.train_seconds
+    return known | dict(record.values)
+
+
+def depth(record: TrialRecord) -> int | None:
+    """Returns the number of conv blocks; None where it is not known.
+
+    >>> depth(TrialRecord(number=0, state=State.WAITING, params={"n_blocks": 3}))
+    3
+    """
+    if "n_blocks" in record.params:
+        return int(record.params["n_blocks"])
+    spec = record.attributes.get("spec")
+    return len(spec["model"]["widths"]) if spec else None
+
+
 LOSSES = 3  # workers that a trial may lose without gaining an epoch
 
 

@@ -141,7 +141,7 @@ def study_names(storage: Storage) -> list[str]:
 def open_studies(storage: Storage) -> list[Study]:
     """Returns the studies that still give trials to workers, oldest first."""
     studies = (_read(storage, name) for name in study_names(storage))
-    return [s for s in studies if s.standing(s.records()) in (None, Standing.BUSY)]
+    return [s for s in studies if s.standing() in (None, Standing.BUSY)]
 
 
 def summaries(storage: Storage) -> list[StudySummary]:

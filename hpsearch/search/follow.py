@@ -38,10 +38,14 @@ class Follower:
         return records
 
 
-def follow(study: Study, watcher: Watcher) -> None:
-    """Follows the study until it needs no more trials."""
+def follow(study: Study, watcher: Watcher) -> Standing:
+    """Follows the study until it gives no more trials to workers; returns why."""
     follower = Follower(study, watcher)
-    while study.standing(follower.look()) in (None, Standing.BUSY):
+    while True:
+        standing = study.standing()
+        follower.look()  # after it, so that the last end is told
+        if standing not in (None, Standing.BUSY):
+            return standing
         time.sleep(_LOOK_SECONDS)
 
 

@@ -282,7 +282,7 @@ def close(study: Study, ending: Ending) -> None:
     Raises:
         StudyError: the run ended because too many trials failed in a row.
     """
-    failures = study.failures(study.records())
+    failures = study.failures()
     study.storage.close()
     if ending is Ending.FAILING:
         last = failures[-1]

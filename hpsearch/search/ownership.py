@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
-from hpsearch.core.trial import State, TrialRecord
+from hpsearch.core.trial import TrialRecord
 from hpsearch.search.process import is_gone
+from hpsearch.search.roll import Running
 from hpsearch.search.storage import Storage
 
 PATIENCE_SECONDS = 60.0  # without a sign of life, until a trial is taken from its worker
@@ -46,21 +47,18 @@ _OWNER = sql(
 )
 
 
-def is_lost(record: TrialRecord, now: float | None, *, claim: str | None) -> bool:
+def is_lost(trial: Running, now: float | None, *, claim: str | None) -> bool:
     """Whether a running trial is nobody's any more.
 
     Its process is gone, or gave no sign of life for a minute, or it is the trial of that claim,
     which is being made again. ``now`` is by the database's clock; None: silence means nothing now.
     """
-    if record.state is not State.RUNNING:
-        return False
-    origin = record.attributes.get("origin", {})
-    process, beat = origin.get("process"), record.attributes.get("beat")
+    process = trial.origin.get("process")
     if process is None or is_gone(process):
         return True
-    if claim is not None and origin.get("claim") == claim:
+    if claim is not None and trial.origin.get("claim") == claim:
         return True
-    return beat is not None and now is not None and now - beat > PATIENCE_SECONDS
+    return trial.beat is not None and now is not None and now - trial.beat > PATIENCE_SECONDS
 
 
 def passage(record: TrialRecord, ended: str) -> dict[str, Any]:

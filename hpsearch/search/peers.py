@@ -11,13 +11,14 @@ from hpsearch.core.trial import Curve, State, TrialRecord
 from hpsearch.search.study import Study
 
 _FRESH_SECONDS = 5.0
+_SHARE = 50  # of the time that a look may take
 
 
 class Others:
     """The study's other trials, as one trial sees them while it runs.
 
-    They are read anew at most every five seconds: a look costs some 10 ms, as much as a short
-    epoch may.
+    They are read anew at most every five seconds, and for at most a fiftieth of the time: a look
+    costs some 10 ms, as much as a short epoch may, and a second where hundreds run.
     """
 
     def __init__(self, study: Study, number: int) -> None:
@@ -25,16 +26,18 @@ class Others:
         self._number = number
         self._names = costs(study.objectives)
         self._peers: list[Peer] = []
-        self._read_at = -_FRESH_SECONDS
+        self._due = 0.0
 
     def judge(self, curve: Curve, cost: Mapping[str, float]) -> Verdict | None:
         """Asks the study's rule whether the trial is hopeless among its no-costlier peers."""
         rule, epochs = self._study.spec.pruning, self._study.spec.train.epochs
         if rule.pruner == "none" or len(curve) == epochs:
             return None  # without reading the other trials
-        if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+        began = time.monotonic()
+        if began >= self._due:
             self._peers = peers(self._study.records(), self._number, self._names)
-            self._read_at = time.monotonic()
+            ended = time.monotonic()
+            self._due = ended + max(_FRESH_SECONDS, _SHARE * (ended - began))
         known = {**cost, "train_seconds": curve[-1].train_seconds}
         return should_prune(
             [epoch.val_loss for epoch in curve],

@@ -87,10 +87,11 @@ class Pool:
         follower = Follower(self.study, self.watcher)
         while not stop():
             records = follower.look()
-            if len(self.study.failures(records)) >= self.study.spec.search.max_failures:
+            if len(self.study.failures()) >= self.study.spec.search.max_failures:
                 return Standing.FAILING
             if not self._tend(records):
-                return self._why(follower.look())
+                follower.look()
+                return self._why()
             time.sleep(_LOOK_SECONDS)
         self.end()
         follower.look()
@@ -98,7 +99,7 @@ class Pool:
 
     def _tend(self, records: Sequence[TrialRecord]) -> bool:
         """Starts who is due and replaces who died; whether any is left."""
-        if self.study.standing(records) is Standing.DONE:
+        if self.study.standing() is Standing.DONE:
             self._workers = [worker for worker in self._workers if worker.process is not None]
         for worker in list(self._workers):
             if worker.process is None:
@@ -143,8 +144,8 @@ class Pool:
         self.watcher.note(f"worker {worker.number} died ({how}); another starts in {pause:g} s")
         worker.process, worker.start_at = None, time.monotonic() + pause
 
-    def _why(self, records: Sequence[TrialRecord]) -> Standing:
-        standing = self.study.standing(records)
+    def _why(self) -> Standing:
+        standing = self.study.standing()
         # A grid that is used up leaves the budget open, and nobody to ask: only workers know.
         return Standing.USED_UP if standing in (None, Standing.BUSY) else standing
 

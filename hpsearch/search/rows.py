@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
 
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_NOW = {
+_NOW: Mapping[str, Any] = {
     "sqlite": sqlalchemy.text("CAST(CAST(strftime('%s', 'now') AS FLOAT) AS TEXT)"),
     "postgresql": cast(func.extract("epoch", func.clock_timestamp()), sqlalchemy.Text),
 }
@@ -39,6 +39,11 @@ def number_of(session: Session, trial_id: int) -> int:
     """Returns the number of a trial within its study."""
     asked = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
     return int(session.execute(asked).scalar_one())
+
+
+def clock(session: Session) -> float:
+    """Returns the database's time, in seconds since 1970."""
+    return float(session.execute(select(_NOW[_dialect(session)])).scalar_one())
 
 
 def put(session: Session, trial_id: int, attributes: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -265,9 +265,10 @@ def sample(
     """Draws a trial's values by its study's sampler; returns them, and what is to be stored.
 
     As Optuna's own ``Trial`` does, but that it stores each value as it is drawn, in a transaction
-    of its own. What an earlier start drew, or `hpsearch enqueue` set, is taken as it is.
+    of its own. What an earlier start drew, or `hpsearch enqueue` set, is taken as it is. The other
+    trials are read once: TPE would read all running ones anew for each value.
     """
-    sampler, drawn = study.sampler, copy.copy(trial)
+    sampler, drawn, study = study.sampler, copy.copy(trial), _snapshot(study)
     drawn.params, drawn.distributions = dict(trial.params), dict(trial.distributions)
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     writes: list[Write] = []
@@ -297,6 +298,26 @@ def sample(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return draw(space, choose), writes
+
+
+def _snapshot(study: optuna.Study) -> optuna.Study:
+    """The study with its trials as they are at the first look."""
+    seen, read = copy.copy(study), study.get_trials
+
+    @functools.cache
+    def everyone() -> list[FrozenTrial]:
+        return read(deepcopy=False)
+
+    def get_trials(
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        chosen = [t for t in everyone() if states is None or t.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    seen._get_trials = get_trials  # type: ignore[method-assign]
+    return seen
 
 
 def _only(dim: Dim) -> Value:

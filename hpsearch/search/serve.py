@@ -13,7 +13,7 @@ from hpsearch.search import catalog, launch
 from hpsearch.search.launch import Ending, Notify, Place
 from hpsearch.search.observer import Observer
 from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.study import Standing, Study
 from hpsearch.search.worker import Stopper
 
 _WAIT_SECONDS = 1.0
@@ -109,5 +109,6 @@ def _next(
 
 def _nothing_open(storage: Storage, name: str | None) -> str:
     if name is not None:
-        return f"study {name!r} needs no more trials"
+        standing = storage.patiently(lambda: catalog.open_study(storage, name).standing())
+        return f"study {name!r} {(standing or Standing.DONE).words}"
     return f"no open study in {storage.masked}; `hpsearch submit` queues one"

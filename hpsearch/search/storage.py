@@ -86,8 +86,8 @@ class Storage:
     def lock(self) -> Iterator[None]:
         """Holds the database's one lock: for counting trials, creating studies, and no more.
 
-        A file lock beside an SQLite file, a transaction's advisory lock on PostgreSQL; both end
-        with the process that holds them.
+        A file lock beside an SQLite file; on PostgreSQL an advisory lock of one transaction with
+        all that is written inside. Both end with the process that holds them.
 
         Raises:
             StorageError: the lock was not to be had within two minutes.
@@ -96,8 +96,8 @@ class Storage:
             with _file_lock(Path(self.url.database or "")):
                 yield
             return
-        with self.engine.begin() as connection:
-            connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
+        with self.together() as session:
+            session.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
             yield
 
     @contextlib.contextmanager
@@ -112,6 +112,11 @@ class Storage:
                 inside still holds when it is written.
         """
         session = self.sessions()
+        if session.joined:  # within another's
+            if trial is not None:
+                self._hold(session, trial)
+            yield session
+            return
         session.joined = True
         try:
             if trial is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -43,6 +43,7 @@ from hpsearch.search.records import (
     read,
     slot_of,
 )
+from hpsearch.search.roll import Roll, Running, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import Storage
 
@@ -57,6 +58,20 @@ class Standing(enum.Enum):
     BUSY = "busy"  # others run the last trials; one may yet come back
     STOPPED = "stopped"  # `hpsearch stop` was called
     FAILING = "failing"  # too many failures in a row
+
+    @property
+    def words(self) -> str:
+        """What may be said of the study."""
+        return _WORDS[self]
+
+
+_WORDS: Mapping[Standing, str] = {
+    Standing.DONE: "needs no more trials",
+    Standing.USED_UP: "has tried every cell of its grid",
+    Standing.BUSY: "waits for its last trials",
+    Standing.STOPPED: "is stopped; `hpsearch run` goes on with it",
+    Standing.FAILING: "has ended after too many failures in a row",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +98,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
-    """A trial that has been taken and not been drawn yet, with all trials as they then were."""
+    """A trial that has been taken and not been drawn yet; ``alone``: no other runs now."""
 
     trial: FrozenTrial
     origin: Mapping[str, Any]
     alone: bool
-    trials: list[FrozenTrial]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,14 +140,8 @@ class Study:
 
     def records(self) -> list[TrialRecord]:
         """Returns all trials by number; the finished ones are read once and kept."""
-        return self._read(self._trials())
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False))
-
-    def _read(self, trials: Sequence[FrozenTrial]) -> list[TrialRecord]:
         records = []
-        for frozen in trials:
+        for frozen in self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False)):
             record = self._finished.get(frozen.number) or read(frozen, self.spec)
             if frozen.state.is_finished():
                 self._finished[frozen.number] = record
@@ -178,7 +186,6 @@ class Study:
         trial, own = taken.trial, taken.origin
         cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
         self.handle.sampler = make_sampler(self.spec, trial.number, cell=cell, alone=taken.alone)
-        self.handle._thread_local.cached_all_trials = taken.trials
         params, drawn = sample(self.handle, trial, self.spec.space)
         with self._owned(trial._trial_id, own["claim"]) as session:  # drawing may have taken long
             rows.put_params(session, trial._trial_id, drawn)
@@ -194,34 +201,28 @@ class Study:
 
     def _take(self, origin: Mapping[str, Any]) -> _Taken | Standing:
         attributes = self._refresh()
-        trials = self._trials()
-        records = self._reap(self._read(trials), claim=origin["claim"])
-        standing = self._standing(records, attributes)
+        roll = self._reaped(self._roll(), claim=origin["claim"])
+        standing = self._standing(roll, attributes)
         if standing is not None:
             return standing
-        alone = not any(r.state is State.RUNNING for r in records)
-        waiting = next((r for r in records if r.state is State.WAITING), None)
-        slot = None
-        if self.spec.search.sampler.startswith("grid") and waiting is None:
-            slot = self._free_slot(records)
+        alone, slot = not roll.running, None
+        if self.spec.search.sampler.startswith("grid") and roll.waiting is None:
+            slot = self._free_slot()
             if slot is None:
                 return Standing.USED_UP if alone else Standing.BUSY
         with self.storage.together() as session:  # without an origin it would never be reaped
-            trial = self._start(session, waiting)
-            own = self._origin(trial, slot)
-            rows.put(session, trial._trial_id, {"origin": {**origin, **own}})
+            trial = self._start(session, roll.waiting)
+            own = {**origin, **self._origin(trial, slot)}
+            rows.put(session, trial._trial_id, {"origin": own})
             rows.beat(session, trial._trial_id, mark=origin["claim"])
-        others = [t for t in trials if t.number != trial.number]
-        everyone = sorted([*others, trial], key=lambda t: t.number) if waiting else [*others, trial]
-        return _Taken(trial=trial, origin={**origin, **own}, alone=alone, trials=everyone)
+        return _Taken(trial=trial, origin=own, alone=alone)
 
-    def _start(self, session: Session, waiting: TrialRecord | None) -> FrozenTrial:
-        """Starts the trial that waits, or a new one."""
+    def _start(self, session: Session, waiting: int | None) -> FrozenTrial:
+        """Starts the trial that waits, by its id, or a new one."""
         backend = self.storage.backend
         if waiting is not None:
-            trial_id = waiting.attributes["trial_id"]
-            backend.set_trial_state_values(trial_id, TrialState.RUNNING)
-            return backend.get_trial(trial_id)
+            backend.set_trial_state_values(waiting, TrialState.RUNNING)
+            return backend.get_trial(waiting)
         trial_id = backend.create_new_trial(self.handle._study_id)
         trial = optuna.create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = rows.number_of(session, trial_id), trial_id
@@ -247,79 +248,84 @@ class Study:
             self.attributes, self.spec = attributes, from_json(attributes[SPEC])
         return attributes
 
-    def standing(self, records: Sequence[TrialRecord]) -> Standing | None:
-        """Returns why no worker would get a trial now; None if one would."""
-        return self._standing(records, self.storage.patiently(lambda: self.handle.user_attrs))
+    def _roll(self) -> Roll:
+        with self.storage.together() as session:
+            return call(session, self.handle._study_id)
 
-    def _standing(
-        self, records: Sequence[TrialRecord], attributes: Mapping[str, Any]
-    ) -> Standing | None:
-        counts = analysis.counts(records)
-        counted, target = counts["complete"] + counts["pruned"], self.spec.search.trials
-        if counted >= target:
+    def standing(self) -> Standing | None:
+        """Returns why no worker would get a trial now; None if one would."""
+        return self.storage.patiently(lambda: self._standing(self._roll(), self.handle.user_attrs))
+
+    def _standing(self, roll: Roll, attributes: Mapping[str, Any]) -> Standing | None:
+        target, counts = self.spec.search.trials, roll.counts
+        if roll.counted >= target:
             return Standing.DONE
         if attributes.get(STOP):
             return Standing.STOPPED
-        if len(self.failures(records)) >= self.spec.search.max_failures:
+        if len(self._new_failures(roll)) >= self.spec.search.max_failures:
             return Standing.FAILING
-        idle = counts["running"] + counts["waiting"] == 0
-        if self.spec.search.sampler == "grid" and idle and self._free_slot(records) is None:
+        idle = not counts[State.RUNNING] and not counts[State.WAITING]
+        if self.spec.search.sampler == "grid" and idle and self._free_slot() is None:
             return Standing.USED_UP
-        return Standing.BUSY if counted + counts["running"] >= target else None
+        return Standing.BUSY if roll.counted + counts[State.RUNNING] >= target else None
 
-    def _free_slot(self, records: Sequence[TrialRecord]) -> int | None:
-        held = [slot for r in records if (slot := slot_of(r)) is not None]
+    def _free_slot(self) -> int | None:
+        held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
         return free_slot(held, self.spec, len(self._grid()))
 
-    def failures(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
 
         Before: when this process first looked. By number, since hosts' clocks differ.
         """
-        failed = {r.number for r in records if r.state is State.FAILED}
+        numbers = self.storage.patiently(lambda: self._new_failures(self._roll()))
+        return [self.record(number) for number in numbers]
+
+    def _new_failures(self, roll: Roll) -> list[int]:
         if self._failed_before is None:
-            self._failed_before = failed
-        recent = analysis.failures_in_a_row(records)
-        return [r for r in recent if r.number not in self._failed_before]
+            self._failed_before = set(roll.failed)
+        return [number for number in roll.failed_since if number not in self._failed_before]
 
     def reap(self) -> None:
         """Takes the trials of workers that are gone from them, now."""
 
         def reap() -> None:
             with self.storage.lock():
-                self._reap(self.records())
+                self._reaped(self._roll())
 
         self.storage.patiently(reap)
 
-    def _reap(
-        self, records: Sequence[TrialRecord], *, claim: str | None = None
-    ) -> list[TrialRecord]:
+    def _reaped(self, roll: Roll, *, claim: str | None = None) -> Roll:
         """Hands the trials back whose workers are gone; fails those that may be what kills them.
 
         Likewise the trial of that very claim, if the database went away while it was made.
+        Returns the roll as it then is.
         """
-        if not any(record.state is State.RUNNING for record in records):
-            return list(records)
         # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
-        now = self.storage.now() if not self.storage.was_away() else None
-        return [self._reap_one(r) if is_lost(r, now, claim=claim) else r for r in records]
+        now = roll.now if not self.storage.was_away() else None
+        lost = [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
+        for trial in lost:
+            self._reap(trial)
+        return self._roll() if lost else roll
 
-    def _reap_one(self, record: TrialRecord) -> TrialRecord:
-        attributes = record.attributes
-        trial_id, mark = attributes["trial_id"], attributes.get("origin", {}).get("claim")
-        history = [*attributes.get("history", ()), passage(record, "worker lost")]
-        backend, in_vain = self.storage.backend, lost_in_vain(history)
+    def _reap(self, trial: Running) -> None:
+        backend, trial_id = self.storage.backend, trial.trial_id
+        record = read(backend.get_trial(trial_id), self.spec)
+        history = [*record.attributes.get("history", ()), passage(record, "worker lost")]
+        in_vain = lost_in_vain(history)
         known: dict[str, Any] = {"history": history}
         if in_vain:
             known["reason"] = f"lost: {LOSSES} workers in a row were lost with it, no epoch gained"
             known["failure"] = {"kind": "lost"}
-        with contextlib.suppress(GivenAway), self._owned(trial_id, mark) as session:
+        with (
+            contextlib.suppress(GivenAway),
+            self._owned(trial_id, trial.origin.get("claim")) as session,
+        ):
             rows.put(session, trial_id, known)
             state = TrialState.FAIL if in_vain else TrialState.WAITING
             backend.set_trial_state_values(trial_id, state)
         if in_vain:
             self.remove_checkpoint(record.number)
-        return read(backend.get_trial(trial_id), self.spec)
 
     def _owned(self, trial_id: int, mark: str | None) -> contextlib.AbstractContextManager[Session]:
         return owned(self.storage, trial_id, mark=mark)

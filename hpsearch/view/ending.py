@@ -1,21 +1,50 @@
-"""What a run leaves on the screen: the front, its worth, and what to type next."""
+"""What a run leaves: the front on the screen, what to type next, and the report as a file."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpsearch.core.analysis import savings, study_hypervolume
 from hpsearch.core.pareto import front
+from hpsearch.errors import HpsearchError
 from hpsearch.search.study import Study
 from hpsearch.view.tables import end_summary
 
 
+def write_report(
+    study: Study, *, place: Sequence[str], notify: Callable[[str], None]
+) -> Path | None:
+    """Writes the report into the current folder; returns where, None if there is none.
+
+    There is none before a trial has ended, and where the folder cannot be written, which is told
+    and no failure: the study is safe in its database.
+    """
+    if not any(record.state.counts for record in study.records()):
+        return None
+    from hpsearch.search.findings import findings
+    from hpsearch.view.report import default_path, render, write
+
+    path = default_path(study.name)
+    try:
+        write(render(findings(study), "html", place=place), path)
+    except HpsearchError as exc:
+        notify(f"no report: {exc}")
+        return None
+    return path
+
+
 def ending_view(
-    study: Study, ending: str, *, place: Sequence[str], again: Sequence[str]
+    study: Study,
+    ending: str,
+    *,
+    place: Sequence[str],
+    again: Sequence[str],
+    report: Path | None = None,
 ) -> RenderableType:
     """Returns the end of a run.
 
@@ -24,6 +53,7 @@ def ending_view(
         ending: how the run ended, in a word or two.
         place: the options that name the storage, for the commands to type next.
         again: the study file and the options that the same search needs again.
+        report: where the report was written, if it was.
     """
     records = study.records()
     chosen, knee = front(records, study.objectives)
@@ -35,9 +65,13 @@ def ending_view(
         knee=knee,
         hypervolume=study_hypervolume(records, study.bounds) if chosen else None,
         saved=savings(records, epochs=study.spec.train.epochs),
-        commands=_next(study, knee, place, again, done=counted >= target),
+        commands=[*_next(study, knee, place, again, done=counted >= target), *_open(report)],
     )
     return Group(Text(head, "bold"), Text(), summary)
+
+
+def _open(report: Path | None) -> list[str]:
+    return [] if report is None else [f"{report}  # the report: open it in a browser"]
 
 
 def _next(

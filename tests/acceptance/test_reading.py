@@ -105,7 +105,7 @@ def test_the_storage_may_come_from_the_environment(finished, cli, monkeypatch):
     assert cli("status", "--json").json["study"] == "small"
 
 
-def test_the_reading_commands_import_no_torch(finished):
+def test_the_reading_commands_import_no_torch(finished, tmp_path):
     script = """
 import json, sys
 from hpsearch.cli import main
@@ -118,11 +118,14 @@ loaded = sorted({"torch", "torchvision", "sklearn"} & set(sys.modules))
 assert not loaded, loaded
 """
     commands = [["list"], ["status"], ["show", "0"], ["front"]]
-    both = [
-        [*c, *j, "--storage", str(finished.database)] for c in commands for j in ([], ["--json"])
-    ]
+    all_ = [[*command, *json_] for command in commands for json_ in ([], ["--json"])]
+    all_ += [["report", "--format", kind] for kind in ("html", "md", "json")]
+    placed = [[*command, "--storage", str(finished.database)] for command in all_]
     process = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(both)], capture_output=True, text=True
+        [sys.executable, "-c", script, json.dumps(placed)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
 
     assert process.returncode == 0, process.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 
 def test_a_run_ends_with_the_front_its_worth_and_what_to_type_next(finished):
@@ -99,6 +100,7 @@ def test_a_search_ends_cleanly_when_its_time_is_up(slow_study, cli):
     assert status["running"] == status["failed"] == 0
     assert status["waiting"] <= 1
     assert status["complete"] < 1000
+    assert Path("report-slow.html").exists() == (status["complete"] > 0)
 
 
 def test_the_command_to_search_on_holds_every_option_that_it_needs(cli, digits_npz):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
@@ -63,20 +65,15 @@ def wait_until(condition, *, seconds=60):
         time.sleep(0.05)
 
 
-def running_pids(cli):
-    """The processes that run a trial now, by their own account."""
-    count = cli("status", "--json").json["running"]
-    if not count:
-        return []
-    found = []
-    with suppress(KeyError):
-        for number in range(100):
-            shown = cli("show", number, "--json")
-            if shown.code:
-                break
-            if shown.json["state"] == "running":
-                found.append(shown.json["attributes"]["origin"]["process"]["pid"])
-    return found
+def running_pids(database):
+    """The processes that run a trial now, by their own account; read at once, before it ends."""
+    query = """
+        SELECT attribute.value_json FROM trials JOIN trial_user_attributes AS attribute
+        ON attribute.trial_id = trials.trial_id
+        WHERE trials.state = 'RUNNING' AND attribute.key = 'origin'
+    """
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [json.loads(row[0])["process"]["pid"] for row in connection.execute(query)]
 
 
 def is_alive(pid):
@@ -122,12 +119,19 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
     assert "no open study" in worked.err
     assert_exact(records(), trials=3)
     assert (again.code, again.err) == (0, "study 'shared' needs no more trials\n")
+    cli("submit", study_file, "--trials", 4)
+    cli("stop", "--study", "shared")
+    for command in ("worker", "watch"):
+        assert (
+            "study 'shared' is stopped; `hpsearch run` goes on"
+            in cli(command, "--study", "shared").err
+        )
 
 
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(shell, study_file, cli, records):
     process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
     shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    victim = running_pids(cli)[0]
+    victim = running_pids(shell.folder / "hpsearch.db")[0]
     os.kill(victim, signal.SIGKILL)
     result = shell.wait(process)
 
@@ -146,7 +150,7 @@ def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
 ):
     process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
     shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    workers = running_pids(cli)
+    workers = running_pids(shell.folder / "hpsearch.db")
     process.send_signal(number)
     result = shell.wait(process)
 
@@ -169,7 +173,7 @@ def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
 def test_workers_whose_parent_is_killed_hand_their_trials_back_and_end(shell, study_file, cli):
     process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
     shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    workers = running_pids(cli)
+    workers = running_pids(shell.folder / "hpsearch.db")
     process.kill()
     shell.wait(process)
     wait_until(lambda: not any(map(is_alive, workers)))

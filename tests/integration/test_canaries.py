@@ -22,11 +22,11 @@ def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study)
     assert (again.number, again.suggest_float("x", 0, 1)) == (trial.number, value)
 
 
-def test_samplers_look_at_the_trials_that_were_read_with_the_claim(study):
-    """Study._claim hands its sampler the trials it has read, by Optuna's own cache of a thread."""
+def test_samplers_read_trials_by_one_method(study):
+    """samplers hand a sampler a study whose trials are read once, and with logarithms of costs."""
     study.ask()
-    study._thread_local.cached_all_trials = []
-    assert study._get_trials(deepcopy=False, use_cache=True) == []
+    study._get_trials = lambda *_, **__: []
+    assert study.get_trials() == []
 
 
 def test_a_distribution_knows_what_it_contains():

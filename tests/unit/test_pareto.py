@@ -6,7 +6,6 @@ import pytest
 
 from hpsearch.core.analysis import (
     counts,
-    failures_in_a_row,
     savings,
     study_hypervolume,
 )
@@ -154,15 +153,3 @@ def test_savings_count_what_pruned_trials_did_not_train():
     assert saved.seconds_saved == pytest.approx(6.0)  # 8 s × 6/8
     assert counts(records)["pruned"] == 2
     assert savings([], epochs=8).share == 0.0
-
-
-def test_failures_in_a_row_end_at_the_last_trial_that_counted():
-    from datetime import datetime, timedelta
-
-    times = [datetime(2026, 1, 1) + timedelta(minutes=m) for m in range(5)]
-    states = [State.FAILED, State.COMPLETE, State.FAILED, State.FAILED, State.RUNNING]
-    records = [
-        record(n, state=s, ended=t) for n, (s, t) in enumerate(zip(states, times, strict=True))
-    ]
-    assert [r.number for r in failures_in_a_row(records)] == [2, 3]
-    assert failures_in_a_row([]) == []

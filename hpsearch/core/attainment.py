@@ -1,0 +1,86 @@
+"""How a search came on: what its front was worth after each trial, and after how much training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpsearch.core.objectives import merit
+from hpsearch.core.pareto import hypervolume, nondominated
+from hpsearch.core.trial import State, TrialRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attained:
+    """Where the search stood when trial ``number`` had ended.
+
+    ``trials`` that count had ended by then, ``seconds`` of pure training steps had been spent (on
+    failed trials too), and the front was worth ``hypervolume``, in [0, 1].
+    """
+
+    number: int
+    trials: int
+    seconds: float
+    hypervolume: float
+
+
+def attainment(
+    records: Sequence[TrialRecord], *, bounds: Mapping[str, tuple[float, float]], epochs: int
+) -> tuple[Attained, ...]:
+    """Returns one entry for every trial that counts, in the order in which they ended.
+
+    Empty where the bounds of the objectives are not known.
+
+    Args:
+        records: the study's trials.
+        bounds: each objective's range, which the hypervolume is measured in.
+        epochs: those of a full training.
+    """
+    if not bounds:
+        return ()
+    ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
+    ended.sort(key=lambda r: (r.ended or datetime.max, r.number))
+    kept: list[tuple[float, ...]] = []
+    trials, seconds, worth, found = 0, 0.0, 0.0, []
+    for record in ended:
+        seconds += spent_seconds(record, epochs=epochs)
+        if record.state is State.COMPLETE and set(bounds) <= set(record.values):
+            kept, is_better = _extended(kept, merit(record.values, bounds))
+            worth = hypervolume(kept) if is_better else worth
+        if record.state.counts:
+            trials += 1
+            found.append(
+                Attained(number=record.number, trials=trials, seconds=seconds, hypervolume=worth)
+            )
+    return tuple(found)
+
+
+def _extended(
+    kept: list[tuple[float, ...]], point: tuple[float, ...]
+) -> tuple[list[tuple[float, ...]], bool]:
+    """The non-dominated points with one more, and whether that changed them."""
+    if any(all(x >= y for x, y in zip(rival, point, strict=True)) for rival in kept):
+        return kept, False
+    points = [*kept, point]
+    return [points[i] for i in nondominated(points)], True
+
+
+def spent_seconds(record: TrialRecord, *, epochs: int) -> float:
+    """Returns the seconds of pure training steps that the trial took, by its own estimate."""
+    if not record.curve:
+        return 0.0
+    return record.curve[-1].train_seconds * len(record.curve) / epochs
+
+
+def first_with(found: Sequence[Attained], share: float) -> Attained | None:
+    """Returns where the search first had that share of its last hypervolume; None if never.
+
+    >>> found = [Attained(number=n, trials=n + 1, seconds=1.0 + n, hypervolume=h)
+    ...          for n, h in enumerate((0.5, 0.9, 0.9))]
+    >>> first_with(found, 0.99).trials
+    2
+    """
+    if not found or found[-1].hypervolume <= 0:
+        return None
+    return next(a for a in found if a.hypervolume >= share * found[-1].hypervolume)

@@ -1,0 +1,29 @@
+"""A study of the database, reduced to what a report shows."""
+
+from __future__ import annotations
+
+from hpsearch.core.findings import Environment, Findings, find, settings
+from hpsearch.search.importance import importances
+from hpsearch.search.records import CHANGES, CREATED, DATA, REFERENCE
+from hpsearch.search.study import Study
+
+
+def findings(study: Study) -> Findings:
+    """Returns all that a report tells of the study as it stands now."""
+    records = study.records()
+    attributes = study.storage.patiently(lambda: study.handle.user_attrs)
+    environment = Environment(
+        spec=study.spec,
+        data=attributes.get(DATA, {}),
+        reference=attributes.get(REFERENCE, {}),
+        settings=settings(records),
+        changes=attributes.get(CHANGES, []),
+        created=study.created if CREATED in attributes else None,
+    )
+    return find(
+        study.name,
+        records,
+        bounds=study.bounds,
+        environment=environment,
+        importance=importances(study),
+    )

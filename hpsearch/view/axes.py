@@ -1,0 +1,98 @@
+"""What all figures share: colours, axes in words, an empty figure, and how much they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hpsearch.core.objectives import OBJECTIVES
+
+INK, MUTED, GRID = "#1c2430", "#5d6877", "#e3e7ed"
+ACCENT, FAINT, FAINTER, ALARM = "#1a5fd0", "#a9b3c1", "#cfd6df", "#c0392b"
+DARK: Mapping[str, str] = {
+    INK: "#e6e9ee",
+    MUTED: "#9aa5b4",
+    GRID: "#2a323d",
+    ACCENT: "#74a9ff",
+    FAINT: "#66717f",
+    FAINTER: "#3f4854",
+    ALARM: "#ff8a7a",
+}
+TITLES: Mapping[str, str] = {
+    "accuracy": "validation accuracy",
+    "val_loss": "validation loss (nats)",
+    "train_seconds": "training time (s)",
+    "latency_ms": "time per image (ms)",
+    "params": "parameters",
+    "flops": "operations per image (FLOPs)",
+    "gap": "validation minus training loss (nats)",
+}
+
+
+def axis(name: str, *, log: bool = False) -> dict[str, Any]:
+    """Returns an axis for a measure: its words, per cent for accuracy, from 0 or log for a cost."""
+    made: dict[str, Any] = {"title": {"text": TITLES[name]}}
+    if name == "accuracy":
+        made["tickformat"] = ".1%"
+    if name in OBJECTIVES and OBJECTIVES[name].is_cost:
+        made |= {"type": "log"} if log else {"rangemode": "tozero"}
+    return made
+
+
+def log_ticks(values: Iterable[float]) -> dict[str, Any]:
+    """Returns ticks at 1, 2 and 5 times the powers of ten (at powers alone over many of them).
+
+    Plotly's own print the 2 and the 5 smaller than the 1.
+
+    >>> log_ticks([0.9, 6.8])["tickvals"]
+    [0.5, 1.0, 2.0, 5.0, 10.0]
+    """
+    known = [value for value in values if 0 < value < math.inf]
+    if not known:
+        return {}
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    every = [float(f"{step}e{power}") for power in range(low - 1, high + 1) for step in steps]
+    first = max((t for t in every if t <= min(known)), default=every[0])
+    shown = [tick for tick in every if first <= tick <= 10.0**high]
+    return {"tickvals": shown, "ticktext": [_short(tick) for tick in shown]}
+
+
+def _short(tick: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if tick >= size:
+            return f"{tick / size:g} {unit}"
+    return f"{tick:g}"
+
+
+def empty(*, x: Mapping[str, Any], y: Mapping[str, Any], legend: bool = False) -> go.Figure:
+    """Returns a figure without traces: axes x and y, no ground of its own, thin grey lines."""
+    plain = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "tickcolor": GRID,
+        "automargin": True,
+    }
+    return go.Figure(
+        layout={
+            "template": {},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": MUTED, "size": 13, "family": "system-ui, sans-serif"},
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "showlegend": legend,
+            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "hoverlabel": {"align": "left"},
+            "hovermode": "closest",
+            "xaxis": {**plain, **_titled(x)},
+            "yaxis": {**plain, **_titled(y)},
+        }
+    )
+
+
+def _titled(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {**own, "title": {"standoff": 8, **own.get("title", {})}}

@@ -1,0 +1,383 @@
+"""Figures: each function takes finished numbers and returns a Plotly figure, nothing else.
+
+All figures share one accent colour. Whoever shows them in the dark swaps the colours of
+:data:`hpsearch.view.axes.DARK` for their counterparts; no other colour appears.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hpsearch.core.answer import Pick
+from hpsearch.core.attainment import Attained
+from hpsearch.core.effects import Group
+from hpsearch.core.findings import Importance, Standing
+from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.timeline import Span
+from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.view.axes import (
+    ACCENT,
+    ALARM,
+    FAINT,
+    FAINTER,
+    INK,
+    MUTED,
+    TITLES,
+    axis,
+    empty,
+    log_ticks,
+)
+from hpsearch.view.text import describe, format_value
+from hpsearch.view.thinning import SHOWN_CURVES, SHOWN_SPANS, SHOWN_TRIALS, evenly
+
+
+def front(trials: Sequence[Standing], *, x: str, y: str) -> go.Figure:
+    """Returns one objective against another: the front, its knee, and the other trials faint.
+
+    A pruned trial stands where it was stopped. Costs have a logarithmic axis. The accuracies of
+    the front have their 95 % intervals. The view is on the front and its surroundings; a double
+    click shows all.
+    """
+    shown = [s for s in trials if {x, y} <= set(s.pick.measured)]
+    chosen = sorted((s for s in shown if s.is_front), key=lambda s: s.pick.measured[x])
+    others = evenly([s for s in shown if not s.is_front], SHOWN_TRIALS)
+    pruned = [s for s in others if s.record.state is State.PRUNED]
+    dominated = [s for s in others if s.record.state is not State.PRUNED]
+    figure = empty(x=_log_axis(x, shown), y=_log_axis(y, shown), legend=True)
+    figure.add_trace(_cloud(pruned, x, y, "stopped early", FAINTER, symbol="x-thin"))
+    figure.add_trace(_cloud(dominated, x, y, "complete", FAINT, symbol="circle"))
+    figure.add_trace(_front_line(chosen, x, y))
+    figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
+    if chosen and not OBJECTIVES[y].is_cost:
+        figure.update_layout(yaxis_range=_around([s.pick for s in chosen], shown, y))
+    return figure
+
+
+def _log_axis(name: str, shown: Sequence[Standing]) -> dict[str, Any]:
+    made = axis(name, log=True)
+    is_log = made.get("type") == "log"
+    return {**made, **log_ticks(s.pick.measured[name] for s in shown)} if is_log else made
+
+
+def _cloud(
+    standings: Sequence[Standing], x: str, y: str, name: str, colour: str, *, symbol: str
+) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": 6,
+            "symbol": symbol,
+            "line": {"color": colour, "width": 1.2 if symbol == "x-thin" else 0},
+        },
+        **_places(standings, x, y),
+    )
+
+
+def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
+    picks = [s.pick for s in chosen]
+    bars: dict[str, Any] | None = None
+    if y == "accuracy" and picks and all(p.low is not None for p in picks):
+        values = [p.measured[y] for p in picks]
+        bars = {
+            "array": [(p.high or v) - v for p, v in zip(picks, values, strict=True)],
+            "arrayminus": [v - (p.low or v) for p, v in zip(picks, values, strict=True)],
+            "color": ACCENT,
+            "thickness": 1,
+            "width": 0,
+        }
+    return go.Scatter(
+        name="front",
+        mode="lines+markers" if _is_staircase(picks, x, y) else "markers",
+        line={"color": ACCENT, "width": 1.5, "shape": "hv"},
+        marker={"color": ACCENT, "size": 8},
+        error_y=bars,
+        **_places(chosen, x, y),
+    )
+
+
+def _is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
+    """Whether these two objectives alone make the front: with a third, a line would zigzag."""
+    heights = [utility(y, pick.measured[y]) for pick in picks]
+    return heights == sorted(heights, reverse=not OBJECTIVES[x].is_cost)
+
+
+def _knee(knee: Sequence[Standing], x: str, y: str) -> go.Scatter:
+    name = "best" if all(len(s.record.values) == 1 for s in knee) and knee else "knee"
+    return go.Scatter(
+        name=name,
+        mode="markers+text",
+        text=[name] * len(knee),
+        textposition="bottom right",
+        textfont={"color": ACCENT, "size": 14},
+        marker={"color": ACCENT, "size": 16, "symbol": "diamond"},
+        **_places(knee, x, y),
+    )
+
+
+def _places(standings: Sequence[Standing], x: str, y: str) -> dict[str, Any]:
+    return {
+        "x": [s.pick.measured[x] for s in standings],
+        "y": [s.pick.measured[y] for s in standings],
+        "hovertext": [_hover(s, x, y) for s in standings],
+        "hoverinfo": "text",
+    }
+
+
+def _hover(standing: Standing, x: str, y: str) -> str:
+    record, pick = standing.record, standing.pick
+    parts = [f"trial {record.number}" + ", stopped early" * (record.state is State.PRUNED)]
+    parts += [f"{_word(name)} {format_value(name, pick.measured[name])}" for name in (y, x)]
+    return "<br>".join([*parts, *_safe(describe(record)).split(", ")])
+
+
+def _word(name: str) -> str:
+    return TITLES[name].partition(" (")[0]
+
+
+def _safe(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _around(picks: Sequence[Pick], shown: Sequence[Standing], y: str) -> list[float]:
+    """The range of y that holds the front, its bars and as much again below; or all, if less.
+
+    All, too, where the front is a single trial.
+    """
+    ends = [v for p in picks for v in (p.measured[y], p.low, p.high) if v is not None]
+    if y != "accuracy":
+        ends = [p.measured[y] for p in picks]
+    low, high = min(ends), max(ends)
+    every = [value for s in shown if math.isfinite(value := s.pick.measured[y])]
+    spans = (high - low, max(every, default=high) - min(every, default=low))
+    room = spans[len(picks) == 1] or abs(high) * 0.05 or 1.0
+    if OBJECTIVES[y].maximize:
+        return [max(min([*every, low]), low - room) - room * 0.08, high + room * 0.08]
+    return [low - room * 0.08, min(max([*every, high]), high + room) + room * 0.08]
+
+
+def depth(groups: Sequence[Group], measure: str) -> go.Figure:
+    """Returns a measure against the number of conv blocks: median, quartiles and the best.
+
+    ``measure`` is ``accuracy``, ``val_loss``, ``train_seconds`` or ``gap``.
+    """
+    figure = _spreads(groups, measure)
+    figure.update_layout(xaxis_title="conv blocks")
+    return figure
+
+
+def optimizers(groups: Sequence[Group], measure: str) -> go.Figure:
+    """Returns a measure by optimizer: median, quartiles and the best; measures as in `depth`."""
+    return _spreads(groups, measure)
+
+
+def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
+    found = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
+    figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
+    names = [f"{_safe(str(group.key))}<br>n = {of.n}" for group, of in found]
+    quartiles = [[of.quarter, of.three_quarters, None] for _, of in found]
+    figure.add_trace(
+        go.Scatter(
+            name="middle half",
+            mode="lines",
+            line={"color": FAINTER, "width": 12},
+            x=[value for name in names for value in (name, name, None)],
+            y=[value for pair in quartiles for value in pair],
+            hoverinfo="skip",
+        )
+    )
+    medians = [of.median for _, of in found]
+    figure.add_trace(_points("median", names, medians, measure, INK, "line-ew"))
+    best = _best(measure)
+    if best:
+        values = [getattr(of, best) for _, of in found]
+        figure.add_trace(_points("best", names, values, measure, ACCENT, "circle"))
+    return figure
+
+
+def _points(
+    name: str, x: Sequence[str], y: Sequence[float], measure: str, colour: str, symbol: str
+) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        mode="markers",
+        x=list(x),
+        y=list(y),
+        marker={
+            "color": colour,
+            "symbol": symbol,
+            "size": 18 if symbol == "line-ew" else 9,
+            "line": {"color": colour, "width": 2.5 if symbol == "line-ew" else 0},
+        },
+        hovertext=[f"{name} {_told(measure, value)}" for value in y],
+        hoverinfo="text",
+    )
+
+
+def _best(measure: str) -> str | None:
+    return {"accuracy": "high", "val_loss": "low"}.get(measure)
+
+
+def _told(measure: str, value: float) -> str:
+    return format_value(measure, value) if measure in OBJECTIVES else f"{value:+.3f} nats"
+
+
+def curves(trials: Sequence[Standing], measure: str = "val_accuracy") -> go.Figure:
+    """Returns learning curves: the front's bright, the others' grey, the pruned ones cut short.
+
+    ``measure`` is ``val_accuracy`` or ``val_loss``.
+    """
+    trained = [s for s in trials if s.record.curve]
+    others = evenly([s for s in trained if not s.is_front], SHOWN_CURVES)
+    name = measure.removeprefix("val_") if measure == "val_accuracy" else measure
+    figure = empty(x={"title": {"text": "epoch"}, "dtick": None}, y=axis(name), legend=True)
+    pruned = [s.record for s in others if s.record.state is State.PRUNED]
+    rest = [s.record for s in others if s.record.state is not State.PRUNED]
+    figure.add_trace(_curves("complete", rest, measure, FAINT, width=1.0))
+    figure.add_trace(_curves("stopped early", pruned, measure, FAINTER, width=1.0))
+    figure.add_trace(_stops(pruned, measure))
+    chosen = [s.record for s in trained if s.is_front]
+    figure.add_trace(_curves("front", chosen, measure, ACCENT, width=2.0))
+    return figure
+
+
+def _curves(
+    name: str, records: Sequence[TrialRecord], measure: str, colour: str, *, width: float
+) -> go.Scatter:
+    """All curves in one trace, apart by a gap: hundreds of traces take seconds to draw."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str] = []
+    for record in records:
+        x += [*(epoch.epoch for epoch in record.curve), None]
+        y += [*(getattr(epoch, measure) for epoch in record.curve), None]
+        text += [*(_curve_hover(record, epoch, measure) for epoch in record.curve), ""]
+    mode = "lines+markers" if all(len(r.curve) == 1 for r in records) and records else "lines"
+    return go.Scatter(
+        name=name,
+        mode=mode,
+        line={"color": colour, "width": width},
+        x=x,
+        y=y,
+        hovertext=text,
+        hoverinfo="text" if colour == ACCENT else "skip",
+    )
+
+
+def _curve_hover(record: TrialRecord, epoch: Epoch, measure: str) -> str:
+    value = format_value(measure.replace("val_accuracy", "accuracy"), getattr(epoch, measure))
+    return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{_safe(describe(record))}"
+
+
+def _stops(records: Sequence[TrialRecord], measure: str) -> go.Scatter:
+    last = [record.curve[-1] for record in records]
+    return go.Scatter(
+        name="where it was stopped",
+        mode="markers",
+        marker={"color": FAINT, "size": 4},
+        x=[epoch.epoch for epoch in last],
+        y=[getattr(epoch, measure) for epoch in last],
+        hovertext=[_curve_hover(r, e, measure) for r, e in zip(records, last, strict=True)],
+        hoverinfo="text",
+    )
+
+
+def importance(found: Importance) -> go.Figure:
+    """Returns the share that each hyperparameter has in reaching the target, largest on top."""
+    what = "being on the front" if found.target == "front" else _word(found.target)
+    items = sorted(found.shares.items(), key=lambda item: item[1])
+    figure = empty(
+        x={"title": {"text": f"share in {what}"}, "tickformat": ".0%", "rangemode": "tozero"},
+        y={"type": "category", "showgrid": False, "automargin": True},
+    )
+    figure.add_trace(
+        go.Bar(
+            orientation="h",
+            x=[share for _, share in items],
+            y=[_safe(name) for name, _ in items],
+            marker={"color": [ACCENT if share >= 0.1 else FAINT for _, share in items]},
+            hovertext=[f"{_safe(name)} {share:.0%}" for name, share in items],
+            hoverinfo="text",
+        )
+    )
+    figure.update_layout(bargap=0.35)
+    return figure
+
+
+def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Figure:
+    """Returns the worth of the front against the ``trials`` that ended or the ``seconds`` spent."""
+    title = "trials ended" if against == "trials" else "training time spent (s)"
+    kept = [
+        now
+        for i, now in enumerate(attained)
+        if i in (0, len(attained) - 1) or now.hypervolume > attained[i - 1].hypervolume
+    ]
+    figure = empty(
+        x={"title": {"text": title}, "rangemode": "tozero"},
+        y={"title": {"text": "hypervolume"}},
+    )
+    figure.add_trace(
+        go.Scatter(
+            mode="lines+markers",
+            line={"color": ACCENT, "width": 2, "shape": "hv"},
+            marker={"color": ACCENT, "size": 5},
+            x=[getattr(now, against) for now in kept],
+            y=[now.hypervolume for now in kept],
+            hovertext=[f"trial {now.number}: {now.hypervolume:.4f}" for now in kept],
+            hoverinfo="text",
+        )
+    )
+    return figure
+
+
+_SPANS: Sequence[tuple[str, tuple[State, ...], str]] = (
+    ("complete", (State.COMPLETE,), ACCENT),
+    ("stopped early", (State.PRUNED,), FAINT),
+    ("failed", (State.FAILED,), ALARM),
+    ("running", (State.RUNNING,), MUTED),
+)
+
+
+def timeline(spans: Sequence[Span]) -> go.Figure:
+    """Returns which worker ran which trial when, in minutes since the first start.
+
+    Of very many spans some are drawn, evenly chosen.
+    """
+    shown = evenly(spans, SHOWN_SPANS)
+    workers = list(dict.fromkeys(span.worker for span in spans))
+    figure = empty(
+        x={"title": {"text": "minutes since the first start"}, "rangemode": "tozero"},
+        y={
+            "type": "category",
+            "categoryarray": [_safe(worker) for worker in workers[::-1]],
+            "categoryorder": "array",
+            "showgrid": False,
+            "automargin": True,
+        },
+        legend=True,
+    )
+    for name, states, colour in _SPANS:
+        mine = [span for span in shown if span.state in states]
+        if mine:
+            figure.add_trace(_bars(name, mine, colour))
+    figure.update_layout(barmode="overlay", bargap=0.4)
+    return figure
+
+
+def _bars(name: str, spans: Sequence[Span], colour: str) -> go.Bar:
+    return go.Bar(
+        name=name,
+        orientation="h",
+        base=[span.started / 60 for span in spans],
+        x=[(span.ended - span.started) / 60 for span in spans],
+        y=[_safe(span.worker) for span in spans],
+        marker={"color": colour, "line": {"width": 0}},
+        hovertext=[f"trial {s.number}, {name}: {s.ended - s.started:.1f} s" for s in spans],
+        hoverinfo="text",
+    )

@@ -1,0 +1,63 @@
+"""The report as Markdown: the same words and tables, without the figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hpsearch.view.document import Cell, Code, Section, Table
+
+
+def markdown(sections: Sequence[Section], *, study: str, about: str) -> str:
+    """Returns the report as Markdown; the arguments as for :func:`hpsearch.view.page.page`."""
+    answer, *rest = sections
+    lines = [f"# {_text(answer.title)}", "", f"Study {_text(study)}. {_text(about)}"]
+    lines += _body(answer)
+    for section in rest:
+        lines += ["", f"## {_text(section.title)}", *_body(section)]
+    return "\n".join(lines) + "\n"
+
+
+def _body(section: Section) -> list[str]:
+    lines: list[str] = []
+    for words in section.words:
+        lines += ["", _text(words)]
+    for table in section.tables:
+        lines += ["", *_table(table)]
+    for note in section.notes if section.words or section.tables else ():
+        lines += ["", f"*{_text(note)}*"]
+    for summary, code in section.hidden:
+        lines += ["", f"{_text(summary)}:", "", _fenced(code.text, "toml")]
+    return lines
+
+
+def _table(table: Table) -> list[str]:
+    if not table.header and all(len(row) == 1 for row in table.rows):
+        return [_fenced(_cell_text(row[0]), "bash") for row in table.rows]
+    header = table.header or ("what", "value")
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    lines = [[_text(name) for name in header], ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _fenced(text: str, language: str) -> str:
+    """A block of code, in a fence longer than any that it holds."""
+    runs = [len(run) for run in re.findall(r"`{3,}", text)]
+    fence = "`" * max(3, *(run + 1 for run in runs), 3)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _cell_text(cell: Cell) -> str:
+    return cell.text if isinstance(cell, Code) else cell
+
+
+def _cell(cell: Cell) -> str:
+    if not isinstance(cell, Code):
+        return _text(cell)
+    ticks = "``" if "`" in cell.text else "`"
+    return ticks + cell.text.replace("|", "\\|").replace("\n", " ") + ticks
+
+
+def _text(text: str) -> str:
+    """The text such that Markdown takes no character of it for its own."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

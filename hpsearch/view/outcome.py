@@ -1,0 +1,124 @@
+"""The report's first sections: the answer, the front, and the commands that take it home."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+
+from hpsearch.core.findings import Findings, Standing
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.view import figures, story
+from hpsearch.view.axes import TITLES
+from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
+from hpsearch.view.text import format_value, layers, shape, training
+from hpsearch.view.thinning import SHOWN_TRIALS
+
+
+def answer(findings: Findings) -> Section:
+    """Returns the answer in words."""
+    told = findings.answer
+    knee = next((s.record for s in findings.front if s.is_knee), None)
+    words = [*story.answer_words(told, knee=knee), story.state_words(findings) + "."]
+    if findings.failures:
+        reason, count = next(iter(findings.failures.items()))
+        words.append(
+            f"The most frequent failure ({count} of {findings.counts['failed']}): {reason}."
+        )
+    notes = []
+    if told.knee is not None and told.knee.low is not None:
+        notes.append(
+            "The intervals tell the noise of having few validation images. Training again with"
+            " another seed moves an accuracy too, and the best of many trials is always a little"
+            " flattered: test the one you choose once, on the test images."
+        )
+    return Section(key="answer", title=story.headline(told), words=words, notes=notes)
+
+
+def front(findings: Findings) -> Section | None:
+    """Returns the front among all trials, one figure for every two objectives."""
+    if not findings.trials:
+        return None
+    names = findings.objectives
+    if len(names) == 1:
+        return _front_of_one(findings)
+    words = [
+        "Each point is a trial. On the front are those that no other complete trial beats in"
+        " everything; the knee is its best bargain."
+    ]
+    drawings = [_front_drawing(findings, x, y) for x, y in _pairs(names)]
+    return Section(
+        key="front", title="The trade-off", words=words, drawings=drawings, notes=_thinned(findings)
+    )
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every two objectives, x before y: costs along x where they meet a quality."""
+    ordered = sorted(names, key=lambda name: not OBJECTIVES[name].is_cost)
+    return list(combinations(ordered, 2))
+
+
+def _front_drawing(findings: Findings, x: str, y: str) -> Drawing:
+    return Drawing(
+        key=f"front-{x}-{y}",
+        about=f"{y} against {x} of all trials",
+        draw=partial(figures.front, findings.trials, x=x, y=y),
+    )
+
+
+def _front_of_one(findings: Findings) -> Section:
+    name = findings.objectives[0]
+    others = ["train_seconds", "params", "accuracy"]
+    x = next(o for o in others if o != name)
+    about = "The study has one objective, so its front is its best trial."
+    return Section(
+        key="front",
+        title="The trials",
+        words=[about],
+        drawings=[_front_drawing(findings, x, name)],
+        notes=_thinned(findings),
+    )
+
+
+def _thinned(findings: Findings) -> list[str]:
+    others = sum(not s.is_front for s in findings.trials)
+    notes = ["The view is on the front; double-click the figure for all trials."]
+    if others > SHOWN_TRIALS:
+        notes.append(
+            f"Beside the front, {SHOWN_TRIALS:,} of {others:,} trials are drawn, evenly chosen."
+        )
+    return notes
+
+
+def winners(findings: Findings, place: Sequence[str]) -> Section | None:
+    """Returns a table of the front, with the command that trains each."""
+    if not findings.front:
+        return None
+    names = sorted(findings.objectives, key=lambda name: not OBJECTIVES[name].is_cost)
+    with_interval = any(s.pick.low is not None for s in findings.front)
+    titles = [TITLES[name].partition(" (")[0] for name in names]
+    header = ("trial", *titles, *(["95 % interval"] * with_interval), "net", "trained by")
+    mark = " ◀ knee" if len(names) > 1 else " ◀ best"
+    rows: list[tuple[Cell, ...]] = []
+    for standing in findings.front:
+        values = [format_value(name, standing.pick.measured[name]) for name in names]
+        span = [story.interval(standing.pick) or UNKNOWN] * with_interval
+        command = ["hpsearch", "train", "--trial", str(standing.record.number)]
+        command += ["--study", findings.study, *place]
+        number = f"{standing.record.number}" + mark * standing.is_knee
+        net, how = _net(standing)
+        rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))
+    marked = next((i for i, s in enumerate(findings.front) if s.is_knee), None)
+    return Section(
+        key="winners",
+        title="Take one home",
+        words=["The front, cheapest first, and the command that trains each for use."],
+        tables=[Table(header=(*header, "to take it home"), rows=tuple(rows), marked=marked)],
+    )
+
+
+def _net(standing: Standing) -> tuple[str, str]:
+    blocks, widths = shape(standing.record)
+    net = f"{blocks} block{'s' * (blocks != 1)}: {widths}, {layers(standing.record)}"
+    return net.rstrip(", "), training(standing.record)

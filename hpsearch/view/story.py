@@ -1,0 +1,240 @@
+"""The answer in words. Nothing is computed here; the numbers come from :mod:`hpsearch.core`."""
+
+from __future__ import annotations
+
+from hpsearch.core.analysis import Audit
+from hpsearch.core.answer import Answer, Pick, Step
+from hpsearch.core.attainment import Attained
+from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
+from hpsearch.core.findings import Findings
+from hpsearch.core.trial import TrialRecord
+from hpsearch.view.text import format_seconds, format_value, shape
+
+
+def headline(answer: Answer) -> str:
+    """Returns the answer in one sentence."""
+    knee = answer.knee
+    if knee is None:
+        return "There is no answer yet: no trial is complete."
+    if len(answer.objectives) == 1:
+        name = answer.objectives[0]
+        return f"Trial {knee.number} is the best, with {value_of(knee, name)}."
+    *most, last = (value_of(knee, name) for name in answer.objectives)
+    told = f"{', '.join(most)} and {last}"
+    if answer.front_size == 1:
+        return f"Trial {knee.number} beats every other complete trial: {told}."
+    return f"Trial {knee.number} is the best bargain: {told}."
+
+
+def value_of(pick: Pick, name: str) -> str:
+    """Returns an objective's value with its name, as a sentence has it."""
+    value = format_value(name, pick.measured[name])
+    words = {
+        "accuracy": "{} accuracy",
+        "val_loss": "a validation loss of {}",
+        "train_seconds": "{} of training",
+        "latency_ms": "{} an image",
+        "params": "{} parameters",
+        "flops": "{} operations an image",
+    }
+    return words[name].format(value)
+
+
+def interval(pick: Pick) -> str:
+    """Returns the 95 % interval of the accuracy; empty where it is not known."""
+    if pick.low is None or pick.high is None:
+        return ""
+    return f"{100 * pick.low:.1f}–{100 * pick.high:.1f} %"
+
+
+def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
+    """Returns the sentences under the headline, from the numbers and their uncertainty."""
+    if answer.knee is None or knee is None:
+        return []
+    words = [f"It is {spoken(knee)}."]
+    if span := interval(answer.knee):
+        words.append(
+            f"Its accuracy was counted on {answer.val_images:,} validation images, so chance alone"
+            f" leaves it within {span} (95 % interval)."
+        )
+    if answer.cost is None:
+        return words
+    words += _dearer(answer)
+    if answer.cheaper is not None:
+        words.append(f"The next cheaper one, {_step(answer.cheaper, answer)}.")
+    return words
+
+
+def spoken(record: TrialRecord) -> str:
+    """Returns the trial's configuration in plain words.
+
+    >>> from hpsearch.core.trial import State
+    >>> spoken(TrialRecord(number=0, state=State.COMPLETE, params={
+    ...     "n_blocks": 2, "width_1": 8, "width_2": 16, "kernel_size": 3, "head": "gap",
+    ...     "optimizer": "adam", "learning_rate": 0.0103, "batch_size": 64}))
+    'a net of 2 conv blocks (8-16 channels, kernel 3×3), trained by adam at rate 0.0103, batch 64'
+    """
+    known = {"schedule": "", "kernel_size": "", "batch_size": "", **record.params}
+    count, widths = shape(record)
+    kernel = f"kernel {known['kernel_size']}×{known['kernel_size']}"
+    inner = [f"{widths} channels"] * bool(widths) + [kernel] * bool(known["kernel_size"])
+    inner += ["no batch norm"] * (known.get("batch_norm") is False)
+    net = f"a net of {_count(count, 'conv block')}" if count else "a net"
+    net += f" ({', '.join(inner)})" * bool(inner)
+    by = f"trained by {known['optimizer']}" if "optimizer" in known else ""
+    by += f" at rate {known['learning_rate']:.3g}" if by and "learning_rate" in known else ""
+    schedule = f"{known['schedule']} schedule" * bool(known["schedule"])
+    batch = f"batch {known['batch_size']}" * bool(known["batch_size"])
+    return ", ".join(part for part in (net, by, schedule, batch) if part)
+
+
+def _dearer(answer: Answer) -> list[str]:
+    if answer.quality is None:
+        return []
+    if answer.following is None:
+        return ["No dearer trial of the front is better."] if answer.front_size > 1 else []
+    words = [f"The next dearer one, {_step(answer.following, answer)}."]
+    if answer.best is not None and answer.best != answer.following:
+        words.append(f"The best of all, {_step(answer.best, answer)}.")
+    if answer.following.is_sure is None or answer.following.is_sure:
+        return words
+    if answer.sure is None:
+        return [*words, "So none of the dearer trials is better for certain."]
+    if answer.sure != answer.best:
+        words.append(f"The first that is better for certain, {_step(answer.sure, answer)}.")
+    return words
+
+
+def _step(step: Step, answer: Answer) -> str:
+    assert answer.cost is not None
+    assert answer.quality is not None
+    cost = format_value(answer.cost, step.to.measured[answer.cost])
+    told = f"trial {step.to.number}, costs {_times(step.ratio)} ({cost}) and is"
+    return f"{told} {_gain(step, answer.quality)}{_doubt(step)}"
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return "more"
+    return f"{ratio:.2g} times as much" if ratio < 9.95 else f"{ratio:.0f} times as much"
+
+
+def _gain(step: Step, quality: str) -> str:
+    size = abs(step.gain)
+    if quality == "accuracy":
+        return f"{points(size)} {'more' if step.gain > 0 else 'less'} accurate"
+    return f"{size:.3f} nats {'better' if step.gain > 0 else 'worse'}"
+
+
+def points(share: float) -> str:
+    """Returns a difference of accuracies in percentage points.
+
+    >>> points(0.004), points(0.01)
+    ('0.4 points', '1.0 points')
+    """
+    return f"{100 * share:.1f} points"
+
+
+def _doubt(step: Step) -> str:
+    if step.low is None or step.high is None:
+        return ""
+    span = f"{100 * step.low:+.1f} to {100 * step.high:+.1f} points".replace("-", "−")
+    if step.is_sure:
+        return f", beyond the noise ({span})"
+    return f": within the noise ({span})"
+
+
+def depth_words(effect: DepthEffect) -> list[str]:
+    """Returns after which depth more stops paying, and how that was decided."""
+    words = []
+    if effect.by_best is not None:
+        words.append(_enough(effect.by_best, "the best trials"))
+    if effect.by_median is not None:
+        words.append(_enough(effect.by_median, "the medians"))
+    if not words:
+        return ["Too few depths were tried to tell after which more stops paying."]
+    return words
+
+
+def _enough(enough: Enough, what: str) -> str:
+    here = format_value("accuracy", enough.here)
+    if enough.deeper is None or enough.noise is None:
+        return (
+            f"By {what}, every block still paid, up to the deepest that can be compared:"
+            f" {_count(enough.n_blocks, 'block')} ({here})."
+        )
+    deeper = format_value("accuracy", enough.deeper)
+    return (
+        f"By {what}, nothing beyond {_count(enough.n_blocks, 'block')} is better for certain:"
+        f" {here} there, {deeper} at most with more, and chance alone moves such a difference by"
+        f" {points(enough.noise)}."
+    )
+
+
+def optimizer_words(effect: OptimizerEffect) -> list[str]:
+    """Returns which optimizer leads, and which over-fits least."""
+    if effect.leader is None:
+        return ["Too few optimizers have three complete trials to be compared."]
+    sure = "beyond" if effect.is_sure else "but within"
+    words = [f"{effect.leader} has the highest median accuracy, {sure} the noise of the medians."]
+    if effect.tightest is not None:
+        words.append(f"{effect.tightest} has the smallest gap.")
+    return words
+
+
+def attainment_words(nearly: Attained | None, last: Attained) -> str:
+    """Returns how soon the search had 99 % of what it came to."""
+    told = f"The front is worth {last.hypervolume:.4f} of 1."
+    if nearly is None:
+        return told
+    return (
+        f"{told} It had 99 % of that after {nearly.trials} of {last.trials} trials and"
+        f" {format_seconds(nearly.seconds)} of {format_seconds(last.seconds)} of training."
+    )
+
+
+def audit_words(found: Audit) -> list[str]:
+    """Returns what stopping early may have cost, as far as the control trials tell."""
+    if not found.pruned and not found.judged:
+        return []
+    if found.share is None:
+        return [
+            "What stopping may have cost is not known: no control trial that would have been"
+            f" stopped has come to its end ({found.control} control trials did)."
+        ]
+    share, low, high = found.share
+    judged, wronged = len(found.judged), len(found.wronged)
+    told = ", ".join(f"trial {number}" for number in found.wronged)
+    return [
+        f"What it may have cost: {_count(judged, 'control trial')} ran to the end though the rule"
+        f" would have stopped {'it' if judged == 1 else 'them'}. Of these,"
+        f" {len(found.on_front)} ended on the front and {len(found.beat_forecast)} with a lower"
+        " loss than the rule held possible.",
+        f"So stopping would have been wrong in {wronged} of {judged}"
+        f" ({percent(share)}, 95 % interval {percent(low)} to {percent(high)})"
+        f"{': ' * bool(told)}{told}.",
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def percent(share: float) -> str:
+    """Returns a share in whole per cents.
+
+    >>> percent(0.123)
+    '12 %'
+    """
+    return f"{100 * share:.0f} %"
+
+
+def state_words(findings: Findings) -> str:
+    """Returns how many trials there are of which state."""
+    counts, target = findings.counts, findings.environment.spec.search.trials
+    counted = counts["complete"] + counts["pruned"]
+    words = f"{counted:,} of {target:,} trials: {counts['complete']:,} complete"
+    words += f", {counts['pruned']:,} stopped early"
+    for state in ("failed", "running", "waiting"):
+        words += f", {counts[state]:,} {state}" * bool(counts[state])
+    return words

@@ -1,0 +1,77 @@
+"""A real browser without a window, for the tests that look at pages as a person does."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+_PATIENCE_SECONDS = 60
+
+
+class Browser:
+    """Chromium, and what a test asks of it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, url: str, *, width: int = 1200, dark: bool = False) -> None:
+        """Opens a page in a window of that width, in a light or dark system."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(url)
+
+    def ask(self, expression: str) -> Any:
+        """The value of an expression on the page."""
+        return self.driver.execute_script(f"return {expression}")
+
+    def wait(self, expression: str) -> None:
+        """Waits until an expression holds on the page."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self.ask(expression):
+            assert time.monotonic() < deadline, f"never came true: {expression}"
+            time.sleep(0.05)
+
+    def complaints(self) -> list[str]:
+        """What the page has logged since this was last asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@contextlib.contextmanager
+def browsing() -> Iterator[Browser]:
+    """Starts Chromium; skips the test, with the reason, where it is not installed."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromedriver = shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("needs a browser: install chromium and chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    service = pytest.importorskip("selenium.webdriver.chrome.service")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        driver = webdriver.Chrome(options=options, service=service.Service(chromedriver))
+        try:
+            yield Browser(driver)
+        finally:
+            driver.quit()

@@ -1,0 +1,104 @@
+"""Importance comes from Optuna as plain numbers, and costs no scikit-learn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hpsearch.core.space import ChoiceDim
+from hpsearch.search.importance import ENOUGH, importances
+from hpsearch.search.storage import open_storage
+from tests.integration.studies import make_spec, make_study, search
+
+FIXED = {"optimizer": "adam", "dropout": 0.1, "weight_decay": 1e-4, "batch_norm": True}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    opened = open_storage(str(tmp_path_factory.mktemp("importance") / "s.db"), create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def found(storage):
+    """The importances of a study of 120 trials."""
+    return importances(searched(storage, "large", trials=120))
+
+
+def searched(storage, name, **search_):
+    search_ = {"trials": 25, "sampler": "random", "pruner": "none", **search_}
+    study = make_study(storage, make_spec(name, space=FIXED, **search_))
+    search(study)
+    return study
+
+
+def test_each_objective_and_the_front_have_shares_that_sum_to_one(found):
+    assert [one.target for one in found] == ["accuracy", "train_seconds", "front"]
+    assert {one.trials for one in found} == {120}
+    for one in found:
+        assert sum(one.shares.values()) == pytest.approx(1.0)
+        assert list(one.shares.values()) == sorted(one.shares.values(), reverse=True)
+        assert not set(one.shares) & set(FIXED)
+
+
+def test_what_the_trials_depend_on_is_what_is_found(found):
+    """Their accuracy depends on learning rate and widths alone, their time on widths alone."""
+    accuracy, seconds, _ = found
+
+    wide = {"n_blocks", "base_width", "growth"}
+    assert next(iter(accuracy.shares)) == "learning_rate"
+    assert sum(share for name, share in seconds.shares.items() if name in wide) > 0.6
+
+
+def test_one_objective_has_no_front_to_be_on(storage):
+    found = importances(searched(storage, "one", trials=60, objectives=("accuracy",)))
+
+    assert [one.target for one in found] == ["accuracy"]
+    assert next(iter(found[0].shares)) == "learning_rate"  # for high accuracy, not for low
+
+
+def test_three_objectives_have_a_share_each(storage):
+    found = importances(
+        searched(storage, "three", objectives=("accuracy", "train_seconds", "params"))
+    )
+
+    assert [one.target for one in found] == ["accuracy", "train_seconds", "params", "front"]
+
+
+def test_too_few_trials_and_a_space_without_choice_tell_nothing(storage):
+    assert importances(searched(storage, "few", trials=ENOUGH - 1)) == ()
+    everything = {
+        "n_blocks": 2,
+        "base_width": 8,
+        "growth": 1.0,
+        "kernel_size": 3,
+        "head": "gap",
+        "learning_rate": 0.01,
+        "batch_size": 64,
+        "schedule": ChoiceDim(choices=("constant",)),
+    }
+    spec = make_spec("fixed", trials=25, pruner="none", space={**FIXED, **everything})
+    fixed = make_study(storage, spec)
+    search(fixed)
+    assert importances(fixed) == ()
+
+
+def test_scikit_learn_stays_out_and_others_still_get_the_whole_of_optuna(storage, found):
+    code = """
+import sys
+from hpsearch.search.catalog import open_study
+from hpsearch.search.importance import importances
+from hpsearch.search.storage import open_storage
+assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
+assert not {"sklearn", "torch", "pandas"} & set(sys.modules), "too much was imported"
+import importlib.util
+assert importlib.util.find_spec("sklearn") is not None
+assert "optuna.importance" not in sys.modules  # whoever imports it gets it whole
+"""
+    path = storage.url.database
+    process = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+
+    assert (process.returncode, process.stderr) == (0, "")

@@ -1,0 +1,174 @@
+"""The answer as numbers: the knee, its neighbours, and what is noise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpsearch.core.answer import answer
+from hpsearch.core.noise import gain, is_beyond_noise, standard_error, wilson
+from hpsearch.core.trial import State
+from tests.unit.trials import trial
+
+TWO = ("accuracy", "train_seconds")
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "expected"),
+    [
+        (0.0, 10, (0.0, 0.2775)),  # Wilson's interval has a width where the binomial's has none
+        (0.5, 10, (0.2366, 0.7634)),
+        (0.9, 100, (0.8256, 0.9448)),
+        (1.0, 750, (0.9949, 1.0)),
+    ],
+)
+def test_the_interval_of_a_counted_share(share, n, expected):
+    assert wilson(share, n) == pytest.approx(expected, abs=5e-5)
+
+
+def test_an_interval_of_no_cases_is_refused():
+    with pytest.raises(ValueError, match="found n = 0, expected 1 or more cases"):
+        wilson(0.5, 0)
+
+
+def test_the_standard_error_is_the_binomial_one():
+    assert standard_error(0.9, 100) == pytest.approx(0.03)
+    assert standard_error(1.0, 100) == 0.0
+
+
+def test_a_gain_has_newcombes_interval():
+    # Newcombe 1998, "Interval estimation for the difference between independent proportions",
+    # method 10: 56/70 against 48/80 is 0.0524 to 0.3339, from these limits.
+    low, high = wilson(56 / 70, 70), wilson(48 / 80, 80)
+    assert 0.2 - math.hypot(0.8 - low[0], high[1] - 0.6) == pytest.approx(0.0524, abs=5e-5)
+    assert 0.2 + math.hypot(low[1] - 0.8, 0.6 - high[0]) == pytest.approx(0.3339, abs=5e-5)
+    assert gain(0.9, 0.8, 100) == pytest.approx((0.0003, 0.1987), abs=1e-3)
+
+
+def test_equal_accuracies_are_within_the_noise_and_far_ones_are_not():
+    assert not is_beyond_noise(0.9, 0.9, 10_000)
+    assert not is_beyond_noise(0.91, 0.90, 750)
+    assert is_beyond_noise(0.95, 0.90, 750)
+    assert is_beyond_noise(1.0, 0.98, 750)
+
+
+FRONT = [
+    trial(0, 0.80, 1.0),
+    trial(1, 0.95, 2.0),  # the knee
+    trial(2, 0.96, 4.0),
+    trial(3, 0.99, 16.0),
+    trial(4, 0.70, 3.0),  # dominated
+    trial(5, 0.99, 0.5, state=State.PRUNED, epochs=1),
+    trial(6, 0.0, 1.0, state=State.FAILED),
+]
+
+
+def test_the_knee_is_told_with_the_uncertainty_of_its_accuracy():
+    told = answer(FRONT, objectives=TWO, val_images=750)
+
+    assert (told.front_size, told.quality, told.cost) == (4, "accuracy", "train_seconds")
+    assert told.knee.number == 1
+    assert told.knee.measured["accuracy"] == 0.95
+    assert told.knee.measured["train_seconds"] == 2.0
+    assert told.knee.params["optimizer"] == "adam"
+    assert (told.knee.low, told.knee.high) == pytest.approx(wilson(0.95, 750))
+
+
+def test_the_next_dearer_trial_tells_ratio_gain_and_doubt():
+    told = answer(FRONT, objectives=TWO, val_images=750)
+
+    assert told.following.to.number == 2
+    assert told.following.ratio == 2.0
+    assert told.following.gain == pytest.approx(0.01)
+    assert told.following.low < 0 < told.following.high
+    assert told.following.is_sure is False
+
+
+def test_the_first_dearer_trial_that_is_better_for_certain_is_found():
+    told = answer(FRONT, objectives=TWO, val_images=750)
+
+    assert told.sure.to.number == told.best.to.number == 3
+    assert told.sure.ratio == 8.0
+    assert told.sure.low > 0
+    assert told.sure.is_sure
+
+
+def test_the_next_cheaper_trial_tells_what_would_be_lost():
+    told = answer(FRONT, objectives=TWO, val_images=750)
+
+    assert told.cheaper.to.number == 0
+    assert told.cheaper.ratio == 0.5
+    assert told.cheaper.gain == pytest.approx(-0.15)
+    assert told.cheaper.is_sure
+
+
+def test_without_the_number_of_images_nothing_is_said_of_noise():
+    told = answer(FRONT, objectives=TWO, val_images=None)
+
+    assert (told.knee.low, told.knee.high) == (None, None)
+    assert told.following.is_sure is None
+    assert told.sure is None
+
+
+@pytest.mark.parametrize("records", [[], FRONT[5:]])
+def test_without_a_complete_trial_there_is_no_answer(records):
+    told = answer(records, objectives=TWO, val_images=750)
+
+    assert (told.knee, told.front_size, told.following) == (None, 0, None)
+
+
+def test_one_complete_trial_is_its_own_answer():
+    told = answer(FRONT[:1], objectives=TWO, val_images=750)
+
+    assert told.knee.number == 0
+    assert (told.following, told.sure, told.best, told.cheaper) == (None, None, None, None)
+
+
+def test_one_objective_has_a_best_trial_and_no_price():
+    records = [trial(n, a, 1.0, objectives=("accuracy",)) for n, a in enumerate((0.8, 0.9))]
+
+    told = answer(records, objectives=("accuracy",), val_images=100)
+
+    assert (told.knee.number, told.cost, told.following) == (1, None, None)
+
+
+def test_loss_as_quality_gains_downwards_and_knows_no_noise():
+    objectives = ("val_loss", "params")
+    records = [
+        trial(n, 0.5, s, loss=loss, objectives=objectives)
+        for n, (loss, s) in enumerate([(0.9, 1.0), (0.2, 2.0), (0.1, 8.0)])
+    ]
+
+    told = answer(records, objectives=objectives, val_images=750)
+
+    assert told.knee.number == 1
+    assert told.following.gain == pytest.approx(0.1)
+    assert told.following.ratio == 4.0
+    assert told.following.is_sure is None
+
+
+def test_with_three_objectives_the_first_cost_is_the_price():
+    objectives = ("accuracy", "train_seconds", "params")
+
+    told = answer(
+        [
+            trial(
+                r.number, r.curve[-1].val_accuracy, r.cost["train_seconds"], objectives=objectives
+            )
+            for r in FRONT[:4]
+        ],
+        objectives=objectives,
+        val_images=750,
+    )
+
+    assert told.knee.number == 1
+    assert (told.following.to.number, told.following.ratio) == (2, 2.0)
+
+
+def test_costs_alone_have_a_knee_and_no_gain():
+    objectives = ("train_seconds", "params")
+
+    told = answer([trial(0, 0.5, 1.0, objectives=objectives)], objectives=objectives, val_images=9)
+
+    assert (told.knee.number, told.quality, told.following) == (0, None, None)

@@ -1,0 +1,346 @@
+"""The report in words, in tables and as Markdown: from numbers, for any study there may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hpsearch.core.findings import Importance
+from hpsearch.core.trial import State
+from hpsearch.errors import HpsearchError
+from hpsearch.view import axes, report, story, thinning
+from hpsearch.view.document import Code
+from hpsearch.view.figures import SHOWN_TRIALS, curves, depth, front, hypervolume, importance
+from hpsearch.view.figures import timeline as timeline_figure
+from hpsearch.view.page import page
+from hpsearch.view.report import default_path, render, write
+from hpsearch.view.sections import sections
+from tests.unit.test_findings import TWO, findings_of, verdict
+from tests.unit.trials import trial
+
+STUDY = [
+    trial(0, 0.80, 1.0, blocks=1),
+    trial(1, 0.95, 2.0, blocks=2),
+    trial(2, 0.96, 4.0, blocks=3),
+    trial(3, 0.99, 16.0, blocks=3, optimizer="sgd"),
+    trial(4, 0.70, 3.0, blocks=1, state=State.PRUNED, epochs=1),
+    trial(5, 0.0, 3.0, state=State.FAILED),
+]
+SECTIONS = [
+    "answer",
+    "front",
+    "winners",
+    "depth",
+    "optimizers",
+    "curves",
+    "importance",
+    "hypervolume",
+    "timeline",
+    "savings",
+    "environment",
+]
+
+
+def words_of(key, findings, place=()):
+    (section,) = [s for s in sections(findings, place=place) if s.key == key]
+    return " ".join([section.title, *section.words, *section.notes])
+
+
+@pytest.mark.parametrize("module", [axes, report, story, thinning])
+def test_the_examples_hold(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_the_answer_is_told_with_its_doubts():
+    told = words_of("answer", findings_of(STUDY))
+
+    assert told.startswith("Trial 1 is the best bargain: 95.0 % accuracy and 2.00 s of training.")
+    assert "a net of 2 conv blocks, trained by adam at rate 0.01." in told
+    assert "counted on 750 validation images, so chance alone leaves it within 93.2–96.3 %" in told
+    assert (
+        "The next dearer one, trial 2, costs 2 times as much (4.00 s) and is 1.0 points more"
+        " accurate: within the noise (−1.1 to +3.2 points)." in told
+    )
+    assert "The best of all, trial 3, costs 8 times as much (16.0 s) and is 4.0 points" in told
+    assert "The next cheaper one, trial 0, costs 0.5 times as much (1.00 s) and is 15.0" in told
+    assert "5 of 100 trials: 4 complete, 1 stopped early, 1 failed." in told
+    assert "The most frequent failure (1 of 1): bug: it broke." in told
+
+
+def test_the_sections_come_in_their_order():
+    assert [section.key for section in sections(findings_of(STUDY), place=())] == SECTIONS
+
+
+def test_the_front_is_a_table_with_the_command_that_takes_each_home():
+    place = ["--storage", "my file.db"]
+    made = sections(findings_of(STUDY, name="my study"), place=place)
+    (table,) = next(s for s in made if s.key == "winners").tables
+
+    assert [row[0] for row in table.rows] == ["0", "1 ◀ knee", "2", "3"]
+    assert table.marked == 1
+    assert table.header[1:4] == ("training time", "validation accuracy", "95 % interval")
+    assert table.rows[1][1:4] == ("2.00 s", "95.0 %", "93.2–96.3 %")
+    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db'"
+    assert table.rows[1][-1] == Code(text=command)
+
+
+def test_depth_tells_after_which_more_stops_paying_and_how_that_was_decided():
+    told = words_of("depth", findings_of(STUDY))
+
+    assert "By the best trials, every block still paid, up to the deepest" in told
+    assert "3 blocks (99.00 %)" in told
+    assert "by the 95 % interval of the difference" in told
+    level = [trial(0, 0.95, 1.0, blocks=1), trial(1, 0.951, 2.0, blocks=2)]
+    told = words_of("depth", findings_of(level))
+    assert "By the best trials, nothing beyond 1 block is better for certain: 95.0 % there" in told
+
+
+def test_stopping_is_audited_in_words():
+    doomed = trial(7, 0.5, 1.5, control=True, loss=0.3, would_prune=verdict(0.4))
+    told = words_of("savings", findings_of([*STUDY, doomed]))
+
+    assert "The search saved 12 % of the epochs (21 of 24 trained), about 2.25 s" in told
+    assert "1 control trial ran to the end though the rule would have stopped it." in told
+    assert "0 ended on the front and 1 with a lower loss than the rule held possible" in told
+    assert "wrong in 1 of 1 (100 %, 95 % interval 21 % to 100 %): trial 7." in told
+
+
+def importances():
+    shares = {"n_blocks": 0.7, "learning_rate": 0.2, "head": 0.1}
+    return [Importance(target=name, trials=40, shares=shares) for name in ("accuracy", "front")]
+
+
+def test_importance_is_told_for_each_target():
+    found = dataclasses.replace(findings_of(STUDY), importance=tuple(importances()))
+    told = words_of("importance", found)
+
+    assert "For validation accuracy: n_blocks (70 %), learning_rate (20 %), head (10 %)." in told
+    assert "For being on the front: n_blocks" in told
+    assert "Too few trials are complete" in words_of("importance", findings_of(STUDY))
+
+
+EVERY_STUDY = {
+    "empty": findings_of([], data={}),
+    "waiting": findings_of([trial(0, 0.9, 1.0, state=State.WAITING)]),
+    "one": findings_of(STUDY[:1]),
+    "one running": findings_of([trial(0, 0.9, 1.0, state=State.RUNNING)]),
+    "only failed": findings_of([trial(n, 0.0, 1.0, state=State.FAILED) for n in range(3)]),
+    "only pruned": findings_of([trial(0, 0.5, 1.0, state=State.PRUNED, epochs=2)]),
+    "one objective": findings_of(
+        [trial(n, 0.5 + n / 10, 1.0, objectives=("accuracy",)) for n in range(3)],
+        objectives=("accuracy",),
+    ),
+    "three objectives": findings_of(
+        [trial(n, 0.5 + n / 10, 1.0 + n, objectives=(*TWO, "params")) for n in range(4)],
+        objectives=(*TWO, "params"),
+    ),
+    "loss alone": findings_of(
+        [trial(n, 0.5, 1.0, loss=1.0 - n / 9, objectives=("val_loss",)) for n in range(3)],
+        objectives=("val_loss",),
+    ),
+    "costs alone": findings_of(
+        [trial(n, 0.5, 1.0 + n, objectives=("train_seconds", "flops")) for n in range(3)],
+        objectives=("train_seconds", "flops"),
+    ),
+    "diverged": findings_of([trial(0, 0.1, 1.0, loss=float("nan")), *STUDY[1:]]),
+}
+
+
+@pytest.mark.parametrize("kind", ["html", "md", "json"])
+@pytest.mark.parametrize("name", EVERY_STUDY)
+def test_every_study_has_a_sensible_report(name, kind):
+    told = render(EVERY_STUDY[name], kind)
+
+    assert EVERY_STUDY[name].study in told
+    body = re.sub(r"<script>.*?</script>", "", told, flags=re.DOTALL)  # not Plotly itself
+    for accident in ("None", "NaN", "nan ", "Traceback", "object at 0x"):
+        assert accident not in body
+
+
+def test_a_study_without_a_complete_trial_says_so_and_why():
+    told = words_of("answer", EVERY_STUDY["only failed"])
+
+    assert told.startswith("There is no answer yet: no trial is complete.")
+    assert "The most frequent failure (3 of 3): bug: it broke." in told
+    assert [s.key for s in sections(EVERY_STUDY["empty"], place=())] == ["answer", "environment"]
+
+
+def test_one_objective_has_a_best_trial_and_three_have_a_figure_for_every_two():
+    assert words_of("answer", EVERY_STUDY["one objective"]).startswith(
+        "Trial 2 is the best, with 70.0 % accuracy."
+    )
+    made = {s.key: s for s in sections(EVERY_STUDY["three objectives"], place=())}
+    assert [drawing.key for drawing in made["front"].drawings] == [
+        "front-train_seconds-params",
+        "front-train_seconds-accuracy",
+        "front-params-accuracy",
+    ]
+
+
+def test_what_people_name_cannot_break_the_page():
+    evil = "</script><img src=x onerror=alert(1)>|`#"
+    data = {"val": 750, "shape": [1, 8, 8], "classes": [evil, "b"], "content": "c", "split": "s"}
+    data |= {"train": 10, "test": 10}
+    found = findings_of(STUDY, name=evil, data=data)
+
+    html = render(found, "html", place=["--storage", evil])
+
+    assert "<img" not in html
+    assert html.count("</script>") == 3
+    assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+    markdown = render(found, "md")
+    assert "\\<img" in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows if "hpsearch train" in row} == {8}
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    html = render(findings_of(STUDY), "html")
+    ours = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+
+    assert "default-src 'none'" in html
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", ours)
+    assert not re.search(r"https?://", ours)
+    assert len(html) < 2_000_000
+
+
+def test_numbers_stay_with_their_units():
+    html = page(sections(findings_of(STUDY), place=()), study="s", about="")
+
+    assert "95.0\u00a0% accuracy and 2.00\u00a0s of" in html
+
+
+def test_json_holds_all_the_numbers():
+    told = json.loads(render(findings_of(STUDY), "json"))
+
+    assert told["answer"]["knee"]["number"] == 1
+    assert [point["number"] for point in told["front"]] == [0, 1, 2, 3]
+    assert len(told["trials"]) == 5
+    assert told["savings"]["share"] == pytest.approx(3 / 20)
+    assert (told["audit"]["wronged"], told["audit"]["share"]) == ([], None)
+    assert len(told["trials"][0]["curve"]) == 4
+    assert told["environment"]["spec"]["search"]["objectives"] == list(TWO)
+    assert told["environment"]["study_file"].startswith('name = "mnist5k"\n')
+
+
+def test_an_unknown_format_names_those_there_are():
+    with pytest.raises(HpsearchError, match=r"--format: found 'htm'; did you mean 'html'\?"):
+        render(findings_of(STUDY), "htm")
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "r.html"
+    write("one", path)
+    write("two", path)
+
+    assert path.read_text() == "two"
+    assert list(tmp_path.iterdir()) == [path]
+    for bad in (tmp_path / "no" / "r.html", tmp_path, Path("/dev/null")):
+        with pytest.raises(HpsearchError, match=r"cannot write .*; name another with -o"):
+            write("three", bad)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_report_is_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "r.html")
+
+    write("one", tmp_path / "link")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "r.html").read_text() == "one"
+
+
+def test_a_study_name_of_any_kind_makes_a_file_name():
+    assert str(default_path("a/b\\c: d")) == "report-a-b-c-d.html"
+    assert str(default_path("../..")) == "report-study.html"
+    assert str(default_path("Größe")) == "report-Größe.html"
+    assert len(str(default_path("x" * 300))) < 120
+
+
+def named(figure):
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
+    figure = front(findings_of(STUDY).trials, x="train_seconds", y="accuracy")
+    traces = named(figure)
+
+    assert list(traces["front"].x) == [1.0, 2.0, 4.0, 16.0]
+    assert traces["front"].error_y.arrayminus[1] == pytest.approx(0.95 - 0.9320, abs=5e-4)
+    assert list(traces["knee"].x) == [2.0]
+    assert list(traces["stopped early"].y) == [0.70]
+    assert traces["front"].hovertext[1] == (
+        "trial 1<br>validation accuracy 95.0 %<br>training time 2.00 s<br>2 blocks<br>adam 1.0e-02"
+    )
+    assert figure.layout.xaxis.type == "log"
+    assert list(figure.layout.xaxis.tickvals) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
+
+
+def test_a_front_of_three_objectives_is_no_staircase_in_two_of_them():
+    objectives = (*TWO, "params")
+    values = [(0.8, 1.0, 900.0), (0.7, 2.0, 100.0), (0.9, 3.0, 500.0)]
+    found = findings_of(
+        [
+            dataclasses.replace(
+                trial(n, accuracy, seconds),
+                values={"accuracy": accuracy, "train_seconds": seconds, "params": params},
+                cost={"train_seconds": seconds, "params": params},
+            )
+            for n, (accuracy, seconds, params) in enumerate(values)
+        ],
+        objectives=objectives,
+    )
+
+    traces = named(front(found.trials, x="train_seconds", y="accuracy"))
+    assert (traces["front"].mode, len(traces["front"].x)) == ("markers", 3)
+    figure = front(found.trials, x="train_seconds", y="params")
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
+    assert figure.layout.yaxis.range is None
+    two = named(front(findings_of(STUDY).trials, x="train_seconds", y="accuracy"))
+    assert two["front"].mode == "lines+markers"
+
+
+def test_of_thousands_of_trials_the_whole_front_and_some_others_are_drawn():
+    many = [trial(n, 0.5 + 1e-5 * (n % 7), 2.0 + n, epochs=1) for n in range(4000)]
+    found = findings_of([*STUDY[:4], *(t for t in many if t.number > 3)])
+
+    traces = named(front(found.trials, x="train_seconds", y="accuracy"))
+    assert len(traces["front"].x) == len(found.front)
+    assert len(traces["complete"].x) == SHOWN_TRIALS
+    assert "1,500 of 3,996 trials are drawn" in words_of("front", found)
+
+
+def test_curves_end_where_a_trial_was_stopped():
+    traces = named(curves(findings_of(STUDY).trials))
+
+    assert list(traces["stopped early"].x) == [1, None]
+    assert list(traces["where it was stopped"].y) == [0.70]
+    assert list(traces["front"].x) == [1, 2, 3, 4, None] * 4
+
+
+def test_depth_timeline_hypervolume_and_importance_draw_what_they_are_given():
+    found = findings_of(STUDY)
+
+    traces = named(depth(found.depth.groups, "accuracy"))
+    assert list(traces["best"].y) == [0.80, 0.95, 0.99]
+    assert list(traces["median"].x) == ["1<br>n = 1", "2<br>n = 1", "3<br>n = 2"]
+    assert "best" not in named(depth(found.depth.groups, "train_seconds"))
+    (line,) = hypervolume(found.attainment, "seconds").data
+    assert list(line.x) == [1.0, 3.0, 7.0, 23.0, 23.75]
+    assert set(named(timeline_figure(found.timeline))) == {"complete", "stopped early", "failed"}
+    (bars,) = importance(importances()[0]).data
+    assert (list(bars.y)[-1], list(bars.x)[-1]) == ("n_blocks", 0.7)
+
+
+def test_figures_have_no_colour_that_the_dark_does_not_know():
+    found = findings_of(STUDY)
+    drawings = [d for s in sections(found, place=()) for d in s.drawings]
+    used = {c for d in drawings for c in re.findall(r"#[0-9a-f]{6}", d.draw().to_json())}
+
+    assert used <= set(axes.DARK)
+    assert not set(axes.DARK) & set(axes.DARK.values())
