@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,6 +37,7 @@ class StudyHandle:
     study: Study = field(repr=False)
     name: str
     ending: str | None = None
+    place: Sequence[str] = field(default=(), repr=False)  # the options that name its database
 
     @property
     def spec(self) -> StudySpec:
@@ -67,6 +68,26 @@ class StudyHandle:
         with _told():
             return self.study.summary()
 
+    def report(self, path: str | Path | None = None, *, kind: str = "html") -> Path:
+        """Writes the report, whole or not at all; returns where.
+
+        Args:
+            path: the file; None: ``report-STUDY`` in the current folder.
+            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers).
+
+        Raises:
+            HpsearchError: there is no such kind, or it cannot be written there.
+        """
+        from hpsearch.search.findings import findings
+        from hpsearch.view.report import check_format, default_path, render, write
+
+        check_format(kind)
+        with _told():
+            text = render(findings(self.study), kind, place=self.place)
+        target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
+        write(text, target)
+        return target
+
     def close(self) -> None:
         """Closes the connection to the database; what was returned stays."""
         self.study.storage.close()
@@ -91,7 +112,7 @@ def open_study(name: str | None = None, *, storage: str | None = None) -> StudyH
     """
     from hpsearch.search import catalog
     from hpsearch.search.storage import open_storage
-    from hpsearch.search.url import named_or_default
+    from hpsearch.search.url import named_or_default, typed_again
 
     with _told():
         opened = open_storage(
@@ -100,7 +121,8 @@ def open_study(name: str | None = None, *, storage: str | None = None) -> StudyH
             artifacts=os.environ.get("HPSEARCH_ARTIFACTS"),
         )
         study = catalog.open_study(opened, name)
-    return StudyHandle(study=study, name=study.name)
+    place = typed_again(storage, masked=opened.masked)
+    return StudyHandle(study=study, name=study.name, place=place)
 
 
 def run(
@@ -183,9 +205,8 @@ def run(
         "pruning.pruner": pruner,
     }
     spec, code = _read(spec_or_path, overrides)
-    url = named_or_default(storage)
     place = Place(
-        storage=url,
+        storage=named_or_default(storage),
         data_dir=data_folder(data_dir),
         device=device,
         threads=threads,
@@ -199,8 +220,7 @@ def run(
         close(done, ending)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
-    opened = open_study(spec.name, storage=url)
-    return StudyHandle(study=opened.study, name=opened.name, ending=ending.value)
+    return replace(open_study(spec.name, storage=storage), ending=ending.value)
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:

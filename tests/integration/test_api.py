@@ -1,5 +1,6 @@
 """Searching and looking from Python: the same words, nothing printed, nothing ended."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -76,6 +77,21 @@ def test_an_opened_study_tells_its_trials_front_and_knee(database, monkeypatch):
     monkeypatch.setenv("HPSEARCH_STORAGE", database)
     with hpsearch.open_study() as newest:
         assert newest.name == "small"
+
+
+def test_the_report_is_written_where_it_is_wanted(database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with hpsearch.open_study(storage=database) as study:
+        page, numbers = study.report(), study.report("told.json", kind="json")
+        with pytest.raises(HpsearchError, match="found 'pdf'"):
+            study.report(kind="pdf")
+        with pytest.raises(HpsearchError, match="cannot write"):
+            study.report(tmp_path / "nowhere" / "page.html")
+
+    assert (page.name, numbers.name) == ("report-small.html", "told.json")
+    assert f"--storage {database}" in page.read_text()
+    assert len(json.loads(numbers.read_text())["trials"]) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"report-small.html", "told.json"}
 
 
 def test_the_same_call_resumes_and_a_larger_total_goes_on(spec, database, tmp_path):

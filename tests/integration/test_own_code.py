@@ -116,6 +116,22 @@ def test_a_net_of_ones_own_is_searched_with_pruning(searched):
     assert study.summary().hypervolume > 0
 
 
+@pytest.mark.parametrize("kind", ["html", "md", "json"])
+def test_the_report_tells_of_own_dimensions(searched, tmp_path, kind):
+    project, study = searched
+    knee = study.knee()
+    net = f"depth {knee.params['depth']}, hidden {knee.params['hidden']}"
+
+    told = study.report(tmp_path / "report", kind=kind).read_text()
+
+    assert f"{project.nets}:build" in told
+    assert "0 blocks" not in told
+    if kind == "json":
+        assert json.loads(told)["depth"]["groups"] == []
+    else:
+        assert net in told
+
+
 def test_two_processes_go_on_with_it_and_find_the_module_beside_the_study_file(project):
     path = project.study()
     project.run(path, trials=2).close()
