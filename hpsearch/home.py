@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from hpsearch.core.choice import Choice
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.export import LoadedModel
-    from hpsearch.search.take import Plan, Taken
+    from hpsearch.search.plan import Plan
+    from hpsearch.search.take import Taken
 
 Notify = Callable[[str], None]
 
@@ -158,7 +159,7 @@ def _plan(
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
     from hpsearch.api import open_study
     from hpsearch.core.choice import nothing_chosen
-    from hpsearch.search.take import plan_by_hand, plan_of_study
+    from hpsearch.search.plan import plan_by_hand, plan_of_study
 
     if not choice.ways and study is None:
         if not settings and dataset is None:

@@ -46,7 +46,7 @@ def train(
 
     from hpsearch import home
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.card import epoch_line, result
+    from hpsearch.view.taking import epoch_line, result
 
     log, stop = Console(stderr=True), Stopper()
     with stop.listening():
@@ -102,7 +102,7 @@ def predict(
     host.prepare_environment(host.decide_threads(requested=threads, workers=1))
     from hpsearch.nn.classify import classify
     from hpsearch.nn.export import load_model
-    from hpsearch.view.card import prediction_table
+    from hpsearch.view.taking import prediction_table
 
     host.apply_threads(host.decide_threads(requested=threads, workers=1))
     loaded = load_model(model, device=device, factory=factory)

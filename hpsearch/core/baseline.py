@@ -56,9 +56,10 @@ def parse_value(name: str, text: str, space: Space) -> Value:
         raw = {"true": True, "false": False}.get(text.lower(), text)
     elif known.kind in (int, float):
         try:
-            raw = float(text)
+            number = float(text)
         except ValueError as exc:
             raise SpecError(f"--set {name}: found {text!r}, expected a number") from exc
+        raw = int(number) if known.kind is int and number.is_integer() else number
     try:
         return known.check(raw)
     except ValueError as exc:

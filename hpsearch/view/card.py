@@ -1,20 +1,15 @@
-"""A trained model in words: its card, in Markdown, and the lines that a training ends with."""
+"""A trained model in words: its card, in Markdown."""
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from hpsearch.core.scores import ClassScore, Scores, Spread
 from hpsearch.core.spec import FactorySpec, TrialSpec
-from hpsearch.core.trial import Epoch
-from hpsearch.search.take import Plan, Taken
-from hpsearch.view.tables import Spelled, SpelledTable
+from hpsearch.search.plan import Plan
+from hpsearch.search.take import Taken
 from hpsearch.view.text import format_seconds, format_value, spelled
 
 
@@ -105,10 +100,15 @@ def _how_good(taken: Taken) -> str:
     rows["test images"] = f"{scores.n:,}"
     rows["test loss"] = f"{scores.loss:.4f} nats"
     rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
+    if taken.plan.searched is not None:
+        rows["validation accuracy in the search"] = (
+            f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
+            " much"
+        )
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
     if len(taken.seeds) > 1:
-        rows[f"test accuracy over {len(taken.seeds)} seeds"] = (
+        rows["test accuracy, mean ± deviation"] = (
             f"{seeds_text(taken.accuracies)}; this model is the first of them, not the best"
         )
     return _table(rows)
@@ -118,7 +118,9 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
     lines = ["| class | test images | of them told right | right among those told so |"]
     lines.append("|---|---|---|---|")
     for each in classes:
-        shares = [percent(s) if s is not None else "-" for s in (each.recall, each.precision)]
+        shares = [
+            f"{100 * s:.1f} %" if s is not None else "-" for s in (each.recall, each.precision)
+        ]
         lines.append(f"| {_escaped(each.name)} | {each.support} | {shares[0]} | {shares[1]} |")
     return "\n".join(lines)
 
@@ -126,18 +128,18 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
 def _mistakes(scores: Scores) -> str:
     if not scores.confused:
         return "Nothing: every test image was told right."
-    pairs = [
-        f"* {_escaped(p.true)} → {_escaped(p.predicted)}: {p.count} image{'s' * (p.count != 1)}"
-        for p in scores.confused
+    lines = ["| true class | taken for | test images |", "|---|---|---|"]
+    lines += [
+        f"| {_escaped(p.true)} | {_escaped(p.predicted)} | {p.count} |" for p in scores.confused
     ]
-    return "\n".join(pairs) + "\n\n![The most confused pairs](confused.png)"
+    return "\n".join(lines) + "\n\n![The most confused pairs](confused.png)"
 
 
 def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
     data, hardware = provenance["data"], provenance["hardware"]
     threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
     return {
-        "configuration": origin(taken.plan),
+        "configuration": _escaped(origin(taken.plan)),
         "net": net(taken.trial),
         "training": recipe(taken.trial),
         "seed": str(taken.trial.seed),
@@ -146,7 +148,7 @@ def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
         f" validation, {data['test']:,} test images (content {data['content'][:12]}, split"
         f" {data['split'][:12]})",
         "trained on": provenance["trained_on"],
-        "hardware": f"{hardware['device']}, {threads}",
+        "hardware": _escaped(f"{hardware['device']}, {threads}"),
         "versions": ", ".join(f"{name} {v}" for name, v in provenance["versions"].items()),
         "made": provenance["created"],
     }
@@ -244,62 +246,12 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\|*_`[]<":
-        text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
+    """The text as it is read within a line or a table's cell of Markdown, names of classes too.
+
+    >>> print(_escaped("a|b $x$ <c>"))
+    a\\|b \\$x\\$ \\<c\\>
+    """
+    return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())
 
 
-def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
-    """Returns how far a training is, in a line."""
-    parts = [f"seed {number + 1}/{seeds}"] * (seeds > 1)
-    parts.append(f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}")
-    parts.append(f"train_loss {epoch.train_loss:.3f}")
-    parts.append(f"train_accuracy {format_value('accuracy', epoch.train_accuracy)}")
-    if epoch.val_loss == epoch.val_loss:  # NaN where no image was held out
-        parts.append(f"val_loss {epoch.val_loss:.3f}")
-        parts.append(f"val_accuracy {format_value('accuracy', epoch.val_accuracy)}")
-    return Spelled(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
-
-
-def result(taken: Taken, *, folder: str) -> RenderableType:
-    """Returns what a training ends with: the test score, and what to type next."""
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    scores = taken.scores
-    facts.add_row("model", Text(f"{net(taken.trial)}; {origin(taken.plan)}"))
-    told = f"{percent(scores.accuracy)} (95 % interval {interval(scores)}, {scores.n:,} images)"
-    facts.add_row("test accuracy", Text(told, "bold"))
-    if len(taken.seeds) > 1:
-        told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
-        facts.add_row("", Text(told))
-    facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
-    if scores.confused:
-        worst = scores.confused[0]
-        told = f"{worst.true} taken for {worst.predicted}, {worst.count} of them"
-        facts.add_row("most confused", Text(told))
-    facts.add_row("written to", Text(folder))
-    words = ["hpsearch", "predict", folder]
-    if isinstance(taken.trial.model, FactorySpec):
-        words += ["--factory", taken.trial.model.factory]
-    command = f"  {shlex.join(words)} IMAGES…"
-    return Spelled(Group(facts, Text(), Text("next"), Text(command, "bold")))
-
-
-def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Returns predictions as a table: file, class and probability, then the runners-up, if any."""
-    table = SpelledTable()
-    table.add_column("file", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right", no_wrap=True)
-    runners_up = any("top" in row for row in rows)
-    if runners_up:
-        table.add_column("next", overflow="fold")
-    for row in rows:
-        others = [f"{o['class']} {100 * o['probability']:.1f} %" for o in row.get("top", ())[1:]]
-        cells = [Text(row["file"]), Text(row["class"]), Text(f"{100 * row['probability']:.1f} %")]
-        table.add_row(*cells, *([Text(", ".join(others))] if runners_up else []))
-    return table
-
-
-__all__ = ["card", "epoch_line", "prediction_table", "result"]
+__all__ = ["card", "interval", "net", "origin", "percent", "seeds_text"]
