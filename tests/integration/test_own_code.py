@@ -289,6 +289,22 @@ def test_without_a_choice_there_is_no_recipe_for_a_net_of_ones_own(searched, tmp
         )
 
 
+def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    project.run(project.study("branching"), trials=1, pruner="none").close()
+    folder = project.folder / "model"
+
+    with pytest.raises(ModelError, match="it was not written, the rest of the model folder was"):
+        hpsearch.train(
+            folder, knee=True, storage=project.database, device="cpu", threads=1, onnx=True
+        )
+
+    name = f"{project.nets}:branching"
+    loaded = hpsearch.load_model(folder, device="cpu", factory=name)
+    assert loaded.net.again is loaded.net.weight or loaded.net.again.equal(loaded.net.weight)
+    assert not (folder / "model.onnx").exists()
+
+
 # -- training of one's own
 
 
