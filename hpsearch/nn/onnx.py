@@ -17,9 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from hpsearch.core.spec import FactorySpec
 from hpsearch.errors import ModelError
-from hpsearch.nn.code import said
 from hpsearch.nn.export import LoadedModel
 from hpsearch.nn.sources import reason
 
@@ -80,15 +78,7 @@ def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) ->
     """
     cpu = torch.device("cpu")  # where torch computes in full float32; a GPU may round to TF32
     model = replace(model, net=copy.deepcopy(model.net).to(cpu), device=cpu)
-    try:
-        content = _exported(model)
-    except Exception as exc:
-        if not isinstance(model.config.model, FactorySpec):
-            raise
-        raise ModelError(
-            f"the net of {model.config.model.factory!r} cannot be written as an ONNX file"
-            f" ({said(exc)}); it was not written, the rest of the model folder was"
-        ) from exc
+    content = _exported(model)
     found, expected = _run(content, images), model.predict(images).probabilities
     apart = float(np.abs(found - expected).max())
     other = np.flatnonzero(found.argmax(1) != expected.argmax(1))
