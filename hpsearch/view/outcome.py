@@ -105,7 +105,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         values = [format_value(name, standing.pick.measured[name]) for name in names]
         span = [story.interval(standing.pick) or UNKNOWN] * with_interval
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
-        command += ["--study", findings.study, *place]
+        command += ["--study", findings.study, *place, "-o", "model"]
         number = f"{standing.record.number}" + mark * standing.is_knee
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))
