@@ -90,6 +90,7 @@ def predict(
     top: options.Top = 1,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    factory: options.Factory = None,
     json_: options.Json = False,
 ) -> None:
     """Tell the class of each image, and how probable it is.
@@ -104,7 +105,8 @@ def predict(
     from hpsearch.view.taking import prediction_table
 
     host.apply_threads(host.decide_threads(requested=threads, workers=1))
-    rows = classify(load_model(model, device=device), images, top=top, notify=note)
+    loaded = load_model(model, device=device, factory=factory)
+    rows = classify(loaded, images, top=top, notify=note)
     if json_:
         print_json(rows)
     else:

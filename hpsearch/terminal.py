@@ -46,9 +46,9 @@ def confirmed(question: str) -> bool:
 
 def storage_text(storage: str | None) -> str:
     """Returns the database that was named, or the default one."""
-    from hpsearch.search.url import DEFAULT_URL
+    from hpsearch.search.url import named_or_default
 
-    return storage or DEFAULT_URL
+    return named_or_default(storage)
 
 
 def place_options(study: Study, storage: str | None) -> list[str]:
@@ -56,9 +56,9 @@ def place_options(study: Study, storage: str | None) -> list[str]:
 
     None where the default or the environment names it. A password is masked.
     """
-    if storage is None or storage == os.environ.get("HPSEARCH_STORAGE"):
-        return []
-    return ["--storage", storage if "://" not in storage else study.storage.masked]
+    from hpsearch.search.url import typed_again
+
+    return typed_again(storage, masked=study.storage.masked)
 
 
 def open_study(study: str | None, storage: str | None) -> Study:

@@ -1,4 +1,7 @@
-"""A trained model as a folder of safetensors and JSON, and back; nothing in it is ever run."""
+"""A trained model as a folder of safetensors and JSON, and back; nothing in it is ever run.
+
+A net of the person's own is code that the folder only names: it runs when the caller names it too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from hpsearch.core.spec import FactorySpec
 from hpsearch.errors import DataError, ModelError
+from hpsearch.nn import factory as own
+from hpsearch.nn.code import find, look_in, told
 from hpsearch.nn.device import pick_device
 from hpsearch.nn.draft import Kind
 from hpsearch.nn.images import as_images, read_all
@@ -98,20 +104,29 @@ class LoadedModel:
 
 def write_model(folder: Path, net: nn.Module, config: ModelConfig) -> None:
     """Writes the weights and what they need into a folder."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    # Cloned: a net of the person's own may share weights, which safetensors refuses.
+    weights = {
+        n: value.detach().cpu().contiguous().clone() for n, value in net.state_dict().items()
+    }
     (folder / WEIGHTS).write_bytes(save(weights))
     write_config(folder, config)
 
 
-def load_model(folder: str | Path, *, device: str = "auto") -> LoadedModel:
+def load_model(
+    folder: str | Path, *, device: str = "auto", factory: str | own.Builder | None = None
+) -> LoadedModel:
     """Loads a model that ``hpsearch train`` wrote; reads JSON and safetensors, runs nothing.
 
     Args:
         folder: the model folder.
         device: where to predict: auto, cpu, cuda, cuda:1 or mps.
+        factory: allows a net of one's own to be built: the name that the folder gives, which is
+            then imported, or the function itself. Without it no such code is run.
 
     Raises:
-        ModelError: the folder is missing, damaged or of a newer version.
+        ModelError: the folder is missing, damaged or of a newer version, or its net is built by
+            another factory than the one that was named.
+        SpecError: the factory cannot be imported, or fails.
         DeviceError: this machine has no such device.
     """
     folder = Path(folder).expanduser()
@@ -122,15 +137,35 @@ def load_model(folder: str | Path, *, device: str = "auto") -> LoadedModel:
             " the path"
         )
     config = read_config(folder)
-    net = _read_weights(folder / WEIGHTS, config)
+    net = _read_weights(folder / WEIGHTS, _blueprint(folder / CONFIG, config, factory))
     picked = pick_device(device)
     net = net.to(picked).to(memory_format=torch.channels_last).eval()
     return LoadedModel(config=config, net=net, device=picked)
 
 
-def _read_weights(path: Path, config: ModelConfig) -> nn.Module:
-    with torch.device("meta"):  # takes no memory, whatever the file claims
-        net = build(config.model, config.input_shape, len(config.classes))
+def _blueprint(path: Path, config: ModelConfig, factory: str | own.Builder | None) -> nn.Module:
+    """The net, its weights yet to come."""
+    spec = config.model
+    name = spec.factory if isinstance(spec, FactorySpec) else None
+    if isinstance(factory, str) and factory != name:
+        found = f"a net built by {name!r}" if name else "a built-in net"
+        raise ModelError(f"{path}: found {found}, expected factory {factory!r}; leave it out")
+    if not isinstance(spec, FactorySpec):
+        with torch.device("meta"):  # takes no memory, whatever the file claims
+            return build(spec, config.input_shape, len(config.classes))
+    if factory is None:
+        raise ModelError(
+            f"{path}: found a net built by {name!r}, which is code that loading does not run"
+            f" unasked; if you trust it, allow it with --factory {name} (in Python:"
+            f" factory={name!r})"
+        )
+    look_in(None)
+    builder = find(own.KEY, factory) if isinstance(factory, str) else factory
+    with told(own.KEY, spec.factory):
+        return own.assemble(spec, config.input_shape, len(config.classes), builder=builder)
+
+
+def _read_weights(path: Path, net: nn.Module) -> nn.Module:
     try:
         weights = load_file(path)
     except FileNotFoundError:

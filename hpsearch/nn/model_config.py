@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hpsearch.core.own import plain as plain_value
 from hpsearch.core.space import KNOWN, MAX_BLOCKS
-from hpsearch.core.spec import ModelSpec
+from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
 from hpsearch.nn.model import MIN_SIDE
 
@@ -32,7 +33,7 @@ class ModelConfig:
     is empty where there is none.
     """
 
-    model: ModelSpec
+    model: NetSpec
     input_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -152,7 +153,11 @@ def _numbers(plain: Mapping[str, Any], key: str, *, count: int) -> tuple[float, 
     return tuple(float(value) for value in values)
 
 
-def _model_spec(plain: Any) -> ModelSpec:
+def _model_spec(plain: Any) -> NetSpec:
+    if isinstance(plain, dict) and set(plain) == {"factory", "params"}:
+        name, params = plain["factory"], plain["params"]
+        _expect(isinstance(name, str) and isinstance(params, dict), "model", plain)
+        return FactorySpec(factory=name, params={k: plain_value(v) for k, v in params.items()})
     names = {each.name for each in fields(ModelSpec)}
     _expect(isinstance(plain, dict) and set(plain) == names, "model", plain)
     widths = _whole(plain, "widths", low=1, high=4096, count=0)

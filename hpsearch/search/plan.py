@@ -8,7 +8,7 @@ from typing import Any
 
 from hpsearch.core.choice import Choice, choose, measures
 from hpsearch.core.manual import by_hand, laid_over, read_settings
-from hpsearch.core.space import Value, default_space
+from hpsearch.core.space import Value, default_space, dims
 from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, resolve
 from hpsearch.errors import SpecError
 from hpsearch.search.records import DATA
@@ -67,7 +67,8 @@ def plan_of_study(
         StudyError: there is no such trial, or it was not trained to its end.
         SpecError: a setting or the epochs are illegal, or nothing is chosen.
     """
-    typed, number, searched = read_settings(settings), None, None
+    own = {**study.spec.space, **dims(study.spec.space)} if study.spec.has_own_code else None
+    typed, number, searched = read_settings(settings, own), None, None
     spec = _with_epochs(study.spec, epochs)
     if choice.ways or not settings:
         record = choose(study.records(), study.objectives, choice)

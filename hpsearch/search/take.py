@@ -86,7 +86,9 @@ def take(
     """
     threads = host.decide_threads(requested=place.threads, workers=1)
     device = settle(place, threads)
+    from hpsearch.nn.code import look_in
     from hpsearch.nn.data import load
+    from hpsearch.nn.rehearsal import rehearse
 
     spec = plan.spec
     data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
@@ -94,6 +96,9 @@ def take(
     images = _tensors(data, device, hold_out=hold_out)
     base = spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
+    if spec.has_own_code:
+        look_in(place.code)
+    rehearse(trials[0], images, device=device)
     results = []
     for number, trial in enumerate(trials):
         curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
@@ -158,12 +163,12 @@ def _trained(
     tell: Callable[[Epoch], None],
 ) -> tuple[Curve, nn.Module]:
     from hpsearch.nn.model import build
-    from hpsearch.nn.train import epochs
+    from hpsearch.nn.training import train
 
     curve: list[Epoch] = []
     with _told_failures():
         net = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-        for epoch in epochs(net, images, trial.train, device=device, stop=stop):
+        for epoch in train(net, images, trial.train, device=device, stop=stop):
             curve.append(epoch)
             tell(epoch)
     return tuple(curve), net

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.core.scores import ClassScore, Scores, Spread
-from hpsearch.core.spec import TrialSpec
+from hpsearch.core.spec import FactorySpec, TrialSpec
 from hpsearch.search.plan import Plan
 from hpsearch.search.take import Taken
-from hpsearch.view.text import format_seconds, format_value
+from hpsearch.view.text import format_seconds, format_value, spelled
 
 
 def card(taken: Taken, *, params: int, onnx: bool) -> str:
@@ -51,9 +51,11 @@ def _summary(taken: Taken, *, params: int) -> str:
     config = taken.model.config
     channels, height, width = config.input_shape
     unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
+    own = isinstance(taken.trial.model, FactorySpec)
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[channels]
     return (
-        f"A convolutional net of {net(taken.trial)}, {params:,} parameters. It tells"
+        f"A {'net built by' if own else 'convolutional net of'} {net(taken.trial)}, {params:,}"
+        " parameters. It tells"
         f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
         f" was right on **{percent(taken.scores.accuracy)}** of {taken.scores.n:,} test images"
         f" that {unseen} saw (95 % interval {interval(taken.scores)})."
@@ -63,16 +65,24 @@ def _summary(taken: Taken, *, params: int) -> str:
 def _usage(taken: Taken, *, onnx: bool) -> str:
     config = taken.model.config
     height, width = config.size
+    option, argument, note = "", "", "; nothing in this folder is run when it is loaded."
+    if isinstance(config.model, FactorySpec):
+        name = config.model.factory
+        option, argument = f" --factory {name}", f', factory="{name}"'
+        note = (
+            f"; the net is built by `{name}`, which must be installed or in the current folder and"
+            " is run only where it is named as above."
+        )
     lines = [
-        "```console\n$ hpsearch predict . photo.png folder/ images.npz\n```",
-        '```python\nimport hpsearch\n\nmodel = hpsearch.load_model(".")\n'
+        f"```console\n$ hpsearch predict . photo.png folder/ images.npz{option}\n```",
+        f'```python\nimport hpsearch\n\nmodel = hpsearch.load_model("."{argument})\n'
         'told = model.predict(["photo.png"])  # or a uint8 array N×H×W, N×H×W×C or N×C×H×W\n'
         "told.classes, told.probabilities\n```",
         f"Images of another size or mode are turned upright, scaled to cover {height}×{width}"
         " pixels, cropped to their middle and converted"
         f" to {config.channels} channel{'s' * (config.channels != 1)}; then each value is divided"
         " by 255, less the mean, over the deviation in [`config.json`](config.json). The weights"
-        " are in `model.safetensors`; nothing in this folder is run when it is loaded.",
+        f" are in `model.safetensors`{note}",
     ]
     if onnx:
         lines.append(
@@ -168,6 +178,9 @@ def _limits(taken: Taken) -> str:
 def net(trial: TrialSpec) -> str:
     """Returns the net in words, as ``2 blocks 8-16, kernel 3, flatten``."""
     model = trial.model
+    if isinstance(model, FactorySpec):
+        values = ", ".join(f"{name} {spelled(value)}" for name, value in model.params.items())
+        return f"{model.factory} ({values})" if values else model.factory
     blocks = f"{len(model.widths)} block{'s' * (len(model.widths) != 1)}"
     parts = [f"{blocks} {'-'.join(map(str, model.widths))}", f"kernel {model.kernel_size}"]
     parts += ["batch norm"] * model.batch_norm
@@ -178,6 +191,9 @@ def net(trial: TrialSpec) -> str:
 def recipe(trial: TrialSpec) -> str:
     """Returns the training in words."""
     train = trial.train
+    if train.function is not None:
+        values = ", ".join(f"{name} {spelled(value)}" for name, value in train.params.items())
+        return f"{train.epochs} epochs of {train.function} ({values})"
     parts = [
         f"{train.epochs} epochs",
         f"{train.optimizer} {train.learning_rate:.2g}",

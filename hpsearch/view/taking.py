@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch
 from hpsearch.search.take import Taken
 from hpsearch.view.card import interval, net, origin, percent, seeds_text
@@ -50,7 +51,10 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
         told = f"{worst.true} taken for {worst.predicted}, {worst.count} of them"
         facts.add_row("most confused", Text(told))
     facts.add_row("written to", Text(folder))
-    command = f"  {shlex.join(['hpsearch', 'predict', folder])} IMAGES…"
+    words = ["hpsearch", "predict", folder]
+    if isinstance(taken.trial.model, FactorySpec):
+        words += ["--factory", taken.trial.model.factory]
+    command = f"  {shlex.join(words)} IMAGES…"
     return Spelled(Group(facts, Text(), Text("next"), Text(command, "bold")))
 
 
