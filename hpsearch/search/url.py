@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpsearch.errors import StorageError
 
 DEFAULT_URL = "sqlite:///hpsearch.db"
+
+
+def named_or_default(text: str | None) -> str:
+    """Returns the database that was named; else that of ``HPSEARCH_STORAGE``; else the default."""
+    return text or os.environ.get("HPSEARCH_STORAGE") or DEFAULT_URL
+
+
+def typed_again(storage: str | None, *, masked: str) -> list[str]:
+    """Returns the options that name a database once more, as commands to type next need them.
+
+    None where the default or the environment names it; ``masked`` is how a URL may be shown.
+    """
+    if storage is None or storage == os.environ.get("HPSEARCH_STORAGE"):
+        return []
+    return ["--storage", storage if "://" not in storage else masked]
 
 
 def parse_url(text: str) -> URL:
