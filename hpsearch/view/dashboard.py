@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from wsgiref.types import WSGIApplication
@@ -42,7 +43,9 @@ def serve(
 
         app = _application(storage, writable=writable, place=place)
         served = with_login(app, login) if login is not None else app
-        server = waitress.create_server(served, sockets=[listening], threads=4)
+        # A page asks for several things at once, which waitress would warn of.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        server = waitress.create_server(served, sockets=[listening], threads=8)
         shown = f"[{host}]" if ":" in host else host
         try:
             ready(f"http://{shown}:{listening.getsockname()[1]}/dashboard")
