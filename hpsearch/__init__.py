@@ -6,21 +6,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsearch.api import StudyHandle as StudyHandle
+    from hpsearch.api import open_study as open_study
+    from hpsearch.api import run as run
     from hpsearch.config import build_spec as build_spec
     from hpsearch.config import load_study_file as load_study_file
+    from hpsearch.core.trial import Epoch as Epoch
     from hpsearch.errors import HpsearchError as HpsearchError
     from hpsearch.home import train as train
     from hpsearch.nn.export import load_model as load_model
 
 _HOMES = {
+    "Epoch": "hpsearch.core.trial",
     "HpsearchError": "hpsearch.errors",
     "build_spec": "hpsearch.config",
+    "StudyHandle": "hpsearch.api",
     "load_model": "hpsearch.nn.export",
     "load_study_file": "hpsearch.config",
+    "open_study": "hpsearch.api",
+    "run": "hpsearch.api",
     "train": "hpsearch.home",
 }
 
-__all__ = ["HpsearchError", "build_spec", "load_model", "load_study_file", "train"]
+__all__ = [
+    "Epoch",
+    "HpsearchError",
+    "StudyHandle",
+    "build_spec",
+    "load_model",
+    "load_study_file",
+    "open_study",
+    "run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

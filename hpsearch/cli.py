@@ -119,6 +119,7 @@ def run(
         threads=threads,
         mixed_hardware=mixed_hardware,
         artifacts=artifacts,
+        code=study_file and study_file.parent,
         gpus_per_worker=gpus_per_worker,
     )
     stop = Stopper()
@@ -250,7 +251,9 @@ def submit(
 
     overrides = {"name": study, "data.dataset": dataset, "search.trials": trials}
     spec = read_spec(study_file, overrides)
-    place = launch.Place(storage=storage_text(storage), data_dir=data_dir)
+    place = launch.Place(
+        storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
+    )
     submitted = launch.submit(spec, place, notify=note)
     note(
         f"study {submitted.name!r} waits for workers in {submitted.storage.masked}, for"

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.core import space
 from hpsearch.core.pruning import Rule
-from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
+from hpsearch.core.spec import (
+    DataSpec,
+    RecipeSpec,
+    SearchSpec,
+    ShapeSpec,
+    StudySpec,
+    to_dict,
+)
 from hpsearch.errors import SpecError, nearest
 from hpsearch.nn.data import default_name
 
@@ -58,6 +66,17 @@ def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpe
     return load_study_file(study_file, overrides)
 
 
+def overridden(spec: StudySpec, overrides: Mapping[str, Any]) -> StudySpec:
+    """Returns the spec with values by dotted key over its own; None is ignored.
+
+    Raises:
+        SpecError: an unknown key or an illegal value.
+    """
+    if all(value is None for value in overrides.values()):
+        return spec
+    return replace(build_spec(to_dict(spec), overrides), space=spec.space)
+
+
 def build_spec(
     raw: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -72,8 +91,12 @@ def build_spec(
     tables = _merge(raw or {}, overrides or {}, source)
     try:
         parts = {name: _section(name, kind, tables) for name, kind in SECTIONS.items()}
-        widths = parts["model"].widths
-        dims = space.overlay(widths, tables.get("space", {}))
+        dims = space.overlay(
+            parts["model"].widths,
+            tables.get("space", {}),
+            own_model=parts["model"].factory is not None,
+            own_training=parts["train"].function is not None,
+        )
         name = tables.get("name", default_name(parts["data"].dataset))
         if not isinstance(name, str):
             raise ValueError(f"name: found {name!r}, expected a text")

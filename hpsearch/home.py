@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from hpsearch.core.choice import Choice
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.export import LoadedModel
-    from hpsearch.search.take import Plan, Taken
+    from hpsearch.search.plan import Plan
+    from hpsearch.search.take import Taken
 
 Notify = Callable[[str], None]
 
@@ -71,9 +72,9 @@ def train(
         within_params: choose the most accurate trial of so many parameters.
         settings: values of single hyperparameters.
         study: the study's name; None: the newest.
-        storage: the database; None: ``hpsearch.db``.
+        storage: the database; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
         dataset: where the data is; None: where the study has it, or ``mnist5k``.
-        data_dir: where named data sets lie.
+        data_dir: where named data sets lie; None: ``HPSEARCH_DATA``, or else ``data``.
         image_size: side of a folder's images in pixels, where there is no study.
         epochs: how long to train; None: as long as the study, or 8.
         seeds: how often to train; the first is kept.
@@ -90,6 +91,7 @@ def train(
     Raises:
         HpsearchError: something is not as it must be; nothing was written.
     """
+    from hpsearch.api import data_folder
     from hpsearch.core.choice import Choice
     from hpsearch.nn.interrupt import Interrupted
     from hpsearch.search.launch import Place
@@ -117,7 +119,7 @@ def train(
     _check_output(folder, onnx=onnx, force=force)
     place = Place(
         storage="",
-        data_dir=None if data_dir is None else Path(data_dir),
+        data_dir=data_folder(data_dir),
         device=device,
         threads=threads,
     )
@@ -155,9 +157,9 @@ def _plan(
     epochs: int | None,
 ) -> Plan:
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
+    from hpsearch.api import open_study
     from hpsearch.core.choice import nothing_chosen
-    from hpsearch.search.take import plan_by_hand, plan_of_study
-    from hpsearch.terminal import open_study
+    from hpsearch.search.plan import plan_by_hand, plan_of_study
 
     if not choice.ways and study is None:
         if not settings and dataset is None:
@@ -168,8 +170,8 @@ def _plan(
             f"--image-size: found {image_size} with a study, whose images have their own size;"
             " leave it out"
         )
-    opened = open_study(study, storage)
-    return plan_of_study(opened, choice, settings, dataset=dataset, epochs=epochs)
+    opened = open_study(study, storage=storage)
+    return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
 
 
 def _check_output(folder: Path, *, onnx: bool, force: bool) -> None:

@@ -149,6 +149,13 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier ca
 ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")]
 TablesOutput = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="Run this code of yours, which the model's net is built by.",
+    ),
+]
 Images = Annotated[
     list[Path],
     typer.Argument(metavar="IMAGES...", help="Files, folders (and all below) and .npz files."),

@@ -46,7 +46,7 @@ def train(
 
     from hpsearch import home
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.card import epoch_line, result
+    from hpsearch.view.taking import epoch_line, result
 
     log, stop = Console(stderr=True), Stopper()
     with stop.listening():
@@ -90,6 +90,7 @@ def predict(
     top: options.Top = 1,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    factory: options.Factory = None,
     json_: options.Json = False,
 ) -> None:
     """Tell the class of each image, and how probable it is.
@@ -101,10 +102,11 @@ def predict(
     host.prepare_environment(host.decide_threads(requested=threads, workers=1))
     from hpsearch.nn.classify import classify
     from hpsearch.nn.export import load_model
-    from hpsearch.view.card import prediction_table
+    from hpsearch.view.taking import prediction_table
 
     host.apply_threads(host.decide_threads(requested=threads, workers=1))
-    rows = classify(load_model(model, device=device), images, top=top, notify=note)
+    loaded = load_model(model, device=device, factory=factory)
+    rows = classify(loaded, images, top=top, notify=note)
     if json_:
         print_json(rows)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hpsearch.core.space import KNOWN, ChoiceDim, Dim, Space, Value, dims, draw
+from hpsearch.core.space import KNOWN, ChoiceDim, Dim, FloatDim, IntDim, Space, Value, dims, draw
 from hpsearch.errors import SpecError, nearest
 
 
@@ -29,7 +29,7 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
             raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
         if name not in drawn and name not in space:
             raise SpecError(f"--set {name}: found an unknown dimension; {nearest(name, drawn)}")
-        value = parse_value(name, text)
+        value = parse_value(name, text, space)
         if name in drawn:
             chosen[name] = _inside(name, value, drawn[name])
         elif value != space[name]:
@@ -40,25 +40,46 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     return chosen
 
 
-def parse_value(name: str, text: str) -> Value:
-    """Returns the value of a known dimension that was typed as ``text``.
+def parse_value(name: str, text: str, space: Space) -> Value:
+    """Returns the value of a dimension that was typed as ``text``.
+
+    ``space`` tells what a dimension of the person's own holds; it must have that dimension.
 
     Raises:
         SpecError: it is of another kind, or not legal for that dimension.
     """
+    if name not in KNOWN:
+        return _own_value(name, text, space[name])
     known = KNOWN[name]
     raw: Value = text
     if known.kind is bool:
         raw = {"true": True, "false": False}.get(text.lower(), text)
     elif known.kind in (int, float):
         try:
-            raw = float(text)
+            number = float(text)
         except ValueError as exc:
             raise SpecError(f"--set {name}: found {text!r}, expected a number") from exc
+        raw = int(number) if known.kind is int and number.is_integer() else number
     try:
         return known.check(raw)
     except ValueError as exc:
         raise SpecError(f"--set {name}: {exc}") from exc
+
+
+def _own_value(name: str, text: str, dim: Dim | Value) -> Value:
+    if not isinstance(dim, (FloatDim, IntDim)):
+        legal = dim.choices if isinstance(dim, ChoiceDim) else (dim,)
+        for value in legal:
+            if text in (str(value), str(value).lower()):
+                return value
+        raise SpecError(
+            f"--set {name}: found {text!r}, expected one of {', '.join(map(str, legal))}"
+        )
+    kind, expected = (int, "a whole number") if isinstance(dim, IntDim) else (float, "a number")
+    try:
+        return kind(text)
+    except ValueError as exc:
+        raise SpecError(f"--set {name}: found {text!r}, expected {expected}") from exc
 
 
 def _inside(name: str, value: Value, dim: Dim) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hpsearch.core.pareto import front
-from hpsearch.core.space import KNOWN
+from hpsearch.core.space import ordered
 from hpsearch.core.trial import Epoch, TrialRecord
 
 Columns = dict[str, list[Any]]
@@ -32,8 +32,8 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
     }
     columns |= _spread("values", [r.values for r in records], objectives)
     columns |= _spread("cost", [r.cost for r in records], _seen(r.cost for r in records))
-    drawn = _seen(r.params for r in records)
-    columns |= _spread("params", [r.params for r in records], [n for n in KNOWN if n in drawn])
+    drawn = ordered(_seen(r.params for r in records))
+    columns |= _spread("params", [r.params for r in records], drawn)
     columns |= {
         "widths": [_widths(r) for r in records],
         "epochs": [len(r.curve) for r in records],

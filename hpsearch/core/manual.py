@@ -8,7 +8,7 @@ from typing import Any
 
 from hpsearch.core.baseline import parse_value
 from hpsearch.core.opening import RECIPE
-from hpsearch.core.space import KNOWN, Value, draw, width_names
+from hpsearch.core.space import KNOWN, Space, Value, draw, width_names
 from hpsearch.core.spec import RecipeSpec, ShapeSpec, StudySpec, geometric_widths
 from hpsearch.errors import SpecError, nearest
 
@@ -43,8 +43,11 @@ class Settings:
     recipe: Mapping[str, Value]
 
 
-def read_settings(texts: Sequence[str]) -> Settings:
+def read_settings(texts: Sequence[str], own: Space | None = None) -> Settings:
     """Reads ``name=value`` settings; unlike a queued trial's they may lie outside any space.
+
+    ``own`` is the space of a study with a net or training of the person's own: then its names are
+    known too, and what the built-in ones do with theirs is not.
 
     Raises:
         SpecError: a setting is not of that form, has an unknown name or an illegal value.
@@ -62,10 +65,10 @@ def read_settings(texts: Sequence[str]) -> Settings:
             raise SpecError(f"--set {name}: found it twice, expected it once; keep one")
         if name in _RECIPE_KEYS:
             recipe[name] = _recipe_value(name, value)
-        elif name in KNOWN:
-            params[name] = parse_value(name, value)
+        elif name in (KNOWN if own is None else own):
+            params[name] = parse_value(name, value, own or {})
         else:
-            known = nearest(name, [*KNOWN, *_RECIPE_KEYS])
+            known = nearest(name, [*(KNOWN if own is None else own), *_RECIPE_KEYS])
             raise SpecError(f"--set {name}: found an unknown name; {known}")
     return Settings(params=params, recipe=recipe)
 
@@ -94,6 +97,11 @@ def by_hand(spec: StudySpec, settings: Settings) -> tuple[StudySpec, dict[str, V
     Raises:
         SpecError: a setting is illegal or has no effect beside the others.
     """
+    if spec.has_own_code:
+        raise SpecError(
+            f"found no trial chosen of study {spec.name!r}, whose net or training is your own and"
+            " has no recipe; name one with --trial N, --knee or --best accuracy"
+        )
     uncapped = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=WIDEST))
     optimizer = str(settings.params.get("optimizer", RECIPE["optimizer"]))
     start = {**_NET, **RECIPE, **_OF_OPTIMIZERS[optimizer]}
@@ -116,6 +124,8 @@ def laid_over(
     """
     merged = {**params, **settings.params}
     spec = _with_recipe(spec, settings.recipe)
+    if spec.model.factory is not None:
+        return spec, _active(merged, settings)
     typed = [name for name in settings.params if name == "width" or _is_block_width(name)]
     clashing = [name for name in settings.params if name in _GEOMETRIC]
     if typed and clashing:
@@ -129,10 +139,15 @@ def laid_over(
     if typed or spec.model.widths == "per-block":
         merged = _by_block(spec, params, settings.params)
         spec = dataclasses.replace(spec, model=ShapeSpec(widths="per-block"))
-    merged.setdefault("momentum", _MOMENTUM)
+    return spec, _active(merged, settings)
+
+
+def _active(merged: dict[str, Value], settings: Settings) -> dict[str, Value]:
+    if "optimizer" in merged:
+        merged.setdefault("momentum", _MOMENTUM)
     active = draw(merged, lambda name, dim: merged[name])
     _refuse_idle(settings.params, active)
-    return spec, active
+    return active
 
 
 def _is_block_width(name: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpsearch.core import own as own_dims
 from hpsearch.errors import nearest
 
 Value = bool | int | float | str
@@ -149,13 +150,28 @@ KNOWN: Mapping[str, Known] = {
     "batch_size": Known(kind=int, low=1, high=65536),
     "schedule": Known(kind=str, choices=SCHEDULES),
 }
+TRAINING = ("optimizer", "momentum", "learning_rate", "weight_decay", "batch_size", "schedule")
+_BLOCK_WIDTHS = frozenset(f"width_{block}" for block in range(1, MAX_BLOCKS + 1))
+_ANY = 1e300  # what the numbers of an own dimension stay below
 
 
-def parse(name: str, raw: Any) -> Dim | Value:
+def ordered(names: Iterable[str]) -> list[str]:
+    """Returns the names of dimensions in the order of drawing: the known ones, then own ones.
+
+    >>> ordered(["depth", "optimizer", "act", "n_blocks"])
+    ['n_blocks', 'optimizer', 'act', 'depth']
+    """
+    given = set(names)
+    return [*(name for name in KNOWN if name in given), *sorted(given - set(KNOWN))]
+
+
+def parse(name: str, raw: Any, *, own: bool = False) -> Dim | Value:
     """Reads one entry of a ``[space]`` table.
 
     A table with ``low`` and ``high`` is a range, a list (or a table with ``choices``) is a choice,
-    anything else fixes the dimension to that value.
+    anything else fixes the dimension to that value. With ``own``, a name that is not known is a
+    dimension of the person's own: what it holds is told by its values, and whole ends make a range
+    of whole numbers.
 
     Raises:
         ValueError: an unknown name, an unknown key or an illegal value; the message names it.
@@ -167,12 +183,24 @@ def parse(name: str, raw: Any) -> Dim | Value:
     >>> parse("dropout", 0)
     0.0
     """
-    if name not in KNOWN:
+    if name not in KNOWN and not own:
         raise ValueError(f"space.{name}: found an unknown dimension; {nearest(name, KNOWN)}")
     try:
-        return _parse_known(KNOWN[name], raw)
+        return _parse_known(KNOWN[name], raw) if name in KNOWN else _parse_own(name, raw)
     except (ValueError, TypeError) as exc:
         raise ValueError(f"space.{name}: {exc}") from exc
+
+
+def _parse_own(name: str, raw: Any) -> Dim | Value:
+    own_dims.check_name(name, set(KNOWN) - _BLOCK_WIDTHS)
+    if isinstance(raw, Mapping) and set(raw) == {"choices"}:
+        raw = raw["choices"]
+    if isinstance(raw, Mapping):
+        kind = own_dims.kind_of_range(raw)
+        return _parse_known(Known(kind=kind, low=-_ANY, high=_ANY), raw)
+    if isinstance(raw, (list, tuple)):
+        return ChoiceDim(choices=tuple(own_dims.plain(value) for value in raw))
+    return own_dims.plain(raw)
 
 
 def _parse_known(known: Known, raw: Any) -> Dim | Value:
@@ -217,7 +245,8 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
     """Returns one configuration: every active dimension's value, fixed ones included.
 
     ``suggest`` is asked, in a fixed order, for each active dimension that is not fixed. A width
-    exists only where its block exists, momentum only with SGD.
+    exists only where its block exists, momentum only with SGD. Where there are no blocks, as in a
+    net of the person's own, ``width`` is a dimension like any other.
 
     >>> space = {"n_blocks": 2, "width": IntDim(low=8, high=64), "optimizer": "adam",
     ...          "momentum": 0.9}
@@ -230,13 +259,14 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
         is_dim = isinstance(dim, (FloatDim, IntDim, ChoiceDim))
         params[name] = suggest(name, dim) if is_dim else dim  # type: ignore[arg-type, assignment]
 
-    for name in KNOWN:
-        if name not in space or name.startswith("width_"):
+    by_block = "width" in space and "n_blocks" in space
+    for name in ordered(space):
+        if by_block and name in _BLOCK_WIDTHS:
             continue
-        if name == "width":
+        if by_block and name == "width":
             for block in width_names(int(params["n_blocks"])):
                 take(block, space.get(block, space["width"]))
-        elif name != "momentum" or params["optimizer"] == "sgd":
+        elif name != "momentum" or params.get("optimizer", "sgd") == "sgd":
             take(name, space[name])
     return params
 
@@ -258,7 +288,7 @@ def dims(space: Space) -> dict[str, Dim]:
         draw({**space, "optimizer": optimizer}, note)
     if isinstance(optimizers := space.get("optimizer"), (ChoiceDim,)):
         found["optimizer"] = optimizers
-    return {name: found[name] for name in KNOWN if name in found}
+    return {name: found[name] for name in ordered(found)}
 
 
 def _values(dim: Dim | Value) -> tuple[Value, ...]:
@@ -267,71 +297,6 @@ def _values(dim: Dim | Value) -> tuple[Value, ...]:
 
 def _last(dim: Dim) -> Value:
     return dim.choices[-1] if isinstance(dim, ChoiceDim) else dim.high
-
-
-def grid_values(dim: Dim, points: int) -> tuple[Value, ...]:
-    """Returns the values a grid takes from a dimension, lowest first.
-
-    Choices and whole numbers on a linear scale give all they have; floats without a step, and
-    whole numbers on a log scale, give ``points`` values, evenly spaced on their scale.
-
-    >>> grid_values(FloatDim(low=0.001, high=0.1, log=True), 3)
-    (0.001, 0.01, 0.1)
-    >>> grid_values(IntDim(low=1, high=5), 3)
-    (1, 2, 3, 4, 5)
-    """
-    if isinstance(dim, ChoiceDim):
-        return dim.choices
-    if isinstance(dim, IntDim) and not dim.log:
-        return tuple(range(dim.low, dim.high + 1, dim.step or 1))
-    if dim.step is not None:
-        count = int((dim.high - dim.low) / dim.step + 1e-9) + 1
-        return tuple(dim.low + i * dim.step for i in range(count))
-    spaced = (_between(dim, i / (points - 1) if points > 1 else 0.5) for i in range(points))
-    if isinstance(dim, IntDim):
-        return tuple(dict.fromkeys(round(value) for value in spaced))
-    return tuple(spaced)
-
-
-def _between(dim: FloatDim | IntDim, share: float) -> float:
-    if dim.log:
-        value = math.exp(math.log(dim.low) * (1 - share) + math.log(dim.high) * share)
-    else:
-        value = dim.low * (1 - share) + dim.high * share
-    return min(max(float(f"{value:.12g}"), dim.low), dim.high)
-
-
-def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str, Value]]:
-    """Yields the grid's cells: every combination of the named dimensions that can exist.
-
-    A dimension that is not active in a combination is left out of it, so no configuration comes
-    twice. The last name varies fastest.
-
-    >>> space = {"n_blocks": IntDim(low=1, high=2), "optimizer": ChoiceDim(choices=("sgd", "adam"))}
-    >>> [tuple(cell.values()) for cell in cells(space, ["n_blocks", "optimizer"], 3)]
-    [(1, 'sgd'), (1, 'adam'), (2, 'sgd'), (2, 'adam')]
-    """
-
-    def expand(chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
-        """Finds the first named dimension that the choices leave open, and tries all its values."""
-        open_dims: dict[str, Dim] = {}
-
-        def suggest(name: str, dim: Dim) -> Value:
-            if name in chosen:
-                return chosen[name]
-            if name in names:
-                open_dims.setdefault(name, dim)
-            return grid_values(dim, points)[0]
-
-        draw(space, suggest)
-        if not open_dims:
-            yield chosen
-            return
-        name, dim = next(iter(open_dims.items()))
-        for value in grid_values(dim, points):
-            yield from expand({**chosen, name: value})
-
-    return expand({})
 
 
 _SHAPE: Mapping[str, Space] = {
@@ -362,18 +327,29 @@ def default_space(widths: str) -> dict[str, Dim | Value]:
     return {name: merged[name] for name in KNOWN if name in merged}
 
 
-def overlay(widths: str, raw: Mapping[str, Any]) -> dict[str, Dim | Value]:
+def overlay(
+    widths: str, raw: Mapping[str, Any], *, own_model: bool = False, own_training: bool = False
+) -> dict[str, Dim | Value]:
     """Returns the built-in space with the entries of a ``[space]`` table laid over it.
+
+    With a model or a training of the person's own, what the built-in one would need is left out
+    unless the table names it, and the table may hold dimensions of the person's own.
 
     Raises:
         ValueError: an unknown or illegal entry, or one that ``widths`` has no use for.
     """
-    for name in raw:
+    for name in {} if own_model else raw:
         other = next((kind for kind in _SHAPE if kind != widths and name in _SHAPE[kind]), None)
-        if other or (name.startswith("width_") and widths == "geometric"):
+        if other or (name in _BLOCK_WIDTHS and widths == "geometric"):
             raise ValueError(
                 f"space.{name}: found with model.widths = {widths!r}, expected only with"
                 f" {other or 'per-block'!r}; drop it or change model.widths"
             )
-    merged = {**default_space(widths), **{name: parse(name, value) for name, value in raw.items()}}
-    return {name: merged[name] for name in KNOWN if name in merged}
+    needed = {
+        name: dim
+        for name, dim in default_space(widths).items()
+        if not (own_training if name in TRAINING else own_model)
+    }
+    own = own_model or own_training
+    merged = {**needed, **{name: parse(name, value, own=own) for name, value in raw.items()}}
+    return {name: merged[name] for name in ordered(merged)}

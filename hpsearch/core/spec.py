@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.opening import RECIPE
 from hpsearch.core.pruning import Rule
-from hpsearch.core.space import Dim, Space, Value, dims, parse, width_names
+from hpsearch.core.space import TRAINING, Dim, Space, Value, dims, parse, width_names
 from hpsearch.errors import nearest
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
@@ -28,6 +30,11 @@ def _expect(ok: bool, key: str, found: object, expected: str) -> None:
 def _expect_known(key: str, found: str, known: tuple[str, ...] | Mapping[str, Any]) -> None:
     if found not in known:
         raise ValueError(f"{key}: found {found!r}; {nearest(found, known)}")
+
+
+def _expect_dotted(key: str, found: str | None) -> None:
+    ok = found is None or re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*(\.\w+)*", found)
+    _expect(bool(ok), key, found, "a module and a name in it, as 'mypackage.nets:build'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,8 @@ class RecipeSpec:
     """What all trainings of a study have in common.
 
     ``shift`` is in pixels, ``rotate`` in degrees, each the largest size of a random change to
-    either side; ``flip`` mirrors half of the images left to right.
+    either side; ``flip`` mirrors half of the images left to right. ``function`` names a training of
+    the person's own, as ``mypackage.loops:train`` (see :mod:`hpsearch.nn.training`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -68,8 +76,10 @@ class RecipeSpec:
     shift: int = 1
     rotate: float = 0.0
     flip: bool = False
+    function: str | None = None
 
     def __post_init__(self) -> None:
+        _expect_dotted("train.function", self.function)
         _expect(1 <= self.epochs <= 10_000, "train.epochs", self.epochs, "1 to 10000")
         smoothing = self.label_smoothing
         _expect(0 <= smoothing < 1, "train.label_smoothing", smoothing, "0 to below 1")
@@ -81,14 +91,20 @@ class RecipeSpec:
 class ShapeSpec:
     """How channel widths are drawn: ``geometric`` (base width and growth) or ``per-block``.
 
-    ``max_width`` caps geometric widths.
+    ``max_width`` caps geometric widths. ``factory`` names a builder of the person's own instead, as
+    ``mypackage.nets:build`` (see :mod:`hpsearch.nn.factory`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
     widths: str = "geometric"
     max_width: int = 64
+    factory: str | None = None
 
     def __post_init__(self) -> None:
+        _expect_dotted("model.factory", self.factory)
+        for key in ("widths", "max_width") if self.factory else ():
+            found, default = getattr(self, key), getattr(ShapeSpec(), key)
+            _expect(found == default, f"model.{key}", found, "none beside model.factory; drop it")
         _expect_known("model.widths", self.widths, WIDTHS)
         _expect(1 <= self.max_width <= 4096, "model.max_width", self.max_width, "1 to 4096")
 
@@ -160,6 +176,11 @@ class StudySpec:
             _expect_known("search.grid", name, tuple(drawn))
 
     @property
+    def has_own_code(self) -> bool:
+        """Whether the model or the training is the person's own."""
+        return self.model.factory is not None or self.train.function is not None
+
+    @property
     def grid_dimensions(self) -> tuple[str, ...]:
         """The dimensions that the grid samplers cover."""
         return self.search.grid or tuple(dims(self.space))
@@ -181,8 +202,23 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactorySpec:
+    """One net of the person's own: who builds it, and from which values."""
+
+    factory: str
+    params: Mapping[str, Value]
+
+
+NetSpec = ModelSpec | FactorySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
-    """One training. ``seed`` fixes the order of the images, their augmentation and dropout."""
+    """One training. ``seed`` fixes the order of the images, their augmentation and dropout.
+
+    ``function`` is a training of the person's own, None the built-in one; ``params`` are all the
+    trial's values then, and empty otherwise.
+    """
 
     epochs: int
     batch_size: int
@@ -195,6 +231,8 @@ class TrainSpec:
     shift: int = 0
     rotate: float = 0.0
     flip: bool = False
+    function: str | None = None
+    params: Mapping[str, Value] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -204,7 +242,7 @@ class TrialSpec:
 
     number: int
     seed: int
-    model: ModelSpec
+    model: NetSpec
     train: TrainSpec
 
 
@@ -249,22 +287,31 @@ def geometric_widths(n_blocks: int, base_width: int, growth: float, cap: int) ->
 
 def resolve(spec: StudySpec, *, number: int, params: Mapping[str, Value]) -> TrialSpec:
     """Turns the values drawn for trial ``number`` into a trial that can be trained."""
-    p: dict[str, Any] = dict(params)
+    own = spec.train.function is not None  # it may not use the built-in training's values
+    p: dict[str, Any] = {**(RECIPE if own else {}), **params}
     seed = trial_seed(spec, number)
-    if spec.model.widths == "geometric":
-        widths = geometric_widths(p["n_blocks"], p["base_width"], p["growth"], spec.model.max_width)
-    else:
-        widths = tuple(p[name] for name in width_names(p["n_blocks"]))
-    shared = ("kernel_size", "batch_norm", "dropout", "head")
-    model = ModelSpec(widths=widths, **{key: p[key] for key in shared})
     drawn = ("batch_size", "optimizer", "learning_rate", "weight_decay", "schedule")
     train = TrainSpec(
         **{key: p[key] for key in drawn},
         momentum=p.get("momentum", 0.0),
         **dataclasses.asdict(spec.train),
+        params=dict(params) if own else {},
         seed=seed,
     )
-    return TrialSpec(number=number, seed=seed, model=model, train=train)
+    return TrialSpec(number=number, seed=seed, model=_net(spec, params), train=train)
+
+
+def _net(spec: StudySpec, params: Mapping[str, Value]) -> NetSpec:
+    p: dict[str, Any] = dict(params)
+    if spec.model.factory is not None:
+        values = {name: value for name, value in p.items() if name not in TRAINING}
+        return FactorySpec(factory=spec.model.factory, params=values)
+    if spec.model.widths == "geometric":
+        widths = geometric_widths(p["n_blocks"], p["base_width"], p["growth"], spec.model.max_width)
+    else:
+        widths = tuple(p[name] for name in width_names(p["n_blocks"]))
+    shared = ("kernel_size", "batch_norm", "dropout", "head")
+    return ModelSpec(widths=widths, **{key: p[key] for key in shared})
 
 
 def to_dict(spec: StudySpec) -> dict[str, Any]:
@@ -288,14 +335,16 @@ def to_json(spec: StudySpec) -> str:
 def from_json(text: str) -> StudySpec:
     """Returns the spec that :func:`to_json` wrote."""
     plain = json.loads(text)
+    train, model = RecipeSpec(**plain["train"]), ShapeSpec(**plain["model"])
+    own = train.function is not None or model.factory is not None
     return StudySpec(
         name=plain["name"],
         data=DataSpec(**plain["data"]),
-        train=RecipeSpec(**plain["train"]),
-        model=ShapeSpec(**plain["model"]),
+        train=train,
+        model=model,
         search=SearchSpec(**_with_tuples(plain["search"])),
         pruning=Rule(**_with_tuples(plain["pruning"])),
-        space={name: parse(name, raw) for name, raw in plain["space"].items()},
+        space={name: parse(name, raw, own=own) for name, raw in plain["space"].items()},
     )
 
 

@@ -98,15 +98,15 @@ def reached(record: TrialRecord) -> dict[str, float]:
 
 
 def depth(record: TrialRecord) -> int | None:
-    """Returns the number of conv blocks; None where it is not known.
+    """Returns the number of conv blocks; None where it is not known, or the net has none.
 
     >>> depth(TrialRecord(number=0, state=State.WAITING, params={"n_blocks": 3}))
     3
     """
     if "n_blocks" in record.params:
         return int(record.params["n_blocks"])
-    spec = record.attributes.get("spec")
-    return len(spec["model"]["widths"]) if spec else None
+    widths = record.attributes.get("spec", {}).get("model", {}).get("widths")
+    return len(widths) if widths else None
 
 
 LOSSES = 3  # workers that a trial may lose without gaining an epoch

@@ -25,15 +25,13 @@ def classify(
         paths: files, folders with all below them, and ``.npz`` files, whose images are named
             ``path[index]``.
         top: of how many classes to tell; several come as ``top`` too, the most probable first.
-        notify: takes a line for each file that is no image; the others go on.
+        notify: takes a line for each file that cannot be told; the others go on.
 
     Raises:
-        DataError: not one image could be read, or an ``.npz`` file does not fit.
+        DataError: not one image could be read.
     """
     config, rows = model.config, []
     for batch in gather(paths, size=config.size, channels=config.channels, notify=notify):
-        if not len(batch.pixels):
-            continue
         told = model.predict(batch.pixels)
         best = zip(batch.names, told.classes, told.confidences.tolist(), strict=True)
         rows += [{"file": name, "class": c, "probability": p} for name, c, p in best]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpsearch.core.spec import ModelSpec
+from hpsearch.core.spec import FactorySpec, NetSpec
 from hpsearch.nn.compiler import leave_uncompiled
 from hpsearch.nn.model import build
 
@@ -39,9 +39,13 @@ def measure(
     return {**counted, "latency_ms": latency_ms}
 
 
-def count(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> dict[str, float]:
-    """Returns ``params`` and ``flops`` of a net without making it, however large it is."""
-    with torch.device("meta"), torch.inference_mode():
+def count(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) -> dict[str, float]:
+    """Returns ``params`` and ``flops`` of a net without making it, however large it is.
+
+    A net of the person's own is made, on the processor: its builder may look at values.
+    """
+    where = "cpu" if isinstance(spec, FactorySpec) else "meta"
+    with torch.device(where), torch.inference_mode():
         blueprint = build(spec, input_shape, classes).eval()
         return _count(blueprint, torch.empty(1, *input_shape))
 

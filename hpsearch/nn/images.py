@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from hpsearch.errors import DataError
 from hpsearch.nn.folder import SUFFIXES, fit, read_image
 from hpsearch.nn.host import usable_cpus
-from hpsearch.nn.sources import reason
+from hpsearch.nn.sources import opened_npz
 
 Pixels = npt.NDArray[np.uint8]
 Notify = Callable[[str], None]
@@ -40,24 +38,26 @@ def gather(
 ) -> Iterator[Batch]:
     """Yields the images of the files, folders (with all below them) and ``.npz`` files, in order.
 
-    What is no image is told, one line each, and left out; of a folder only files that are images
-    by their names are tried.
+    What is no image, or an ``.npz`` file that does not fit, is told, one line each, and left out;
+    of a folder only files that are images by their names are tried.
 
     Args:
         paths: where the images are.
         size: height and width that a model takes, in pixels.
         channels: likewise.
         notify: takes a line for the person.
-
-    Raises:
-        DataError: an ``.npz`` file cannot be read, or holds images that do not fit.
     """
     waiting: list[str] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".npz" and path.is_file():
             yield from _of_files(waiting, size, channels, notify)
             waiting = []
-            yield _of_npz(path, size=size, channels=channels)
+            try:
+                batch = _of_npz(path, size=size, channels=channels)
+            except DataError as exc:
+                notify(_legible(str(exc)))
+            else:
+                yield batch
         elif path.is_dir():
             waiting += _below(path, notify)
         elif path.exists():
@@ -91,7 +91,7 @@ def as_images(
     elif images.ndim == 4 and images.shape[3] != channels and images.shape[1] == channels:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape[1:]:
-        shape = "×".join(map(str, images.shape))
+        shape = "×".join(map(str, images.shape)) or "of a single number"
         raise DataError(
             f"{what}: found the shape {shape}, expected {_shapes(channels)}, as the model was"
             f" trained on images of {channels} channel{'s' * (channels != 1)}; convert them"
@@ -190,26 +190,20 @@ def _closed(exc: OSError) -> str:
 
 
 def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it holds a single array")
-            names = archive.files
-            key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else "")
-            array = archive[key] if key else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
-        raise DataError(
-            f"{path}: cannot be read ({reason(exc)}), expected plain arrays saved by numpy.savez;"
-            " save or copy the file again"
-        ) from exc
+    with opened_npz(path) as archive:
+        names = archive.files
+        key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else "")
+        array = archive[key] if key else None
     if array is None:
         raise DataError(
             f"{path}: found {', '.join(names) or 'no arrays'}, expected one of {', '.join(_KEYS)},"
             " or a single array; save it with numpy.savez(path, x=images)"
         )
     pixels = as_images(array, size=size, channels=channels, what=f"{path}: {key}")
-    return Batch(names=tuple(f"{path}[{i}]" for i in range(len(pixels))), pixels=pixels)
+    if not len(pixels):
+        raise DataError(f"{path}: {key}: found no images, expected at least 1; save some")
+    name = _legible(str(path))
+    return Batch(names=tuple(f"{name}[{i}]" for i in range(len(pixels))), pixels=pixels)
 
 
 __all__ = ["Batch", "as_images", "gather", "read_all"]

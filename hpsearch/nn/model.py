@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsearch.core.spec import ModelSpec
+from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import DataError
+from hpsearch.nn import factory
 
 MIN_SIDE = 8
 
@@ -60,7 +61,7 @@ class Classifier(nn.Module):
 
 
 def build(
-    spec: ModelSpec, input_shape: tuple[int, int, int], classes: int, *, seed: int | None = None
+    spec: NetSpec, input_shape: tuple[int, int, int], classes: int, *, seed: int | None = None
 ) -> nn.Module:
     """Returns the net that the spec describes, freshly initialised on the processor.
 
@@ -68,7 +69,7 @@ def build(
     possible on every image.
 
     Args:
-        spec: the net.
+        spec: the net; one of the person's own is built by their factory.
         input_shape: (C, H, W) of one image, each side at least 8 pixels.
         classes: how many logits the net returns for an image.
         seed: fixes the initial weights and leaves torch's own random state as it was; None draws
@@ -90,7 +91,13 @@ def build(
         return _assemble(spec, input_shape, classes)
 
 
-def _assemble(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> Classifier:
+def _assemble(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    if isinstance(spec, FactorySpec):
+        return factory.assemble(spec, input_shape, classes)
+    return _classifier(spec, input_shape, classes)
+
+
+def _classifier(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> Classifier:
     channels, height, width = input_shape
     blocks = []
     for features in spec.widths:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hpsearch.errors import ModelError
 from hpsearch.nn.export import LoadedModel
+from hpsearch.nn.sources import reason
 
 TOLERANCE = 1e-3  # of a probability
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -72,8 +73,8 @@ def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) ->
         The largest difference of a probability.
 
     Raises:
-        ModelError: the most probable class differs on an image, or a probability by more than
-            :data:`TOLERANCE`; no file is written then.
+        ModelError: the model cannot be exported, the most probable class differs on an image, or
+            a probability by more than :data:`TOLERANCE`; no file is written then.
     """
     cpu = torch.device("cpu")  # where torch computes in full float32; a GPU may round to TF32
     model = replace(model, net=copy.deepcopy(model.net).to(cpu), device=cpu)
@@ -113,7 +114,7 @@ class _WholeModel(nn.Module):
 def _exported(model: LoadedModel) -> bytes:
     height, width = model.config.size
     example = torch.zeros(2, height, width, model.config.channels, dtype=torch.uint8)
-    with _silent():
+    with _silent(), _told_failures():
         program = torch.onnx.export(
             _WholeModel(model).eval(),
             (example,),
@@ -125,6 +126,18 @@ def _exported(model: LoadedModel) -> bytes:
         )
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def _told_failures() -> Iterator[None]:
+    """Says in one line that the exporter failed, so that the trained model is kept without it."""
+    try:
+        yield
+    except torch.onnx.OnnxExporterError as exc:
+        raise ModelError(
+            f"the ONNX file could not be made ({reason(exc)}); it was not written, the rest of the"
+            " model folder was; try other versions of torch, onnx and onnxscript"
+        ) from exc
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,12 @@ def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], or
         raise DataError(
             f"{origin}: found two classes named {twice[0]!r}, expected distinct names; rename one"
         )
+    for name in classes:
+        if _legible(name) != name:
+            raise DataError(
+                f"{origin}: found a class named {_legible(name)!r}, expected a name in UTF-8;"
+                " rename it"
+            )
     for name, values in labels.items():
         if not len(values):
             raise DataError(f"{origin}: found no {name} images, expected at least 1; add some")
@@ -139,6 +146,11 @@ def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], or
             f"{origin}: class {classes[missing[0]]!r} (label {missing[0]}) has no training image,"
             " expected at least 1 of every class; add some, or renumber the labels without gaps"
         )
+
+
+def _legible(name: str) -> str:
+    """The name with question marks for what is no UTF-8, which no JSON or database takes."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -171,12 +183,23 @@ def _decode_npz(path: Path) -> Decoded:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     wanted = [f"{axis}_{part}" for part in PARTS for axis in "xy"] + ["classes"]
+    with opened_npz(path) as archive:
+        return {name: archive[name] for name in archive.files if name in wanted}
+
+
+@contextlib.contextmanager
+def opened_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Yields the arrays of an ``.npz`` file, each read when it is asked for; never a pickle.
+
+    Raises:
+        DataError: the file, or an array that is asked for inside, cannot be read.
+    """
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it holds a single array")
-            return {name: archive[name] for name in archive.files if name in wanted}
+            yield archive
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
         raise DataError(
             f"{path}: cannot be read ({reason(exc)}), expected plain arrays saved by numpy.savez;"
@@ -253,6 +276,7 @@ __all__ = [
     "Source",
     "joined",
     "npz",
+    "opened_npz",
     "reason",
     "sign",
     "stat",

@@ -89,7 +89,7 @@ def epochs(
     for epoch in range(progress.epoch + 1, spec.epochs + 1):
         started = time.perf_counter()
         run = _Run(model=model, optimizer=optimizer, spec=spec, clock=clock, stop=stop, epoch=epoch)
-        with _seeded(derive_seed(spec.seed, epoch, "dropout"), device):
+        with seeded(derive_seed(spec.seed, epoch, "dropout"), device):
             train_loss, train_accuracy = _train(run, batches.shuffle(epoch), device=device)
         _check_finite(train_loss, epoch=epoch, loss="training loss")
         val_loss, val_accuracy = math.nan, math.nan
@@ -163,6 +163,8 @@ def evaluate(
 ) -> tuple[float, float]:
     """Returns the mean cross-entropy (nats) and the accuracy (0–1) of the model on the images.
 
+    Both are NaN where there are no images.
+
     Args:
         model: on the images' device.
         images: (N, C, H, W) uint8, channels-last.
@@ -170,6 +172,8 @@ def evaluate(
         mean: per channel, of images scaled to [0, 1].
         std: likewise.
     """
+    if not len(labels):
+        return math.nan, math.nan
     device = images.device
     model.eval()
     scaler = Scaler(mean, std, width=images.shape[3], device=device)
@@ -196,7 +200,7 @@ def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds torch's own generators inside the context, and leaves them as they were after it."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -214,4 +218,4 @@ def _check_finite(value: float, *, epoch: int, loss: str) -> None:
         raise Diverged(epoch=epoch, loss=loss, value=value)
 
 
-__all__ = ["Diverged", "Interrupted", "Progress", "epochs", "evaluate", "images_at_once"]
+__all__ = ["Diverged", "Interrupted", "Progress", "epochs", "evaluate", "images_at_once", "seeded"]

@@ -15,6 +15,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
+from hpsearch.nn.code import CODE, find, look_in
 from hpsearch.search import catalog
 from hpsearch.search.follow import Watcher
 from hpsearch.search.observer import Observer
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 class Place:
     """Where a search runs: its database, data folder, device and threads (None: decided here).
 
-    ``artifacts`` is where checkpoints lie, None the default place; ``gpus_per_worker`` is the
-    share of a GPU that a worker needs, None as many workers on each as the deal gives it.
+    ``code`` is the folder where modules of the person's own are looked for first, None that of
+    ``HPSEARCH_CODE``; then the current one. ``artifacts`` is where checkpoints lie, None the
+    default place; ``gpus_per_worker`` is the share of a GPU that a worker needs, None as many
+    workers on each as the deal gives it.
     """
 
     storage: str
@@ -47,6 +50,7 @@ class Place:
     threads: int | None = None
     mixed_hardware: bool = False
     artifacts: str | None = None
+    code: Path | None = None
     gpus_per_worker: float | None = None
 
 
@@ -141,8 +145,13 @@ def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Gro
     device = settle(place, threads)
     data, images = _load(spec, place, device, notify)
     from hpsearch.nn.device import describe
-    from hpsearch.search.objective import objective_bounds
+    from hpsearch.nn.rehearsal import rehearse
+    from hpsearch.search.objective import corners, objective_bounds
 
+    if spec.has_own_code:
+        look_in(place.code)
+        for corner in corners(spec):
+            rehearse(corner, images, device=device)
     return _Ground(
         images=images,
         device=device,
@@ -186,8 +195,21 @@ def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
 
     _check_grid(spec, notify)
     check(spec.data, data_dir=place.data_dir)
+    _find_code(spec, place)
     check_storage(place.storage)
     return catalog.submit(open_storage(place.storage, create=True), spec)
+
+
+def _find_code(spec: StudySpec, place: Place) -> None:
+    """Imports the person's own code, if the study names any; without data it cannot be tried."""
+    if spec.has_own_code:
+        look_in(place.code)
+    for key, name in (
+        ("model.factory", spec.model.factory),
+        ("train.function", spec.train.function),
+    ):
+        if name is not None:
+            find(key, name)
 
 
 def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
@@ -221,10 +243,12 @@ def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Wa
         worker_command("--study", study.name, *_options(place, device=device, threads=threads))
         for device in prepared.devices
     ]
-    storage = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
+    known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
+    if place.code is not None:
+        known[CODE] = str(place.code.resolve())
     with (
         study.storage.watched(),
-        Pool(study=study, commands=commands, environment=storage, watcher=watcher) as pool,
+        Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
     ):
         return _ending(pool.run(stop), stop)
 

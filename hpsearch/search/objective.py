@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.space import ChoiceDim, Dim, Value, draw
+from hpsearch.core.space import KNOWN, ChoiceDim, Dim, Value, draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
 from hpsearch.core.trial import Curve, Outcome, State
-from hpsearch.errors import StorageError
+from hpsearch.errors import SpecError, StorageError
 from hpsearch.nn.batches import Tensors
 from hpsearch.nn.cost import count, measure
 from hpsearch.nn.device import free_memory, is_out_of_memory
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.model import build
-from hpsearch.nn.train import Diverged, epochs
+from hpsearch.nn.train import Diverged
+from hpsearch.nn.training import train
 from hpsearch.search.checkpoint import Keeper
 from hpsearch.search.observer import Observer
 from hpsearch.search.ownership import GivenAway
@@ -79,7 +80,7 @@ class Trainer:
         self._tell_of_earlier(claim, curve)
         others = Others(study, claim.number)
         details: dict[str, object] = {}
-        going = epochs(
+        going = train(
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
         )
         for epoch in going:
@@ -95,7 +96,8 @@ class Trainer:
             if verdict is not None:
                 details.setdefault("would_prune", asdict(verdict))
             if len(curve) < spec.train.epochs:
-                keeper.keep(model, progress, curve, now=stop())
+                if progress.epoch == len(curve):  # a training of one's own may leave it alone
+                    keeper.keep(model, progress, curve, now=stop())
                 if stop():
                     raise Interrupted
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
@@ -137,14 +139,19 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
     classes = images.classes
     bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
     if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
-        dear = _corner(spec, cheap=False)
+        cheap, dear = corners(spec)
         high = _affordable_cost(dear, images, device)  # first: it warms everything up
-        low = _corner_cost(_corner(spec, cheap=True), images, device, steps=32)
+        low = _corner_cost(cheap, images, device, steps=32)
         high = high or _extrapolated(dear, low, images)
         for name in low:
             ends = sorted((low[name], high[name]))
             bounds[name] = (ends[0] / 2, ends[1] * 2)
     return {name: bounds[name] for name in spec.search.objectives}
+
+
+def corners(spec: StudySpec) -> tuple[TrialSpec, TrialSpec]:
+    """Returns the cheapest and the dearest trial of the space, as far as can be told before."""
+    return _corner(spec, cheap=True), _corner(spec, cheap=False)
 
 
 def _corner(spec: StudySpec, *, cheap: bool) -> TrialSpec:
@@ -193,7 +200,13 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, s
     )
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-    (epoch,) = epochs(model, few, recipe, device=device)
+    try:
+        (epoch,) = train(model, few, recipe, device=device)
+    except Diverged as exc:  # never the built-in one, at that rate
+        raise SpecError(
+            f"{exc} of the first steps at an end of the space, expected finite losses there; narrow"
+            " the space"
+        ) from exc
     full = (total // batch) * trial.train.epochs
     return epoch.train_seconds * full / (kept // batch)
 
@@ -203,8 +216,13 @@ _DEAR: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_no
 
 
 def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
-    """The cheap or the dear end of a dimension; large batches are the cheap ones."""
+    """The cheap or the dear end of a dimension; large batches are the cheap ones.
+
+    Choices of a person's own that are no numbers are taken to go from cheap to dear.
+    """
     if isinstance(dim, ChoiceDim) and not all(type(c) in (int, float) for c in dim.choices):
+        if name not in KNOWN:
+            return dim.choices[0 if cheap else -1]
         wanted = (_CHEAP if cheap else _DEAR).get(name)
         return wanted if wanted is not None and wanted in dim.choices else dim.choices[0]
     low, high = (

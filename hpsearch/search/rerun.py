@@ -102,13 +102,13 @@ def rerun(
         notify=notify,
     )
     from hpsearch.nn.model import build
-    from hpsearch.nn.train import epochs
+    from hpsearch.nn.training import train
 
     trial = resolve(study.spec, number=number, params=record.params)
     images = ready.images
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     now: list[Epoch] = []
-    training = epochs(model, images, trial.train, device=ready.device, stop=stop)
+    training = train(model, images, trial.train, device=ready.device, stop=stop)
     for before, epoch in zip(record.curve, training, strict=False):
         now.append(epoch)
         tell(before, epoch)

@@ -26,9 +26,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.core.grid import cells
 from hpsearch.core.objectives import OBJECTIVES, costs
 from hpsearch.core.opening import OPENING, opening
-from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, cells, draw
+from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
 from hpsearch.search.rows import Write

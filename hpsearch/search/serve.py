@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from hpsearch.core.spec import to_json
-from hpsearch.errors import DataError, DeviceError, StudyError
+from hpsearch.errors import DataError, DeviceError, SpecError, StudyError
 from hpsearch.search import catalog, launch
 from hpsearch.search.launch import Ending, Notify, Place
 from hpsearch.search.observer import Observer
@@ -58,7 +58,7 @@ def serve(
             continue
         try:
             ending = _work_on(study, place, dataset=dataset, stop=stop, view=view, notify=notify)
-        except (DataError, DeviceError, StudyError) as exc:
+        except (DataError, DeviceError, SpecError, StudyError) as exc:
             if name is not None and not forever:
                 raise
             notify(f"study {study.name!r} is left alone: {exc}")

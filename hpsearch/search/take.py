@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.choice import Choice, choose
-from hpsearch.core.manual import by_hand, laid_over, read_settings
 from hpsearch.core.scores import Scores, Spread, score, spread
-from hpsearch.core.space import Value, default_space
-from hpsearch.core.spec import (
-    DataSpec,
-    StudySpec,
-    TrialSpec,
-    derive_seed,
-    differences,
-    resolve,
-)
+from hpsearch.core.spec import TrialSpec, differences
 from hpsearch.core.trial import Curve, Epoch
-from hpsearch.errors import DeviceError, HpsearchError, SpecError, StudyError
+from hpsearch.errors import DeviceError, HpsearchError, StudyError
 from hpsearch.nn import host
 from hpsearch.search.launch import Notify, Place, settle, versions
-from hpsearch.search.records import DATA
-from hpsearch.search.study import Study
+from hpsearch.search.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,33 +28,6 @@ if TYPE_CHECKING:
 
 # Takes the number of the training, from 0, and an epoch of it.
 Tell = Callable[[int, Epoch], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to be trained, on which data.
-
-    ``study`` and ``trial`` tell where the configuration comes from, None where it was set by hand;
-    ``chosen`` tells how, as it was typed. ``data`` is the fingerprint that the images must have,
-    empty where any will do.
-    """
-
-    study: str | None
-    trial: int | None
-    chosen: tuple[str, ...]
-    spec: StudySpec
-    params: Mapping[str, Value]
-    data: Mapping[str, Any]
-
-    def configured(self, seed: int, place: int) -> TrialSpec:
-        """Returns the training numbered ``place``; its own seed depends on both and on the trial.
-
-        Never the seed that the trial was searched with: that one was chosen for its luck too.
-        """
-        number = self.trial or 0
-        own = derive_seed(seed, number, "take", place)
-        trial = resolve(self.spec, number=number, params=self.params)
-        return replace(trial, seed=own, train=replace(trial.train, seed=own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,94 +50,6 @@ class Taken:
     images: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
-
-
-def plan_of_study(
-    study: Study,
-    choice: Choice,
-    settings: Sequence[str],
-    *,
-    dataset: str | None,
-    epochs: int | None,
-) -> Plan:
-    """Returns what is to be trained of a study: the chosen trial, with the settings over it.
-
-    With settings and no choice the study gives the data and the recipe alone.
-
-    Args:
-        study: where the trial is.
-        choice: names the trial.
-        settings: ``name=value``, over the trial's values.
-        dataset: where the data lies here, if not where the study has it.
-        epochs: how long to train, if not as long as the study.
-
-    Raises:
-        StudyError: there is no such trial, or it was not trained to its end.
-        SpecError: a setting or the epochs are illegal, or nothing is chosen.
-    """
-    typed, number = read_settings(settings), None
-    spec = _with_epochs(study.spec, epochs)
-    if choice.ways or not settings:
-        record = choose(study.records(), study.objectives, choice)
-        number = record.number
-        spec, params = laid_over(spec, record.params, typed)
-    else:
-        spec, params = by_hand(spec, typed)
-    if dataset is not None:
-        spec = replace(spec, data=replace(spec.data, dataset=dataset))
-    return Plan(
-        study=study.name,
-        trial=number,
-        chosen=(*_typed(choice), *(f"--set {text}" for text in settings)),
-        spec=spec,
-        params=params,
-        data=study.attributes.get(DATA, {}),
-    )
-
-
-def plan_by_hand(
-    settings: Sequence[str],
-    *,
-    dataset: str | None,
-    image_size: int | None,
-    epochs: int | None,
-) -> Plan:
-    """Returns what is to be trained without any study; what is left open is a good recipe.
-
-    Raises:
-        SpecError: a setting, the image size or the epochs are illegal.
-    """
-    from hpsearch.nn.data import default_name
-
-    try:
-        data = DataSpec(dataset=dataset or DataSpec().dataset, image_size=image_size)
-    except ValueError as exc:
-        raise SpecError(f"options: {exc}") from exc
-    start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
-    spec, params = by_hand(_with_epochs(start, epochs), read_settings(settings))
-    return Plan(
-        study=None,
-        trial=None,
-        chosen=tuple(f"--set {text}" for text in settings),
-        spec=spec,
-        params=params,
-        data={},
-    )
-
-
-def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
-    if epochs is None:
-        return spec
-    try:
-        return replace(spec, train=replace(spec.train, epochs=epochs))
-    except ValueError as exc:
-        raise SpecError(f"--epochs: {exc}") from exc
-
-
-def _typed(choice: Choice) -> tuple[str, ...]:
-    values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
-    known = [value for value in values if value is not None]
-    return tuple(" ".join([way, *map(str, known)]) for way in choice.ways)
 
 
 def take(
@@ -212,7 +86,9 @@ def take(
     """
     threads = host.decide_threads(requested=place.threads, workers=1)
     device = settle(place, threads)
+    from hpsearch.nn.code import look_in
     from hpsearch.nn.data import load
+    from hpsearch.nn.rehearsal import rehearse
 
     spec = plan.spec
     data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
@@ -220,6 +96,9 @@ def take(
     images = _tensors(data, device, hold_out=hold_out)
     base = spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
+    if spec.has_own_code:
+        look_in(place.code)
+    rehearse(trials[0], images, device=device)
     results = []
     for number, trial in enumerate(trials):
         curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
@@ -284,12 +163,12 @@ def _trained(
     tell: Callable[[Epoch], None],
 ) -> tuple[Curve, nn.Module]:
     from hpsearch.nn.model import build
-    from hpsearch.nn.train import epochs
+    from hpsearch.nn.training import train
 
     curve: list[Epoch] = []
     with _told_failures():
         net = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-        for epoch in epochs(net, images, trial.train, device=device, stop=stop):
+        for epoch in train(net, images, trial.train, device=device, stop=stop):
             curve.append(epoch)
             tell(epoch)
     return tuple(curve), net
@@ -335,7 +214,8 @@ def _loaded(
     device: torch.device,
     provenance: Mapping[str, Any],
 ) -> LoadedModel:
-    from hpsearch.nn.export import LoadedModel, ModelConfig
+    from hpsearch.nn.export import LoadedModel
+    from hpsearch.nn.model_config import ModelConfig
 
     config = ModelConfig(
         model=trial.model,
@@ -364,6 +244,7 @@ def _provenance(
         "trial": plan.trial,
         "chosen": list(plan.chosen),
         "params": dict(plan.params),
+        "searched_accuracy": plan.searched,
         "train": asdict(trials[0].train),
         "seed": trials[0].seed,
         "trained_on": "training images" if hold_out else "training and validation images",
@@ -375,4 +256,4 @@ def _provenance(
     }
 
 
-__all__ = ["Plan", "Taken", "plan_by_hand", "plan_of_study", "take"]
+__all__ = ["Taken", "take"]

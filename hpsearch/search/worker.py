@@ -31,13 +31,15 @@ class Stopper:
     """Says when to stop: a signal came, or the time is up. ``deadline`` is of time.monotonic.
 
     While ``raises``, the first signal also raises KeyboardInterrupt, for what cannot ask; what
-    swallows that is still told when it asks.
+    swallows that is still told when it asks. The second signal ends the process, unless that is
+    not ours to end (``exits`` is False): then it raises KeyboardInterrupt in any case.
     """
 
     deadline: float | None = None
     raises: bool = True
     signals: list[int] = field(default_factory=list)
     parent: int | None = None  # a process whose end is a signal too
+    exits: bool = True
     at_once: Callable[[], None] = lambda: None  # what a second signal does before it ends all
     _asked_at: float | None = None
     _heard_at: float = -math.inf
@@ -91,6 +93,8 @@ class Stopper:
             sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # the cursor again
             sys.stderr.flush()
             self.at_once()
+            if not self.exits:
+                raise KeyboardInterrupt
             os._exit(128 + number)  # the trial is handed back by whoever runs the study next
         self.signals.append(number)
         self._heard_at = time.monotonic()

@@ -1,21 +1,16 @@
-"""A trained model in words: its card, in Markdown, and the lines that a training ends with."""
+"""A trained model in words: its card, in Markdown."""
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from hpsearch.core.scores import ClassScore, Scores, Spread
-from hpsearch.core.spec import TrialSpec
-from hpsearch.core.trial import Epoch
-from hpsearch.search.take import Plan, Taken
-from hpsearch.view.tables import Spelled, SpelledTable
-from hpsearch.view.text import format_seconds, format_value
+from hpsearch.core.spec import FactorySpec, TrialSpec
+from hpsearch.search.plan import Plan
+from hpsearch.search.take import Taken
+from hpsearch.view.text import format_seconds, format_value, spelled
 
 
 def card(taken: Taken, *, params: int, onnx: bool) -> str:
@@ -56,9 +51,11 @@ def _summary(taken: Taken, *, params: int) -> str:
     config = taken.model.config
     channels, height, width = config.input_shape
     unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
+    own = isinstance(taken.trial.model, FactorySpec)
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[channels]
     return (
-        f"A convolutional net of {net(taken.trial)}, {params:,} parameters. It tells"
+        f"A {'net built by' if own else 'convolutional net of'} {net(taken.trial)}, {params:,}"
+        " parameters. It tells"
         f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
         f" was right on **{percent(taken.scores.accuracy)}** of {taken.scores.n:,} test images"
         f" that {unseen} saw (95 % interval {interval(taken.scores)})."
@@ -68,16 +65,24 @@ def _summary(taken: Taken, *, params: int) -> str:
 def _usage(taken: Taken, *, onnx: bool) -> str:
     config = taken.model.config
     height, width = config.size
+    option, argument, note = "", "", "; nothing in this folder is run when it is loaded."
+    if isinstance(config.model, FactorySpec):
+        name = config.model.factory
+        option, argument = f" --factory {name}", f', factory="{name}"'
+        note = (
+            f"; the net is built by `{name}`, which must be installed or in the current folder and"
+            " is run only where it is named as above."
+        )
     lines = [
-        "```console\n$ hpsearch predict . photo.png folder/ images.npz\n```",
-        '```python\nimport hpsearch\n\nmodel = hpsearch.load_model(".")\n'
+        f"```console\n$ hpsearch predict . photo.png folder/ images.npz{option}\n```",
+        f'```python\nimport hpsearch\n\nmodel = hpsearch.load_model("."{argument})\n'
         'told = model.predict(["photo.png"])  # or a uint8 array N×H×W, N×H×W×C or N×C×H×W\n'
         "told.classes, told.probabilities\n```",
         f"Images of another size or mode are turned upright, scaled to cover {height}×{width}"
         " pixels, cropped to their middle and converted"
         f" to {config.channels} channel{'s' * (config.channels != 1)}; then each value is divided"
         " by 255, less the mean, over the deviation in [`config.json`](config.json). The weights"
-        " are in `model.safetensors`; nothing in this folder is run when it is loaded.",
+        f" are in `model.safetensors`{note}",
     ]
     if onnx:
         lines.append(
@@ -95,10 +100,15 @@ def _how_good(taken: Taken) -> str:
     rows["test images"] = f"{scores.n:,}"
     rows["test loss"] = f"{scores.loss:.4f} nats"
     rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
+    if taken.plan.searched is not None:
+        rows["validation accuracy in the search"] = (
+            f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
+            " much"
+        )
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
     if len(taken.seeds) > 1:
-        rows[f"test accuracy over {len(taken.seeds)} seeds"] = (
+        rows["test accuracy, mean ± deviation"] = (
             f"{seeds_text(taken.accuracies)}; this model is the first of them, not the best"
         )
     return _table(rows)
@@ -108,7 +118,9 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
     lines = ["| class | test images | of them told right | right among those told so |"]
     lines.append("|---|---|---|---|")
     for each in classes:
-        shares = [percent(s) if s is not None else "-" for s in (each.recall, each.precision)]
+        shares = [
+            f"{100 * s:.1f} %" if s is not None else "-" for s in (each.recall, each.precision)
+        ]
         lines.append(f"| {_escaped(each.name)} | {each.support} | {shares[0]} | {shares[1]} |")
     return "\n".join(lines)
 
@@ -116,18 +128,18 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
 def _mistakes(scores: Scores) -> str:
     if not scores.confused:
         return "Nothing: every test image was told right."
-    pairs = [
-        f"* {_escaped(p.true)} → {_escaped(p.predicted)}: {p.count} image{'s' * (p.count != 1)}"
-        for p in scores.confused
+    lines = ["| true class | taken for | test images |", "|---|---|---|"]
+    lines += [
+        f"| {_escaped(p.true)} | {_escaped(p.predicted)} | {p.count} |" for p in scores.confused
     ]
-    return "\n".join(pairs) + "\n\n![The most confused pairs](confused.png)"
+    return "\n".join(lines) + "\n\n![The most confused pairs](confused.png)"
 
 
 def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
     data, hardware = provenance["data"], provenance["hardware"]
     threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
     return {
-        "configuration": origin(taken.plan),
+        "configuration": _escaped(origin(taken.plan)),
         "net": net(taken.trial),
         "training": recipe(taken.trial),
         "seed": str(taken.trial.seed),
@@ -136,7 +148,7 @@ def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
         f" validation, {data['test']:,} test images (content {data['content'][:12]}, split"
         f" {data['split'][:12]})",
         "trained on": provenance["trained_on"],
-        "hardware": f"{hardware['device']}, {threads}",
+        "hardware": _escaped(f"{hardware['device']}, {threads}"),
         "versions": ", ".join(f"{name} {v}" for name, v in provenance["versions"].items()),
         "made": provenance["created"],
     }
@@ -166,6 +178,9 @@ def _limits(taken: Taken) -> str:
 def net(trial: TrialSpec) -> str:
     """Returns the net in words, as ``2 blocks 8-16, kernel 3, flatten``."""
     model = trial.model
+    if isinstance(model, FactorySpec):
+        values = ", ".join(f"{name} {spelled(value)}" for name, value in model.params.items())
+        return f"{model.factory} ({values})" if values else model.factory
     blocks = f"{len(model.widths)} block{'s' * (len(model.widths) != 1)}"
     parts = [f"{blocks} {'-'.join(map(str, model.widths))}", f"kernel {model.kernel_size}"]
     parts += ["batch norm"] * model.batch_norm
@@ -176,6 +191,9 @@ def net(trial: TrialSpec) -> str:
 def recipe(trial: TrialSpec) -> str:
     """Returns the training in words."""
     train = trial.train
+    if train.function is not None:
+        values = ", ".join(f"{name} {spelled(value)}" for name, value in train.params.items())
+        return f"{train.epochs} epochs of {train.function} ({values})"
     parts = [
         f"{train.epochs} epochs",
         f"{train.optimizer} {train.learning_rate:.2g}",
@@ -228,59 +246,12 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\|*_`[]<":
-        text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
+    """The text as it is read within a line or a table's cell of Markdown, names of classes too.
+
+    >>> print(_escaped("a|b $x$ <c>"))
+    a\\|b \\$x\\$ \\<c\\>
+    """
+    return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())
 
 
-def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
-    """Returns how far a training is, in a line."""
-    parts = [f"seed {number + 1}/{seeds}"] * (seeds > 1)
-    parts.append(f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}")
-    parts.append(f"train_loss {epoch.train_loss:.3f}")
-    parts.append(f"train_accuracy {format_value('accuracy', epoch.train_accuracy)}")
-    if epoch.val_loss == epoch.val_loss:  # NaN where no image was held out
-        parts.append(f"val_loss {epoch.val_loss:.3f}")
-        parts.append(f"val_accuracy {format_value('accuracy', epoch.val_accuracy)}")
-    return Spelled(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
-
-
-def result(taken: Taken, *, folder: str) -> RenderableType:
-    """Returns what a training ends with: the test score, and what to type next."""
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    scores = taken.scores
-    facts.add_row("model", Text(f"{net(taken.trial)}; {origin(taken.plan)}"))
-    told = f"{percent(scores.accuracy)} (95 % interval {interval(scores)}, {scores.n:,} images)"
-    facts.add_row("test accuracy", Text(told, "bold"))
-    if len(taken.seeds) > 1:
-        told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
-        facts.add_row("", Text(told))
-    facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
-    if scores.confused:
-        worst = scores.confused[0]
-        told = f"{worst.true} taken for {worst.predicted}, {worst.count} of them"
-        facts.add_row("most confused", Text(told))
-    facts.add_row("written to", Text(folder))
-    command = f"  {shlex.join(['hpsearch', 'predict', folder])} IMAGES…"
-    return Spelled(Group(facts, Text(), Text("next"), Text(command, "bold")))
-
-
-def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Returns predictions as a table: file, class and probability, then the runners-up, if any."""
-    table = SpelledTable()
-    table.add_column("file", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right", no_wrap=True)
-    runners_up = any("top" in row for row in rows)
-    if runners_up:
-        table.add_column("next", overflow="fold")
-    for row in rows:
-        others = [f"{o['class']} {100 * o['probability']:.1f} %" for o in row.get("top", ())[1:]]
-        cells = [Text(row["file"]), Text(row["class"]), Text(f"{100 * row['probability']:.1f} %")]
-        table.add_row(*cells, *([Text(", ".join(others))] if runners_up else []))
-    return table
-
-
-__all__ = ["card", "epoch_line", "prediction_table", "result"]
+__all__ = ["card", "interval", "net", "origin", "percent", "seeds_text"]

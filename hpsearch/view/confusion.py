@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from hpsearch.core.scores import Confused, Scores
+from hpsearch.core.scores import Scores
 
 _INK, _PALE, _PAPER = (32, 32, 36), (120, 120, 128), (255, 255, 255)
 _RIGHT, _WRONG = (23, 92, 150), (190, 70, 20)  # told apart by their place too: the diagonal
@@ -45,7 +45,7 @@ def matrix_picture(scores: Scores, *, title: str) -> bytes:
     A cell is the darker the larger its share of its row (by the square root, so that rare mistakes
     show); it bears its number where there is room.
     """
-    names = [_short(each.name) for each in scores.classes]
+    names = _labels(scores)
     cell = min(_CELLS[1], max(_CELLS[0], _SIDE // len(names)))
     letters = _font(min(15, max(9, cell - 2)))
     every = math.ceil(_LABELS / cell)
@@ -101,13 +101,15 @@ def confused_picture(scores: Scores, images: Pixels, labels: Indices, predicted:
         predicted: (N,).
     """
     names = [each.name for each in scores.classes]
+    labelled = dict(zip(names, _labels(scores), strict=True))
     font = _font(15)
     if not scores.confused:
         picture = Image.new("RGB", (420, 60), _PAPER)
         text = f"none of {scores.n:,} test images was taken for another class"
         ImageDraw.Draw(picture).text((12, 20), text, fill=_INK, font=font)
         return _png(picture)
-    widths = [_width(font, f"{_short(p.true)}{_short(p.predicted)}") for p in scores.confused]
+    told = [(labelled[pair.true], labelled[pair.predicted]) for pair in scores.confused]
+    widths = [_width(font, "".join(two)) for two in told]
     left, row = 24 + 44 + max(120, *widths), _THUMB + 10
     most = min(_EXAMPLES, max(pair.count for pair in scores.confused))
     size = (left + most * (_THUMB + 6) + 10, len(scores.confused) * row + 12)
@@ -115,7 +117,7 @@ def confused_picture(scores: Scores, images: Pixels, labels: Indices, predicted:
     pen = ImageDraw.Draw(picture)
     for place, pair in enumerate(scores.confused):
         y = 10 + place * row
-        _write_pair(pen, pair, at=(12, y + 16), font=font)
+        _write_pair(pen, *told[place], pair.count, at=(12, y + 16), font=font)
         mistaken = (labels == names.index(pair.true)) & (predicted == names.index(pair.predicted))
         for column, index in enumerate(np.flatnonzero(mistaken)[:_EXAMPLES].tolist()):
             picture.paste(_thumb(images[index]), (left + column * (_THUMB + 6), y))
@@ -123,18 +125,23 @@ def confused_picture(scores: Scores, images: Pixels, labels: Indices, predicted:
 
 
 def _write_pair(
-    pen: ImageDraw.ImageDraw, pair: Confused, *, at: tuple[int, int], font: ImageFont.FreeTypeFont
+    pen: ImageDraw.ImageDraw,
+    true: str,
+    predicted: str,
+    count: int,
+    *,
+    at: tuple[int, int],
+    font: ImageFont.FreeTypeFont,
 ) -> None:
     """Writes ``4 → 9`` and below it how often; the arrow is drawn, since the font has none."""
     x, y = at
-    pen.text((x, y), _short(pair.true), fill=_INK, font=font)
-    tail = x + _width(font, _short(pair.true)) + 8
+    pen.text((x, y), true, fill=_INK, font=font)
+    tail = x + _width(font, true) + 8
     tip, middle = tail + 22, y + 10
     pen.line((tail, middle, tip, middle), fill=_WRONG, width=2)
     pen.polygon(((tip + 4, middle), (tip - 4, middle - 5), (tip - 4, middle + 5)), fill=_WRONG)
-    pen.text((tip + 12, y), _short(pair.predicted), fill=_INK, font=font)
-    times = f"{pair.count} image{'s' * (pair.count != 1)}"
-    pen.text((x, y + 24), times, fill=_PALE, font=_font(13))
+    pen.text((tip + 12, y), predicted, fill=_INK, font=font)
+    pen.text((x, y + 24), f"{count} image{'s' * (count != 1)}", fill=_PALE, font=_font(13))
 
 
 def _thumb(image: Pixels) -> Image.Image:
@@ -182,8 +189,28 @@ def _width(font: ImageFont.FreeTypeFont, text: str) -> int:
     return math.ceil(font.getlength(text))
 
 
+def _labels(scores: Scores) -> list[str]:
+    """The classes' names as the pictures bear them, short and in letters that the font has.
+
+    A name in other letters is told by its row in confusion.csv, so that no two look alike.
+    """
+    names = [each.name for each in scores.classes]
+    return [
+        _short(name) if _is_legible(name) else f"row {row}" for row, name in enumerate(names, 1)
+    ]
+
+
+def _is_legible(name: str) -> bool:
+    font = _font(13)
+    missing = bytes(font.getmask("\uffff"))
+    known = name.isprintable() and all(bytes(font.getmask(c)) != missing for c in name)
+    return known and bool(name.strip())
+
+
 def _short(name: str) -> str:
-    return name if len(name) <= _LETTERS else name[: _LETTERS - 2] + ".."
+    """The name with its middle left out where it is long: names often share their beginnings."""
+    half = _LETTERS // 2 - 1
+    return name if len(name) <= _LETTERS else f"{name[:half]}..{name[-half:]}"
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -89,8 +89,7 @@ def _next(
     )
     commands = [f"{more}  # {'search on' if done else 'go on'}"]
     if knee is not None:
-        commands.append(
-            shlex.join(["hpsearch", "show", str(knee), *named, *place]) + "  # the knee"
-        )
+        home = shlex.join(["hpsearch", "train", "--knee", *named, *place, "-o", "model"])
+        commands.append(f"{home}  # take the knee home")
     commands.append(shlex.join(["hpsearch", "dashboard", *place]) + "  # browse all trials")
     return commands

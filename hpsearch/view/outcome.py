@@ -12,7 +12,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.view import figures, story
 from hpsearch.view.axes import TITLES
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
-from hpsearch.view.text import format_value, layers, shape, training
+from hpsearch.view.text import format_value, layers, own, shape, training
 from hpsearch.view.thinning import SHOWN_TRIALS
 
 
@@ -105,7 +105,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         values = [format_value(name, standing.pick.measured[name]) for name in names]
         span = [story.interval(standing.pick) or UNKNOWN] * with_interval
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
-        command += ["--study", findings.study, *place]
+        command += ["--study", findings.study, *place, "-o", "model"]
         number = f"{standing.record.number}" + mark * standing.is_knee
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))
@@ -120,5 +120,6 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
 
 def _net(standing: Standing) -> tuple[str, str]:
     blocks, widths = shape(standing.record)
-    net = f"{blocks} block{'s' * (blocks != 1)}: {widths}, {layers(standing.record)}"
-    return net.rstrip(", "), training(standing.record)
+    of_blocks = f"{blocks} block{'s' * (blocks != 1)}: {widths}" if blocks else ""
+    parts = (of_blocks, layers(standing.record), own(standing.record))
+    return ", ".join(part for part in parts if part), training(standing.record)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value
-from hpsearch.core.spec import StudySpec
+from hpsearch.core.spec import ShapeSpec, StudySpec
 from hpsearch.view.text import format_seconds
 
 
@@ -35,13 +35,20 @@ def _facts(spec: StudySpec) -> dict[str, str]:
         "data": data.dataset + size,
         "objectives": ", ".join(search.objectives),
         "training": f"{train.epochs} epochs, label smoothing {train.label_smoothing:g}, {augment}"
-        + (", flip" if train.flip else ""),
+        + (", flip" if train.flip else "")
+        + (f", by {train.function}" if train.function else ""),
         "search": f"{search.trials} trials{limit}, sampler {search.sampler}{grid}",
         "seed": str(search.seed),
         "pruning": f"{pruning.pruner}, {pruning.control:.0%} of trials always run to the end",
-        "widths": f"{spec.model.widths}"
-        + (f", at most {spec.model.max_width}" if spec.model.widths == "geometric" else ""),
+        **_net_facts(spec.model),
     }
+
+
+def _net_facts(model: ShapeSpec) -> dict[str, str]:
+    if model.factory is not None:
+        return {"net": f"built by {model.factory}"}
+    cap = f", at most {model.max_width}" if model.widths == "geometric" else ""
+    return {"widths": model.widths + cap}
 
 
 def describe_dimension(dim: Dim | Value) -> str:

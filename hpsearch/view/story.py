@@ -8,7 +8,7 @@ from hpsearch.core.attainment import Attained
 from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
 from hpsearch.core.findings import Findings
 from hpsearch.core.trial import TrialRecord
-from hpsearch.view.text import format_seconds, format_value, shape
+from hpsearch.view.text import format_seconds, format_value, own, shape
 
 
 def headline(answer: Answer) -> str:
@@ -79,6 +79,7 @@ def spoken(record: TrialRecord) -> str:
     kernel = f"kernel {known['kernel_size']}×{known['kernel_size']}"
     inner = [f"{widths} channels"] * bool(widths) + [kernel] * bool(known["kernel_size"])
     inner += ["no batch norm"] * (known.get("batch_norm") is False)
+    inner += [own(record)] * bool(own(record))
     net = f"a net of {_count(count, 'conv block')}" if count else "a net"
     net += f" ({', '.join(inner)})" * bool(inner)
     by = f"trained by {known['optimizer']}" if "optimizer" in known else ""

@@ -27,6 +27,7 @@ from hpsearch.view.text import (
     format_seconds,
     format_value,
     layers,
+    own,
     savings_text,
     shape,
     sparkline,
@@ -91,7 +92,8 @@ def front_table(
     table.add_column("training")
     for record in chosen:
         blocks, widths = shape(record)
-        net = " ".join(part for part in (f"{blocks}: {widths}", layers(record)) if part)
+        parts = (f"{blocks}: {widths}" if blocks else "", layers(record), own(record))
+        net = " ".join(part for part in parts if part)
         cells = _objective_cells(record, objectives=objectives, knee=knee)
         table.add_row(*cells, Text(net), Text(training(record)))
     return table

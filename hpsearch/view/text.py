@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hpsearch.core.analysis import Savings
+from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -95,7 +96,25 @@ def describe(record: TrialRecord) -> str:
     """
     blocks, widths = shape(record)
     net = f"{blocks} block{'s' * (blocks != 1)} {widths}".strip() if blocks else ""
-    return ", ".join(part for part in (net, layers(record), training(record)) if part)
+    parts = (net, layers(record), own(record), training(record))
+    return ", ".join(part for part in parts if part)
+
+
+def own(record: TrialRecord) -> str:
+    """Returns the values of the person's own dimensions in short, as ``depth 2, act relu``."""
+    values = ((n, v) for n, v in record.params.items() if n not in KNOWN or n == "width")
+    return ", ".join(f"{name} {spelled(value)}" for name, value in values)
+
+
+def spelled(value: Value) -> str:
+    """Returns a dimension's value as text.
+
+    >>> spelled(True), spelled(0.25), spelled("relu")
+    ('true', '0.25', 'relu')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def shape(record: TrialRecord) -> tuple[int, str]:

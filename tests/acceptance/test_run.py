@@ -16,7 +16,7 @@ def test_a_run_ends_with_the_front_its_worth_and_what_to_type_next(finished):
     assert result.out.count("◀ knee") == 1
     assert re.search(r"^hypervolume +0\.\d+ of 1", result.out, re.MULTILINE)
     assert re.search(r"^pruning +(stopped|saved) ", result.out, re.MULTILINE)
-    for command in ("run", "show", "dashboard"):
+    for command in ("run", "train", "dashboard"):
         assert re.search(rf"^ +hpsearch {command}\b", result.out, re.MULTILINE)
 
 

@@ -106,6 +106,9 @@ def test_the_config_tells_what_the_model_is_and_where_it_comes_from(home, finish
     provenance = config["provenance"]
     assert (provenance["study"], provenance["trial"]) == ("small", knee["number"])
     assert provenance["params"] == knee["params"]
+    assert provenance["searched_accuracy"] == knee["values"]["accuracy"]
+    assert "in the search" in home.result.out
+    assert "validation accuracy in the search" in (home.folder / "README.md").read_text("utf-8")
     assert provenance["train"]["epochs"] == 30
     assert provenance["data"]["test"] == 40
     assert {"torch", "optuna", "hpsearch"} <= set(provenance["versions"])
@@ -186,11 +189,22 @@ def test_images_of_which_none_can_be_read_end_with_2(home, pictures, cli, tmp_pa
         pictures / "broken.png": "found no image that can be read",
         tmp_path / "absent.png": "found no image that can be read",
         tmp_path: "found no image that can be read",
-        tmp_path / "color.npz": "expected N×H×W, N×H×W×1 or N×1×H×W, as the model",
+        tmp_path / "color.npz": "found no image that can be read",
     }.items():
         result = cli("predict", home.folder, images)
         assert (result.code, result.out) == (2, ""), images
         assert told in result.err.splitlines()[-1]
+    assert "color.npz: x: found the shape 3×8×8×3, expected N×H×W, N×H×W×1" in result.err
+
+
+def test_a_damaged_npz_is_named_and_the_rest_go_on(home, pictures, cli, tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+
+    result = cli("predict", home.folder, tmp_path / "broken.npz", pictures / "3.png", "--json")
+
+    assert result.code == 0
+    assert [row["file"] for row in result.json] == [f"{pictures}/3.png"]
+    assert "broken.npz: cannot be read" in result.err
 
 
 @pytest.mark.parametrize(
@@ -248,6 +262,7 @@ def test_a_chosen_trial_takes_single_values_by_hand(finished, cli, tmp_path):
     assert result.code == 0, result.err
     assert config["provenance"]["params"] == {**shown["params"], "learning_rate": 0.5}
     assert config["provenance"]["chosen"] == ["--trial 0", "--set learning_rate=0.5"]
+    assert config["provenance"]["searched_accuracy"] is None  # of another configuration
 
 
 def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_path):

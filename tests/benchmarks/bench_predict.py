@@ -62,8 +62,9 @@ def write(folder: Path) -> int:
 
     from hpsearch.core.spec import DataSpec, ModelSpec
     from hpsearch.nn.data import load
-    from hpsearch.nn.export import ModelConfig, write_model
+    from hpsearch.nn.export import write_model
     from hpsearch.nn.model import build
+    from hpsearch.nn.model_config import ModelConfig
 
     data = load(DataSpec())
     spec = ModelSpec(widths=(8, 16), batch_norm=False)

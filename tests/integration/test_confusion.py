@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.core.scores import score
+from hpsearch.view import confusion
 from hpsearch.view.confusion import confused_picture, matrix_csv, matrix_picture
 
 
@@ -94,3 +95,24 @@ def test_a_model_without_a_mistake_has_a_sheet_that_says_so():
     images = np.zeros((len(labels), 8, 8, 1), np.uint8)
 
     assert pixels(confused_picture(scores, images, labels, predicted)).shape[1] == 420
+
+
+def test_no_two_classes_look_alike_in_the_pictures():
+    names = (
+        "日本",
+        "中国",
+        "a\nb",
+        "",
+        "ß",
+        "airplane of the type 747",
+        "airplane of the type 787",
+    )
+    scores, labels, predicted = scored(names, right=0.2)
+
+    labelled = confusion._labels(scores)
+
+    assert labelled[:5] == ["row 1", "row 2", "row 3", "row 4", "ß"]
+    assert labelled[5:] == ["airplane..type 747", "airplane..type 787"]
+    assert pixels(matrix_picture(scores, title="")).size
+    images = np.zeros((len(labels), 8, 8, 1), np.uint8)
+    assert pixels(confused_picture(scores, images, labels, predicted)).size

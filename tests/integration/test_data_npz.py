@@ -105,6 +105,10 @@ GOOD = {"x_train": X, "y_train": Y}
         (GOOD | {"classes": np.array(["a", "b"])}, "found the label 2 in train, expected 0 to 1"),
         (GOOD | {"classes": np.array(list("abcd"))}, r"class 'd' \(label 3\) has no training"),
         (GOOD | {"classes": np.array(list("aba"))}, "found two classes named 'a'"),
+        (
+            GOOD | {"classes": np.array(["a", "\udcff", "c"])},
+            r"named '\?', expected a name in UTF-8",
+        ),
         (GOOD | {"classes": np.arange(3)}, "classes is int64 .*expected a list of strings"),
         (GOOD | {"x_train": X[:, :7]}, "images of 7×10 pixels, expected at least 8×8"),
         (GOOD | {"x_test": X[:, :8], "y_test": Y}, "test images of 8×10×1 and training images of"),

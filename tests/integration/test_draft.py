@@ -1,11 +1,15 @@
 """Folders that appear whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hpsearch.errors import HpsearchError
+from hpsearch.nn import draft as drafts
 from hpsearch.nn.draft import Kind, check_place, drafted
 
 KIND = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
@@ -100,3 +104,86 @@ def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
         raise OSError(28, "No space left on device")
 
     assert list(tmp_path.iterdir()) == []
+
+
+# Writes a folder as `write` does, and is killed by itself where it is told to.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hpsearch.nn.draft import Kind, drafted
+
+kind = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
+target, renames = Path(sys.argv[1]), int(sys.argv[2])
+rename = Path.rename
+
+def counted(path, to):
+    global renames
+    rename(path, to)
+    renames -= 1
+    if renames == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename = counted
+with drafted(target, kind, force=True) as draft:
+    (draft / "a").write_text("new")
+    if renames == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is swept on Windows")
+@pytest.mark.parametrize(
+    ("renames", "left", "content"),
+    [
+        (0, ["draft", "box"], "old"),  # killed while it wrote
+        (1, ["draft", "old"], "old"),  # between the renames: the old one is put back
+        (2, ["old", "box"], "new"),  # before the old one was removed
+    ],
+)
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, renames, left, content):
+    write(tmp_path / "box", content="old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "box", str(renames)])
+    assert killed.returncode == -signal.SIGKILL
+    kinds = {".box": "draft", "box": "box"}
+    found = ["old" if n.endswith("-old") else kinds[n.partition("-")[0]] for n in names(tmp_path)]
+    assert sorted(found) == sorted(left)
+
+    check_place(tmp_path / "box", KIND, force=True)
+
+    assert names(tmp_path) == ["box"]
+    assert (tmp_path / "box" / "a").read_text() == content
+
+
+def test_what_a_live_process_writes_is_not_swept_nor_what_only_looks_alike(tmp_path):
+    others = [".box-notes", ".box-0123456789", ".other-01234567"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with drafted(tmp_path / "box", KIND, force=False) as draft:
+        (draft / "a").write_text("slow")
+        check_place(tmp_path / "box", KIND, force=False)
+        assert draft.exists()
+
+    assert names(tmp_path) == sorted(["box", *others])
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_ctrl_c_between_the_renames_leaves_one_whole_folder(tmp_path, monkeypatch, renames):
+    write(tmp_path / "box", content="old")
+    rename, done = Path.rename, []
+
+    def interrupted(path, to):
+        rename(path, to)
+        done.append(to)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(drafts.Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "box", force=True)
+
+    assert names(tmp_path) == ["box"]
+    assert (tmp_path / "box" / "a").read_text() == ("old" if renames == 1 else "new")

@@ -12,9 +12,10 @@ from PIL import Image
 import hpsearch
 from hpsearch.core.spec import ModelSpec
 from hpsearch.errors import DataError, ModelError
-from hpsearch.nn.export import LoadedModel, ModelConfig, load_model, write_model
+from hpsearch.nn.export import LoadedModel, load_model, write_model
 from hpsearch.nn.images import gather
 from hpsearch.nn.model import build
+from hpsearch.nn.model_config import ModelConfig
 
 CPU = torch.device("cpu")
 DEEP = ModelSpec(widths=(4, 8), dropout=0.5)
@@ -106,11 +107,13 @@ def edit(folder, change):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda f: shutil.rmtree(f), "found no such folder"),
+        (lambda f: shutil.rmtree(f), "found no such folder, expected a folder that"),
+        (lambda f: (shutil.rmtree(f), f.write_text("")), "found a file, expected a folder that"),
         (lambda f: (f / "config.json").unlink(), "config.json: is missing"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: is missing"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read"),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json: cannot be read"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json: cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "found no format 'hpsearch-model'"),
         (lambda f: edit(f, lambda c: c.update(version=2)), "version 2, expected at most 1; upgr"),
         (lambda f: edit(f, lambda c: c.update(version="one")), "found version one"),
@@ -143,6 +146,18 @@ def test_truncated_weights_are_told(copy, kept):
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(ModelError, match=r"model.safetensors: cannot be read \("):
+        load_model(copy, device="cpu")
+
+
+def test_weights_that_are_no_numbers_are_told(copy):
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"\xff\xff\xff\x7f"  # not a number
+    path.write_bytes(content)
+
+    with pytest.raises(
+        ModelError, match=r"model.safetensors: found values in '.*' that are no num"
+    ):
         load_model(copy, device="cpu")
 
 
@@ -250,13 +265,35 @@ def test_arrays_of_another_size_are_scaled_as_files_are(written, tmp_path):
         ({}, "found no arrays"),
         ({"x": np.array([{}], dtype=object)}, "cannot be read"),
         ({"pictures": np.zeros((2, 8, 8, 3), np.uint8)}, "pictures: found the shape 2×8×8×3"),
+        ({"x": np.zeros((2, 8, 8), np.float32)}, "x: found float32, expected uint8"),
+        ({"x": np.uint8(3)}, "x: found the shape of a single number"),
+        ({"x": np.zeros((0, 8, 8), np.uint8)}, "x: found no images, expected at least 1"),
     ],
 )
-def test_an_npz_that_does_not_fit_is_told(tmp_path, arrays, told):
-    np.savez(tmp_path / "some.npz", **arrays)
+def test_an_npz_that_does_not_fit_is_named_and_the_rest_go_on(tmp_path, arrays, told):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    np.savez(tmp_path / "good.npz", np.zeros((2, 8, 8), np.uint8))
+    lines = []
+    paths = [tmp_path / "bad.npz", tmp_path / "good.npz"]
 
-    with pytest.raises(DataError, match=told):
-        list(gather([tmp_path / "some.npz"], size=(8, 8), channels=1, notify=print))
+    (batch,) = gather(paths, size=(8, 8), channels=1, notify=lines.append)
+
+    assert batch.names == (f"{paths[1]}[0]", f"{paths[1]}[1]")
+    (line,) = lines
+    assert line.startswith(f"{paths[0]}: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("cut", [0, 5, 150])
+def test_a_damaged_npz_is_named_and_the_rest_go_on(tmp_path, cut):
+    np.savez(tmp_path / "good.npz", np.zeros((2, 8, 8), np.uint8))
+    content = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "bad.npz").write_bytes(content[:cut])
+    lines = []
+    paths = [tmp_path / "bad.npz", tmp_path / "good.npz"]
+
+    assert len(list(gather(paths, size=(8, 8), channels=1, notify=lines.append))) == 1
+    assert [line.partition(" (")[0] for line in lines] == [f"{paths[0]}: cannot be read"]
 
 
 def test_the_only_array_of_an_npz_is_taken_whatever_its_name(tmp_path):

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import hpsearch
+from hpsearch.core.scores import as_plain, score
 from hpsearch.core.spec import DataSpec, ModelSpec, TrainSpec
 from hpsearch.errors import HpsearchError, SpecError
 from hpsearch.nn.batches import tensors
@@ -117,6 +119,8 @@ def test_the_metrics_are_those_of_the_loaded_model_on_the_test_images(thrice):
     assert metrics["n"] == 40
     assert sum(each["support"] for each in metrics["classes"]) == 40
     np.testing.assert_array_equal(told.indices, taken.predicted)
+    again = as_plain(score(told.probabilities, taken.labels, classes=told.names))
+    assert {key: metrics[key] for key in again} == again  # to the bit
 
 
 def test_the_seed_changes_the_weights_and_not_the_split(thrice, digits_npz, tmp_path):
@@ -173,6 +177,34 @@ def test_a_training_that_is_stopped_leaves_nothing(digits_npz, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_card_and_the_files_bear_class_names_of_any_kind(digits, tmp_path):
+    images, labels = digits
+    names = ["a|b", "*c*", "1.", "-", "$x$ & <d>", "日本", "ß", "e`f", "same beginning A", "g  h"]
+    half = labels < 9  # of the last class no test image
+    np.savez(
+        tmp_path / "odd.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[half],
+        y_test=labels[half],
+        classes=np.array(names),
+    )
+    trained = train(tmp_path / "model", tmp_path / "odd.npz", seeds=2, epochs=1)
+
+    card = (trained.folder / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in card.splitlines() if line.startswith("| ") and "---" not in line]
+    (start,) = (n for n, row in enumerate(rows) if row.startswith("| class |"))
+    told = [re.split(r"(?<!\\)\|", row)[1].strip() for row in rows[start + 1 : start + 11]]
+    assert told[:5] == [r"a\|b", r"\*c\*", "1.", "-", r"\$x\$ \& \<d\>"]
+    assert told[5:] == ["日本", "ß", r"e\`f", "same beginning A", "g h"]
+    assert re.search(r"\| g h \| 0 \| - \|", card)
+    assert "| true class | taken for | test images |" in card
+    assert "mean ± deviation" in card
+    assert [each["name"] for each in trained.metrics["classes"]] == names
+    assert trained.model.config.classes == tuple(names)
+    assert hpsearch.load_model(trained.folder).config.classes == tuple(names)
+
+
 def test_nothing_chosen_is_told_before_a_database_is_looked_for(tmp_path):
     with pytest.raises(SpecError, match="found no choice"):
         hpsearch.train(tmp_path / "model", storage=str(tmp_path / "absent.db"))
@@ -188,7 +220,8 @@ def onnx_checked(thrice):
 
 def test_an_onnx_file_of_another_kind_of_net_agrees_on_images_of_any_shape(tmp_path):
     pytest.importorskip("onnxruntime")
-    from hpsearch.nn.export import LoadedModel, ModelConfig
+    from hpsearch.nn.export import LoadedModel
+    from hpsearch.nn.model_config import ModelConfig
     from hpsearch.nn.onnx import write_onnx
 
     spec, shape = (
@@ -220,6 +253,20 @@ def test_an_onnx_file_that_computes_otherwise_is_not_written(onnx_checked, tmp_p
     with pytest.raises(HpsearchError, match=r"tells \d+ of 40 test images otherwise than torch"):
         onnx.write_onnx(tmp_path / "model.onnx", model, images)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_net_that_cannot_be_exported_is_kept_without_onnx(digits_npz, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+
+    def fail(*_, **__):
+        raise torch.onnx.OnnxExporterError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(HpsearchError, match=r"could not be made \(no such operator\); it was not"):
+        train(tmp_path / "model", digits_npz, epochs=1, onnx=True)
+    model = hpsearch.load_model(tmp_path / "model")
+    assert not model.config.onnx
+    assert not (tmp_path / "model" / "model.onnx").exists()
 
 
 def test_a_missing_onnx_package_is_told_before_anything_is_trained(

@@ -11,8 +11,8 @@ from hpsearch.config import build_spec
 from hpsearch.core.analysis import audit
 from hpsearch.core.attainment import attainment, first_with, spent_seconds
 from hpsearch.core.findings import Environment, as_plain, failures, find, settings
-from hpsearch.core.timeline import Presence, presence, timeline
 from hpsearch.core.study_file import to_toml
+from hpsearch.core.timeline import Presence, presence, timeline
 from hpsearch.core.trial import State, TrialRecord, reached
 from tests.unit.trials import trial
 

@@ -218,6 +218,7 @@ def test_every_file_lies_in_a_room_or_at_the_door():
     assert doors == {
         "hpsearch",
         "hpsearch.__main__",
+        "hpsearch.api",
         "hpsearch.cli",
         "hpsearch.config",
         "hpsearch.home",

@@ -111,7 +111,7 @@ def test_a_trial_turned_to_sgd_gets_momentum():
         (["n_block=3"], "--set n_block: found an unknown name; did you mean 'n_blocks'"),
         (["n_blocks=3", "n_blocks=2"], "--set n_blocks: found it twice"),
         (["n_blocks=three"], "--set n_blocks: found 'three', expected a number"),
-        (["n_blocks=13"], "--set n_blocks: found 13.0, expected 1 to 12"),
+        (["n_blocks=13"], "--set n_blocks: found 13, expected 1 to 12"),
         (["optimizer=adamax"], "--set optimizer: found 'adamax', expected one of sgd, adam"),
         (["batch_norm=2"], "--set batch_norm: found '2', expected one of False, True"),
         (["shift=1.5"], "--set shift: found '1.5', expected a whole number"),

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from hpsearch.core import baseline, space
-from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, cells, default_space, dims, draw
+from hpsearch.core.grid import cells, grid_values
+from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims, draw
 from hpsearch.core.spec import (
     SearchSpec,
     ShapeSpec,
@@ -101,9 +102,9 @@ def test_a_grid_over_per_block_widths_has_a_cell_per_existing_width():
 
 
 def test_grid_values_cover_both_ends():
-    assert space.grid_values(FloatDim(low=0.0, high=0.5), 3) == (0.0, 0.25, 0.5)
-    assert space.grid_values(FloatDim(low=0.0, high=0.5, step=0.25), 9) == (0.0, 0.25, 0.5)
-    assert space.grid_values(IntDim(low=8, high=32, log=True), 3) == (8, 16, 32)
+    assert grid_values(FloatDim(low=0.0, high=0.5), 3) == (0.0, 0.25, 0.5)
+    assert grid_values(FloatDim(low=0.0, high=0.5, step=0.25), 9) == (0.0, 0.25, 0.5)
+    assert grid_values(IntDim(low=8, high=32, log=True), 3) == (8, 16, 32)
 
 
 def spec(**search):

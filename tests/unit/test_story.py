@@ -85,7 +85,7 @@ def test_the_front_is_a_table_with_the_command_that_takes_each_home():
     assert table.marked == 1
     assert table.header[1:4] == ("training time", "validation accuracy", "95 % interval")
     assert table.rows[1][1:4] == ("2.00 s", "95.0 %", "93.2–96.3 %")
-    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db'"
+    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db' -o model"
     assert table.rows[1][-1] == Code(text=command)
 
 

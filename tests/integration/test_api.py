@@ -1,0 +1,169 @@
+"""Searching and looking from Python: the same words, nothing printed, nothing ended."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import hpsearch
+from hpsearch.core.trial import State
+from hpsearch.errors import HpsearchError, SpecError, StorageError, StudyError
+from hpsearch.search.worker import Stopper
+
+SPACE = {"n_blocks": 1, "base_width": {"low": 4, "high": 8}, "batch_size": 32}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def spec(digits_npz):
+    data = {"dataset": str(digits_npz)}
+    return hpsearch.build_spec(
+        {"name": "small", "data": data, "train": {"epochs": 1}, "space": SPACE}
+    )
+
+
+@pytest.fixture(scope="module")
+def database(spec, tmp_path_factory):
+    """The database of a finished study of three trials."""
+    path = str(tmp_path_factory.mktemp("api") / "small.db")
+    hpsearch.run(spec, trials=3, storage=path, threads=1, device="cpu").close()
+    return path
+
+
+def test_a_search_prints_nothing_tells_its_trials_and_returns_the_study(spec, tmp_path, capfd):
+    heard, notes = [], []
+
+    with hpsearch.run(
+        spec,
+        trials=2,
+        study="heard",
+        objectives="accuracy, params",
+        storage=f"{tmp_path}/heard.db",
+        threads=1,
+        device="cpu",
+        notify=notes.append,
+        ended=heard.append,
+    ) as study:
+        assert (study.name, study.ending) == ("heard", "done")
+        assert study.objectives == ("accuracy", "params")
+        assert [record.number for record in heard] == [0, 1]
+        assert [r.params for r in study.trials()] == [r.params for r in heard]
+        assert study.spec.space == spec.space
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_opened_study_tells_its_trials_front_and_knee(database, monkeypatch):
+    with hpsearch.open_study("small", storage=database) as study:
+        summary, front, knee = study.summary(), study.front(), study.knee()
+        assert study.ending is None
+        assert (summary.target, summary.complete + summary.pruned) == (3, 3)
+        assert len(study.trials()) == 3
+        assert [r.number for r in front] == [
+            r.number for r in sorted(front, key=lambda r: r.values["train_seconds"])
+        ]
+        assert knee in front
+    monkeypatch.setenv("HPSEARCH_STORAGE", database)
+    with hpsearch.open_study() as newest:
+        assert newest.name == "small"
+
+
+def test_the_report_is_written_where_it_is_wanted(database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with hpsearch.open_study(storage=database) as study:
+        page, numbers = study.report(), study.report("told.json", kind="json")
+        with pytest.raises(HpsearchError, match="found 'pdf'"):
+            study.report(kind="pdf")
+        with pytest.raises(HpsearchError, match="cannot write"):
+            study.report(tmp_path / "nowhere" / "page.html")
+
+    assert (page.name, numbers.name) == ("report-small.html", "told.json")
+    assert f"--storage {database}" in page.read_text()
+    assert len(json.loads(numbers.read_text())["trials"]) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"report-small.html", "told.json"}
+
+
+def test_the_same_call_resumes_and_a_larger_total_goes_on(spec, database, tmp_path):
+    copy = str(tmp_path / "copy.db")
+    options = {"storage": copy, "threads": 1, "device": "cpu"}
+    hpsearch.run(spec, trials=1, **options).close()
+
+    with hpsearch.run(spec, trials=2, **options) as study:
+        first = study.trials()[0]
+    with hpsearch.run(spec, trials=2, **options) as study:
+        assert study.trials()[0] == first
+        assert len(study.trials()) == 2
+
+
+def test_a_search_can_run_beside_the_main_thread(spec, tmp_path):
+    done = []
+
+    def search():
+        options = {"storage": f"{tmp_path}/thread.db", "threads": 1, "device": "cpu"}
+        with hpsearch.run(spec, trials=1, timeout="10m", **options) as study:
+            done.append(study.ending)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+
+    assert done == ["done"]
+
+
+def test_a_mistake_is_an_error_of_ours_and_nothing_is_made(spec, tmp_path):
+    missing, here = str(tmp_path / "missing.db"), str(tmp_path / "here.db")
+
+    with pytest.raises(SpecError, match="did you mean 'tpe'"):
+        hpsearch.run(spec, sampler="tpo", storage=here)
+    with pytest.raises(SpecError, match=r"study file .* is not there"):
+        hpsearch.run(tmp_path / "no.toml", storage=here)
+    with pytest.raises(HpsearchError, match="no-such-data"):
+        hpsearch.run(spec, dataset="no-such-data", storage=here)
+    with pytest.raises(StorageError):
+        hpsearch.open_study(storage=missing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_study_is_told(database):
+    with pytest.raises(StudyError, match="did you mean 'small'"):
+        hpsearch.open_study("smal", storage=database)
+
+
+def test_a_search_without_trials_left_in_time_is_timed_out(spec, tmp_path):
+    options = {"storage": f"{tmp_path}/late.db", "threads": 1, "device": "cpu"}
+
+    with hpsearch.run(spec, trials=50, timeout=0.001, **options) as study:
+        assert study.ending == "timed out"
+        assert not any(record.state is State.RUNNING for record in study.trials())
+        assert study.knee() is None or study.front()
+
+
+def test_a_second_ctrl_c_ends_no_process_that_is_not_ours():
+    stop = Stopper(raises=False, exits=False)
+    stop._hear(2, None)
+
+    with pytest.raises(KeyboardInterrupt):
+        stop._hear(2, None)
+    assert stop.signals == [2]
+
+
+def test_none_of_it_needs_the_command_line():
+    code = "import hpsearch, sys; hpsearch.run, hpsearch.open_study, hpsearch.load_study_file"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(sorted({{'typer', 'torch'}} & set(sys.modules)))"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert process.stdout.strip() == "[]", process.stderr

@@ -1,0 +1,436 @@
+"""A net or a training of the person's own, searched, resumed, rerun and taken home."""
+
+import dataclasses
+import itertools
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import hpsearch
+from hpsearch.cli import main
+from hpsearch.core.spec import ModelSpec, TrainSpec
+from hpsearch.core.trial import State
+from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
+from hpsearch.nn.batches import tensors
+from hpsearch.nn.code import look_in
+from hpsearch.nn.interrupt import Interrupted
+from hpsearch.nn.model import build
+from hpsearch.nn.rehearsal import rehearse
+from hpsearch.nn.train import Progress, epochs
+from hpsearch.nn.training import train
+from hpsearch.search.launch import Place
+from hpsearch.search.objective import corners
+from hpsearch.search.rerun import rerun
+from hpsearch.search.worker import Stopper
+from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
+
+CPU = torch.device("cpu")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_it_was():
+    """Leaves threads, import path and environment as they were."""
+    threads, path = torch.get_num_threads(), list(sys.path)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")
+        torch.set_num_threads(1)
+        yield
+    sys.path[:] = path
+    torch.set_num_threads(threads)
+
+
+class Project:
+    """A person's folder: a module of nets, one of loops, and study files that name them."""
+
+    def __init__(self, folder, npz):
+        number = next(_numbers)  # Python keeps modules by name
+        self.folder, self.npz = folder, npz
+        self.nets, self.loops = f"own_nets_{number}", f"own_loops_{number}"
+        (folder / f"{self.nets}.py").write_text(NETS)
+        (folder / f"{self.loops}.py").write_text(LOOPS)
+        self.database = str(folder / "own.db")
+
+    def study(self, factory="build", *, module=None):
+        path = self.folder / f"{factory}.toml"
+        nets = module or self.nets
+        path.write_text(STUDY.format(npz=self.npz, nets=nets, factory=factory))
+        return path
+
+    def loop(self, function):
+        path = self.folder / f"{function}.toml"
+        path.write_text(TRAINING.format(npz=self.npz, loops=self.loops, function=function))
+        return path
+
+    def run(self, path, **options):
+        return hpsearch.run(path, storage=self.database, threads=1, device="cpu", **options)
+
+
+@pytest.fixture
+def project(tmp_path, digits_npz, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    return Project(tmp_path, digits_npz)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, digits_npz):
+    """A finished study of a net of one's own, to be read only."""
+    project = Project(tmp_path_factory.mktemp("searched"), digits_npz)
+    with project.run(project.study()) as study:
+        yield project, study
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    pixels, labels = digits
+    return tensors(
+        pixels[..., None],
+        labels,
+        np.arange(200),
+        np.arange(200, 240),
+        mean=(0.3,),
+        std=(0.3,),
+        classes=10,
+        device="cpu",
+    )
+
+
+def test_a_net_of_ones_own_is_searched_with_pruning(searched):
+    _, study = searched
+    states = [record.state for record in study.trials()]
+
+    assert study.ending == "done"
+    assert len(states) == 12
+    assert set(states) == {State.COMPLETE, State.PRUNED}
+    for record in study.trials():
+        depth, hidden = record.params["depth"], record.params["hidden"]
+        params = 65 * hidden + (depth - 1) * (hidden + 1) * hidden + (hidden + 1) * 10
+        assert record.cost["params"] == params
+        assert "n_blocks" not in record.params
+    assert study.summary().hypervolume > 0
+
+
+@pytest.mark.parametrize("kind", ["html", "md", "json"])
+def test_the_report_tells_of_own_dimensions(searched, tmp_path, kind):
+    project, study = searched
+    knee = study.knee()
+    net = f"depth {knee.params['depth']}, hidden {knee.params['hidden']}"
+
+    told = study.report(tmp_path / "report", kind=kind).read_text()
+
+    assert f"{project.nets}:build" in told
+    assert "0 blocks" not in told
+    if kind == "json":
+        assert json.loads(told)["depth"]["groups"] == []
+    else:
+        assert net in told
+
+
+def test_two_processes_go_on_with_it_and_find_the_module_beside_the_study_file(project):
+    path = project.study()
+    project.run(path, trials=2).close()
+
+    with project.run(path, trials=6, workers=2) as study:
+        origins = [record.attributes["origin"]["process"]["pid"] for record in study.trials()]
+
+        assert [record.state.counts for record in study.trials()] == [True] * 6
+        assert len(set(origins[2:]) - {origins[0]}) >= 1
+        assert study.trials()[0].params["depth"] in (1, 2, 3)
+
+
+def test_another_factory_is_another_study(searched):
+    project, _ = searched
+
+    with pytest.raises(StudyError, match=r"model.factory was '.*:build', now '.*:other'"):
+        project.run(project.study("other"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("absent", "found no 'absent' in it"),
+        ("constant", "is of type int, expected a function"),
+        ("number", "returned int, expected a torch.nn.Module"),
+        ("frozen", "without a parameter that can be trained"),
+        ("misfit", "mat1 and mat2 shapes cannot be multiplied"),
+        ("short", "returned 2×3 for 2 images of 10 classes, expected logits of 2×10"),
+        ("viewing", "ValueError: no such layer"),
+    ],
+)
+def test_a_bad_factory_is_told_in_a_line_and_no_study_is_made(project, factory, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        project.run(project.study(factory))
+
+    assert f"{project.nets}:{factory}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (project.folder / "own.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "ModuleNotFoundError: No module named 'bad_.*'; install it, be in its folder"),
+        ("def build(:", "cannot be imported: SyntaxError"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(1)", "cannot be imported: SystemExit: 1"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_in_a_line(project, text, message):
+    module = f"bad_{next(_numbers)}"
+    if text is not None:
+        (project.folder / f"{module}.py").write_text(text)
+
+    with pytest.raises(SpecError, match=message):
+        project.run(project.study(module=module))
+    assert not (project.folder / "own.db").exists()
+
+
+def test_a_trial_comes_out_the_same_again(searched):
+    project, study = searched
+    number = study.knee().number
+
+    again = rerun(
+        study.study,
+        number,
+        Place(storage=project.database, device="cpu", threads=1, code=project.folder),
+        dataset=None,
+        stop=Stopper(),
+        notify=lambda line: None,
+        tell=lambda before, now: None,
+    )
+
+    assert again.is_equal
+
+
+@pytest.fixture(scope="module")
+def taken(searched):
+    project, study = searched
+    return hpsearch.train(
+        project.folder / "model",
+        knee=True,
+        settings={"hidden": 40},
+        study=study.name,
+        storage=project.database,
+        device="cpu",
+        threads=1,
+    )
+
+
+def test_it_is_taken_home_and_loaded_only_where_its_code_is_named(searched, taken, monkeypatch):
+    project, study = searched
+    name = f"{project.nets}:build"
+    plain = json.loads((taken.folder / "config.json").read_text())
+    monkeypatch.chdir(project.folder)
+    module = sys.modules.pop(project.nets)
+
+    with pytest.raises(ModelError, match=f"code that loading does not run.*--factory {name}"):
+        hpsearch.load_model(taken.folder, device="cpu")
+    with pytest.raises(ModelError, match=f"built by '{name}', expected factory 'nets:build'"):
+        hpsearch.load_model(taken.folder, device="cpu", factory="nets:build")
+    assert project.nets not in sys.modules
+    by_name = hpsearch.load_model(taken.folder, device="cpu", factory=name)
+    by_hand = hpsearch.load_model(taken.folder, device="cpu", factory=module.build)
+    with pytest.raises(ModelError, match=r"found .*10, 40.* for '2\.weight'|found nothing for"):
+        hpsearch.load_model(
+            taken.folder, device="cpu", factory=lambda p, s, c: torch.nn.Linear(2, 2)
+        )
+
+    depth = study.knee().params["depth"]
+    assert plain["model"] == {"factory": name, "params": {"depth": depth, "hidden": 40}}
+    for loaded in (by_name, by_hand):
+        told = loaded.predict(taken.taken.images)
+        np.testing.assert_array_equal(told.indices, taken.taken.predicted)
+    assert f"--factory {name}" in (taken.folder / "README.md").read_text()
+
+
+def test_the_command_predicts_where_it_is_told_to_run_the_code(
+    searched, taken, monkeypatch, capsys
+):
+    project, _ = searched
+    monkeypatch.chdir(project.folder)
+    command = ["predict", "model", str(project.npz), "--json", "--device", "cpu", "--threads", "1"]
+
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    refused = capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--factory", f"{project.nets}:build"])
+    done = capsys.readouterr()
+
+    assert len(refused.err.splitlines()) == 1
+    assert "if you trust it, allow it with --factory" in refused.err
+    assert len(json.loads(done.out)) == 240
+
+
+def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
+    settings = {"n_blocks": 1, "base_width": 4}
+    options = {"epochs": 1, "device": "cpu", "threads": 1, "dataset": str(digits_npz)}
+    hpsearch.train(tmp_path / "model", settings=settings, **options)
+
+    with pytest.raises(ModelError, match="found a built-in net, expected factory 'a:b'"):
+        hpsearch.load_model(tmp_path / "model", factory="a:b")
+
+
+def test_without_a_choice_there_is_no_recipe_for_a_net_of_ones_own(searched, tmp_path):
+    project, study = searched
+
+    with pytest.raises(SpecError, match="has no recipe; name one with --trial N"):
+        hpsearch.train(
+            tmp_path / "model",
+            settings={"depth": 2},
+            study=study.name,
+            storage=project.database,
+        )
+
+
+def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    project.run(project.study("branching"), trials=1, pruner="none").close()
+    folder = project.folder / "model"
+
+    with pytest.raises(ModelError, match="it was not written, the rest of the model folder was"):
+        hpsearch.train(
+            folder, knee=True, storage=project.database, device="cpu", threads=1, onnx=True
+        )
+
+    name = f"{project.nets}:branching"
+    loaded = hpsearch.load_model(folder, device="cpu", factory=name)
+    assert loaded.net.again is loaded.net.weight or loaded.net.again.equal(loaded.net.weight)
+    assert not (folder / "model.onnx").exists()
+
+
+# -- training of one's own
+
+
+def spec_of(project, function, **changes):
+    look_in(project.folder)
+    plain = {"epochs": 3, "batch_size": 20, "optimizer": "adam", "learning_rate": 0.01, "seed": 5}
+    name = function and f"{project.loops}:{function}"
+    return TrainSpec(**{**plain, "function": name, "params": {"rate": 0.05}, **changes})
+
+
+def curve(images, spec, **options):
+    net = build(ModelSpec(widths=(4,), dropout=0.3), (1, 8, 8), 10, seed=1)
+    return list(train(net, images, spec, device=CPU, **options))
+
+
+def measured(curve):
+    return [(e.epoch, e.train_loss, e.val_loss, e.val_accuracy) for e in curve]
+
+
+def test_a_wrapped_training_is_the_built_in_one(project, images):
+    own, plain = spec_of(project, "wrapped"), spec_of(project, None)
+    net = build(ModelSpec(widths=(4,), dropout=0.3), (1, 8, 8), 10, seed=1)
+
+    assert measured(curve(images, own)) == measured(epochs(net, images, plain, device=CPU))
+
+
+def test_a_training_of_ones_own_is_the_same_each_time_and_goes_on_from_its_progress(
+    project, images
+):
+    spec = spec_of(project, "train")
+    whole = measured(curve(images, spec))
+    progress = Progress()
+    net = build(ModelSpec(widths=(4,), dropout=0.3), (1, 8, 8), 10, seed=1)
+    begun = train(net, images, spec, device=CPU, progress=progress)
+    first = measured([next(begun)])
+    begun.close()
+
+    rest = measured(train(net, images, spec, device=CPU, progress=progress))
+
+    assert measured(curve(images, spec)) == whole
+    assert first + rest == whole
+
+
+def test_a_training_of_ones_own_ends_when_it_is_asked_to(project, images):
+    with pytest.raises(Interrupted):
+        curve(images, spec_of(project, "train"), stop=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("nothing", "returned NoneType, expected an iterator of hpsearch.Epoch"),
+        ("early", "ended before epoch 1 of 1"),
+        ("dicts", "yielded dict, expected hpsearch.Epoch"),
+        ("miscounting", "yielded epoch 7, expected epoch 1"),
+        ("breaking", "RuntimeError: out of paper"),
+        ("absent", "found no 'absent' in it"),
+    ],
+)
+def test_a_bad_training_is_told_in_a_line_and_no_study_is_made(project, function, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        project.run(project.loop(function))
+
+    assert f"train.function: '{project.loops}:{function}'" in str(caught.value)
+    assert not (project.folder / "own.db").exists()
+
+
+def test_a_training_of_ones_own_is_searched_and_taken_home(project):
+    with project.run(project.loop("train")) as study:
+        records = study.trials()
+        best = max(study.front(), key=lambda record: record.values["accuracy"])
+
+    assert all(record.state.counts for record in records)
+    assert all("optimizer" not in record.params for record in records)
+    assert len({record.params["rate"] for record in records}) == 6
+    trained = hpsearch.train(
+        project.folder / "model",
+        trial=best.number,
+        storage=project.database,
+        device="cpu",
+        threads=1,
+        hold_out_validation=True,
+    )
+    assert trained.metrics["epochs"] == 3
+    assert hpsearch.load_model(trained.folder, device="cpu").predict(trained.taken.images).classes
+    assert f"{project.loops}:train (" in (trained.folder / "README.md").read_text()
+
+
+def test_one_that_keeps_no_progress_is_handed_back_at_ctrl_c_and_starts_over(project):
+    path = project.loop("forgetful")
+
+    with pytest.raises(KeyboardInterrupt):
+        project.run(path, trials=1)
+    with hpsearch.open_study(storage=project.database) as study:
+        (left,) = study.trials()
+    with project.run(path, trials=1) as study:
+        (done,) = study.trials()
+
+    assert (left.state, len(left.curve)) == (State.WAITING, 2)
+    assert (done.state, len(done.curve)) == (State.COMPLETE, 3)
+    assert done.params == left.params
+    assert [entry["ended"] for entry in done.attributes["history"]] == ["handed back"]
+
+
+def test_the_batch_is_rehearsed_on_few_images(project, images):
+    """However many there are, one batch of them is enough to see whether the code works."""
+    look_in(project.folder)
+    (project.folder / f"{project.nets}_counting.py").write_text(
+        "from torch import nn\n"
+        "seen = []\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        seen.append(len(x))\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def build(params, input_shape, classes):\n"
+        "    return Net(64, classes)\n"
+    )
+    spec = hpsearch.build_spec({"model": {"factory": f"{project.nets}_counting:build"}})
+    cheap, _ = corners(spec)
+    trial = dataclasses.replace(cheap, train=dataclasses.replace(cheap.train, batch_size=50))
+
+    rehearse(trial, images, device=CPU)
+
+    assert sum(sys.modules[f"{project.nets}_counting"].seen) == 2 + 50 + 1
+
+
+def test_every_complaint_is_an_error_of_ours(project):
+    with pytest.raises(HpsearchError):
+        project.run(project.folder / "nowhere.toml")
