@@ -14,7 +14,14 @@ from typer.core import TyperGroup
 
 from hpsearch import options, reading, taking
 from hpsearch.errors import HpsearchError
-from hpsearch.terminal import confirmed, note, open_study, place_options, storage_text
+from hpsearch.terminal import (
+    confirmed,
+    dashboard_password,
+    note,
+    open_study,
+    place_options,
+    storage_text,
+)
 from hpsearch.terminal import show as display
 
 if TYPE_CHECKING:
@@ -312,20 +319,26 @@ def dashboard(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
     writable: options.Writable = False,
+    auth: options.Auth = None,
 ) -> None:
-    """Open optuna-dashboard on the database; read-only unless told otherwise.
+    """Browse the database's studies in a browser; read-only unless told otherwise.
 
     Example: hpsearch dashboard --port 8080
     """
     from hpsearch.search.storage import open_storage
+    from hpsearch.search.url import typed_again
     from hpsearch.view.dashboard import serve
+    from hpsearch.view.gate import Login
 
+    login = auth if auth is None else Login(user=auth, password=dashboard_password(auth))
     opened = open_storage(storage_text(storage), create=False)
     serve(
-        opened.backend,
+        opened,
         host=host,
         port=port,
         writable=writable,
+        login=login,
+        place=typed_again(storage, masked=opened.masked),
         ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
     )
 

@@ -103,6 +103,15 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="The port.")]
 Writable = Annotated[
     bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
 ]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER",
+        help="Ask for this user and a password; --host needs it for any address but this"
+        " machine's own."
+        "  [env: HPSEARCH_DASHBOARD_PASSWORD, or its file HPSEARCH_DASHBOARD_PASSWORD_FILE]",
+    ),
+]
 ChosenTrial = Annotated[int | None, typer.Option("--trial", help="Take this complete trial.")]
 Knee = Annotated[bool, typer.Option("--knee", help="Take the front's best bargain.")]
 Best = Annotated[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -70,3 +72,31 @@ def open_study(study: str | None, storage: str | None) -> Study:
         storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS")
     )
     return catalog.open_study(opened, study)
+
+
+def dashboard_password(user: str) -> str:
+    """Returns the dashboard's password: from the environment, else from a file, else as typed.
+
+    Raises:
+        HpsearchError: it is nowhere, the file cannot be read, or nobody is there to type it.
+    """
+    named, path = (os.environ.get(f"HPSEARCH_DASHBOARD_PASSWORD{part}") for part in ("", "_FILE"))
+    if named:
+        return named
+    if path:
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise HpsearchError(
+                f"HPSEARCH_DASHBOARD_PASSWORD_FILE: cannot read {path} ({exc}); expected a file"
+                " that holds the password and nothing else"
+            ) from exc
+    if not sys.stdin.isatty():
+        raise HpsearchError(
+            "found no password for --auth, expected one in HPSEARCH_DASHBOARD_PASSWORD; set it,"
+            " or start the dashboard in a terminal to be asked"
+        )
+    try:
+        return getpass.getpass(f"Password for {user}: ")
+    except EOFError as exc:
+        raise HpsearchError("found no password for --auth, expected one; type it") from exc

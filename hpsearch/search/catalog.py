@@ -132,6 +132,15 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     return _read(storage, name)
 
 
+def open_numbered(storage: Storage, study_id: int) -> Study | None:
+    """Opens the study of that id in the database; None if there is none, or it is not ours."""
+    studies = storage.patiently(storage.backend.get_all_studies)
+    for study in studies:
+        if study._study_id == study_id and SPEC in study.user_attrs:
+            return _read(storage, study.study_name)
+    return None
+
+
 def study_names(storage: Storage) -> list[str]:
     """Returns the names of the database's hpsearch studies, oldest first."""
     backend = storage.backend

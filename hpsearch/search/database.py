@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
@@ -23,7 +24,23 @@ _OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 
 def plain(url: URL) -> str:
     """Returns the URL as a driver takes it, its password included: never to be shown."""
+    if url.get_backend_name() == "sqlite" and is_still(path := Path(url.database or "")):
+        return f"sqlite:///{_still_uri(path)}&uri=true"
     return url.render_as_string(hide_password=False)
+
+
+def is_still(path: Path) -> bool:
+    """Whether an SQLite file can be read and nothing more: neither it nor its folder is writable.
+
+    And nobody else has it open. SQLite wants to write beside a file even to read it, unless it
+    is told that the file stays as it is.
+    """
+    writable = os.access(path, os.W_OK) or os.access(path.parent, os.W_OK)
+    return path.is_file() and not writable and not Path(f"{path}-wal").exists()
+
+
+def _still_uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
 
 
 def engine_options(url: URL) -> dict[str, Any]:
@@ -94,7 +111,8 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             f"found a folder at {masked}, expected an SQLite file; name a file in it"
         )
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        address = _still_uri(path) if is_still(path) else f"file:{quote(str(path))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
             asked = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()

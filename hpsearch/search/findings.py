@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hpsearch.core.findings import Environment, Findings, find, settings
 from hpsearch.search.importance import importances
 from hpsearch.search.records import CHANGES, CREATED, DATA, REFERENCE
@@ -10,6 +12,11 @@ from hpsearch.search.study import Study
 
 def findings(study: Study) -> Findings:
     """Returns all that a report tells of the study as it stands now."""
+    return replace(essentials(study), importance=importances(study))
+
+
+def essentials(study: Study) -> Findings:
+    """Returns the same but for the importance of hyperparameters, which takes the longest."""
     records = study.records()
     attributes = study.storage.patiently(lambda: study.handle.user_attrs)
     environment = Environment(
@@ -20,10 +27,4 @@ def findings(study: Study) -> Findings:
         changes=attributes.get(CHANGES, []),
         created=study.created if CREATED in attributes else None,
     )
-    return find(
-        study.name,
-        records,
-        bounds=study.bounds,
-        environment=environment,
-        importance=importances(study),
-    )
+    return find(study.name, records, bounds=study.bounds, environment=environment)

@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import StorageError, StudyError
 from hpsearch.search.artifacts import Artifacts, open_artifacts
-from hpsearch.search.database import check_server, check_sqlite, engine_options, plain
+from hpsearch.search.database import check_server, check_sqlite, engine_options, is_still, plain
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -267,7 +267,8 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         with _server_lock(url) if create and not sqlite else contextlib.nullcontext():
             rdb = RDBStorage(plain(url), engine_kwargs=engine_options(url))
         tune = _tune_sqlite if sqlite else _tune_server
-        sqlalchemy.event.listen(rdb.engine, "connect", tune)
+        if not (sqlite and is_still(Path(url.database or ""))):
+            sqlalchemy.event.listen(rdb.engine, "connect", tune)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]

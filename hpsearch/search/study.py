@@ -103,6 +103,10 @@ class Study:
             records.append(record)
         return records
 
+    def tally(self) -> Mapping[State, int]:
+        """Returns how many trials are in each state; light, whatever the trials hold."""
+        return self.storage.patiently(self._roll).counts
+
     def summary(self) -> analysis.StudySummary:
         """Returns the study in a line."""
         records = self.records()

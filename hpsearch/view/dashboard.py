@@ -1,82 +1,69 @@
-"""optuna-dashboard on a study's storage, read-only unless asked otherwise."""
+"""optuna-dashboard on a database of studies: annotated, and read-only unless asked otherwise."""
 
 from __future__ import annotations
 
-import json
+import logging
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from collections.abc import Callable, Sequence
+from wsgiref.types import WSGIApplication
 
 from hpsearch.errors import HpsearchError
-
-_READING = ("GET", "HEAD")
-
-
-def read_only(app: WSGIApplication) -> WSGIApplication:
-    """Returns the app behind a filter that answers every method but GET and HEAD with 405.
-
-    No page of optuna-dashboard 0.21 needs another method to be read; with them it creates, renames
-    and deletes studies, and asks nobody who they are. The refusal is the JSON in which it tells
-    its own errors, so that the page shows it.
-    """
-
-    def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method = environ.get("REQUEST_METHOD", "")
-        if method in _READING:
-            return app(environ, start_response)
-        reason = (
-            f"{method} was refused: this dashboard is read-only; to change studies from it,"
-            " start it with: hpsearch dashboard --writable"
-        )
-        body = json.dumps({"reason": reason}).encode()
-        headers = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Allow", ", ".join(_READING)),
-        ]
-        start_response("405 Method Not Allowed", headers)
-        return [body]
-
-    return filtered
+from hpsearch.search.storage import Storage
+from hpsearch.view.gate import Login, check_open, read_only, with_login, without_uploads
 
 
 def serve(
-    storage: Any,  # optuna.storages.BaseStorage; this room does not import Optuna
+    storage: Storage,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
     writable: bool = False,
+    login: Login | None = None,
+    place: Sequence[str] = (),
     ready: Callable[[str], None],
 ) -> None:
     """Serves optuna-dashboard until Ctrl-C.
 
     Args:
-        storage: an open Optuna storage (a ``BaseStorage``).
-        host: the address to listen on; there is no login, so others than this machine should
-            reach it only where everyone may read the studies.
+        storage: the database.
+        host: the address to listen on.
         port: 1 to 65535, or 0 for any that is free.
         writable: whether the page may create, rename and delete studies.
+        login: who is let in; None: everyone, which only this machine's own address allows.
+        place: the options that name the storage, for the commands to type.
         ready: is told the URL once it is being listened on.
 
     Raises:
-        HpsearchError: the address cannot be listened on.
+        HpsearchError: the address cannot be listened on, or is open to others without a login.
     """
+    check_open(host, login)
     with _listen(host, port) as listening:
         # Slow to import (about 2 s), so only here, and only once the port is known to be free.
         import waitress
-        from optuna_dashboard import wsgi
 
-        app = wsgi(storage)
-        server = waitress.create_server(
-            app if writable else read_only(app), sockets=[listening], threads=4
-        )
+        app = _application(storage, writable=writable, place=place)
+        served = with_login(app, login) if login is not None else app
+        # A page asks for several things at once, which waitress would warn of.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        server = waitress.create_server(served, sockets=[listening], threads=8)
         shown = f"[{host}]" if ":" in host else host
         try:
             ready(f"http://{shown}:{listening.getsockname()[1]}/dashboard")
             server.run()  # ends at Ctrl-C
         finally:
             server.close()
+
+
+def _application(storage: Storage, *, writable: bool, place: Sequence[str]) -> WSGIApplication:
+    from optuna_dashboard import wsgi
+
+    from hpsearch.view.annotator import Annotator
+
+    annotator = Annotator(storage, place=place)
+    annotator.start()
+    app: WSGIApplication = wsgi(annotator.backend, artifact_store=annotator)
+    watched = annotator.watching(app)
+    return without_uploads(watched) if writable else read_only(watched)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,23 +11,24 @@ from hpsearch.view.document import Cell, Code, Section, Table
 def markdown(sections: Sequence[Section], *, study: str, about: str) -> str:
     """Returns the report as Markdown; the arguments as for :func:`hpsearch.view.page.page`."""
     answer, *rest = sections
-    lines = [f"# {_text(answer.title)}", "", f"Study {_text(study)}. {_text(about)}"]
-    lines += _body(answer)
+    lines = [f"# {escaped(answer.title)}", "", f"Study {escaped(study)}. {escaped(about)}"]
+    lines += body(answer)
     for section in rest:
-        lines += ["", f"## {_text(section.title)}", *_body(section)]
+        lines += ["", f"## {escaped(section.title)}", *body(section)]
     return "\n".join(lines) + "\n"
 
 
-def _body(section: Section) -> list[str]:
+def body(section: Section) -> list[str]:
+    """Returns a section's lines but for its title, an empty one before each part."""
     lines: list[str] = []
     for words in section.words:
-        lines += ["", _text(words)]
+        lines += ["", escaped(words)]
     for table in section.tables:
         lines += ["", *_table(table)]
     for note in section.notes if section.words or section.tables else ():
-        lines += ["", f"*{_text(note)}*"]
+        lines += ["", f"*{escaped(note)}*"]
     for summary, code in section.hidden:
-        lines += ["", f"{_text(summary)}:", "", _fenced(code.text, "toml")]
+        lines += ["", f"{escaped(summary)}:", "", _fenced(code.text, "toml")]
     return lines
 
 
@@ -36,7 +37,7 @@ def _table(table: Table) -> list[str]:
         return [_fenced(_cell_text(row[0]), "bash") for row in table.rows]
     header = table.header or ("what", "value")
     rows = [[_cell(cell) for cell in row] for row in table.rows]
-    lines = [[_text(name) for name in header], ["---"] * len(header), *rows]
+    lines = [[escaped(name) for name in header], ["---"] * len(header), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
@@ -53,11 +54,11 @@ def _cell_text(cell: Cell) -> str:
 
 def _cell(cell: Cell) -> str:
     if not isinstance(cell, Code):
-        return _text(cell)
+        return escaped(cell)
     ticks = "``" if "`" in cell.text else "`"
     return ticks + cell.text.replace("|", "\\|").replace("\n", " ") + ticks
 
 
-def _text(text: str) -> str:
-    """The text such that Markdown takes no character of it for its own."""
+def escaped(text: str) -> str:
+    """Returns the text such that Markdown takes no character of it for its own."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

