@@ -25,8 +25,9 @@ from hpsearch.search.records import (
     STOP,
     spec_of,
 )
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage
-from hpsearch.search.study import Standing, Study
+from hpsearch.search.study import Study
 
 
 def create_or_resume(

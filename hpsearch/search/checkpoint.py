@@ -11,7 +11,8 @@ from torch import nn
 from hpsearch.core.trial import Curve
 from hpsearch.nn.checkpoint import pack, unpack
 from hpsearch.nn.train import Progress
-from hpsearch.search.study import Claim, Study
+from hpsearch.search.claim import Claim
+from hpsearch.search.study import Study
 
 _SHARE = 0.01  # of the time, at most, that writing may take
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.search.observer import Observer
-from hpsearch.search.study import Standing, Study
+from hpsearch.search.standing import Standing
+from hpsearch.search.study import Study
 
 _LOOK_SECONDS = 1.0
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import GivenAway
-from hpsearch.search.study import Claim, Study
+from hpsearch.search.study import Study
 
 BEAT_SECONDS = 10.0
 

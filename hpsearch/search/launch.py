@@ -23,8 +23,9 @@ from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.samplers import grid_cells
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import check_storage, exists, open_storage
-from hpsearch.search.study import Standing, Study
+from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper, work
 
 if TYPE_CHECKING:

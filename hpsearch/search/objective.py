@@ -24,11 +24,12 @@ from hpsearch.nn.model import build
 from hpsearch.nn.train import Diverged
 from hpsearch.nn.training import train
 from hpsearch.search.checkpoint import Keeper
+from hpsearch.search.claim import Claim
 from hpsearch.search.observer import Observer
 from hpsearch.search.ownership import GivenAway
 from hpsearch.search.peers import Others, explain
 from hpsearch.search.records import curve_of
-from hpsearch.search.study import Claim, Study
+from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
 Bounds = dict[str, tuple[float, float]]

@@ -19,7 +19,8 @@ from hpsearch.core.analysis import counts
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.search.follow import Follower, Watcher
-from hpsearch.search.study import Standing, Study
+from hpsearch.search.standing import Standing
+from hpsearch.search.study import Study
 from hpsearch.search.worker import PARENT, Stopper
 
 _LOOK_SECONDS = 0.5

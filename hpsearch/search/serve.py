@@ -12,8 +12,9 @@ from hpsearch.errors import DataError, DeviceError, SpecError, StudyError
 from hpsearch.search import catalog, launch
 from hpsearch.search.launch import Ending, Notify, Place
 from hpsearch.search.observer import Observer
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Standing, Study
+from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
 _WAIT_SECONDS = 1.0

@@ -7,7 +7,6 @@ optuna-dashboard and any notebook read a study of ours as it is.
 from __future__ import annotations
 
 import contextlib
-import enum
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,6 @@ from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
 from hpsearch.core.spec import (
     StudySpec,
-    TrialSpec,
     from_json,
     is_control,
     resolve,
@@ -32,6 +30,7 @@ from hpsearch.core.spec import (
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.errors import StudyError
 from hpsearch.search import rows
+from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
 from hpsearch.search.records import (
     BOUNDS,
@@ -45,55 +44,10 @@ from hpsearch.search.records import (
 )
 from hpsearch.search.roll import Roll, Running, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-class Standing(enum.Enum):
-    """Why a worker gets no trial now."""
-
-    DONE = "done"  # the budget is met
-    USED_UP = "used up"  # every cell of the grid has been tried
-    BUSY = "busy"  # others run the last trials; one may yet come back
-    STOPPED = "stopped"  # `hpsearch stop` was called
-    FAILING = "failing"  # too many failures in a row
-
-    @property
-    def words(self) -> str:
-        """What may be said of the study."""
-        return _WORDS[self]
-
-
-_WORDS: Mapping[Standing, str] = {
-    Standing.DONE: "needs no more trials",
-    Standing.USED_UP: "has tried every cell of its grid",
-    Standing.BUSY: "waits for its last trials",
-    Standing.STOPPED: "is stopped; `hpsearch run` goes on with it",
-    Standing.FAILING: "has ended after too many failures in a row",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A trial that this worker runs: what to train, and the marks by which it is the worker's.
-
-    ``trial_id`` is its id in the database, ``start`` counts from 1, ``attributes`` is what earlier
-    starts have left.
-    """
-
-    spec: TrialSpec
-    params: Mapping[str, Value]
-    control: bool
-    trial_id: int
-    start: int
-    mark: str
-    attributes: Mapping[str, Any]
-
-    @property
-    def number(self) -> int:
-        """The trial's number, from 0."""
-        return self.spec.number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +68,7 @@ class Study:
     spec: StudySpec
     attributes: Mapping[str, Any]
     _finished: dict[int, TrialRecord] = field(default_factory=dict)
+    _scaled: dict[int, FrozenTrial] = field(default_factory=dict)
     _cells: list[dict[str, Value]] | None = None
     _failed_before: set[int] | None = None
 
@@ -189,7 +144,9 @@ class Study:
             return taken
         trial, own = taken.trial, taken.origin
         cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
-        self.handle.sampler = make_sampler(self.spec, trial.number, cell=cell, alone=taken.alone)
+        self.handle.sampler = make_sampler(
+            self.spec, trial.number, cell=cell, alone=taken.alone, scaled=self._scaled
+        )
         params, drawn = sample(self.handle, trial, self.spec.space)
         with self._owned(trial._trial_id, own["claim"]) as session:  # drawing may have taken long
             rows.put_params(session, trial._trial_id, drawn)

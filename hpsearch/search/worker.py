@@ -15,10 +15,12 @@ from typing import Any
 
 from hpsearch.core.trial import Outcome, TrialRecord
 from hpsearch.nn.interrupt import Interrupted
+from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.observer import Observer
 from hpsearch.search.ownership import GivenAway
-from hpsearch.search.study import Claim, Standing, Study
+from hpsearch.search.standing import Standing
+from hpsearch.search.study import Study
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
 _POLL_SECONDS = 0.5

@@ -28,9 +28,10 @@ from hpsearch.core.space import draw
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.catalog import create_or_resume
+from hpsearch.search.claim import Claim
 from hpsearch.search.process import identity
 from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Claim, Study
+from hpsearch.search.study import Study
 
 EPOCHS = 10
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}

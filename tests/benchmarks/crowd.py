@@ -23,11 +23,12 @@ from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, State
 from hpsearch.search import samplers
 from hpsearch.search.catalog import create_or_resume
+from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import BEAT_SECONDS, beating
 from hpsearch.search.process import identity
 from hpsearch.search.records import TRIAL_STATES, columns_of
 from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Claim, Study
+from hpsearch.search.study import Study
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (0.1, 100.0)}
 LOOK_SECONDS = 5.0  # between two looks of a worker at the other trials, at least; search/peers.py

@@ -21,11 +21,13 @@ from processes import gather
 
 from hpsearch.core.trial import Curve, Epoch, Outcome, State
 from hpsearch.search.catalog import open_study
+from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.peers import Others
 from hpsearch.search.process import identity
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Claim, Standing, Study
+from hpsearch.search.study import Study
 
 BUSY_SECONDS = 0.5  # between two questions for a trial, as in a real worker
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}

@@ -103,8 +103,8 @@ def search(study, *, at_most=10**6):
 def work_in_process(url, name, pause):
     """What a worker process of the tests does; prints nothing, ends when the study is done."""
     from hpsearch.search.catalog import open_study
+    from hpsearch.search.standing import Standing
     from hpsearch.search.storage import open_storage
-    from hpsearch.search.study import Standing
 
     study = open_study(open_storage(url, create=True), name)
     while True:

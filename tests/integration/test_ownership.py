@@ -11,11 +11,12 @@ from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search import ownership
 from hpsearch.search.catalog import delete
+from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.ownership import GivenAway
 from hpsearch.search.process import identity, is_gone
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Claim, Standing
 from hpsearch.search.worker import Stopper
 from tests.integration import studies
 from tests.integration.conftest import fresh_database

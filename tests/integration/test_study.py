@@ -15,12 +15,13 @@ from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names, submit
+from hpsearch.search.claim import Claim
 from hpsearch.search.launch import _check_grid
 from hpsearch.search.process import identity, is_gone
 from hpsearch.search.records import CHANGES
 from hpsearch.search.samplers import make_sampler
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Claim, Standing
 from tests.integration.studies import (
     EPOCHS,
     curve_of,
