@@ -76,6 +76,7 @@ def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):
     (tmp_path / "password.txt").write_text("psst\n")
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(PASSWORD, raising=False)
         patch.setenv(f"{PASSWORD}_FILE", "password.txt")
         where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", port)
         process = shell.start("dashboard", *where, "--auth", "ann")
