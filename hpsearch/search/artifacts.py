@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import logging
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,7 @@ class Artifacts:
             self.store.write(key, io.BytesIO(content))
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = f"{key}.{os.getpid()}.part"
+        draft = f"{key}.{secrets.token_hex(8)}.part"  # two containers may share a pid
         self.store.write(draft, io.BytesIO(content))
         os.replace(self.folder / draft, self.folder / key)
 
@@ -67,10 +69,14 @@ class Artifacts:
         return None
 
     def remove(self, key: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it is there, and what writers of it have left who were killed."""
         not_there = contextlib.suppress(ArtifactNotFound, FileNotFoundError)
-        with self._tolerant(f"{key} is left where it is"), not_there:
-            self.store.remove(key)
+        with self._tolerant(f"{key} is left where it is"):
+            with not_there:
+                self.store.remove(key)
+            if self.folder is not None:
+                for draft in self.folder.glob(f"{glob.escape(key)}.*.part"):
+                    draft.unlink(missing_ok=True)
 
 
 def open_artifacts(url: URL, place: str | None) -> Artifacts | None:

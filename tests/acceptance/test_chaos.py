@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.search.catalog import open_study
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Study
+from tests.killing import kill_while
 
 TRIALS, EPOCHS, KILLS = 60, 60, 8
 PAUSE_SECONDS = 4.0  # between two kills
@@ -55,17 +55,18 @@ class Marksman:
         """Kills a worker before its trial's first epoch, after a checkpoint, or any; whether."""
         for record in self.study.records():
             pid = record.attributes.get("origin", {}).get("process", {}).get("pid")
-            if record.state is State.RUNNING and pid and self._is_it(record, wanted):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)  # it may have gone on since it was looked at
-                    again = self.study.record(record.number)
-                    still = again.state is State.RUNNING and self._is_it(again, wanted)
-                    if still and again.attributes["origin"]["process"]["pid"] == pid:
-                        os.kill(pid, signal.SIGKILL)
-                        self.hits.append((record.number, pid))
-                        return True
-                    os.kill(pid, signal.SIGCONT)
+            if record.state is not State.RUNNING or not pid or not self._is_it(record, wanted):
+                continue
+            if kill_while(pid, partial(self._still, record.number, pid, wanted)):
+                self.hits.append((record.number, pid))
+                return True
         return False
+
+    def _still(self, number: int, pid: int, wanted: str) -> bool:
+        record = self.study.record(number)
+        if record.state is not State.RUNNING or not self._is_it(record, wanted):
+            return False
+        return bool(record.attributes["origin"]["process"]["pid"] == pid)
 
     def _is_it(self, record: TrialRecord, wanted: str) -> bool:
         if wanted == "before its first epoch":

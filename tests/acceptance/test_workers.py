@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 
 import pytest
 
+from tests.killing import kill_while
+
 SHARED = """
 [data]
 dataset = "{npz}"
@@ -63,6 +65,14 @@ def wait_until(condition, *, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.05)
+
+
+def kill_one(database):
+    """Kills a worker in mid-trial; returns its pid."""
+    while True:
+        for pid in running_pids(database):
+            if kill_while(pid, lambda pid=pid: pid in running_pids(database)):
+                return pid
 
 
 def running_pids(database):
@@ -131,8 +141,7 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(shell, study_file, cli, records):
     process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
     shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    victim = running_pids(shell.folder / "hpsearch.db")[0]
-    os.kill(victim, signal.SIGKILL)
+    victim = kill_one(shell.folder / "hpsearch.db")
     result = shell.wait(process)
 
     found = records()

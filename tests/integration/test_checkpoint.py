@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -19,6 +22,15 @@ from hpsearch.search.url import parse_url
 from tests.integration import studies
 
 CPU = torch.device("cpu")
+KILLED_WRITER = """
+import os, signal, sys
+from hpsearch.search.artifacts import open_artifacts
+from hpsearch.search.url import parse_url
+
+# when all is written, and before it has its name
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+open_artifacts(parse_url(sys.argv[1]), None).save("k", b"half")
+"""
 MODEL = ModelSpec(widths=(4, 8), dropout=0.2)
 
 
@@ -158,6 +170,17 @@ class TestArtifacts:
         kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
         assert kept.read("k") is None
         kept.remove("k")
+
+    def test_what_a_killed_writer_has_left_goes_with_the_file(self, tmp_path):
+        kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
+        kept.save("other", b"kept")
+        killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, f"{tmp_path}/a.db"])
+        assert killed.returncode == -signal.SIGKILL
+        (left,) = set(kept.folder.iterdir()) - {kept.folder / "other"}
+        assert left.read_bytes() == b"half"
+        assert kept.read("k") is None
+        kept.remove("k")
+        assert [path.name for path in kept.folder.iterdir()] == ["other"]
 
 
 def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):

@@ -2,8 +2,6 @@
 
 import math
 import multiprocessing
-import os
-import signal
 import time
 import warnings
 
@@ -32,6 +30,7 @@ from tests.integration.studies import (
     simulate,
     work_in_process,
 )
+from tests.killing import kill_while
 
 FAILED = Outcome(state=State.FAILED, reason="bug: boom")
 
@@ -91,10 +90,9 @@ class TestBudget:
             worker.start()
         victim = workers[0]
         deadline = time.monotonic() + 60
-        while not _runs_on(study, victim.pid):
+        while not kill_while(victim.pid, lambda: _runs_on(study, victim.pid)):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.kill(victim.pid, signal.SIGKILL)
         for worker in workers:
             worker.join(60)
         assert sum(state.counts for state in states(study)) == 24
