@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hpsearch import options, reading, taking
+from hpsearch import measuring, options, reading, taking
 from hpsearch.errors import HpsearchError
 from hpsearch.terminal import (
     confirmed,
@@ -50,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(reading.app)
+app.add_typer(measuring.app)
 app.add_typer(taking.app)
 
 
@@ -194,43 +195,6 @@ def worker(
         )
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
-
-
-@app.command()
-def rerun(
-    trial: options.TrialNumber,
-    study: options.Name = None,
-    storage: options.Url = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-) -> None:
-    """Train a trial again from its record and compare: exactly, on the same kind of machine.
-
-    Example: hpsearch rerun 12
-    """
-    from hpsearch.search import launch
-    from hpsearch.search.rerun import rerun as run_again
-    from hpsearch.search.worker import Stopper
-    from hpsearch.view.tables import rerun_line, rerun_verdict
-
-    place = launch.Place(
-        storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
-    )
-    compared = run_again(
-        open_study(study, storage),
-        trial,
-        place,
-        dataset=dataset,
-        stop=Stopper(),
-        notify=note,
-        tell=lambda before, now: display(rerun_line(before, now)),
-    )
-    verdict = rerun_verdict(compared)
-    if not compared.holds:
-        raise HpsearchError(f"trial {trial} does not come out as its record says: {verdict}")
-    note(verdict)
 
 
 @app.command()

@@ -135,6 +135,13 @@ Overrides = Annotated[
 LongerEpochs = Annotated[
     int | None, typer.Option("--epochs", help="Train so long.  [default: the study's, or 8]")
 ]
+ConfirmedTrials = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--trial", help="A complete trial; may be repeated.  [default: those of the front]"
+    ),
+]
+FreshSeeds = Annotated[int, typer.Option(min=1, help="So many trainings of each in the end.")]
 Seeds = Annotated[
     int, typer.Option(min=1, help="Train so many times; tells the spread, keeps the first.")
 ]

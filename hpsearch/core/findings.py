@@ -20,6 +20,7 @@ from hpsearch.core.analysis import (
 )
 from hpsearch.core.answer import Answer, Pick, answer, pick
 from hpsearch.core.attainment import Attained, attainment, first_with
+from hpsearch.core.confirmation import Confirmed, mean_flattery
 from hpsearch.core.effects import DepthEffect, OptimizerEffect, depth_effect, optimizer_effect
 from hpsearch.core.pareto import front
 from hpsearch.core.spec import StudySpec
@@ -81,6 +82,8 @@ class Environment:
 class Findings:
     """A study, reduced to what a report shows: ``front`` cheapest first, ``trials`` by number.
 
+    ``confirmed`` holds what trials came to that were trained again with fresh seeds, ``flattery``
+    how much better the search saw the front's accuracies than that (0-1; None: not known).
     ``nearly`` is where the search first had 99 % of the hypervolume that it ended with.
     """
 
@@ -89,6 +92,8 @@ class Findings:
     answer: Answer
     front: tuple[Standing, ...]
     trials: tuple[Standing, ...]
+    confirmed: tuple[Confirmed, ...]
+    flattery: float | None
     depth: DepthEffect
     optimizers: OptimizerEffect
     importance: tuple[Importance, ...]
@@ -115,6 +120,7 @@ def find(
     bounds: Bounds,
     environment: Environment,
     importance: Sequence[Importance] = (),
+    confirmed: Sequence[Confirmed] = (),
 ) -> Findings:
     """Reduces a study to what a report shows."""
     spec = environment.spec
@@ -124,12 +130,16 @@ def find(
     by_number = {standing.record.number: standing for standing in trials}
     attained = attainment(records, bounds=bounds, epochs=epochs)
     spans = timeline(records)
+    chosen = front(records, objectives)[0]
+    on_front = {record.number for record in chosen}
     return Findings(
         study=name,
         counts=counts(records),
         answer=answer(records, objectives=objectives, val_images=val_images),
-        front=tuple(by_number[r.number] for r in front(records, objectives)[0]),
+        front=tuple(by_number[r.number] for r in chosen),
         trials=trials,
+        confirmed=tuple(confirmed),
+        flattery=mean_flattery([one for one in confirmed if one.number in on_front]),
         depth=depth_effect(records, val_images=val_images),
         optimizers=optimizer_effect(records),
         importance=tuple(importance),

@@ -30,6 +30,11 @@ class Objective:
         """
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is the net's alone, so that another training cannot change it."""
+        return self.is_cost and not self.is_timed
+
 
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective

@@ -301,6 +301,11 @@ def resolve(spec: StudySpec, *, number: int, params: Mapping[str, Value]) -> Tri
     return TrialSpec(number=number, seed=seed, model=_net(spec, params), train=train)
 
 
+def reseeded(trial: TrialSpec, seed: int) -> TrialSpec:
+    """Returns the same trial with another seed, of its weights as of its data order."""
+    return dataclasses.replace(trial, seed=seed, train=dataclasses.replace(trial.train, seed=seed))
+
+
 def _net(spec: StudySpec, params: Mapping[str, Value]) -> NetSpec:
     p: dict[str, Any] = dict(params)
     if spec.model.factory is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hpsearch.core.findings import Environment, Findings, find, settings
+from hpsearch.search.confirm import confirmations
 from hpsearch.search.importance import importances
 from hpsearch.search.records import CHANGES, CREATED, DATA, REFERENCE
 from hpsearch.search.study import Study
@@ -27,4 +28,10 @@ def essentials(study: Study) -> Findings:
         changes=attributes.get(CHANGES, []),
         created=study.created if CREATED in attributes else None,
     )
-    return find(study.name, records, bounds=study.bounds, environment=environment)
+    return find(
+        study.name,
+        records,
+        bounds=study.bounds,
+        environment=environment,
+        confirmed=confirmations(study, records, attributes),
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from hpsearch.core.choice import Choice, choose, measures
 from hpsearch.core.manual import by_hand, laid_over, read_settings
 from hpsearch.core.space import Value, default_space, dims
-from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, resolve
+from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, reseeded, resolve
 from hpsearch.errors import SpecError
 from hpsearch.search.records import DATA
 from hpsearch.search.study import Study
@@ -39,9 +39,8 @@ class Plan:
         Never the seed that the trial was searched with: that one was chosen for its luck too.
         """
         number = self.trial or 0
-        own = derive_seed(seed, number, "take", place)
         trial = resolve(self.spec, number=number, params=self.params)
-        return replace(trial, seed=own, train=replace(trial.train, seed=own))
+        return reseeded(trial, derive_seed(seed, number, "take", place))
 
 
 def plan_of_study(

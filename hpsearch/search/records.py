@@ -15,6 +15,7 @@ from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 
 SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
 CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
+CONFIRMED = "hpsearch:confirmed"  # and, after colons, the trial and which of its repeats
 
 STATES: Mapping[TrialState, State] = {
     TrialState.WAITING: State.WAITING,

@@ -91,5 +91,8 @@ def _next(
     if knee is not None:
         home = shlex.join(["hpsearch", "train", "--knee", *named, *place, "-o", "model"])
         commands.append(f"{home}  # take the knee home")
+    if knee is not None and done:
+        again_and_again = shlex.join(["hpsearch", "confirm", *named, *place])
+        commands.append(f"{again_and_again}  # train the front again with fresh seeds")
     commands.append(shlex.join(["hpsearch", "dashboard", *place]) + "  # browse all trials")
     return commands

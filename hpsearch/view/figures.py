@@ -15,9 +15,11 @@ import plotly.graph_objects as go
 
 from hpsearch.core.answer import Pick
 from hpsearch.core.attainment import Attained
+from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import Group
 from hpsearch.core.findings import Importance, Standing
 from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.scores import Spread
 from hpsearch.core.timeline import Span
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.axes import (
@@ -32,15 +34,18 @@ from hpsearch.view.axes import (
     empty,
     log_ticks,
 )
-from hpsearch.view.text import describe, format_value
+from hpsearch.view.text import describe, format_spread, format_value
 from hpsearch.view.thinning import SHOWN_CURVES, SHOWN_SPANS, SHOWN_TRIALS, evenly
 
 
-def front(trials: Sequence[Standing], *, x: str, y: str) -> go.Figure:
+def front(
+    trials: Sequence[Standing], *, x: str, y: str, confirmed: Sequence[Confirmed] = ()
+) -> go.Figure:
     """Returns one objective against another: the front, its knee, and the other trials faint.
 
     A pruned trial stands where it was stopped. Costs have a logarithmic axis. The accuracies of
-    the front have their 95 % intervals. The view is on the front and its surroundings; a double
+    the front have their 95 % intervals; the means of trials that were trained again have bars of
+    one standard deviation either way. The view is on the front and its surroundings; a double
     click shows all.
     """
     shown = [s for s in trials if {x, y} <= set(s.pick.measured)]
@@ -52,9 +57,13 @@ def front(trials: Sequence[Standing], *, x: str, y: str) -> go.Figure:
     figure.add_trace(_cloud(pruned, x, y, "stopped early", FAINTER, symbol="x-thin"))
     figure.add_trace(_cloud(dominated, x, y, "complete", FAINT, symbol="circle"))
     figure.add_trace(_front_line(chosen, x, y))
+    again = [one for one in confirmed if {x, y} <= set(one.spreads)]
+    if again:
+        figure.add_trace(_means(again, x, y))
     figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
     if chosen and not OBJECTIVES[y].is_cost:
-        figure.update_layout(yaxis_range=_around([s.pick for s in chosen], shown, y))
+        ends = [end for one in again for end in _bar(one.spreads[y])]
+        figure.update_layout(yaxis_range=_around([s.pick for s in chosen], shown, y, also=ends))
     return figure
 
 
@@ -102,6 +111,45 @@ def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
     )
 
 
+def _means(again: Sequence[Confirmed], x: str, y: str) -> go.Scatter:
+    bars = {
+        f"error_{axis}": {
+            "array": [one.spreads[name].deviation or 0.0 for one in again],
+            "color": INK,
+            "thickness": 1.5,
+            "width": 4,
+        }
+        for axis, name in (("x", x), ("y", y))
+    }
+    return go.Scatter(
+        name="trained again",
+        mode="markers",
+        marker={
+            "color": "rgba(0,0,0,0)",
+            "size": 9,
+            "symbol": "circle",
+            "line": {"color": INK, "width": 1.5},
+        },
+        x=[one.spreads[x].mean for one in again],
+        y=[one.spreads[y].mean for one in again],
+        hovertext=[_mean_hover(one, x, y) for one in again],
+        hoverinfo="text",
+        **bars,
+    )
+
+
+def _mean_hover(one: Confirmed, x: str, y: str) -> str:
+    seeds = f"{one.repeats} fresh seed{'s' * (one.repeats != 1)}"
+    parts = [f"trial {one.number}, trained again with {seeds}"]
+    parts += [f"{_word(name)} {format_spread(name, one.spreads[name])}" for name in (y, x)]
+    return "<br>".join([*parts, *[f"{one.diverged} diverged"] * bool(one.diverged)])
+
+
+def _bar(of: Spread) -> tuple[float, float]:
+    wide = of.deviation or 0.0
+    return of.mean - wide, of.mean + wide
+
+
 def _is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
     """Whether these two objectives alone make the front: with a third, a line would zigzag."""
     heights = [utility(y, pick.measured[y]) for pick in picks]
@@ -145,7 +193,9 @@ def _safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _around(picks: Sequence[Pick], shown: Sequence[Standing], y: str) -> list[float]:
+def _around(
+    picks: Sequence[Pick], shown: Sequence[Standing], y: str, *, also: Sequence[float]
+) -> list[float]:
     """The range of y that holds the front, its bars and as much again below; or all, if less.
 
     All, too, where the front is a single trial.
@@ -153,6 +203,7 @@ def _around(picks: Sequence[Pick], shown: Sequence[Standing], y: str) -> list[fl
     ends = [v for p in picks for v in (p.measured[y], p.low, p.high) if v is not None]
     if y != "accuracy":
         ends = [p.measured[y] for p in picks]
+    ends += also
     low, high = min(ends), max(ends)
     every = [value for s in shown if math.isfinite(value := s.pick.measured[y])]
     spans = (high - low, max(every, default=high) - min(every, default=low))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 
+from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.findings import Findings, Standing
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.view import figures, story
 from hpsearch.view.axes import TITLES
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
-from hpsearch.view.text import format_value, layers, own, shape, training
+from hpsearch.view.text import format_spread, format_value, layers, own, shape, training
 from hpsearch.view.thinning import SHOWN_TRIALS
 
 
@@ -20,7 +21,11 @@ def answer(findings: Findings) -> Section:
     """Returns the answer in words."""
     told = findings.answer
     knee = next((s.record for s in findings.front if s.is_knee), None)
-    words = [*story.answer_words(told, knee=knee), story.state_words(findings) + "."]
+    words = [
+        *story.answer_words(told, knee=knee),
+        *story.confirmed_words(findings),
+        story.state_words(findings) + ".",
+    ]
     if findings.failures:
         reason, count = next(iter(findings.failures.items()))
         words.append(
@@ -31,7 +36,8 @@ def answer(findings: Findings) -> Section:
         notes.append(
             "The intervals tell the noise of having few validation images. Training again with"
             " another seed moves an accuracy too, and the best of many trials is always a little"
-            " flattered: test the one you choose once, on the test images."
+            " flattered: `hpsearch confirm` trains the front again with fresh seeds. Test the one"
+            " you choose once, on the test images."
         )
     return Section(key="answer", title=story.headline(told), words=words, notes=notes)
 
@@ -63,7 +69,7 @@ def _front_drawing(findings: Findings, x: str, y: str) -> Drawing:
     return Drawing(
         key=f"front-{x}-{y}",
         about=f"{y} against {x} of all trials",
-        draw=partial(figures.front, findings.trials, x=x, y=y),
+        draw=partial(figures.front, findings.trials, x=x, y=y, confirmed=findings.confirmed),
     )
 
 
@@ -84,6 +90,11 @@ def _front_of_one(findings: Findings) -> Section:
 def _thinned(findings: Findings) -> list[str]:
     others = sum(not s.is_front for s in findings.trials)
     notes = ["The view is on the front; double-click the figure for all trials."]
+    if findings.confirmed:
+        notes.append(
+            "Rings are the means of trials that were trained again with fresh seeds, their bars"
+            " one standard deviation."
+        )
     if others > SHOWN_TRIALS:
         notes.append(
             f"Beside the front, {SHOWN_TRIALS:,} of {others:,} trials are drawn, evenly chosen."
@@ -98,12 +109,16 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
     names = sorted(findings.objectives, key=lambda name: not OBJECTIVES[name].is_cost)
     with_interval = any(s.pick.low is not None for s in findings.front)
     titles = [TITLES[name].partition(" (")[0] for name in names]
-    header = ("trial", *titles, *(["95 % interval"] * with_interval), "net", "trained by")
+    again = {one.number: one for one in findings.confirmed}
+    with_again = any(s.record.number in again for s in findings.front)
+    more = ["95 % interval"] * with_interval + ["trained again"] * with_again
+    header = ("trial", *titles, *more, "net", "trained by")
     mark = " ◀ knee" if len(names) > 1 else " ◀ best"
     rows: list[tuple[Cell, ...]] = []
     for standing in findings.front:
         values = [format_value(name, standing.pick.measured[name]) for name in names]
         span = [story.interval(standing.pick) or UNKNOWN] * with_interval
+        span += [_again(again.get(standing.record.number), names)] * with_again
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
         command += ["--study", findings.study, *place, "-o", "model"]
         number = f"{standing.record.number}" + mark * standing.is_knee
@@ -116,6 +131,18 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         words=["The front, cheapest first, and the command that trains each for use."],
         tables=[Table(header=(*header, "to take it home"), rows=tuple(rows), marked=marked)],
     )
+
+
+def _again(one: Confirmed | None, names: Sequence[str]) -> str:
+    """What a trial came to when it was trained again, in a cell."""
+    if one is None:
+        return UNKNOWN
+    changing = [name for name in names if name in one.spreads and not OBJECTIVES[name].is_fixed]
+    told = [format_spread(name, one.spreads[name]) for name in changing]
+    told.append(f"{one.repeats} seed{'s' * (one.repeats != 1)}")
+    told += [f"{one.diverged} diverged"] * bool(one.diverged)
+    told += ["dominated"] * (not one.is_front)
+    return ", ".join(told)
 
 
 def _net(standing: Standing) -> tuple[str, str]:

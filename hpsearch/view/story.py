@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpsearch.core.analysis import Audit
 from hpsearch.core.answer import Answer, Pick, Step
 from hpsearch.core.attainment import Attained
+from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
 from hpsearch.core.findings import Findings
+from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import TrialRecord
-from hpsearch.view.text import format_seconds, format_value, own, shape
+from hpsearch.view.text import format_seconds, format_spread, format_value, own, shape
 
 
 def headline(answer: Answer) -> str:
@@ -63,6 +67,44 @@ def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
     if answer.cheaper is not None:
         words.append(f"The next cheaper one, {_step(answer.cheaper, answer)}.")
     return words
+
+
+def confirmed_words(findings: Findings) -> list[str]:
+    """Returns what training again with fresh seeds says of the knee and of the front."""
+    again = {one.number: one for one in findings.confirmed}
+    knee = findings.answer.knee
+    words = []
+    if knee is not None and knee.number in again:
+        words.append(f"Trained again, it {_came_to(again[knee.number], findings.objectives)}.")
+    front = [again[s.record.number] for s in findings.front if s.record.number in again]
+    if len(front) < 2:
+        return words
+    if findings.flattery is not None:
+        better = "better" if findings.flattery >= 0 else "worse"
+        words.append(
+            f"Of {len(front)} trials of the front that were trained again, the search saw the"
+            f" accuracies {points(abs(findings.flattery))} {better} than their means."
+        )
+    gone = [str(one.number) for one in front if not one.is_front]
+    if gone:
+        told = f"trial{'s' * (len(gone) > 1)} {', '.join(gone)}"
+        words.append(f"By the means, {told} would no longer be on it.")
+    bargain = next((one.number for one in findings.confirmed if one.is_knee), None)
+    if knee is not None and bargain not in (None, knee.number):
+        words.append(f"By the means, trial {bargain} is the best bargain of them.")
+    return words
+
+
+def _came_to(one: Confirmed, objectives: Sequence[str]) -> str:
+    """The means of a trial that was trained again, and how many seeds they are of."""
+    seeds = _count(one.repeats, "fresh seed")
+    if one.diverged == one.repeats:
+        return f"diverged with {seeds}"
+    known = [name for name in objectives if name in one.spreads]
+    moving = [name for name in known if not OBJECTIVES[name].is_fixed]
+    told = " and ".join(format_spread(name, one.spreads[name]) for name in moving or known)
+    lost = f", of which {one.diverged} diverged" * bool(one.diverged)
+    return f"came to {told} with {seeds}{lost}"
 
 
 def spoken(record: TrialRecord) -> str:

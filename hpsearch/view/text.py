@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hpsearch.core.analysis import Savings
+from hpsearch.core.scores import Spread
 from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
 
@@ -55,6 +56,18 @@ def format_value(name: str, value: float) -> str:
     if name == "params":
         return f"{value:,.0f}"
     return _scaled(value) if name == "flops" else f"{value:.4g}"
+
+
+def format_spread(name: str, found: Spread) -> str:
+    """Returns a mean and, of several, its deviation, with the measure's unit.
+
+    >>> format_spread("accuracy", Spread(values=(0.96, 0.98), mean=0.97, deviation=0.0141))
+    '97.0 % ± 1.4 %'
+    """
+    mean = format_value(name, found.mean)
+    if found.deviation is None or not math.isfinite(found.deviation):
+        return mean
+    return f"{mean} ± {format_value(name, found.deviation)}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -135,7 +135,7 @@ def test_failures_and_settings_are_counted_the_most_frequent_first():
     assert [(s.versions, s.trials) for s in found] == [({"torch": "2.2"}, 2), ({"torch": "2.1"}, 1)]
 
 
-def findings_of(records, *, objectives=TWO, data=None, **overrides):
+def findings_of(records, *, objectives=TWO, data=None, confirmed=(), **overrides):
     spec = build_spec({}, {"search.objectives": list(objectives), "train.epochs": 4, **overrides})
     environment = Environment(
         spec=spec,
@@ -146,7 +146,7 @@ def findings_of(records, *, objectives=TWO, data=None, **overrides):
         created=None,
     )
     bounds = {n: BOUNDS.get(n, (1.0, 1e6)) for n in objectives}
-    return find(spec.name, records, bounds=bounds, environment=environment)
+    return find(spec.name, records, bounds=bounds, environment=environment, confirmed=confirmed)
 
 
 def test_findings_gather_everything_of_a_study():

@@ -42,6 +42,7 @@ LIBRARIES_OF_FILES = {
     "hpsearch.view.confusion": {"PIL", "numpy"},  # a picture of numbers
     "hpsearch.cli": {"typer", "rich"},
     "hpsearch.taking": {"typer", "rich"},
+    "hpsearch.measuring": {"typer", "rich"},
     "hpsearch.reading": {"typer", "rich"},
     "hpsearch.terminal": {"typer", "rich"},
     "hpsearch.options": {"typer"},
@@ -139,7 +140,7 @@ def test_heavy_libraries_wait_for_their_command_at_the_door():
 
     assert at_load - sys.stdlib_module_names == {"typer", "hpsearch"}
     ours = [found.target for found in imports_of("hpsearch.cli") if found.at_load]
-    light = {"options", "reading", "taking", "terminal", "errors"}
+    light = {"measuring", "options", "reading", "taking", "terminal", "errors"}
     assert {t for t in ours if t.startswith("hpsearch")} == {f"hpsearch.{name}" for name in light}
 
 
@@ -222,6 +223,7 @@ def test_every_file_lies_in_a_room_or_at_the_door():
         "hpsearch.cli",
         "hpsearch.config",
         "hpsearch.home",
+        "hpsearch.measuring",
         "hpsearch.options",
         "hpsearch.reading",
         "hpsearch.taking",

@@ -1,0 +1,128 @@
+"""The commands that train trials again, to see whether what the search saw holds."""
+
+from __future__ import annotations
+
+import typer
+
+from hpsearch import options
+from hpsearch.errors import HpsearchError
+from hpsearch.terminal import note, open_study, print_json, storage_text
+from hpsearch.terminal import show as display
+
+app = typer.Typer()
+
+
+@app.command()
+def rerun(
+    trial: options.TrialNumber,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Train a trial again from its record and compare: exactly, on the same kind of machine.
+
+    Example: hpsearch rerun 12
+    """
+    from hpsearch.search import launch
+    from hpsearch.search.rerun import rerun as run_again
+    from hpsearch.search.worker import Stopper
+    from hpsearch.view.tables import rerun_line, rerun_verdict
+
+    place = launch.Place(
+        storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
+    )
+    compared = run_again(
+        open_study(study, storage),
+        trial,
+        place,
+        dataset=dataset,
+        stop=Stopper(),
+        notify=note,
+        tell=lambda before, now: display(rerun_line(before, now)),
+    )
+    verdict = rerun_verdict(compared)
+    if not compared.holds:
+        raise HpsearchError(f"trial {trial} does not come out as its record says: {verdict}")
+    note(verdict)
+
+
+@app.command()
+def confirm(
+    trial: options.ConfirmedTrials = None,
+    seeds: options.FreshSeeds = 3,
+    study: options.Name = None,
+    storage: options.Url = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    mixed_hardware: options.MixedHardware = False,
+    json_: options.Json = False,
+) -> None:
+    """Train the front again with fresh seeds, time it anew, and tell means and spread.
+
+    What is trained is kept with the study, and shown by the report; the same command goes on.
+
+    Example: hpsearch confirm --seeds 3
+    """
+    from functools import partial
+
+    from rich.console import Console
+
+    from hpsearch.core.confirmation import Repeat
+    from hpsearch.core.trial import Epoch
+    from hpsearch.nn.interrupt import Interrupted
+    from hpsearch.search import launch
+    from hpsearch.search.confirm import Passage
+    from hpsearch.search.confirm import confirm as train_again
+    from hpsearch.search.worker import Stopper
+    from hpsearch.view.confirming import (
+        confirmed_as_plain,
+        confirmed_table,
+        repeat_line,
+        training_line,
+    )
+
+    place = launch.Place(
+        storage=storage_text(storage),
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        mixed_hardware=mixed_hardware,
+    )
+    opened, log, stop = open_study(study, storage), Console(stderr=True), Stopper()
+    say = partial(log.print, markup=False, highlight=False, soft_wrap=True)
+    with stop.listening(), log.status("") as status:
+
+        def tell(where: Passage, found: Epoch | Repeat) -> None:
+            if isinstance(found, Repeat):
+                say(repeat_line(where, found))
+            else:
+                status.update(training_line(where, found))
+
+        try:
+            found = train_again(
+                opened,
+                place,
+                trials=trial or (),
+                seeds=seeds,
+                dataset=dataset,
+                stop=stop,
+                notify=say,
+                tell=tell,
+            )
+        except (Interrupted, KeyboardInterrupt):
+            say("interrupted; what was trained is kept, the same command goes on")
+            raise typer.Exit(130) from None
+    records = opened.records()
+    if json_:
+        print_json(confirmed_as_plain(found, records))
+    else:
+        display(confirmed_table(found, records, objectives=opened.objectives))
+        note("`hpsearch report` shows them in the trade-off")
+
+
+__all__ = ["app"]
