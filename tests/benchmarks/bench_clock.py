@@ -39,7 +39,8 @@ CONDITIONS = {"alone": None, "busy": SPIN, "intermittent": SPIN_BY_HALVES}
 IMAGES = 4000
 WARM_UP = 3
 
-Steps = list[tuple[float, float]]  # wall and processor seconds of each step
+# Seconds of each step: by the wall, of the training thread's processor time, of all threads'.
+Steps = list[tuple[float, float, float]]
 
 
 def main() -> None:
@@ -126,11 +127,11 @@ def time_steps(configuration, seconds: float) -> Steps:
 
     class Recorder(trainer.StepClock):
         def start(self) -> None:
-            self.began = time.perf_counter(), time.thread_time()
+            self.began = now()
 
         def stop(self) -> None:
-            wall, processor = self.began
-            steps.append((time.perf_counter() - wall, time.thread_time() - processor))
+            ended = now()
+            steps.append(tuple(end - begin for begin, end in zip(self.began, ended, strict=True)))
 
         def estimate(self, steps: int) -> float:
             return 0.0
@@ -156,6 +157,11 @@ def time_steps(configuration, seconds: float) -> Steps:
     raise AssertionError("a training of a million epochs has ended")
 
 
+def now() -> tuple[float, float, float]:
+    """Returns the three clocks, in seconds."""
+    return time.perf_counter(), time.thread_time(), time.process_time()
+
+
 def lower_half_mean(values: Sequence[float]) -> float:
     """Returns the mean of the lower half."""
     return statistics.mean(sorted(values)[: max(1, len(values) // 2)])
@@ -179,11 +185,11 @@ def report(runs: list[dict[str, list[Steps]]], repeats: int) -> None:
     batch_sizes = [spec.batch_size for _, spec in configurations(len(runs))]
     counts = [IMAGES // size for size in batch_sizes]
     truth = [
-        min(statistics.mean(wall for wall, _ in run[WARM_UP:]) for run in found["alone"]) * count
+        min(statistics.mean(step[0] for step in run[WARM_UP:]) for run in found["alone"]) * count
         for found, count in zip(runs, counts, strict=True)
     ]
     rows = []
-    for clock, column in (("wall", 0), ("processor", 1)):
+    for clock, column in (("wall", 0), ("thread", 1), ("process", 2)):
         for name, summary in ESTIMATORS.items():
             estimates = [
                 {
