@@ -165,4 +165,4 @@ class Annotator:
 
 def _state(study: Study) -> object:
     """What annotations depend on, cheaply read: another state of the study, other annotations."""
-    return study.created, study.name, study.spec, dict(study.tally())
+    return study.name, dict(study.attributes), dict(study.tally())

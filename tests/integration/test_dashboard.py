@@ -27,6 +27,7 @@ from hpsearch.core.pareto import front
 from hpsearch.errors import HpsearchError
 from hpsearch.search.catalog import open_study
 from hpsearch.search.findings import essentials
+from hpsearch.search.records import CONFIRMED
 from hpsearch.search.storage import open_storage
 from hpsearch.view import annotator as annotating
 from hpsearch.view import story
@@ -349,6 +350,13 @@ def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing, 
     second = told()
     annotator.refresh(1)
     assert told() is second  # nothing has ended since
+    knee = front(growing.records(), growing.objectives)[1]
+    values = {"accuracy": 0.5, "train_seconds": 2.0}
+    again = {"trial": knee, "place": 0, "seed": 1, "values": values}
+    kept = {**again, "reason": None, "elsewhere": False}
+    growing.handle.set_user_attr(f"{CONFIRMED}:{knee}:0", kept)
+    annotator.refresh(1)
+    assert told() is not second  # the front was trained again
 
 
 def test_a_slow_refresh_is_rare(growing, monkeypatch):
