@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -144,6 +145,12 @@ class Shell:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+def sites_in(said: str) -> list[str]:
+    """The sites that dashboards say that they are at; they listen by then."""
+    ports = re.findall(r"at http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/dashboard", said)
+    return [f"http://127.0.0.1:{port}" for port in ports]
 
 
 def _in_training(database: Path) -> list[int]:
