@@ -15,6 +15,7 @@ FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # in a container it is too small for a page, which then crashes
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

@@ -170,16 +170,16 @@ def test_the_front_and_our_figures_are_on_the_studys_page(browser, sixty):
     points = {(round(x, 9), round(y, 9)) for x, y in shown if x is not None}
     values = [(p["values"]["accuracy"], p["values"]["train_seconds"]) for p in told]
     assert {(round(a, 9), round(s, 9)) for a, s in values} <= points
-    words = browser.ask("document.body.innerText")
-    assert "accuracy (fraction)" in words
-    assert "train_seconds (s)" in words
-    best = browser.ask("[...document.querySelectorAll('h6, h5, p')].map(e => e.innerText)")
-    assert {f"Trial {point['number']}" for point in told} <= {b.split("\n")[0] for b in best}
+    for words in ("accuracy (fraction)", "train_seconds (s)"):
+        browser.wait(f"document.body.innerText.includes('{words}')")
+    best = "[...document.querySelectorAll('h6, h5, p')].map(e => e.innerText.split('\\n')[0])"
+    for point in told:
+        browser.wait(f"{best}.includes('Trial {point['number']}')")
 
     front_line = browser.ask(f"{ours}.data.find(t => t.name == 'front').y")
     ends = [y for y, after in itertools.pairwise(front_line) if after is None]
     assert sorted(ends) == pytest.approx(sorted(a for a, _ in values))
-    assert browser.ask(f"{ours}.querySelectorAll('path.js-line').length") >= len(told)
+    browser.wait(f"{ours}.querySelectorAll('path.js-line').length >= {len(told)}")
     for name in ("hypervolume", "depth-accuracy", "depth-train-seconds"):
         browser.wait(f"{graph(f'user-defined-plot:hpsearch-{name}')}.querySelector('svg.main-svg')")
     assert browser.complaints() == []

@@ -168,6 +168,7 @@ def test_hovering_a_trial_of_the_front_tells_its_configuration(browser, study, t
 
     browser.ask(f"Plotly.Fx.hover({plot}, [{{curveNumber: {curve}, pointNumber: 0}}])")
 
+    browser.wait(f"{plot}.querySelector('.hovertext')")
     hover = browser.ask(f"{plot}.querySelector('.hovertext').textContent")
     cheapest = found.front[0].record
     assert f"trial {cheapest.number}" in hover

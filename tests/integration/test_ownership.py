@@ -235,7 +235,12 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 
 
 def test_a_supervisors_and_the_parents_signal_are_one():
-    stop = Stopper(raises=False)
+    now = [100.0]
+    stop = Stopper(raises=False, exits=False, clock=lambda: now[0])
     stop._hear(signal.SIGTERM, None)
+    now[0] += 4.9  # the parent looked at a large study, on a busy machine
     stop._hear(signal.SIGTERM, None)  # the process would have ended here
     assert stop.signals == [signal.SIGTERM]
+    now[0] += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        stop._hear(signal.SIGTERM, None)
