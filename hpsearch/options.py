@@ -99,7 +99,9 @@ Settings = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="The port.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="The port; 0: any that is free, and told.")
+]
 Writable = Annotated[
     bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
 ]

@@ -42,6 +42,8 @@ class Follower:
 def follow(study: Study, watcher: Watcher) -> Standing:
     """Follows the study until it gives no more trials to workers; returns why."""
     follower = Follower(study, watcher)
+    # What ends from here on is told: without a terminal, nothing may be for an hour.
+    watcher.note(f"study {study.name!r} is watched until it is done")
     while True:
         standing = study.standing()
         follower.look()  # after it, so that the last end is told

@@ -24,13 +24,13 @@ from hpsearch.search.study import Study
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
 _POLL_SECONDS = 0.5
-_ECHO_SECONDS = 1.0
+_ECHO_SECONDS = 5.0  # the parent passes a signal on after its look at the study, maybe a long one
 FINISH_SECONDS = 10.0  # for the epoch at hand; Kubernetes grants 30 s in all
 
 
 @dataclass(slots=True, kw_only=True)
 class Stopper:
-    """Says when to stop: a signal came, or the time is up. ``deadline`` is of time.monotonic.
+    """Says when to stop: a signal came, or the time is up. ``deadline`` is by ``clock``.
 
     While ``raises``, the first signal also raises KeyboardInterrupt, for what cannot ask; what
     swallows that is still told when it asks. The second signal ends the process, unless that is
@@ -43,6 +43,7 @@ class Stopper:
     parent: int | None = None  # a process whose end is a signal too
     exits: bool = True
     at_once: Callable[[], None] = lambda: None  # what a second signal does before it ends all
+    clock: Callable[[], float] = time.monotonic  # in seconds
     _asked_at: float | None = None
     _heard_at: float = -math.inf
 
@@ -54,19 +55,19 @@ class Stopper:
 
     def start_clock(self, timeout: float | None) -> None:
         """Sets the deadline that many seconds from now; None: none."""
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.deadline = None if timeout is None else self.clock() + timeout
 
     @property
     def timed_out(self) -> bool:
         """Whether the time is up."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return self.deadline is not None and self.clock() >= self.deadline
 
     def __call__(self) -> bool:
         """Whether to stop at the next good moment: after the epoch."""
         orphaned = self.parent is not None and os.getppid() != self.parent
         wanted = bool(self.signals) or self.timed_out or orphaned
         if wanted and self._asked_at is None:
-            self._asked_at = time.monotonic()
+            self._asked_at = self.clock()
         return wanted
 
     def overdue(self) -> bool:
@@ -74,7 +75,7 @@ class Stopper:
         if not self():
             return False
         assert self._asked_at is not None
-        return time.monotonic() - self._asked_at > FINISH_SECONDS
+        return self.clock() - self._asked_at > FINISH_SECONDS
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -88,7 +89,7 @@ class Stopper:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        again = time.monotonic() - self._heard_at < _ECHO_SECONDS
+        again = self.clock() - self._heard_at < _ECHO_SECONDS
         if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and again:
             return  # a supervisor's to the whole group, and the parent's
         if self.signals:
@@ -99,7 +100,7 @@ class Stopper:
                 raise KeyboardInterrupt
             os._exit(128 + number)  # the trial is handed back by whoever runs the study next
         self.signals.append(number)
-        self._heard_at = time.monotonic()
+        self._heard_at = self.clock()
         if self.raises:
             raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -36,14 +36,21 @@ class Annotator:
     at most every 15 seconds and for at most a fiftieth of the time, whichever study it is. Nothing
     is written to the database: they live here.
 
-    ``backend`` is the database's storage with all that on its studies, ``due`` when (by the
-    monotonic clock, in seconds) annotations may be made anew.
+    ``backend`` is the database's storage with all that on its studies, ``due`` when (by ``clock``,
+    which returns monotonic seconds) annotations may be made anew.
     """
 
-    def __init__(self, storage: Storage, *, place: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        place: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.backend: Any = annotated(storage, self)
         self._storage = storage
         self._place = place
+        self._clock = clock
         self._made: dict[int, Annotations] = {}
         self._states: dict[int, object] = {}
         self._asked: dict[int, None] = {}  # in the order of asking
@@ -107,7 +114,7 @@ class Annotator:
         """Waits until a study's annotations may be made; returns its id."""
         with self._changed:
             while True:
-                left = self.due - time.monotonic()
+                left = self.due - self._clock()
                 fresh = [study_id for study_id in self._asked if study_id not in self._made]
                 if fresh or (self._asked and left <= 0):
                     chosen = (fresh or list(self._asked))[0]
@@ -117,7 +124,7 @@ class Annotator:
 
     def refresh(self, study_id: int) -> None:
         """Makes a study's annotations anew if it has changed; whatever happens, the page stays."""
-        began = time.monotonic()
+        began = self._clock()
         made = self._made.get(study_id, NOTHING)
         try:
             made = self._annotations(study_id)
@@ -125,7 +132,7 @@ class Annotator:
             _log.warning("study %d is not annotated: %s", study_id, exc)
         except Exception:  # a bug in a note must not take the trials off the screen
             _log.exception("study %d is not annotated", study_id)
-        ended = time.monotonic()
+        ended = self._clock()
         with self._changed:
             self._made[study_id] = made
             self.due = ended + max(REFRESH_SECONDS, _SHARE * (ended - began))

@@ -15,6 +15,7 @@ FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # in a container it is too small for a page, which then crashes
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -22,7 +23,7 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 600
 
 
 class Browser:
@@ -71,6 +72,8 @@ def browsing() -> Iterator[Browser]:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         driver = webdriver.Chrome(options=options, service=service.Service(chromedriver))
+        driver.set_script_timeout(_PATIENCE_SECONDS)
+        driver.set_page_load_timeout(_PATIENCE_SECONDS)
         try:
             yield Browser(driver)
         finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from hpsearch.cli import main
+from tests.acceptance.holding import HELD
 
-PATIENCE_SECONDS = 60  # how long a process may take to get anywhere on a busy machine
+PATIENCE_SECONDS = 600  # how long a process may take to get anywhere on a busy machine
 
 SMALL = """
 [data]
@@ -45,7 +46,8 @@ SLOW = """
 dataset = "{npz}"
 
 [train]
-epochs = 40
+epochs = 10
+function = "held:train"
 
 [search]
 trials = 2
@@ -57,7 +59,11 @@ pruner = "none"
 n_blocks = 1
 base_width = {{ low = 4, high = 8 }}
 batch_size = 32
+rate = {{ low = 0.001, high = 0.1, log = true }}
 """
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +111,33 @@ class Shell:
         """Runs ``hpsearch`` as a process to its end."""
         return self.wait(self.start(*arguments))
 
-    def wait_for_training(self, process: subprocess.Popen[str], database: Path) -> int:
-        """Waits until the process is in the middle of a training; returns the trial's number."""
+    def hold(self) -> None:
+        """Has the trainings of studies that name ``held:train`` wait after two epochs."""
+        (self.folder / "hold").touch()
+
+    def let_go(self) -> None:
+        """Lets them go on."""
+        (self.folder / "hold").unlink()
+
+    def wait_until(
+        self, find: Callable[[], Found], *, process: subprocess.Popen[str] | None = None
+    ) -> Found:
+        """Waits until something is found, while the process runs that is to bring it about."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
-            number = _in_training(database)
-            if number is not None:
-                return number
+        while not (found := find()):
+            ended = process is not None and process.poll() is not None
+            assert not ended, process.communicate()
+            assert time.monotonic() < deadline, "it did not come to that"
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        raise AssertionError(f"no trial began to train: {process.communicate()}")
+        return found
+
+    def wait_for_training(self, process: subprocess.Popen[str]) -> int:
+        """Waits until the process is in the middle of a training; returns the trial's number.
+
+        Only while trainings are held is it certain to be there still when something is done to it.
+        """
+        database = self.folder / "hpsearch.db"
+        return self.wait_until(lambda: _in_training(database), process=process)[0]
 
     def close(self) -> None:
         """Ends the processes that still run."""
@@ -124,8 +147,14 @@ class Shell:
             process.communicate()
 
 
-def _in_training(database: Path) -> int | None:
-    """The running trial that has trained for at least one epoch, if there is one."""
+def sites_in(said: str) -> list[str]:
+    """The sites that dashboards say that they are at; they listen by then."""
+    ports = re.findall(r"at http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/dashboard", said)
+    return [f"http://127.0.0.1:{port}" for port in ports]
+
+
+def _in_training(database: Path) -> list[int]:
+    """The numbers of the running trials that have trained for at least one epoch."""
     query = """
         SELECT trials.number FROM trials JOIN trial_user_attributes AS attribute
         ON attribute.trial_id = trials.trial_id
@@ -134,10 +163,9 @@ def _in_training(database: Path) -> int | None:
     """
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            row = connection.execute(query).fetchone()
+            return [int(number) for (number,) in connection.execute(query)]
     except sqlite3.OperationalError:  # not there yet
-        return None
-    return None if row is None else int(row[0])
+        return []
 
 
 @pytest.fixture
@@ -162,6 +190,7 @@ def cli(
     for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # a run sets them: put back at the end
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a run looks for a person's own code
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()
@@ -218,18 +247,22 @@ def _copy_database(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def begun(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Path:
-    """The folder of a study of two trials of a second or two each, of which none is finished."""
+    """The folder of a study of two trials that can be held, of which none is begun."""
     folder = tmp_path_factory.mktemp("begun")
     study_file, database = folder / "slow.toml", folder / "hpsearch.db"
     study_file.write_text(SLOW.format(npz=digits_npz))
-    options = ("--threads", "1", "--timeout", "0.001s", "--storage", str(database))
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main(["run", str(study_file), *options])
+    (folder / "held.py").write_text(HELD)
+    options = ("--threads", "1", "--timeout", "0.000001s", "--storage", str(database))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(["run", str(study_file), *options])
     return folder
 
 
 @pytest.fixture
 def slow_study(begun: Path, tmp_path: Path) -> Path:
-    """The file of that study, in the test's folder, beside its database."""
+    """The file of that study, in the test's folder, beside its database and its training."""
     _copy_database(begun / "hpsearch.db", tmp_path / "hpsearch.db")
+    shutil.copy(begun / "held.py", tmp_path)
     return Path(shutil.copy(begun / "slow.toml", tmp_path))

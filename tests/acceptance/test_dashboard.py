@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,16 +21,11 @@ import pytest
 from hpsearch.search.storage import open_storage
 from hpsearch.view.text import format_value
 from tests.acceptance.browser import Browser, browsing
-from tests.acceptance.conftest import Shell
+from tests.acceptance.conftest import Shell, sites_in
 from tests.acceptance.test_bad_input import assert_one_line
 from tests.integration.studies import make_spec, make_study, search
 
 PASSWORD = "HPSEARCH_DASHBOARD_PASSWORD"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def ask(url: str, login: str | None = None) -> tuple[int, str]:
@@ -46,51 +40,38 @@ def ask(url: str, login: str | None = None) -> tuple[int, str]:
             return exc.code, exc.read().decode()
 
 
-def wait_until_served(port: int, process: subprocess.Popen[str]) -> str:
-    """The site, once it answers."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            ask(f"http://127.0.0.1:{port}/api/meta")
-            return f"http://127.0.0.1:{port}"
-        except OSError:  # not listening yet
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-
 def test_the_command_serves_until_it_is_interrupted(finished, shell):
-    port = free_port()
-    process = shell.start("dashboard", "--storage", finished.database, "--port", port)
-    site = wait_until_served(port, process)
+    process = shell.start("dashboard", "--storage", finished.database, "--port", 0)
+    said = process.stderr.readline()
+    (site,) = sites_in(said)
     assert "small" in ask(f"{site}/api/studies")[1]
     process.send_signal(signal.SIGINT)
     result = shell.wait(process)
-    assert (result.code, result.out) == (0, "")
-    assert result.err == (
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert said == (
         f"dashboard of sqlite:///{finished.database} at {site}/dashboard (Ctrl-C ends it)\n"
     )
 
 
 def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):
     (tmp_path / "password.txt").write_text("psst\n")
-    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(PASSWORD, raising=False)
         patch.setenv(f"{PASSWORD}_FILE", "password.txt")
-        where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", port)
+        where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", 0)
         process = shell.start("dashboard", *where, "--auth", "ann")
-    site = wait_until_served(port, process)
+    said = process.stderr.readline()
+    (site,) = sites_in(said)
     assert ask(f"{site}/api/studies")[0] == 401
     assert ask(f"{site}/api/studies", "ann:wrong")[0] == 401
     assert ask(f"{site}/api/studies", "ann:psst")[0] == 200
     process.send_signal(signal.SIGINT)
-    assert "psst" not in shell.wait(process).err
+    assert "psst" not in said + shell.wait(process).err
 
 
 def test_a_password_is_asked_for_in_a_terminal_and_not_shown(finished, tmp_path):
-    port, (ours, theirs) = free_port(), pty.openpty()
-    command = [sys.executable, "-m", "hpsearch", "dashboard", "--auth", "ann", "--port", str(port)]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "hpsearch", "dashboard", "--auth", "ann", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--storage", str(finished.database)],
         stdin=theirs,
@@ -99,20 +80,30 @@ def test_a_password_is_asked_for_in_a_terminal_and_not_shown(finished, tmp_path)
         text=True,
         start_new_session=True,
     )
+    os.close(theirs)  # so that reading ends when the process does
     try:
-        asked = b""
-        while b"Password for ann: " not in asked:
-            asked += os.read(ours, 1000)
+        shown = read_until(ours, "Password for ann: ")
         os.write(ours, b"psst\n")
-        site = wait_until_served(port, process)
+        shown += read_until(ours, "/dashboard (Ctrl-C ends it)")
+        (site,) = sites_in(shown)
         assert ask(f"{site}/api/studies")[0] == 401
         assert ask(f"{site}/api/studies", "ann:psst")[0] == 200
-        assert b"psst" not in os.read(ours, 1000)
+        assert "psst" not in shown
     finally:
         process.kill()
         process.wait()
         os.close(ours)
-        os.close(theirs)
+
+
+def read_until(terminal: int, words: str) -> str:
+    """What is shown on a terminal until the words are."""
+    shown = b""
+    while words.encode() not in shown:
+        try:
+            shown += os.read(terminal, 1000)
+        except OSError as exc:
+            raise AssertionError(f"it ended after {shown!r}") from exc
+    return shown.decode()
 
 
 def test_what_cannot_be_served_is_one_line(finished, cli, monkeypatch, tmp_path):
@@ -150,14 +141,15 @@ def sixty(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     study = make_study(storage, make_spec("sixty", trials=60, pruner="median", sampler="random"))
     search(study)
     storage.close()
-    shell, port = Shell(folder=folder), free_port()
+    shell = Shell(folder=folder)
     try:
         told = shell.run("front", "--json").json
-        process = shell.start("dashboard", "--port", port)
-        site = wait_until_served(port, process)
-        deadline = time.monotonic() + 60
-        while not json.loads(ask(f"{site}/api/studies/1")[1])["plotly_graph_objects"]:
-            assert time.monotonic() < deadline
+        process = shell.start("dashboard", "--port", 0)
+        (site,) = sites_in(process.stderr.readline())
+        shell.wait_until(
+            lambda: json.loads(ask(f"{site}/api/studies/1")[1])["plotly_graph_objects"],
+            process=process,
+        )
         yield f"{site}/dashboard/studies/1", told
     finally:
         shell.close()
@@ -178,16 +170,16 @@ def test_the_front_and_our_figures_are_on_the_studys_page(browser, sixty):
     points = {(round(x, 9), round(y, 9)) for x, y in shown if x is not None}
     values = [(p["values"]["accuracy"], p["values"]["train_seconds"]) for p in told]
     assert {(round(a, 9), round(s, 9)) for a, s in values} <= points
-    words = browser.ask("document.body.innerText")
-    assert "accuracy (fraction)" in words
-    assert "train_seconds (s)" in words
-    best = browser.ask("[...document.querySelectorAll('h6, h5, p')].map(e => e.innerText)")
-    assert {f"Trial {point['number']}" for point in told} <= {b.split("\n")[0] for b in best}
+    for words in ("accuracy (fraction)", "train_seconds (s)"):
+        browser.wait(f"document.body.innerText.includes('{words}')")
+    best = "[...document.querySelectorAll('h6, h5, p')].map(e => e.innerText.split('\\n')[0])"
+    for point in told:
+        browser.wait(f"{best}.includes('Trial {point['number']}')")
 
     front_line = browser.ask(f"{ours}.data.find(t => t.name == 'front').y")
     ends = [y for y, after in itertools.pairwise(front_line) if after is None]
     assert sorted(ends) == pytest.approx(sorted(a for a, _ in values))
-    assert browser.ask(f"{ours}.querySelectorAll('path.js-line').length") >= len(told)
+    browser.wait(f"{ours}.querySelectorAll('path.js-line').length >= {len(told)}")
     for name in ("hypervolume", "depth-accuracy", "depth-train-seconds"):
         browser.wait(f"{graph(f'user-defined-plot:hpsearch-{name}')}.querySelector('svg.main-svg')")
     assert browser.complaints() == []

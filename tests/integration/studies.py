@@ -100,8 +100,11 @@ def search(study, *, at_most=10**6):
     return None
 
 
-def work_in_process(url, name, pause):
-    """What a worker process of the tests does; prints nothing, ends when the study is done."""
+def work_in_process(url, name, go):
+    """What a worker process of the tests does; prints nothing, ends when the study is done.
+
+    It stands still in its first trial until the file ``go`` is there.
+    """
     from hpsearch.search.catalog import open_study
     from hpsearch.search.standing import Standing
     from hpsearch.search.storage import open_storage
@@ -114,4 +117,6 @@ def work_in_process(url, name, pause):
             continue
         if isinstance(claim, Standing):
             os._exit(0)
-        study.finish(claim, simulate(study, claim, pause=pause))
+        while not os.path.exists(go):
+            time.sleep(0.01)
+        study.finish(claim, simulate(study, claim, pause=0.005))

@@ -38,9 +38,11 @@ from tests.integration.studies import make_spec, make_study, origin, search, sim
 
 SERVER = """
 import os, sys
+from hpsearch.search import database
 from hpsearch.search.storage import open_storage
 from hpsearch.view.dashboard import serve
 from hpsearch.view.gate import Login
+database._BUSY_SECONDS = 3600  # what waits for a busy database waits longer than any test
 password = os.environ.get("TEST_PASSWORD")
 login = Login(user="ann", password=password) if password else None
 ready = lambda url: print(url, flush=True)
@@ -49,6 +51,7 @@ serve(storage, port=0, writable=sys.argv[2] == "writable", login=login, ready=re
 assert "torch" not in sys.modules
 print("ended", flush=True)
 """
+PATIENCE_SECONDS = 600
 FIGURES = {f"hpsearch-{k}" for k in ("curves", "hypervolume", "depth-accuracy")}
 FIGURES |= {"hpsearch-depth-train-seconds"}
 
@@ -112,7 +115,7 @@ def ask(
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             status, text = answer.status, answer.read()
     except urllib.error.HTTPError as exc:
         with exc:
@@ -133,7 +136,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 def study_detail(site: str, number: int = 1) -> dict[str, Any]:
     """What a study's page asks for, once it is annotated."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         status, detail = ask(f"{site}/api/studies/{number}")
         assert status == 200
@@ -177,7 +180,7 @@ def test_a_read_only_dashboard_shows_the_study_and_refuses_to_change_it(url, dat
             assert "hpsearch dashboard --writable" in answer["reason"]
 
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
         assert process.stdout.read() == "ended\n"
     assert dump(database) == before
 
@@ -306,15 +309,13 @@ def test_a_database_that_cannot_be_written_opens_and_is_annotated(database):
         database.parent.chmod(0o755)
 
 
-def test_a_busy_database_is_shown_at_once(url, database):
+def test_a_busy_database_is_shown_without_waiting_for_it(url, database):
     with (
         contextlib.closing(sqlite3.connect(database, isolation_level=None)) as writer,
         serving(url, "read-only") as (site, _),
     ):
         writer.execute("BEGIN EXCLUSIVE")
-        began = time.monotonic()
         assert study_detail(site)["note"]["body"].startswith("## Trial")
-        assert time.monotonic() - began < 30  # the busy timeout is a minute
 
 
 @pytest.fixture
@@ -327,27 +328,31 @@ def growing(tmp_path: Path):
     storage.close()
 
 
-def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing, monkeypatch):
-    monkeypatch.setattr(annotating, "REFRESH_SECONDS", 1.0)
-    monkeypatch.setattr(annotating, "_SHARE", 1)
-    annotator = Annotator(growing.storage)
+def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing):
+    now = [100.0]
+    annotator = Annotator(growing.storage, clock=lambda: now[0])
     told = lambda: annotator.shown(1, {}).get("dashboard:plot_data:hpsearch-hypervolume:0")  # noqa: E731
+
+    def look_until_it_is_not(before: object) -> object:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (found := told()) is before:
+            assert time.monotonic() < deadline
+            annotator.look(1)
+            time.sleep(0.05)
+        return found
+
     assert told() is None  # nobody has looked
     annotator.start()
-    annotator.look(1)
-    first, began = told(), time.monotonic()
-    assert first is not None
+    first = look_until_it_is_not(None)
 
     search(growing, at_most=1)
+    now[0] += annotating.REFRESH_SECONDS - 0.1
     annotator.look(1)
+    time.sleep(0.1)
     assert told() is first  # too soon
-    while told() is first:
-        assert time.monotonic() - began < 60
-        annotator.look(1)
-        time.sleep(0.05)
-    assert time.monotonic() - began > 0.8
+    now[0] += 0.2
+    second = look_until_it_is_not(first)
 
-    second = told()
     annotator.refresh(1)
     assert told() is second  # nothing has ended since
     knee = front(growing.records(), growing.objectives)[1]
@@ -361,14 +366,14 @@ def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing, 
 
 def test_a_slow_refresh_is_rare(growing, monkeypatch):
     def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.5)
+        now[0] += 0.5
         return annotate(*arguments, **options)
 
-    annotate = annotating.annotate
+    now, annotate = [100.0], annotating.annotate
     monkeypatch.setattr(annotating, "annotate", slow)
-    annotator = Annotator(growing.storage)
+    annotator = Annotator(growing.storage, clock=lambda: now[0])
     annotator.refresh(1)
-    assert annotator.due - time.monotonic() > 0.5 * 49
+    assert annotator.due - now[0] == 0.5 * 50
 
 
 def test_what_goes_wrong_with_a_note_leaves_the_last_one(growing, monkeypatch):

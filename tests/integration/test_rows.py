@@ -76,11 +76,11 @@ def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
 
 
 def test_a_sign_of_life_is_by_the_databases_clock(study):
-    trial_id = running(study)._trial_id
+    trial_id, before = running(study)._trial_id, study.storage.now()
     with study.storage.together() as session:
         assert rows.beat(session, trial_id, mark=ORIGIN["claim"])
     beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
-    assert abs(study.storage.now() - beat) < 30
+    assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
 
 
 @pytest.mark.parametrize("taken", ["origin", "state"])
@@ -103,7 +103,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
         worker.start()
         worker.join(0.5)
         assert worker.is_alive()
-    worker.join(60)
+    worker.join(600)
     assert wrote == [False]
     assert "a" not in study.storage.backend.get_trial(trial_id).user_attrs
 

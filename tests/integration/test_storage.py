@@ -154,7 +154,7 @@ def test_32_processes_may_make_one_database_and_one_study_at_once(storage_url):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0] * 32
     opened = open_storage(storage_url, create=False)
     assert study_names(opened) == ["s"]
@@ -210,7 +210,7 @@ def test_the_lock_lets_one_in_at_a_time(storage):
         thread.start()
         thread.join(0.3)
         order.append("first")
-    thread.join(30)
+    thread.join(600)
     assert order == ["first", "second"]
 
 
