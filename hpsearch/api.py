@@ -118,7 +118,7 @@ def open_study(name: str | None = None, *, storage: str | None = None) -> StudyH
         opened = open_storage(
             named_or_default(storage),
             create=False,
-            artifacts=os.environ.get("HPSEARCH_ARTIFACTS"),
+            artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
         )
         study = catalog.open_study(opened, name)
     place = typed_again(storage, masked=opened.masked)
@@ -211,7 +211,7 @@ def run(
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
-        artifacts=artifacts or os.environ.get("HPSEARCH_ARTIFACTS"),
+        artifacts=artifacts or os.environ.get("HPSEARCH_ARTIFACTS") or None,
         code=code,
         gpus_per_worker=gpus_per_worker,
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hpsearch.search.plan import Plan
     from hpsearch.search.take import Taken
 
+MOST_SEEDS = 1000  # trainings in a row
+
 Notify = Callable[[str], None]
 
 
@@ -93,12 +95,13 @@ def train(
     """
     from hpsearch.api import data_folder
     from hpsearch.core.choice import Choice
+    from hpsearch.nn.host import decide_threads
     from hpsearch.nn.interrupt import Interrupted
     from hpsearch.search.launch import Place
     from hpsearch.search.take import take
 
-    if seeds < 1:
-        raise SpecError(f"seeds: found {seeds}, expected 1 or more")
+    _check_whole(trial=trial, image_size=image_size, epochs=epochs)
+    _check_seeds(seeds=seeds, seed=seed)
     choice = Choice(
         trial=trial,
         knee=knee,
@@ -116,6 +119,7 @@ def train(
         epochs=epochs,
     )
     folder = Path(output)
+    decide_threads(requested=threads, workers=1)  # refused now rather than once the data is loaded
     _check_output(folder, onnx=onnx, force=force)
     place = Place(
         storage="",
@@ -138,6 +142,21 @@ def train(
     except Interrupted:
         raise KeyboardInterrupt from None
     return _write(taken, folder, onnx=onnx, force=force, notify=notify)
+
+
+def _check_whole(**numbers: int | None) -> None:
+    """Refuses what is no whole number, which Python's callers may pass."""
+    for name, number in numbers.items():
+        if number is not None and type(number) is not int:
+            raise SpecError(f"{name}: found {number!r}, expected a whole number; pass one")
+
+
+def _check_seeds(*, seeds: int, seed: int | None) -> None:
+    _check_whole(seeds=seeds, seed=seed)
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise SpecError(f"seeds: found {seeds}, expected 1 to {MOST_SEEDS}; train so many times")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise SpecError(f"seed: found {seed}, expected 0 to 2**63 - 1; choose another")
 
 
 def _texts(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:

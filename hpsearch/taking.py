@@ -129,7 +129,9 @@ def export(
 
     if study is not None and named not in (None, study):
         raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
-    files = export_study(open_study(study or named, storage), output, force=force)
+    files = export_study(
+        open_study(named if study is None else study, storage), output, force=force
+    )
     note(f"wrote {', '.join(files)} to {output}")
 
 

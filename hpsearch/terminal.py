@@ -69,7 +69,7 @@ def open_study(study: str | None, storage: str | None) -> Study:
     from hpsearch.search.storage import open_storage
 
     opened = open_storage(
-        storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS")
+        storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None
     )
     return catalog.open_study(opened, study)
 

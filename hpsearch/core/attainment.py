@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from hpsearch.core.objectives import merit
 from hpsearch.core.pareto import hypervolume, nondominated
+from hpsearch.core.staircase import Staircase
 from hpsearch.core.trial import State, TrialRecord
 
 
@@ -41,13 +42,12 @@ def attainment(
         return ()
     ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
     ended.sort(key=lambda r: (r.ended or datetime.max, r.number))
-    kept: list[tuple[float, ...]] = []
+    with_one_more = _of_two() if len(bounds) == 2 else _of_any()
     trials, seconds, worth, found = 0, 0.0, 0.0, []
     for record in ended:
         seconds += spent_seconds(record, epochs=epochs)
         if record.state is State.COMPLETE and set(bounds) <= set(record.values):
-            kept, is_better = _extended(kept, merit(record.values, bounds))
-            worth = hypervolume(kept) if is_better else worth
+            worth = with_one_more(merit(record.values, bounds))
         if record.state.counts:
             trials += 1
             found.append(
@@ -56,14 +56,35 @@ def attainment(
     return tuple(found)
 
 
-def _extended(
-    kept: list[tuple[float, ...]], point: tuple[float, ...]
-) -> tuple[list[tuple[float, ...]], bool]:
-    """The non-dominated points with one more, and whether that changed them."""
-    if any(all(x >= y for x, y in zip(rival, point, strict=True)) for rival in kept):
-        return kept, False
-    points = [*kept, point]
-    return [points[i] for i in nondominated(points)], True
+# Takes the merits of one trial after another; returns what the front is worth with each of them.
+_WithOneMore = Callable[[tuple[float, ...]], float]
+
+
+def _of_two() -> _WithOneMore:
+    """For two objectives, where what a point adds can be counted by itself."""
+    steps = Staircase()
+
+    def with_one_more(point: tuple[float, ...]) -> float:
+        steps.add((point[0], point[1]))
+        return steps.area
+
+    return with_one_more
+
+
+def _of_any() -> _WithOneMore:
+    """For any number of objectives: anew with each point that changes the front."""
+    kept: list[tuple[float, ...]] = []
+    worth = 0.0
+
+    def with_one_more(point: tuple[float, ...]) -> float:
+        nonlocal kept, worth
+        if not any(all(x >= y for x, y in zip(rival, point, strict=True)) for rival in kept):
+            points = [*kept, point]
+            kept = [points[i] for i in nondominated(points)]
+            worth = hypervolume(kept)
+        return worth
+
+    return with_one_more
 
 
 def spent_seconds(record: TrialRecord, *, epochs: int) -> float:

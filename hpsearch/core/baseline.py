@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from hpsearch.core.space import KNOWN, ChoiceDim, Dim, FloatDim, IntDim, Space, Value, dims, draw
@@ -25,8 +26,10 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     chosen: dict[str, Value] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals or not text:
+        if not name or not equals or not text:
             raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
+        if name in chosen:
+            raise SpecError(f"--set {name}: found it twice, expected it once; keep one")
         if name not in drawn and name not in space:
             raise SpecError(f"--set {name}: found an unknown dimension; {nearest(name, drawn)}")
         value = parse_value(name, text, space)
@@ -77,9 +80,12 @@ def _own_value(name: str, text: str, dim: Dim | Value) -> Value:
         )
     kind, expected = (int, "a whole number") if isinstance(dim, IntDim) else (float, "a number")
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError as exc:
         raise SpecError(f"--set {name}: found {text!r}, expected {expected}") from exc
+    if not math.isfinite(value):
+        raise SpecError(f"--set {name}: found {text!r}, expected {expected} that is finite")
+    return value
 
 
 def _inside(name: str, value: Value, dim: Dim) -> Value:

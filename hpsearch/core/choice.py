@@ -21,7 +21,7 @@ class Choice:
     the most parameters: of the trials within it the most accurate is chosen.
 
     Raises:
-        SpecError: several ways are named, or one that does not exist.
+        SpecError: several ways are named, one that does not exist, or a limit that is none.
     """
 
     trial: int | None = None
@@ -37,6 +37,12 @@ class Choice:
             )
         if self.best is not None and self.best not in OBJECTIVES:
             raise SpecError(f"--best: found {self.best!r}; {nearest(self.best, OBJECTIVES)}")
+        for cost, limit in _limits(self).items():
+            if not 0 <= limit < math.inf:
+                raise SpecError(
+                    f"{_OPTIONS[cost]}: found {limit}, expected a number of 0 or more that is"
+                    " finite; name one, or choose by --best accuracy for no limit"
+                )
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -137,11 +143,13 @@ def _limits(choice: Choice) -> dict[str, float]:
     return {cost: limit for cost, limit in limits.items() if limit is not None}
 
 
+_OPTIONS = {"train_seconds": "--within-seconds", "params": "--within-params"}
+
+
 def _none_within(records: Sequence[TrialRecord], cost: str, limit: float) -> StudyError:
     least = _best(records, cost)
-    option = "--within-seconds" if cost == "train_seconds" else "--within-params"
     return StudyError(
-        f"{option}: found no complete trial with {cost} of {limit:g} or less; the least is"
+        f"{_OPTIONS[cost]}: found no complete trial with {cost} of {limit:g} or less; the least is"
         f" {measures(least)[cost]:g}, of trial {least.number}; allow more"
     )
 

@@ -59,7 +59,7 @@ def read_settings(texts: Sequence[str], own: Space | None = None) -> Settings:
     recipe: dict[str, Value] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not value:
+        if not name or not equals or not value:
             raise SpecError(f"--set: found {text!r}, expected NAME=VALUE")
         if name in params or name in recipe:
             raise SpecError(f"--set {name}: found it twice, expected it once; keep one")

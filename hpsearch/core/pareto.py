@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.staircase import Staircase
 from hpsearch.core.trial import State, TrialRecord
 
 Point = Sequence[float]
@@ -29,7 +30,8 @@ def dominates(a: Point, b: Point) -> bool:
 def nondominated(points: Sequence[Point]) -> list[int]:
     """Returns the indices of the points that no other dominates; of equal points, the first.
 
-    Points with a NaN are left out. O(n · front), best first coordinate first.
+    Points with a NaN are left out. O(n · front), best first coordinate first; O(n log n) for two
+    coordinates, where the last point that was kept has the best second one.
 
     >>> nondominated([(0.9, 0.1), (0.5, 0.5), (0.5, 0.4), (0.9, 0.1)])
     [0, 1]
@@ -37,7 +39,7 @@ def nondominated(points: Sequence[Point]) -> list[int]:
     valid = [i for i, point in enumerate(points) if all(x == x for x in point)]
     front: list[int] = []
     for i in sorted(valid, key=lambda i: (tuple(-x for x in points[i]), i)):
-        rivals = (points[j] for j in front)
+        rivals = (points[j] for j in (front[-1:] if len(points[i]) == 2 else front))
         if not any(all(x >= y for x, y in zip(r, points[i], strict=True)) for r in rivals):
             front.append(i)
     return sorted(front)
@@ -46,7 +48,7 @@ def nondominated(points: Sequence[Point]) -> list[int]:
 def hypervolume(points: Sequence[Point]) -> float:
     """Returns the volume between the origin and the points: the share of [0, 1]^d they dominate.
 
-    Exact, by slicing along the last objective. Coordinates below 0 count as 0.
+    Exact, by slicing along the last objective down to two. Coordinates below 0 count as 0.
 
     >>> hypervolume([(0.5, 1.0), (1.0, 0.5)])
     0.75
@@ -58,6 +60,8 @@ def hypervolume(points: Sequence[Point]) -> float:
         return 0.0
     if len(front[0]) == 1:
         return max(0.0, max(point[0] for point in front))
+    if len(front[0]) == 2:
+        return Staircase((point[0], point[1]) for point in front).area
     volume, ceiling = 0.0, sorted({max(0.0, p[-1]) for p in front}, reverse=True)
     for top, bottom in zip(ceiling, [*ceiling[1:], 0.0], strict=True):
         if top > bottom:

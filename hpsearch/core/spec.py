@@ -53,7 +53,8 @@ class DataSpec:
     test_fraction: float = 0.15
 
     def __post_init__(self) -> None:
-        _expect(bool(self.dataset), "data.dataset", self.dataset, "a name or a path")
+        ok = bool(self.dataset) and "\0" not in self.dataset
+        _expect(ok, "data.dataset", self.dataset, "a name or a path")
         size = self.image_size
         _expect(size is None or 8 <= size <= 512, "data.image_size", size, "8 to 512 pixels")
         for key in ("val_fraction", "test_fraction"):

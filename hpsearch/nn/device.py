@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(there[min(1, len(there) - 1)])  # the first GPU, else the processor
     kind, _, index = name.partition(":")
-    if kind not in KINDS or (index and not index.isdecimal()) or kind == "auto":
+    known = re.fullmatch(r"cuda(:[0-9]{1,4})?|(cpu|mps)(:0)?", name)
+    if known is None:
         raise DeviceError(f"device: found {name!r}; {nearest(name, [*KINDS, 'cuda:0'])}")
     wanted = f"cuda:{int(index or 0)}" if kind == "cuda" else kind
     if wanted not in there:

@@ -5,6 +5,7 @@ A net of the person's own is code that the folder only names: it runs when the c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,11 +131,11 @@ def load_model(
         DeviceError: this machine has no such device.
     """
     folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
+    if not os.path.isdir(folder):  # which answers for names too long to be asked for
+        found = "a file" if os.path.exists(folder) else "no such folder"
         raise ModelError(
-            f"{folder}: found {found}, expected a folder that `hpsearch train -o` wrote; check"
-            " the path"
+            f"{str(folder)[:200]}: found {found}, expected a folder that `hpsearch train -o`"
+            " wrote; check the path"
         )
     config = read_config(folder)
     net = _read_weights(folder / WEIGHTS, _blueprint(folder / CONFIG, config, factory))

@@ -18,9 +18,12 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import IO
 
+from hpsearch.errors import SpecError
+
 if sys.platform != "win32":
     import fcntl
 
+MOST_THREADS = 1024  # far more than this, and OpenMP ends the process without a word
 _SPINS = 3000  # of a waiting OpenMP thread before it sleeps
 
 _log = logging.getLogger(__name__)
@@ -153,9 +156,17 @@ def decide_threads(*, requested: int | None, workers: int) -> int:
         requested: what ``--threads`` says, or None.
         workers: how many workers are about to run on this host; those that already live count
             too, if they are more.
+
+    Raises:
+        SpecError: so many threads cannot be had.
     """
     if requested is not None:
-        return max(1, requested)
+        if type(requested) is not int or not 1 <= requested <= MOST_THREADS:
+            raise SpecError(
+                f"threads: found {requested!r}, expected a whole number from 1 to {MOST_THREADS};"
+                f" this machine has {usable_cpus()} cores to use"
+            )
+        return requested
     return max(1, usable_cpus() // max(1, workers, live_workers()))
 
 

@@ -49,7 +49,7 @@ def gather(
     """
     waiting: list[str] = []
     for path in map(Path, paths):
-        if path.suffix.lower() == ".npz" and path.is_file():
+        if path.suffix.lower() == ".npz" and os.path.isfile(path):
             yield from _of_files(waiting, size, channels, notify)
             waiting = []
             try:
@@ -58,12 +58,13 @@ def gather(
                 notify(_legible(str(exc)))
             else:
                 yield batch
-        elif path.is_dir():
+        elif os.path.isdir(path):
             waiting += _below(path, notify)
-        elif path.exists():
+        elif os.path.exists(path):  # false too where a name is too long to be asked for
             waiting.append(str(path))
         else:
-            notify(f"{path}: found no such file, expected an image, a folder or an .npz file")
+            named = str(path)[:200]
+            notify(f"{named}: found no such file, expected an image, a folder or an .npz file")
     yield from _of_files(waiting, size, channels, notify)
 
 

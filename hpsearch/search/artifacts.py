@@ -97,9 +97,16 @@ def open_artifacts(url: URL, place: str | None) -> Artifacts | None:
     if place.startswith("s3://"):
         return _on_s3(place)
     folder = Path(place)
-    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+    try:
+        usable = bool(place) and (
+            not folder.exists() or (folder.is_dir() and os.access(folder, os.W_OK))
+        )
+    except OSError:  # its name is too long, or what lies above it is closed
+        usable = False
+    if not usable:
         raise StorageError(
-            f"--artifacts: {folder} is not a folder that can be written; mend it or name another"
+            f"--artifacts: {place[:200]!r} is not a folder that can be written; mend it or name"
+            " another"
         )
     return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
 

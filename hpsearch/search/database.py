@@ -19,6 +19,7 @@ from hpsearch.search.filesystem import network_filesystem
 from hpsearch.search.url import mask
 
 _BUSY_SECONDS = 60
+_SMALLEST_DATABASE = 512  # bytes, its smallest page; SQLite takes what is shorter for empty
 _OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 
 
@@ -92,6 +93,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
         StorageError: likewise.
     """
     masked = f"sqlite:///{path}"
+    _look_at(path)
     kind = network_filesystem(path)
     if kind is not None:
         raise StorageError(
@@ -121,12 +123,30 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             f"{masked} cannot be read as an SQLite database ({exc}); name another file"
         ) from exc
     _check_tables(tables, masked)
+    if not tables and 0 < path.stat().st_size < _SMALLEST_DATABASE:
+        raise StorageError(
+            f"{masked} cannot be read as an SQLite database (it is a file of"
+            f" {path.stat().st_size} bytes); name another file"
+        )
     if not tables and path.stat().st_size == 0 and not create:
         raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")
     if not create:
         _check_made(bool(asked), masked)
     if create:
         _check_writable(path)
+
+
+def _look_at(path: Path) -> None:
+    """Refuses a path that cannot even be asked for."""
+    try:
+        path.exists()
+        if "\0" in str(path):
+            raise OSError(0, "it holds a NUL")
+    except OSError as exc:
+        raise StorageError(
+            f"sqlite:///{str(path)[:200]!r} cannot be looked at ({exc.strerror}), expected an"
+            " SQLite file; name another, or mend the permissions above it"
+        ) from exc
 
 
 def _check_writable(path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
@@ -119,9 +120,7 @@ def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> 
     Raises:
         HpsearchError: the data cannot be had or is other data, or the hardware differs.
     """
-    spec = study.spec
-    if dataset is not None:
-        spec = replace(spec, data=replace(spec.data, dataset=dataset))
+    spec = relocated(study.spec, dataset)
     ground = _survey(spec, place, _threads(place, study, workers=1), notify)
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=place.mixed_hardware)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hpsearch.core.choice import Choice, choose, measures
 from hpsearch.core.manual import by_hand, laid_over, read_settings
+from hpsearch.core.relocation import relocated
 from hpsearch.core.space import Value, default_space, dims
 from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, reseeded, resolve
 from hpsearch.errors import SpecError
@@ -76,8 +77,7 @@ def plan_of_study(
         spec, params = laid_over(spec, record.params, typed)
     else:
         spec, params = by_hand(spec, typed)
-    if dataset is not None:
-        spec = replace(spec, data=replace(spec.data, dataset=dataset))
+    spec = relocated(spec, dataset)
     return Plan(
         study=study.name,
         trial=number,
@@ -104,7 +104,8 @@ def plan_by_hand(
     from hpsearch.nn.data import default_name
 
     try:
-        data = DataSpec(dataset=dataset or DataSpec().dataset, image_size=image_size)
+        named = DataSpec().dataset if dataset is None else dataset
+        data = DataSpec(dataset=named, image_size=image_size)
     except ValueError as exc:
         raise SpecError(f"options: {exc}") from exc
     start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))

@@ -14,7 +14,7 @@ DEFAULT_URL = "sqlite:///hpsearch.db"
 
 def named_or_default(text: str | None) -> str:
     """Returns the database that was named; else that of ``HPSEARCH_STORAGE``; else the default."""
-    return text or os.environ.get("HPSEARCH_STORAGE") or DEFAULT_URL
+    return text if text is not None else os.environ.get("HPSEARCH_STORAGE") or DEFAULT_URL
 
 
 def typed_again(storage: str | None, *, masked: str) -> list[str]:

@@ -7,12 +7,14 @@ import binascii
 import hmac
 import ipaddress
 import json
+import math
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hpsearch.errors import HpsearchError
+from hpsearch.view.brake import Brake
 
 READING = ("GET", "HEAD")
 _FILES = ("/artifacts", "/api/artifacts")
@@ -115,13 +117,26 @@ def _refused(reason: str, start_response: StartResponse) -> list[bytes]:
     return [body]
 
 
-def with_login(app: WSGIApplication, login: Login) -> WSGIApplication:
-    """Returns the app behind HTTP's basic authentication; browsers ask for it by themselves."""
+def with_login(
+    app: WSGIApplication, login: Login, *, brake: Brake | None = None
+) -> WSGIApplication:
+    """Returns the app behind HTTP's basic authentication; browsers ask for it by themselves.
+
+    Whoever is wrong too often has to wait, see :class:`hpsearch.view.brake.Brake`. It goes by the
+    address of the connection: a header that tells another one is anybody's to write.
+    """
     expected = f"{login.user}:{login.password}".encode()
+    brake = Brake() if brake is None else brake
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        given = _credentials(environ.get("HTTP_AUTHORIZATION", ""))
-        if hmac.compare_digest(given, expected):  # takes as long however much of it is right
+        header = environ.get("HTTP_AUTHORIZATION", "")
+        # Takes as long however much of it is right.
+        is_right = hmac.compare_digest(_credentials(header), expected)
+        if header:  # a browser's first request, which brings none, is no attempt
+            seconds = brake.attempt(environ.get("REMOTE_ADDR", ""), is_right=is_right)
+            if seconds > 0:
+                return _told_to_wait(seconds, start_response)
+        if is_right:
             return app(environ, start_response)
         body = b"This dashboard asks for the user and password that it was started with.\n"
         headers = [
@@ -133,6 +148,18 @@ def with_login(app: WSGIApplication, login: Login) -> WSGIApplication:
         return [body]
 
     return filtered
+
+
+def _told_to_wait(seconds: float, start_response: StartResponse) -> list[bytes]:
+    whole = math.ceil(seconds)
+    body = f"Too many wrong passwords came from this address; try again in {whole} s.\n".encode()
+    headers = [
+        ("Content-Type", "text/plain"),
+        ("Content-Length", str(len(body))),
+        ("Retry-After", str(whole)),
+    ]
+    start_response("429 Too Many Requests", headers)
+    return [body]
 
 
 def _credentials(header: str) -> bytes:

@@ -100,6 +100,41 @@ OPTIONS = {
     "a folder": ("run --storage .", "found a folder", "expected an SQLite file"),
     "another kind": ("run --storage mysql://u:secret@h/x", "'mysql'", "mysql://u:***@h/x"),
     "not a URL": ("run --storage postgresql://u:secret@h:port/x", "cannot be read", "spelling"),
+    "nothing for a storage": ("run --storage=", "without a file", "sqlite:///FILE", "name one"),
+    "nothing for artifacts": ("run --artifacts=", "'' is not a folder that can be written"),
+    "nothing for the data": ("train -o m --dataset=", "data.dataset: found '', expected a name"),
+    "a name too long": (f"list --storage {'x' * 5000}", "cannot be looked at", "too long"),
+    "artifacts too long": (f"run --artifacts {'x' * 5000}", "is not a folder", "name another"),
+    "a model's name too long": (f"predict {'x' * 5000} a.png", "no such folder", "check the path"),
+    "too many threads": (
+        "train --set n_blocks=1 -o m --threads 100000",
+        "threads: found 100000, expected a whole number from 1 to 1024",
+    ),
+    "a negative seed to train": (
+        "train --set n_blocks=1 -o m --seed -4",
+        "seed: found -4, expected 0 to 2**63 - 1; choose another",
+    ),
+    "too large a seed to train": (
+        f"train --set n_blocks=1 -o m --seed {2**63}",
+        "seed: found 9223372036854775808, expected 0 to 2**63 - 1",
+    ),
+    "too many trainings": (
+        f"train --set n_blocks=1 -o m --seeds {10**30}",
+        "seeds: found 1000000000000000000000000000000, expected 1 to 1000",
+    ),
+    "no training": ("train --knee -o m --seeds 0", "'--seeds'", "greater than or equal to 1"),
+    "no epochs": ("train --set n_blocks=1 -o m --epochs 0", "train.epochs: found 0, expected 1"),
+    "seconds below none": ("train -o m --within-seconds -1", "'--within-seconds'", "equal to 0"),
+    "no number of parameters": ("train -o m --within-params nan", "'--within-params'", "equal to"),
+    "seconds without end": (
+        "train -o m --within-seconds inf",
+        "--within-seconds: found inf, expected a number of 0 or more that is finite",
+    ),
+    "small images": (
+        "train --dataset digits -o m --image-size 3",
+        "data.image_size: found 3, expected 8 to 512 pixels",
+    ),
+    "a value without a name": ("train --set =3 -o m", "--set: found '=3', expected NAME=VALUE"),
     "no server": (
         "run --storage postgresql://user:secret@127.0.0.1:1/x",
         "cannot use postgresql://user:***@127.0.0.1:1/x",
@@ -183,11 +218,12 @@ def test_data_that_cannot_be_trained_on_is_refused(case, cli, tmp_path, digits):
 
 
 @pytest.mark.parametrize("command", ["run", "list", "status"])
-@pytest.mark.parametrize("kind", ["another program's", "text"])
+@pytest.mark.parametrize("kind", ["another program's", "text", "a short text"])
 def test_a_database_that_is_not_ours_is_refused_and_left_alone(kind, command, cli, tmp_path):
     database = tmp_path / "theirs.db"
-    if kind == "text":
-        database.write_text("Dear diary, today I met an octopus. " * 50)
+    if "text" in kind:
+        line = "Dear diary, today I met an octopus. "
+        database.write_text(line if kind == "a short text" else line * 50)
         words = "cannot be read as an SQLite database"
     else:
         with closing(sqlite3.connect(database)) as connection:
@@ -219,6 +255,13 @@ STUDY_COMMANDS = {
     "not a number": ("enqueue small --set n_blocks=two", "found 'two', expected a number"),
     "infinite": ("enqueue small --set n_blocks=inf", "n_blocks: found inf, expected"),
     "not a number at all": ("enqueue small --set n_blocks=nan", "n_blocks: found nan, expected"),
+    "nothing for the name": ("export -o t --study=", "found no study ''", "known: small"),
+    "nothing for the data": ("rerun 0 --dataset=", "data.dataset: found '', expected a name"),
+    "a value twice": (
+        "enqueue small --set n_blocks=1 --set n_blocks=2",
+        "--set n_blocks: found it twice, expected it once; keep one",
+    ),
+    "a value without a name": ("enqueue small --set =1", "found '=1', expected NAME=VALUE"),
     "fixed": ("enqueue small --set batch_size=32", "batch_size: found 32", "fixes it at 16"),
     "fewer epochs": ("run small.toml --epochs 1", "train.epochs was 2, now 1", "--study"),
     "another seed": ("run small.toml --seed 7", "search.seed was 0, now 7", "--study"),
@@ -285,3 +328,40 @@ def test_mixed_hardware_is_let_in_and_marked(copied, cli):
 def test_a_bad_input_to_the_real_process_is_one_line_too(shell):
     assert_one_line(shell.run("run", "--trials", 0), "search.trials: found 0")
     assert list(shell.folder.iterdir()) == []
+
+
+def test_an_empty_study_name_before_the_options_is_none_too(copied, cli):
+    assert_one_line(cli("export", "", "-o", "t"), "found no study ''", "known: small")
+
+
+def test_images_whose_names_are_too_long_are_told_like_those_that_are_not_there():
+    from hpsearch.nn.images import gather
+
+    told = []
+
+    assert list(gather(["x" * 5000], size=(8, 8), channels=1, notify=told.append)) == []
+    assert told == [f"{'x' * 200}: found no such file, expected an image, a folder or an .npz file"]
+
+
+BAD_NUMBERS = {
+    "seed": [-4, 2**63, 1.5, "3", True],
+    "seeds": [0, -1, 1001, 1.5, "2"],
+    "epochs": [0, -1, 10_001, 1.5, "8"],
+    "threads": [0, -1, 1025, 1.5, "2"],
+    "within_seconds": [-1, float("nan"), float("inf")],
+    "within_params": [-1, float("nan"), float("inf")],
+    "image_size": [3, 0, 513, 8.5],
+    "trial": [1.5, "3"],
+}
+
+
+@pytest.mark.parametrize("name", BAD_NUMBERS)
+def test_bad_numbers_are_refused_from_python_too(name, tmp_path):
+    import hpsearch
+    from hpsearch.errors import SpecError
+
+    way = {} if name in ("within_seconds", "within_params", "trial") else {"settings": ["shift=0"]}
+    for number in BAD_NUMBERS[name]:
+        with pytest.raises(SpecError, match=f"found {number!r}, expected"):
+            hpsearch.train(tmp_path / "model", dataset="digits", **way, **{name: number})
+    assert list(tmp_path.iterdir()) == []

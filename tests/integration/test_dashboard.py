@@ -413,6 +413,7 @@ def test_a_login_lets_in_who_knows_it(url):
                 status, answer = ask(site + address, login=login)
                 assert status == 401
                 assert "user and password" in answer
+            assert ask(f"{site}/api/meta", login=f"ann:{password}")[0] == 200  # clears the brake
         status, listing = ask(f"{site}/api/studies", login=f"ann:{password}")
         assert (status, len(listing["study_summaries"])) == (200, 1)
         assert ask(f"{site}/api/studies/1", method="DELETE", login=f"ann:{password}")[0] == 405
@@ -467,3 +468,17 @@ def test_the_filter_refuses_every_other_method(method):
     assert status == "405 Method Not Allowed"
     assert dict(headers)["Allow"] == "GET, HEAD"
     assert dict(headers)["Content-Length"] == str(len(body))
+
+
+def test_guessing_is_braked_by_the_real_server_until_the_wait_is_over(url):
+    with serving(url, "read-only", password="psst") as (site, _):
+        address = f"{site}/api/studies"
+        assert [ask(address, login=f"ann:{n}")[0] for n in range(5)] == [401] * 5
+        status, told = ask(address, login="ann:psst")  # right, but not looked at
+        assert status == 429
+        assert "try again in 1 s" in told
+        assert ask(address)[0] == 401
+        time.sleep(1.1)
+        assert ask(address, login="ann:psst")[0] == 200
+        assert ask(address, login="ann:wrong")[0] == 401  # and it counts from the beginning
+        assert ask(address, login="ann:psst")[0] == 200

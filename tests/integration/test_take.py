@@ -152,7 +152,7 @@ def test_what_was_set_by_hand_is_what_was_trained(digits_npz, tmp_path):
     ("options", "told"),
     [
         ({"epochs": 0}, "--epochs: train.epochs: found 0, expected 1 to 10000"),
-        ({"seeds": 0}, "seeds: found 0, expected 1 or more"),
+        ({"seeds": 0}, "seeds: found 0, expected 1 to 1000"),
         ({"image_size": 4}, "data.image_size: found 4, expected 8 to 512"),
         ({"image_size": 16}, "image_size is 16 for the .npz file"),
         ({"device": "tpu"}, "device: found 'tpu'"),

@@ -41,6 +41,15 @@ TRIALS = [
 ]
 
 
+@pytest.mark.parametrize("way", ["within_seconds", "within_params"])
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0, -float("inf")])
+def test_a_limit_that_is_none_is_refused(way, limit):
+    option = "--" + way.replace("_", "-")
+
+    with pytest.raises(SpecError, match=f"^{option}: found {limit}, expected a number of 0 or mo"):
+        Choice(**{way: limit})
+
+
 @pytest.mark.parametrize(
     ("ways", "number"),
     [

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from hpsearch.errors import DeviceError
+from hpsearch.errors import DeviceError, SpecError
 from hpsearch.nn import device, host
 
 
@@ -101,6 +101,13 @@ def test_threads_are_those_requested_or_a_share_of_the_cores(
     assert host.decide_threads(requested=requested, workers=workers) == expected
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**30, 1.5, "2", True])
+def test_threads_that_cannot_be_had_are_refused(threads):
+    """OpenMP ended the process without a word at 100,000 of them."""
+    with pytest.raises(SpecError, match=f"threads: found {threads!r}, expected a whole number"):
+        host.decide_threads(requested=threads, workers=1)
+
+
 def test_the_environment_waits_passively_unless_the_user_chose_otherwise():
     fresh, chosen = {}, {"OMP_WAIT_POLICY": "active"}
     host.prepare_environment(3, environment=fresh)
@@ -142,6 +149,10 @@ def test_devices_are_picked_by_name():
         ("cdua", "found 'cdua'; did you mean 'cuda'"),
         ("cuda:x", "found 'cuda:x'; did you mean"),
         ("auto:1", "found 'auto:1'; did you mean 'auto'"),
+        ("cpu:9", "found 'cpu:9'; did you mean 'cpu'"),
+        ("cuda:", "found 'cuda:'; did you mean 'cuda:0'"),
+        ("cuda:²", "found 'cuda:²'; did you mean 'cuda:0'"),
+        ("", "found ''; known: auto, cpu, cuda"),
     ],
 )
 def test_a_device_that_is_not_there_is_named_with_those_that_are(name, words):
