@@ -14,7 +14,7 @@ from hpsearch.core.analysis import StudySummary
 from hpsearch.core.pareto import front
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import Epoch, TrialRecord
-from hpsearch.errors import HpsearchError, StorageError
+from hpsearch.errors import HpsearchError, StorageError, lost_database
 
 if TYPE_CHECKING:
     from hpsearch.search.launch import Ending, Place
@@ -186,25 +186,25 @@ def run(
             failed in a row.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
+    from hpsearch.config import overrides_of
     from hpsearch.search.launch import Ending, Place, close
     from hpsearch.search.url import named_or_default
     from hpsearch.search.worker import Stopper
 
-    names = objectives.split(",") if isinstance(objectives, str) else objectives
-    overrides = {
-        "name": study,
-        "data.dataset": dataset,
-        "data.image_size": image_size,
-        "train.epochs": epochs,
-        "search.trials": trials,
-        "search.timeout": timeout,
-        "search.seed": seed,
-        "search.sampler": sampler,
-        "search.objectives": names and [name.strip() for name in names],
-        "search.workers": workers,
-        "pruning.pruner": pruner,
+    words = {
+        "study": study,
+        "dataset": dataset,
+        "image_size": image_size,
+        "epochs": epochs,
+        "trials": trials,
+        "timeout": timeout,
+        "seed": seed,
+        "sampler": sampler,
+        "objectives": objectives,
+        "workers": workers,
+        "pruner": pruner,
     }
-    spec, code = _read(spec_or_path, overrides)
+    spec, code = _read(spec_or_path, overrides_of(words))
     place = Place(
         storage=named_or_default(storage),
         data_dir=data_folder(data_dir),
@@ -259,10 +259,9 @@ def _told() -> Iterator[None]:
     except HpsearchError:
         raise
     except Exception as exc:
-        if not type(exc).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
+        if (lost := lost_database(exc)) is None:
             raise
-        said = str(getattr(exc.__cause__ or exc, "orig", None) or exc).strip().splitlines()[0]
-        raise StorageError(f"lost the database: {said}; mend it and try again") from exc
+        raise StorageError(f"{lost}; mend it and try again") from exc
 
 
 class _Quiet:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from hpsearch import measuring, options, reading, taking
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, lost_database
 from hpsearch.terminal import (
     confirmed,
     dashboard_password,
@@ -68,6 +68,7 @@ def _options(
 
 @app.command()
 def run(
+    context: typer.Context,
     study_file: options.StudyFile = None,
     trials: options.Trials = None,
     study: options.Name = None,
@@ -94,25 +95,12 @@ def run(
     """
     from rich.console import Console
 
-    from hpsearch.config import read_spec
+    from hpsearch.config import overrides_of, read_spec
     from hpsearch.search import launch
     from hpsearch.search.worker import Stopper
     from hpsearch.view.progress import watch
 
-    overrides = {
-        "name": study,
-        "data.dataset": dataset,
-        "data.image_size": image_size,
-        "train.epochs": epochs,
-        "search.trials": trials,
-        "search.timeout": timeout,
-        "search.seed": seed,
-        "search.sampler": sampler,
-        "search.objectives": objectives and [name.strip() for name in objectives.split(",")],
-        "search.workers": workers,
-        "pruning.pruner": pruner,
-    }
-    spec = read_spec(study_file, overrides)
+    spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
     place = launch.Place(
         storage=storage_text(storage),
         data_dir=data_dir,
@@ -129,23 +117,7 @@ def run(
         stop.start_clock(spec.search.timeout)
         with watch(Console(stderr=True), prepared.study) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
-    typed = {
-        "--dataset": dataset,
-        "--data-dir": data_dir,
-        "--image-size": image_size,
-        "--epochs": epochs,
-        "--seed": seed,
-        "--sampler": sampler,
-        "--pruner": pruner,
-        "--objectives": objectives,
-        "--workers": workers,
-        "--threads": threads,
-        "--device": device if device != "auto" else None,
-    }
-    again = [str(study_file)] if study_file is not None else []
-    again += [word for name, v in typed.items() if v is not None for word in (name, str(v))]
-    again += ["--mixed-hardware"] * mixed_hardware
-    _print_end(prepared.study, ending.value, storage=storage, again=again)
+    _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
     launch.close(prepared.study, ending)
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
@@ -210,11 +182,11 @@ def submit(
 
     Example: hpsearch submit studies/depth.toml --trials 200
     """
-    from hpsearch.config import read_spec
+    from hpsearch.config import overrides_of, read_spec
     from hpsearch.search import launch
 
-    overrides = {"name": study, "data.dataset": dataset, "search.trials": trials}
-    spec = read_spec(study_file, overrides)
+    words = {"study": study, "dataset": dataset, "trials": trials}
+    spec = read_spec(study_file, overrides_of(words))
     place = launch.Place(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
@@ -307,6 +279,22 @@ def dashboard(
     )
 
 
+# The command to go on names these itself, or leaves them to be said anew.
+_NOT_AGAIN = {"trials", "study", "storage", "timeout", "artifacts", "gpus_per_worker"}
+
+
+def _again(context: typer.Context) -> list[str]:
+    """The study file and the options that a command was given, as they are typed once more."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = context.params[str(parameter.name)]
+        if parameter.name in _NOT_AGAIN or value in (None, parameter.default):
+            continue
+        words += [parameter.opts[0]] if parameter.param_type_name == "option" else []
+        words += [str(value)] if value is not True else []
+    return words
+
+
 def _print_end(study: Study, ending: str, *, storage: str | None, again: list[str]) -> None:
     """The front on stdout, then what pruning saved, the report and what to type next."""
     from hpsearch.view.ending import ending_view, write_report
@@ -330,9 +318,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as exc:
-        if type(exc).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
-            said = str(getattr(exc.__cause__ or exc, "orig", None) or exc).strip().splitlines()
-            sys.exit(_complain(f"lost the database: {said[0]}; mend it and run the command again"))
+        if (lost := lost_database(exc)) is not None:
+            sys.exit(_complain(f"{lost}; mend it and run the command again"))
         if not hasattr(exc, "format_message"):  # not one of the option parser's own
             raise
         path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")

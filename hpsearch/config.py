@@ -34,6 +34,37 @@ SECTIONS: Mapping[str, type] = {
 }
 _TOP = ("name", *SECTIONS, "space")
 
+# The words of `hpsearch run` and of :func:`hpsearch.run` that go over a study file, with its keys.
+WORDS: Mapping[str, str] = {
+    "study": "name",
+    "dataset": "data.dataset",
+    "image_size": "data.image_size",
+    "epochs": "train.epochs",
+    "trials": "search.trials",
+    "timeout": "search.timeout",
+    "seed": "search.seed",
+    "sampler": "search.sampler",
+    "objectives": "search.objectives",
+    "workers": "search.workers",
+    "pruner": "pruning.pruner",
+}
+
+
+def overrides_of(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the words of a command put over a study file, by dotted key.
+
+    Words that are none of :data:`WORDS` are passed over; one that is missing or None puts nothing.
+
+    >>> {k: v for k, v in overrides_of({"seed": 7, "device": "cpu"}).items() if v is not None}
+    {'search.seed': 7}
+    """
+    overrides = {key: words.get(word) for word, key in WORDS.items()}
+    names = overrides["search.objectives"]
+    if names is not None:
+        listed = names.split(",") if isinstance(names, str) else names
+        overrides["search.objectives"] = [name.strip() for name in listed]
+    return overrides
+
 
 def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     """Reads a study file; what it leaves out keeps its built-in default.

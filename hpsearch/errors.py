@@ -45,6 +45,14 @@ class StudyError(HpsearchError):
     """The study is unknown, has changed, or cannot do what was asked."""
 
 
+def lost_database(error: Exception) -> str | None:
+    """Returns that the database is lost and what its libraries say of it; None if they did not."""
+    if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
+        return None
+    said = str(getattr(error.__cause__ or error, "orig", None) or error)
+    return f"lost the database: {said.strip().splitlines()[0]}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns a hint that names the known words, the nearest one first.
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpsearch.core.spec import TrainSpec, derive_seed
+from hpsearch.nn.data import ImageData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,20 @@ def tensors(
         mean=tuple(mean),
         std=tuple(std),
         classes=classes,
+    )
+
+
+def tensors_of(data: ImageData, *, device: str | torch.device) -> Tensors:
+    """Copies loaded images to the device, but for those of the test split."""
+    return tensors(
+        data.images,
+        data.labels,
+        data.split.train,
+        data.split.val,
+        mean=data.mean,
+        std=data.std,
+        classes=len(data.classes),
+        device=device,
     )
 
 
@@ -201,4 +216,4 @@ def _pad(images: Tensor, margin: int) -> Tensor:
     return F.pad(nhwc, (0, 0, margin, margin, margin, margin)).contiguous()
 
 
-__all__ = ["Batches", "Scaler", "Shuffled", "Tensors", "rotate", "tensors"]
+__all__ = ["Batches", "Scaler", "Shuffled", "Tensors", "rotate", "tensors", "tensors_of"]

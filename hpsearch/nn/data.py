@@ -138,7 +138,7 @@ def load(
     *,
     data_dir: Path | None = None,
     seed: int = 0,
-    notify: Notify | None = None,
+    notify: Notify = lambda line: None,
 ) -> ImageData:
     """Returns the images that ``spec`` names, split; from the cache when they were decoded before.
 
@@ -152,8 +152,8 @@ def load(
         DataError: the data is unknown, missing, damaged or unfit.
     """
     check(spec, data_dir=data_dir)
-    source = _find(spec, data_dir=data_dir or Path("data"), notify=notify or _ignore)
-    stored = cache.fetch(source, notify=notify or _ignore)
+    source = _find(spec, data_dir=data_dir or Path("data"), notify=notify)
+    stored = cache.fetch(source, notify=notify)
     split = cut(stored.labels, sizes=stored.sizes, classes=stored.classes, spec=spec, seed=seed)
     mean, std = _mean_std(stored, split.train)
     return ImageData(
@@ -166,10 +166,6 @@ def load(
         std=std,
         content=stored.content,
     )
-
-
-def _ignore(line: str) -> None:
-    """Takes the lines that nobody asked for."""
 
 
 def _find(spec: DataSpec, *, data_dir: Path, notify: Notify) -> sources.Source:

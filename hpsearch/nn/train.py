@@ -79,7 +79,7 @@ def epochs(
         Diverged: a training or validation loss is not finite.
         Interrupted: ``stop()`` was true.
     """
-    progress = progress if progress is not None else Progress()
+    progress = progress or Progress()
     model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, spec, device=device)
     if progress.optimizer is not None:
@@ -91,13 +91,7 @@ def epochs(
         run = _Run(model=model, optimizer=optimizer, spec=spec, clock=clock, stop=stop, epoch=epoch)
         with seeded(derive_seed(spec.seed, epoch, "dropout"), device):
             train_loss, train_accuracy = _train(run, batches.shuffle(epoch), device=device)
-        _check_finite(train_loss, epoch=epoch, loss="training loss")
-        val_loss, val_accuracy = math.nan, math.nan
-        if len(data.val_labels):
-            val_loss, val_accuracy = evaluate(
-                model, data.val_images, data.val_labels, mean=data.mean, std=data.std
-            )
-            _check_finite(val_loss, epoch=epoch, loss="validation loss")
+        val_loss, val_accuracy = _validate(model, data, epoch=epoch)
         progress.epoch, progress.optimizer = epoch, optimizer.state_dict()
         train_seconds = clock.estimate(batches.steps * spec.epochs)
         progress.step_seconds = tuple(clock.step_seconds)
@@ -149,7 +143,17 @@ def _train(run: _Run, shuffled: Shuffled, *, device: torch.device) -> tuple[floa
         clock.stop()
         if device.type == "cpu":  # on a GPU a look at every loss would wait for every step
             _check_finite(loss_sum.item(), epoch=run.epoch, loss="training loss")
-    return loss_sum.item() / steps, correct.item() / (steps * size)
+    mean_loss = loss_sum.item() / steps
+    _check_finite(mean_loss, epoch=run.epoch, loss="training loss")
+    return mean_loss, correct.item() / (steps * size)
+
+
+def _validate(model: nn.Module, data: Tensors, *, epoch: int) -> tuple[float, float]:
+    """Returns loss and accuracy on the validation images; NaN where there are none."""
+    loss, accuracy = evaluate(model, data.val_images, data.val_labels, mean=data.mean, std=data.std)
+    if len(data.val_labels):
+        _check_finite(loss, epoch=epoch, loss="validation loss")
+    return loss, accuracy
 
 
 @torch.inference_mode()

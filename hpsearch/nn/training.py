@@ -52,10 +52,10 @@ def train(
         TypeError: the function yielded something else than epochs.
         ValueError: an epoch is not as it must be.
     """
-    progress = progress if progress is not None else Progress()
     if spec.function is None:
         return epochs(model, data, spec, device=device, stop=stop, progress=progress)
-    return _own(model, data, spec, device=device, stop=stop, progress=progress)
+    going_on = progress or Progress()
+    return _own(model, data, spec, device=device, stop=stop, progress=going_on)
 
 
 def _own(

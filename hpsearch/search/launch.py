@@ -328,21 +328,11 @@ def _existing(spec: StudySpec, place: Place) -> Study | None:
 def _load(
     spec: StudySpec, place: Place, device: torch.device, notify: Notify
 ) -> tuple[ImageData, Tensors]:
-    from hpsearch.nn.batches import tensors
+    from hpsearch.nn.batches import tensors_of
     from hpsearch.nn.data import load
 
     data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
-    images = tensors(
-        data.images,
-        data.labels,
-        data.split.train,
-        data.split.val,
-        mean=data.mean,
-        std=data.std,
-        classes=len(data.classes),
-        device=device,
-    )
-    return data, images
+    return data, tensors_of(data, device=device)
 
 
 def _differs(study: Study, reference: Mapping[str, Any], *, mixed: bool) -> bool:

@@ -6,10 +6,9 @@ optuna-dashboard and any notebook read a study of ours as it is.
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,29 +19,14 @@ from sqlalchemy.orm import Session
 from hpsearch.core import analysis
 from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
-from hpsearch.core.spec import (
-    StudySpec,
-    from_json,
-    is_control,
-    resolve,
-    trial_seed,
-)
-from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
+from hpsearch.core.spec import StudySpec, from_json, is_control, resolve, trial_seed
+from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
-from hpsearch.search import rows
+from hpsearch.search import reaping, recording, rows
 from hpsearch.search.claim import Claim
-from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
-from hpsearch.search.records import (
-    BOUNDS,
-    CREATED,
-    SPEC,
-    STOP,
-    TRIAL_STATES,
-    columns_of,
-    read,
-    slot_of,
-)
-from hpsearch.search.roll import Roll, Running, call
+from hpsearch.search.ownership import owned
+from hpsearch.search.records import BOUNDS, CREATED, SPEC, STOP, read, slot_of
+from hpsearch.search.roll import Roll, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage
@@ -148,7 +132,8 @@ class Study:
             self.spec, trial.number, cell=cell, alone=taken.alone, scaled=self._scaled
         )
         params, drawn = sample(self.handle, trial, self.spec.space)
-        with self._owned(trial._trial_id, own["claim"]) as session:  # drawing may have taken long
+        # Drawing may have taken so long that the trial is another worker's by now.
+        with owned(self.storage, trial._trial_id, mark=own["claim"]) as session:
             rows.put_params(session, trial._trial_id, drawn)
         return Claim(
             spec=resolve(self.spec, number=trial.number, params=params),
@@ -234,6 +219,11 @@ class Study:
         held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
         return free_slot(held, self.spec, len(self._grid()))
 
+    def _grid(self) -> list[dict[str, Value]]:
+        if self._cells is None:
+            self._cells = grid_cells(self.spec)
+        return self._cells
+
     def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
 
@@ -262,34 +252,12 @@ class Study:
         Likewise the trial of that very claim, if the database went away while it was made.
         Returns the roll as it then is.
         """
-        # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
-        now = roll.now if not self.storage.was_away() else None
-        lost = [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
+        lost = reaping.lost(self.storage, roll, claim=claim)
         for trial in lost:
-            self._reap(trial)
+            failed = reaping.reap(self.storage, self.spec, trial)
+            if failed is not None:
+                self.remove_checkpoint(failed)
         return self._roll() if lost else roll
-
-    def _reap(self, trial: Running) -> None:
-        backend, trial_id = self.storage.backend, trial.trial_id
-        record = read(backend.get_trial(trial_id), self.spec)
-        history = [*record.attributes.get("history", ()), passage(record, "worker lost")]
-        in_vain = lost_in_vain(history)
-        known: dict[str, Any] = {"history": history}
-        if in_vain:
-            known["reason"] = f"lost: {LOSSES} workers in a row were lost with it, no epoch gained"
-            known["failure"] = {"kind": "lost"}
-        with (
-            contextlib.suppress(GivenAway),
-            self._owned(trial_id, trial.origin.get("claim")) as session,
-        ):
-            rows.put(session, trial_id, known)
-            state = TrialState.FAIL if in_vain else TrialState.WAITING
-            backend.set_trial_state_values(trial_id, state)
-        if in_vain:
-            self.remove_checkpoint(record.number)
-
-    def _owned(self, trial_id: int, mark: str | None) -> contextlib.AbstractContextManager[Session]:
-        return owned(self.storage, trial_id, mark=mark)
 
     def beat(self, claim: Claim) -> None:
         """Gives a sign of life.
@@ -297,25 +265,14 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        with self.storage.together() as session:
-            if not rows.beat(session, claim.trial_id, mark=claim.mark):
-                raise GivenAway
-
-    def _grid(self) -> list[dict[str, Value]]:
-        if self._cells is None:
-            self._cells = grid_cells(self.spec)
-        return self._cells
+        recording.beat(self.storage, claim)
 
     def record_cost(self, claim: Claim, cost: Mapping[str, float], curve: Curve = ()) -> None:
         """Stores what the trial is and costs, as far as it is known before training.
 
         ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
         """
-        plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
-        known: dict[str, Any] = {"cost": dict(cost), "spec": plain}
-        if "curve" in claim.attributes:  # of an earlier start
-            known["curve"] = columns_of(curve) if curve else {}
-        self.storage.patiently(lambda: self._put(claim, known))
+        self.storage.patiently(lambda: recording.put_cost(self.storage, claim, cost, curve))
 
     def record_epoch(self, claim: Claim, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
@@ -326,26 +283,7 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        known = {"curve": columns_of(curve)}
-        self.storage.patiently(lambda: self._put(claim, known, reached=self._reached(curve)))
-
-    def _put(
-        self,
-        claim: Claim,
-        attributes: Mapping[str, Any],
-        *,
-        reached: tuple[int, float] | None = None,
-    ) -> None:
-        with self.storage.together() as session:
-            if not rows.put_as_owner(session, claim.trial_id, attributes, mark=claim.mark):
-                raise GivenAway
-            if reached is not None:
-                rows.put_step(session, claim.trial_id, *reached)
-
-    def _reached(self, curve: Curve) -> tuple[int, float] | None:
-        """The last epoch and its value of the one objective, if it has one in every epoch."""
-        only = _CURVE_VALUE.get(self.objectives[0]) if len(self.objectives) == 1 else None
-        return (len(curve), getattr(curve[-1], only)) if curve and only is not None else None
+        self.storage.patiently(lambda: recording.put_epoch(self.storage, self.spec, claim, curve))
 
     def finish(self, claim: Claim, outcome: Outcome) -> TrialRecord:
         """Tells the database how the trial ended, and returns its record.
@@ -353,17 +291,9 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        details = dict(outcome.details)
-        if outcome.reason is not None:
-            details["reason"] = outcome.reason
-        values = [float(outcome.values[name]) for name in self.objectives if outcome.values]
-
-        def write() -> None:
-            with self._owned(claim.trial_id, claim.mark) as session:
-                rows.put(session, claim.trial_id, details)
-                rows.end(session, claim.trial_id, TRIAL_STATES[outcome.state], values)
-
-        record = self._change(claim, write, after=outcome.state)
+        record = self.storage.patiently(
+            lambda: recording.finish(self.storage, self.spec, claim, outcome)
+        )
         self.remove_checkpoint(claim.number)
         return record
 
@@ -373,33 +303,7 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        backend = self.storage.backend
-
-        def write() -> None:
-            record = read(backend.get_trial(claim.trial_id), self.spec)
-            history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
-            with self._owned(claim.trial_id, claim.mark) as session:
-                rows.put(session, claim.trial_id, {"history": history})
-                backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
-
-        return self._change(claim, write, after=State.WAITING)
-
-    def _change(self, claim: Claim, write: Callable[[], None], *, after: State) -> TrialRecord:
-        """Changes a trial's state, once: a change whose answer was lost is not made again."""
-
-        def change() -> TrialRecord:
-            lost = None
-            try:
-                write()
-            except GivenAway as exc:
-                lost = exc
-            record = read(self.storage.backend.get_trial(claim.trial_id), self.spec)
-            is_ours = record.attributes["origin"]["claim"] == claim.mark
-            if lost is not None and not (is_ours and record.state is after):
-                raise lost
-            return record
-
-        return self.storage.patiently(change)
+        return self.storage.patiently(lambda: recording.hand_back(self.storage, self.spec, claim))
 
     def checkpoint_key(self, number: int) -> str:
         """Returns the name under which the trial's checkpoint lies among the artifacts."""
@@ -431,6 +335,3 @@ class Study:
         with self.storage.lock():
             self.handle.enqueue_trial(dict(params), user_attrs={"enqueued": dict(params)})
             return len(self.handle.get_trials(deepcopy=False)) - 1
-
-
-_CURVE_VALUE = {"accuracy": "val_accuracy", "val_loss": "val_loss"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,27 +86,17 @@ def take(
     """
     threads = host.decide_threads(requested=place.threads, workers=1)
     device = settle(place, threads)
-    from hpsearch.nn.code import look_in
-    from hpsearch.nn.data import load
-    from hpsearch.nn.rehearsal import rehearse
-
-    spec = plan.spec
-    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
-    _check_same(plan, data)
+    data = _load(plan, place, notify)
     images = _tensors(data, device, hold_out=hold_out)
-    base = spec.search.seed if seed is None else seed
-    trials = [plan.configured(base, number) for number in range(seeds)]
-    if spec.has_own_code:
-        look_in(place.code)
-    rehearse(trials[0], images, device=device)
-    results = []
+    trials = _rehearsed(plan, place, images, device, seeds=seeds, seed=seed)
+    tests = []
     for number, trial in enumerate(trials):
         curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
-        results.append(_tested(net, data, device))
+        tests.append(_tested(net, data, device))
         if number == 0:
             first, kept = curve, net
     labels = data.labels[data.split.test]
-    scores = [score(given, labels, classes=data.classes) for given in results]
+    scores = [score(given, labels, classes=data.classes) for given in tests]
     provenance = _provenance(plan, trials, data, device, threads=threads, hold_out=hold_out)
     return Taken(
         plan=plan,
@@ -119,12 +109,16 @@ def take(
         held_out=hold_out,
         images=data.images[data.split.test],
         labels=labels,
-        predicted=results[0].argmax(axis=1),
+        predicted=tests[0].argmax(axis=1),
     )
 
 
-def _check_same(plan: Plan, data: ImageData) -> None:
-    """Refuses other images than the study's, whose test images it may have searched on."""
+def _load(plan: Plan, place: Place, notify: Notify) -> ImageData:
+    """The plan's images; refuses others than the study's, whose test images it may have used."""
+    from hpsearch.nn.data import load
+
+    spec = plan.spec
+    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
     found = {f"data.{k}": v for k, v in differences(plan.data, data.fingerprint).items()}
     if plan.data and found:
         told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in found.items())
@@ -132,26 +126,41 @@ def _check_same(plan: Plan, data: ImageData) -> None:
             f"study {plan.study!r} searched other images: {told}; name where its own lie with"
             " --dataset"
         )
+    return data
 
 
 def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensors:
+    """Puts all but the test images on the device; all are to be trained on but for ``hold_out``."""
     import numpy as np
 
-    from hpsearch.nn.batches import tensors
+    from hpsearch.nn.batches import tensors_of
 
-    train, val = data.split.train, data.split.val
     if not hold_out:
-        train, val = np.sort(np.concatenate([train, val])), val[:0]
-    return tensors(
-        data.images,
-        data.labels,
-        train,
-        val,
-        mean=data.mean,
-        std=data.std,
-        classes=len(data.classes),
-        device=device,
-    )
+        both = np.sort(np.concatenate([data.split.train, data.split.val]))
+        split = replace(data.split, train=both, val=data.split.val[:0])
+        data = replace(data, split=split)
+    return tensors_of(data, device=device)
+
+
+def _rehearsed(
+    plan: Plan,
+    place: Place,
+    images: Tensors,
+    device: torch.device,
+    *,
+    seeds: int,
+    seed: int | None,
+) -> list[TrialSpec]:
+    """The trainings, one per seed, of which the first has been tried out."""
+    from hpsearch.nn.code import look_in
+    from hpsearch.nn.rehearsal import rehearse
+
+    base = plan.spec.search.seed if seed is None else seed
+    trials = [plan.configured(base, number) for number in range(seeds)]
+    if plan.spec.has_own_code:
+        look_in(place.code)
+    rehearse(trials[0], images, device=device)
+    return trials
 
 
 def _trained(

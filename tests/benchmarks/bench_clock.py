@@ -13,21 +13,20 @@ logarithm over all runs of one configuration, mean of the configurations.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import random
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hpsearch.core.pruning import quantile
-from hpsearch.nn import host
+from arguments import parser_of
+from environment import describe_environment, print_table, settle
+from processes import SPIN, neighbours
 
-SPIN = "while True: pass"
+from hpsearch.core.pruning import quantile
+
 SPIN_BY_HALVES = """
 import time
 while True:
@@ -45,17 +44,12 @@ Steps = list[tuple[float, float, float]]
 
 def main() -> None:
     """Measures, or loads what was measured, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, repeats=3, threads=1)
     parser.add_argument("--configurations", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", type=Path, help="where to keep the raw step times")
     options = parser.parse_args()
-    host.prepare_environment(options.threads)
-    host.apply_threads(options.threads)
-    from environment import describe_environment
-
+    settle(options.threads)
     print(describe_environment())
     runs = record(options)
     if options.save:
@@ -70,22 +64,9 @@ def record(options: argparse.Namespace) -> list[dict[str, list[Steps]]]:
     for _ in range(options.repeats):
         for configuration, found in zip(chosen, runs, strict=True):
             for condition, code in CONDITIONS.items():
-                with neighbours(code):
+                with neighbours(code, count=2):
                     found[condition].append(time_steps(configuration, options.seconds))
     return runs
-
-
-@contextlib.contextmanager
-def neighbours(code: str | None) -> Iterator[None]:
-    """Runs two processes of that code beside us."""
-    command = [sys.executable, "-c", code or ""]
-    processes = [subprocess.Popen(command) for _ in range(2 if code else 0)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def configurations(count: int) -> list[tuple[object, object]]:
@@ -116,11 +97,10 @@ def configurations(count: int) -> list[tuple[object, object]]:
 
 def time_steps(configuration, seconds: float) -> Steps:
     """Trains for that long, at least 12 steps, and returns the times of the steps."""
-    import numpy as np
     import torch
+    from bench_epoch import random_data
 
     from hpsearch.nn import train as trainer
-    from hpsearch.nn.batches import tensors
     from hpsearch.nn.model import build
 
     steps: Steps = []
@@ -137,15 +117,8 @@ def time_steps(configuration, seconds: float) -> Steps:
             return 0.0
 
     model_spec, spec = configuration
-    count = spec.batch_size * 6
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count + 1, 28, 28, 1), dtype=np.uint8)
-    labels = generator.integers(0, 47, count + 1)
-    index = np.arange(count + 1)
-    data = tensors(
-        images, labels, index[:-1], index[-1:], mean=(0.5,), std=(0.3,), classes=47, device="cpu"
-    )
-    model = build(model_spec, data.input_shape, 47, seed=0)
+    data = random_data(spec.batch_size * 6)
+    model = build(model_spec, data.input_shape, data.classes, seed=0)
     plain, trainer.StepClock = trainer.StepClock, Recorder
     try:
         end = time.perf_counter() + seconds
@@ -180,8 +153,6 @@ ESTIMATORS: dict[str, Callable[[Sequence[float]], float]] = {
 
 def report(runs: list[dict[str, list[Steps]]], repeats: int) -> None:
     """Prints each estimator's rank correlations and spread."""
-    from environment import print_table
-
     batch_sizes = [spec.batch_size for _, spec in configurations(len(runs))]
     counts = [IMAGES // size for size in batch_sizes]
     truth = [

@@ -38,6 +38,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from arguments import add_quick, parser_of
+from environment import describe_environment, print_table
 from pace import spread
 
 from hpsearch.nn import host
@@ -277,8 +279,6 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def print_pairs(pairs: Sequence[Pair], page: Page) -> None:
     """Prints both paces, how much slower the polled windows are, and what the poller saw."""
-    from environment import print_table
-
     latencies = [1e3 * seconds for seconds in page.latencies]
     slower = [pair.slower for pair in pairs]
     cpu = [100 * pair.polled.cpu / pair.polled.seconds for pair in pairs]
@@ -310,11 +310,11 @@ def _verdict(limit: str, met: bool) -> str:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=12.0, help="of a window")
     parser.add_argument("--workers", type=int, default=host.usable_cpus(), help="of one thread")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: no figures to keep")
+    add_quick(parser)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.pairs, chosen.seconds = 2, 3.0
@@ -323,8 +323,6 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Runs the pairs and prints the table."""
-    from environment import describe_environment
-
     chosen = options()
     print(describe_environment())
     pairs, page = measure(chosen)

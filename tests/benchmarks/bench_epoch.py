@@ -10,12 +10,17 @@ float32 and in torch's default layout; validation is left out of both.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from hpsearch.nn import host
+from arguments import parser_of
+from environment import describe_environment, print_table, settle
+from pace import spread
+
+if TYPE_CHECKING:
+    from hpsearch.nn.batches import Tensors
 
 NETS = ((32, 64, 128), (64, 128, 128, 128), (16,), (16, 32))
 BATCH_SIZE = 64
@@ -23,15 +28,10 @@ BATCH_SIZE = 64
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, repeats=3, threads=1)
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    host.prepare_environment(options.threads)
-    host.apply_threads(options.threads)
-    from environment import describe_environment, print_table
-
+    settle(options.threads)
     print(describe_environment())
     print(
         f"seconds of one epoch, {options.images} images 28×28×1, batch {BATCH_SIZE}, AdamW,"
@@ -61,7 +61,7 @@ def cells(seconds: dict[str, list[float]]) -> list[str]:
     medians = {name: statistics.median(values) for name, values in kept.items()}
     found = []
     for name, values in kept.items():
-        found.append(f"{medians[name]:.2f} ({min(values):.2f}-{max(values):.2f})")
+        found.append(spread(values))
         if name != "ours":
             found.append(f"{medians[name] / medians['ours']:.2f}")
     return found
@@ -76,28 +76,29 @@ def pictures(count: int):
     return images, generator.integers(0, 47, count)
 
 
+def random_data(count: int) -> Tensors:
+    """Returns random images as tensors: that many to train on, and one to validate on."""
+    import numpy as np
+
+    from hpsearch.nn.batches import tensors
+
+    images, labels = pictures(count + 1)
+    index = np.arange(count + 1)
+    return tensors(
+        images, labels, index[:-1], index[-1:], mean=(0.5,), std=(0.3,), classes=47, device="cpu"
+    )
+
+
 def ours(widths: tuple[int, ...], count: int) -> Callable[[], None]:
     """Returns a function that trains one of our epochs, shifts included."""
-    import numpy as np
     import torch
 
     from hpsearch.core.spec import ModelSpec, TrainSpec
-    from hpsearch.nn.batches import tensors
     from hpsearch.nn.model import build
     from hpsearch.nn.train import epochs
 
-    images, labels = pictures(count + 1)
-    data = tensors(
-        images,
-        labels,
-        np.arange(count),
-        np.arange(count, count + 1),
-        mean=(0.5,),
-        std=(0.3,),
-        classes=47,
-        device="cpu",
-    )
-    model = build(ModelSpec(widths=widths), data.input_shape, 47, seed=0)
+    data = random_data(count)
+    model = build(ModelSpec(widths=widths), data.input_shape, data.classes, seed=0)
     spec = TrainSpec(
         epochs=10**6, batch_size=BATCH_SIZE, optimizer="adamw", learning_rate=1e-3, shift=2
     )

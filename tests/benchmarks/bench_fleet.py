@@ -29,6 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from arguments import add_quick, parser_of
+from environment import describe_environment, print_table
+from pace import spread
 from postgres import Server, postgres
 from simulation import Clock, Diary, Work, fleet, watch_lock
 
@@ -211,16 +214,10 @@ SATURATED = ("trials, each", "trials a second", "the lock", "  holding", "proces
 
 def print_fleets(fleets: dict[str, list[Fleet]], lines: Sequence[Line]) -> None:
     """Prints each line's median over the rounds, and its range where there are several."""
-    from environment import print_table
-
-    def told(line: Line, rounds: Sequence[Fleet]) -> str:
-        values = [line[1](found) for found in rounds]
-        middle = line[2].format(statistics.median(values))
-        if len({line[2].format(value) for value in values}) == 1:
-            return middle
-        return f"{middle} ({line[2].format(min(values))}–{line[2].format(max(values))})"
-
-    rows = [[line[0], *(told(line, rounds) for rounds in fleets.values())] for line in lines]
+    rows = [
+        [label, *(spread([value(found) for found in rounds], form) for rounds in fleets.values())]
+        for label, value, form in lines
+    ]
     print_table(["", *fleets], rows)
 
 
@@ -285,8 +282,6 @@ def ask_crowds(server: Server, chosen: argparse.Namespace) -> list[Crowd]:
 
 def print_crowds(crowds: Sequence[Crowd]) -> None:
     """Prints what each question costs its worker and the server."""
-    from environment import print_table
-
     print(
         f"\nCrowd: one worker asks, alone, a study with {crowds[0].finished} finished trials; ms:"
         f" medians of\n{crowds[0].questions} for the lock and for what the worker waits, means"
@@ -305,8 +300,6 @@ def print_crowds(crowds: Sequence[Crowd]) -> None:
 
 def print_plan(crowds: Sequence[Crowd], *, epochs: int) -> None:
     """Prints what follows for as many workers as trials run in each crowd."""
-    from environment import print_table
-
     print(
         f"\nThe plan, from the crowds: a worker to each running trial, {epochs} epochs a trial."
         " Claims a second: as\nmany as the lock lets through. Shortest trial: with it the lock is"
@@ -329,18 +322,16 @@ def print_plan(crowds: Sequence[Crowd], *, epochs: int) -> None:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, epochs=10, rounds=3)
     parser.add_argument("--fleets", nargs="*", default=["16x0.5", "64x2"], metavar="WORKERSxS")
     parser.add_argument("--samplers", nargs="+", default=["random", "tpe"], help="of the fleets")
     parser.add_argument("--trials-each", type=int, default=6, help="trials a worker in the mean")
-    parser.add_argument("--epochs", type=int, default=10, help="of a trial")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--saturation", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--saturation-trials", type=int, default=300)
     parser.add_argument("--crowds", type=int, nargs="*", default=[16, 64, 256, PLANNED])
     parser.add_argument("--finished", type=int, default=1000, help="trials before a crowd's")
     parser.add_argument("--questions", type=int, default=20, help="of each kind to a crowd")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: no figures to keep")
+    add_quick(parser)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.fleets, chosen.trials_each, chosen.epochs, chosen.rounds = ["4x0.1"], 3, 3, 1
@@ -351,8 +342,6 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Measures all three parts and prints their tables."""
-    from environment import describe_environment
-
     chosen = options()
     print(describe_environment())
     most = max([1, *(int(kind.partition("x")[0]) for kind in chosen.fleets), *chosen.saturation])

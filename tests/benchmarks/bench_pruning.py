@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arguments import parser_of
 from bench_quickstart import search
 from environment import describe_environment, print_table
 
@@ -231,11 +232,8 @@ def differences(replayed: Sequence[TrialRecord], real: Sequence[TrialRecord]) ->
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser = parser_of(__doc__, trials=100, seeds=3, threads=None)
     parser.add_argument("--study-file", type=Path, help="instead of the embedded default")
-    parser.add_argument("--threads", type=int, help="instead of what hpsearch decides")
     parser.add_argument(
         "--rules", nargs="+", choices=PRUNERS, help="default: all; verify: forecast"
     )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from arguments import parser_of
 from environment import describe_environment, print_table
 
 from hpsearch.core.analysis import counts, savings, study_hypervolume
@@ -198,12 +199,8 @@ def row(line: Line, measurements: Sequence[Measurement]) -> list[str]:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of the first repeat")
+    parser = parser_of(__doc__, trials=100, repeats=3, seed=0, threads=None)
     parser.add_argument("--study-file", type=Path, help="instead of the embedded default")
-    parser.add_argument("--threads", type=int, help="instead of what hpsearch decides")
     return parser.parse_args()
 
 

@@ -9,21 +9,20 @@ to 6e-3, weight decay 0.02, batch 128, shifts by up to 2 pixels, label smoothing
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
 import time
+
+from arguments import parser_of
+from environment import describe_environment, print_table, settle
 
 from hpsearch.nn import host
 
 
 def main() -> None:
     """Trains once per seed and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=host.usable_cpus())
+    parser = parser_of(__doc__, seeds=3, epochs=12, threads=host.usable_cpus())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     path = os.environ.get("HPSEARCH_EMNIST_SAMPLE")
@@ -32,10 +31,7 @@ def main() -> None:
             "HPSEARCH_EMNIST_SAMPLE: found nothing, expected the path of an .npz with x_train,"
             " y_train, x_test and y_test; set it and run again"
         )
-    host.prepare_environment(options.threads)
-    host.apply_threads(options.threads)
-    from environment import describe_environment, print_table
-
+    settle(options.threads)
     from hpsearch.nn.device import pick_device
 
     device = pick_device(options.device)

@@ -10,7 +10,6 @@ the same page at its end, in a process that has everything loaded and read, time
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import statistics
@@ -25,12 +24,13 @@ from typing import Any
 
 import numpy as np
 import optuna
+from arguments import parser_of
 from environment import describe_environment, print_table
+from pace import spread
+from untrained import add, draw_at_random
 
 from hpsearch.config import build_spec
-from hpsearch.core.space import draw
 from hpsearch.core.trial import Epoch
-from hpsearch.search import samplers
 from hpsearch.search.catalog import create_or_resume
 from hpsearch.search.findings import findings
 from hpsearch.search.records import columns_of
@@ -53,16 +53,12 @@ VERSIONS = {"python": "3", "torch": "2"}
 
 
 def make_study(path: Path, size: int) -> Study:
-    """A study of that many synthetic trials, a hundred in a transaction."""
+    """A study of that many synthetic trials."""
     storage = open_storage(str(path), create=True)
     spec = build_spec(None, {"search.trials": size})
     reference = {"device": "cpu", "processor": "synthetic", "threads": 1}
     study = create_or_resume(storage, spec, data=DATA, reference=reference, bounds=lambda: BOUNDS)
-    trials = synthetic(spec, size)
-    for _ in range(0, size, 100):
-        with storage.together():
-            for _, trial in zip(range(100), trials, strict=False):
-                storage.backend.create_new_trial(study.handle._study_id, template_trial=trial)
+    add(storage, study.handle, synthetic(spec, size))
     return study
 
 
@@ -71,14 +67,7 @@ def synthetic(spec: Any, size: int) -> Iterator[optuna.trial.FrozenTrial]:
     generator = np.random.default_rng(0)
     began = datetime(2030, 1, 1)
     for number in range(size):
-        random = optuna.samplers.RandomSampler(seed=number)
-        kinds: dict[str, Any] = {}
-
-        def suggest(name: str, dim: Any, random: Any = random, kinds: Any = kinds) -> Any:
-            kinds[name] = samplers.distribution(dim)
-            return random.sample_independent(None, None, name, kinds[name])
-
-        params = draw(spec.space, suggest)
+        params, drawn = draw_at_random(spec.space, seed=number)
         curve = curve_of(params, generator)
         stopped = number > 10 and curve[-1].val_accuracy < 0.8
         curve = curve[: 1 + number % 3] if stopped else curve
@@ -86,8 +75,7 @@ def synthetic(spec: Any, size: int) -> Iterator[optuna.trial.FrozenTrial]:
         trial = optuna.create_trial(
             state=optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE,
             values=None if stopped else values,
-            params={name: params[name] for name in kinds},
-            distributions=kinds,
+            **drawn,
             user_attrs=attributes(number, curve, stopped=stopped),
         )
         trial.datetime_start = began + timedelta(seconds=2 * (number // 2))
@@ -145,9 +133,8 @@ def ending_seconds(study: Study, page: Path) -> float:
 
 def main() -> None:
     """Measures every size and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, repeats=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 5000])
-    parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(describe_environment())
@@ -160,8 +147,7 @@ def main() -> None:
             ends = [ending_seconds(study, page) for _ in range(chosen.repeats)]
             runs = [command_seconds(Path(folder) / "study.db", page) for _ in range(chosen.repeats)]
             took, spent = zip(*runs, strict=True)
-            told = [f"{statistics.median(took):.2f} ({min(took):.2f} to {max(took):.2f})"]
-            told += [f"{statistics.median(spent):.2f}"]
+            told = [spread(took), f"{statistics.median(spent):.2f}"]
             told += [f"{statistics.median(ends):.2f}", f"{os.path.getsize(page) / 1e6:.2f}"]
             rows.append([f"{size:,}", *told])
             study.storage.close()

@@ -9,31 +9,26 @@ Each training is a process of its own, so that the waiting policy is set before 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
-from hpsearch.nn import host
-
-SPIN = "while True: pass"
+from arguments import parser_of
+from environment import describe_environment, print_table, settle
+from processes import SPIN, neighbours
 
 
 def main() -> None:
     """Measures and prints the table, or trains when called for that."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, repeats=2)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
         train(options.seconds)
         return
-    from environment import describe_environment, print_table
-
     print(describe_environment())
     print(
         f"milliseconds a step (wall), net 32-64-128, batch 64, 2 threads, median of"
@@ -57,27 +52,16 @@ def run(policy: str, *, busy: bool, seconds: float) -> float:
     environment = {**os.environ, "OMP_WAIT_POLICY": policy}
     environment.pop("KMP_BLOCKTIME", None)
     command = [sys.executable, __file__, "--train", "--seconds", str(seconds)]
-    with neighbour() if busy else contextlib.nullcontext():
+    with neighbours(SPIN if busy else None, count=1):
         result = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True
         )
     return float(result.stdout)
 
 
-@contextlib.contextmanager
-def neighbour() -> Iterator[None]:
-    """Keeps one core busy."""
-    with subprocess.Popen([sys.executable, "-c", SPIN]) as process:
-        try:
-            yield
-        finally:
-            process.kill()
-
-
 def train(seconds: float) -> None:
     """Trains for that long, after a warm-up, and prints the milliseconds a step took."""
-    host.prepare_environment(2)
-    host.apply_threads(2)
+    settle(2)
     from bench_epoch import ours
 
     epoch = ours((32, 64, 128), 640)

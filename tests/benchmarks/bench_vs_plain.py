@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 import torch
+from arguments import parser_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -320,21 +321,11 @@ def flops_of(spec: StudySpec, params: Mapping[str, Any]) -> int:
 
 def score_bounds(spec: StudySpec) -> dict[str, tuple[float, float]]:
     """Returns the ends of both scales: of accuracy, and of FLOPs × epochs over the space."""
-    from hpsearch.nn.batches import tensors
+    from hpsearch.nn.batches import tensors_of
     from hpsearch.nn.data import load
     from hpsearch.search.objective import objective_bounds
 
-    data = load(spec.data, seed=spec.search.seed)
-    images = tensors(
-        data.images,
-        data.labels,
-        data.split.train,
-        data.split.val,
-        mean=data.mean,
-        std=data.std,
-        classes=len(data.classes),
-        device="cpu",
-    )
+    images = tensors_of(load(spec.data, seed=spec.search.seed), device="cpu")
     assert (images.input_shape, images.classes) == (INPUT_SHAPE, CLASSES)
     search = dataclasses.replace(spec.search, objectives=("accuracy", "flops"))
     bounds = objective_bounds(dataclasses.replace(spec, search=search), images, torch.device("cpu"))
@@ -428,11 +419,10 @@ def rows(races: Sequence[Race]) -> list[list[str]]:
 def options() -> argparse.Namespace:
     from hpsearch.nn.host import usable_cpus
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, seeds=3)
     parser.add_argument("--trials", type=int, default=40, help="of the plain script")
     parser.add_argument("--our-trials", type=int, default=100, help="the budget of hpsearch")
     parser.add_argument("--cost", choices=("train_seconds", "flops"), default="train_seconds")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--epochs", type=int, help="instead of the embedded default's")
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="of either")
     parser.add_argument("--passive", action="store_true", help="plain too waits passively (OpenMP)")

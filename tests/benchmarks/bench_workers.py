@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arguments import add_quick, parser_of
+from environment import describe_environment, print_table, settle
 from pace import SAME_FOR_ALL, Pace, pace, spread
 from processes import gather
 
@@ -98,8 +100,7 @@ def run_bare(way: Way, spec: StudySpec, nets: Sequence[Net]) -> Pace:
 
 def train_bare(spec: StudySpec, threads: int, start: Any, jobs: Any, ends: Any) -> None:
     """What a bare process does: loads the images, and trains nets until none is left."""
-    host.prepare_environment(threads)  # before torch is imported
-    host.apply_threads(threads)
+    settle(threads)
     host.keep_freed_memory()
     import torch
 
@@ -114,20 +115,10 @@ def train_bare(spec: StudySpec, threads: int, start: Any, jobs: Any, ends: Any) 
 
 def load_images(spec: StudySpec) -> Any:
     """Returns the study's images as tensors."""
-    from hpsearch.nn.batches import tensors
+    from hpsearch.nn.batches import tensors_of
     from hpsearch.nn.data import load
 
-    data = load(spec.data, seed=spec.search.seed)
-    return tensors(
-        data.images,
-        data.labels,
-        data.split.train,
-        data.split.val,
-        mean=data.mean,
-        std=data.std,
-        classes=len(data.classes),
-        device="cpu",
-    )
+    return tensors_of(load(spec.data, seed=spec.search.seed), device="cpu")
 
 
 def train_net(spec: StudySpec, net: Net, images: Any, device: Any) -> int:
@@ -173,8 +164,6 @@ def run_round(turn: int, options: Sequence[str], nets: Sequence[Net]) -> tuple[R
 
 def print_paces(rounds: Sequence[Round]) -> None:
     """Prints each way's epochs a second, beside its ceiling."""
-    from environment import print_table
-
     rows = []
     for way in WAYS:
         searches, bare = ([getattr(r, kind)[way] for r in rounds] for kind in ("searches", "bare"))
@@ -191,8 +180,6 @@ def print_paces(rounds: Sequence[Round]) -> None:
 
 def print_ratios(rounds: Sequence[Round]) -> None:
     """Prints how much more two workers of one thread train, and what the machine allows."""
-    from environment import print_table
-
     rows = []
     for way, aim in AIMS.items():
         searches, bare = (
@@ -209,8 +196,6 @@ def print_ratios(rounds: Sequence[Round]) -> None:
 
 def print_defaults(chosen: argparse.Namespace) -> None:
     """Runs the embedded default each way and prints how long its trials took."""
-    from environment import print_table
-
     found: dict[Way, list[Pace]] = {}
     for turn in range(chosen.default_rounds):
         options = ["--trials", str(chosen.trials), "--seed", str(chosen.seed + turn)]
@@ -229,13 +214,9 @@ def print_defaults(chosen: argparse.Namespace) -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=3, help="of a trial")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = parser_of(__doc__, trials=24, epochs=3, rounds=5, seed=0)
     parser.add_argument("--default-rounds", type=int, default=0, help="of the embedded default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a smoke run: no figures to keep")
+    add_quick(parser)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.trials, chosen.epochs, chosen.rounds = 4, 1, 1
@@ -244,8 +225,6 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     """Runs the rounds and prints the tables."""
-    from environment import describe_environment
-
     chosen = parse_options()
     if host.usable_cpus() < 2:
         sys.exit(f"found {host.usable_cpus()} usable core, expected two or more")

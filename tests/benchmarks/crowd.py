@@ -16,12 +16,11 @@ from typing import Any
 import optuna
 from postgres import Server
 from simulation import COST, Clock, epoch, outcome
+from untrained import add, draw_at_random
 
 from hpsearch.config import build_spec
-from hpsearch.core.space import draw
 from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, State
-from hpsearch.search import samplers
 from hpsearch.search.catalog import create_or_resume
 from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import BEAT_SECONDS, beating
@@ -175,34 +174,25 @@ def curve_of(epochs: int, *, trial: int) -> Curve:
 
 
 def fill(study: Study, first: int, number: int, *, state: State, epochs: int) -> None:
-    """Adds that many trials in that state, a hundred in a transaction."""
-    storage = study.storage
-    beat = storage.now() + _FAR_SECONDS
-    for start in range(first, first + number, 100):
-        with storage.together():
-            for trial in range(start, min(start + 100, first + number)):
-                template = trial_of(study, trial, state=state, epochs=epochs)
-                template.user_attrs["beat"] = beat
-                storage.backend.create_new_trial(study.handle._study_id, template_trial=template)
+    """Adds that many trials in that state."""
+    beat = study.storage.now() + _FAR_SECONDS
+    numbers = range(first, first + number)
+    trials = (trial_of(study, n, state=state, epochs=epochs, beat=beat) for n in numbers)
+    add(study.storage, study.handle, trials)
 
 
-def trial_of(study: Study, number: int, *, state: State, epochs: int) -> optuna.trial.FrozenTrial:
+def trial_of(
+    study: Study, number: int, *, state: State, epochs: int, beat: float
+) -> optuna.trial.FrozenTrial:
     """Returns a trial as a worker leaves it in the database, its values drawn at random."""
-    drawn = optuna.samplers.RandomSampler(seed=number)
-    kinds: dict[str, Any] = {}
-
-    def suggest(name: str, dim: Any) -> Any:
-        kinds[name] = samplers.distribution(dim)
-        return drawn.sample_independent(None, None, name, kinds[name])
-
-    params = draw(study.spec.space, suggest)
+    params, drawn = draw_at_random(study.spec.space, seed=number)
     curve, spec = curve_of(epochs, trial=number), resolve(study.spec, number=number, params=params)
     plain = {"model": asdict(spec.model), "train": asdict(spec.train)}
     origin = {"process": identity(), "threads": 1, "starts": 1, "seed": 0, "control": False}
+    known = {"curve": columns_of(curve), "cost": COST, "spec": plain, "origin": origin}
     return optuna.create_trial(
         state=TRIAL_STATES[state],
         values=list(outcome(curve).values.values()) if state is State.COMPLETE else None,
-        params={name: params[name] for name in kinds},
-        distributions=kinds,
-        user_attrs={"curve": columns_of(curve), "cost": COST, "spec": plain, "origin": origin},
+        **drawn,
+        user_attrs={**known, "beat": beat},
     )

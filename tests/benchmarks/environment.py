@@ -7,22 +7,33 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 
-import torch
+from hpsearch.nn import host
 
-from hpsearch.nn.device import autocast_dtype, describe
-from hpsearch.nn.host import usable_cpus
+if TYPE_CHECKING:
+    import torch
+
+
+def settle(threads: int) -> None:
+    """Has torch compute with so many threads in this process; called before torch is imported."""
+    host.prepare_environment(threads)
+    host.apply_threads(threads)
 
 
 def describe_environment(device: torch.device | None = None) -> str:
     """Returns hardware, thread settings and versions in a few lines."""
+    import torch
+
+    from hpsearch.nn.device import autocast_dtype, describe
+
     device = device or torch.device("cpu")
     packages = ("torch", "torchvision", "numpy", "optuna")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return "\n".join(
         [
             f"date      {date.today().isoformat()}",
-            f"device    {describe(device)}, {usable_cpus()} cores usable, load before {load}",
+            f"device    {describe(device)}, {host.usable_cpus()} cores usable, load before {load}",
             f"bf16      {'in hardware' if autocast_dtype(device) else 'no: float32'}",
             f"threads   {torch.get_num_threads()},"
             f" OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'not set')}",

@@ -48,8 +48,8 @@ def _between(first, last) -> float:
 
 
 def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
-    """Returns the median and, of several, the range: ``1.50 (1.42–1.61)``."""
+    """Returns the median and, where they differ, the range: ``1.50 (1.42–1.61)``."""
     middle, low, high = (
         form.format(value) for value in (statistics.median(values), min(values), max(values))
     )
-    return middle if len(values) == 1 else f"{middle} ({low}–{high})"
+    return middle if low == high else f"{middle} ({low}–{high})"

@@ -1,12 +1,15 @@
-"""Processes that a benchmark has started, and what each puts into a queue at its end."""
+"""Processes that a benchmark starts: what each puts into a queue at its end, and neighbours."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+SPIN = "while True: pass"  # keeps a core busy
 
 
 def gather(
@@ -34,3 +37,16 @@ def gather(
             process.kill()  # does nothing to one that has ended
             process.join()
     return found
+
+
+@contextlib.contextmanager
+def neighbours(code: str | None, *, count: int) -> Iterator[None]:
+    """Runs so many processes of that Python code beside us; None: none."""
+    command = [sys.executable, "-c", code or ""]
+    processes = [subprocess.Popen(command) for _ in range(count if code else 0)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

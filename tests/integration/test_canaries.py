@@ -14,7 +14,7 @@ def study():
 
 
 def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study):
-    """Handing a trial back: Study.hand_back and _reap."""
+    """Handing a trial back: recording.hand_back and reaping.reap."""
     trial = study.ask()
     value = trial.suggest_float("x", 0, 1)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from hpsearch import build_spec, load_study_file
-from hpsearch.config import parse_duration
+from hpsearch import api, build_spec, cli, load_study_file
+from hpsearch.config import WORDS, overrides_of, parse_duration
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.errors import SpecError
@@ -79,6 +80,21 @@ def test_overrides_go_over_the_file_and_none_is_no_override():
 
     assert (spec.search.trials, spec.search.seed, spec.train.epochs) == (9, 3, 2)
     assert raw == {"search": {"trials": 5, "seed": 3}}
+
+
+def test_the_words_of_a_run_go_over_the_keys_of_a_study_file():
+    words = {"trials": 9, "objectives": "accuracy, params", "pruner": "none", "device": "cpu"}
+
+    spec = build_spec(None, overrides_of(words))
+
+    assert (spec.search.trials, spec.pruning.pruner) == (9, "none")
+    assert spec.search.objectives == ("accuracy", "params")
+    assert overrides_of({**words, "objectives": ["accuracy", " params"]}) == overrides_of(words)
+
+
+@pytest.mark.parametrize("run", [api.run, cli.run], ids=["in Python", "as a command"])
+def test_every_such_word_can_be_said(run):
+    assert set(WORDS) <= set(signature(run).parameters)
 
 
 def test_a_space_can_be_narrowed_fixed_and_chosen_from():

@@ -1,0 +1,43 @@
+"""Trials whose workers are gone: handed back, or failed if they may be what kills them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from optuna.trial import TrialState
+
+from hpsearch.core.spec import StudySpec
+from hpsearch.core.trial import LOSSES, lost_in_vain
+from hpsearch.search import rows
+from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
+from hpsearch.search.records import read
+from hpsearch.search.roll import Roll, Running
+from hpsearch.search.storage import Storage
+
+
+def lost(storage: Storage, roll: Roll, *, claim: str | None) -> list[Running]:
+    """Returns the running trials that are nobody's any more, that very claim's among them."""
+    # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
+    now = roll.now if not storage.was_away() else None
+    return [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
+
+
+def reap(storage: Storage, spec: StudySpec, trial: Running) -> int | None:
+    """Takes a trial from its worker, and hands it back; fails it after too many losses in a row.
+
+    Does nothing where another worker was faster. Returns the number of a trial that failed.
+    """
+    record = read(storage.backend.get_trial(trial.trial_id), spec)
+    history = [*record.attributes.get("history", ()), passage(record, "worker lost")]
+    in_vain = lost_in_vain(history)
+    known: dict[str, Any] = {"history": history}
+    if in_vain:
+        known["reason"] = f"lost: {LOSSES} workers in a row were lost with it, no epoch gained"
+        known["failure"] = {"kind": "lost"}
+    state = TrialState.FAIL if in_vain else TrialState.WAITING
+    mark = trial.origin.get("claim")
+    with contextlib.suppress(GivenAway), owned(storage, trial.trial_id, mark=mark) as session:
+        rows.put(session, trial.trial_id, known)
+        storage.backend.set_trial_state_values(trial.trial_id, state)
+    return record.number if in_vain else None
