@@ -111,13 +111,14 @@ class Shell:
         """Runs ``hpsearch`` as a process to its end."""
         return self.wait(self.start(*arguments))
 
-    def hold(self) -> None:
-        """Has the trainings of studies that name ``held:train`` wait after two epochs."""
-        (self.folder / "hold").touch()
+    def hold(self, *, after: int = 2) -> None:
+        """Has the trainings of studies that name ``held:train`` wait after so many epochs."""
+        (self.folder / f"hold-{after}").touch()
 
     def let_go(self) -> None:
         """Lets them go on."""
-        (self.folder / "hold").unlink()
+        for file in self.folder.glob("hold-*"):
+            file.unlink()
 
     def wait_until(
         self, find: Callable[[], Found], *, process: subprocess.Popen[str] | None = None

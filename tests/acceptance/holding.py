@@ -6,16 +6,18 @@ from pathlib import Path
 
 from hpsearch.nn.train import epochs
 
-HOLD = Path("hold")
-
 
 def train(model, data, spec, *, params, device, stop, progress):
-    """The built-in training, that waits after its second epoch while a file is there.
-
-    And until its worker is to stop, which it hears of sooner than a training is told.
-    """
+    """The built-in training, that waits after as many epochs as the name of a file tells."""
+    if spec.epochs > 1:  # it is no rehearsal
+        wait_after(progress.epoch, stop)
     for epoch in epochs(model, data, spec, device=device, stop=stop, progress=progress):
         yield epoch
-        while epoch.epoch == 2 and HOLD.exists() and not stop.__self__():
-            time.sleep(0.01)
+        wait_after(epoch.epoch, stop)
+
+
+def wait_after(number, stop):
+    """Waits while the file is there, or until the worker is to stop: a training hears it later."""
+    while Path(f"hold-{number}").exists() and not stop.__self__():
+        time.sleep(0.01)
 '''

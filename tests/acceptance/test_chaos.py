@@ -16,10 +16,11 @@ from hpsearch.search.catalog import open_study
 from hpsearch.search.storage import open_storage
 from hpsearch.search.study import Study
 from tests.acceptance.conftest import PATIENCE_SECONDS
+from tests.acceptance.holding import HELD
 from tests.killing import kill_while
 from tests.servers import own_server, restart
 
-TRIALS, EPOCHS, KILLS = 60, 40, 8
+TRIALS, EPOCHS, KILLS = 60, 30, 8
 APART = 5  # trials that are completed from one kill to the next, at whatever pace
 BEFORE, AFTER, IN = "before its first epoch", "after a checkpoint", "in training"
 
@@ -29,6 +30,7 @@ dataset = "{npz}"
 
 [train]
 epochs = {epochs}
+function = "held:train"
 
 [search]
 trials = {trials}
@@ -40,7 +42,8 @@ pruner = "none"
 [space]
 n_blocks = 1
 base_width = {{ low = 4, high = 8 }}
-batch_size = 16
+batch_size = 32
+rate = {{ low = 0.001, high = 0.1, log = true }}
 """
 
 
@@ -103,29 +106,33 @@ class Marksman:
 def test_every_trial_is_run_to_its_end_exactly_once(kind, shell, tmp_path, digits_npz, monkeypatch):
     study_file = tmp_path / "chaos.toml"
     study_file.write_text(CHAOS.format(npz=digits_npz, trials=TRIALS, epochs=EPOCHS))
+    (tmp_path / "held.py").write_text(HELD)
+    shell.hold(after=0)
     with own_server() if kind == "postgres" else nullcontext() as server:
         url = f"sqlite:///{tmp_path}/chaos.db" if server is None else server.get_uri()
         monkeypatch.setenv("HPSEARCH_STORAGE", url)
         monkeypatch.setenv("HPSEARCH_ARTIFACTS", str(tmp_path / "shared"))
         process = shell.start("run", study_file, "--workers", 4, "--threads", 1)
         study = _opened(url, process)
-        hits = _shoot(Marksman(study=study, artifacts=tmp_path / "shared"), process, server)
+        marksman = Marksman(study=study, artifacts=tmp_path / "shared")
+        _shoot(marksman, [BEFORE], shell, process)
+        shell.let_go()
+        _shoot(marksman, [AFTER, *[IN] * (KILLS // 2 - 1)], shell, process)
+        if server is not None:
+            restart(server)
+        _shoot(marksman, [IN] * (KILLS // 2 - 1), shell, process)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
-        _assert_whole(study, hits, process.returncode, out, err)
+        _assert_whole(study, marksman.hits, process.returncode, out, err)
         study.storage.close()
     assert list((tmp_path / "shared").iterdir()) == []
 
 
-def _shoot(marksman, process, server):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for number, aim in enumerate([BEFORE, AFTER, *[IN] * (KILLS - 2)]):
-        while marksman.study.summary().complete < number * APART or not marksman.hit_one(aim):
-            assert process.poll() is None, f"the study ended after {number} kills"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        if number == KILLS // 2 and server is not None:
-            restart(server)
-    return marksman.hits
+def _shoot(marksman, aims, shell, process):
+    study = marksman.study
+    for aim in aims:
+        due = len(marksman.hits) * APART
+        shell.wait_until(lambda due=due: study.summary().complete >= due, process=process)
+        shell.wait_until(lambda aim=aim: marksman.hit_one(aim), process=process)
 
 
 def _opened(url, process) -> Study:

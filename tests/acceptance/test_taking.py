@@ -47,11 +47,9 @@ def home(finished, tmp_path_factory) -> Home:
     shell = Shell(folder=folder)
     options = ("--storage", finished.database, "--epochs", 30, "--seeds", 2, "--threads", 1)
     try:
-        process = shell.start("train", "--knee", *options, "--onnx", "-o", "model")
-        out, err = process.communicate(timeout=180)  # the exporter takes its time
+        result = shell.run("train", "--knee", *options, "--onnx", "-o", "model")
     finally:
         shell.close()
-    result = Result(code=process.returncode, out=out, err=err)
     return Home(folder=folder / "model", result=result)
 
 

@@ -72,7 +72,7 @@ def test_a_killed_worker_is_not_counted_and_its_file_is_swept(tmp_path):
     code = (
         "import sys, time, pathlib; from hpsearch.nn import host\n"
         "with host.worker_presence(directory=pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True); time.sleep(60)"
+        "    print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
