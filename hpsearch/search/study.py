@@ -27,6 +27,7 @@ from hpsearch.core.spec import (
     resolve,
     trial_seed,
 )
+from hpsearch.core.timeline import Left
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.errors import StudyError
 from hpsearch.search import rows
@@ -272,7 +273,7 @@ class Study:
     def _reap(self, trial: Running) -> None:
         backend, trial_id = self.storage.backend, trial.trial_id
         record = read(backend.get_trial(trial_id), self.spec)
-        history = [*record.attributes.get("history", ()), passage(record, "worker lost")]
+        history = [*record.attributes.get("history", ()), passage(record, Left.LOST)]
         in_vain = lost_in_vain(history)
         known: dict[str, Any] = {"history": history}
         if in_vain:
@@ -377,7 +378,7 @@ class Study:
 
         def write() -> None:
             record = read(backend.get_trial(claim.trial_id), self.spec)
-            history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
+            history = [*claim.attributes.get("history", ()), passage(record, Left.HANDED_BACK)]
             with self._owned(claim.trial_id, claim.mark) as session:
                 rows.put(session, claim.trial_id, {"history": history})
                 backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
