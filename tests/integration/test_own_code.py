@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -189,6 +190,85 @@ def test_a_module_that_cannot_be_imported_is_told_in_a_line(project, text, messa
     with pytest.raises(SpecError, match=message):
         project.run(project.study(module=module))
     assert not (project.folder / "own.db").exists()
+
+
+CHECKED = """
+def build(params, input_shape, classes): ...
+def variable(*everything): ...
+def short(params, input_shape): ...
+def long(params, input_shape, classes, extra): ...
+def named(params, input_shape, *, classes): ...
+class Net:
+    def __init__(self, params, input_shape, classes): ...
+constant = 3
+def train(model, data, spec, *, params, device, stop, progress): ...
+def loose(model, data, spec, **rest): ...
+def stopless(model, data, spec, *, params, device, progress): ...
+"""
+
+
+class TestCheck:
+    """`hpsearch check` looks at the person's own code, and writes nothing."""
+
+    @pytest.fixture
+    def check(self, project, capsys):
+        module = f"checked_{next(_numbers)}"
+        (project.folder / f"{module}.py").write_text(CHECKED)
+
+        def call(name, *, loop=False, module=module):
+            text = TRAINING if loop else STUDY
+            path = project.folder / "checked.toml"
+            named = {"loops": module, "function": name, "nets": module, "factory": name}
+            path.write_text(text.format(npz=project.npz, **named))
+            before = sorted(project.folder.rglob("*"))
+            with pytest.raises(SystemExit) as exit_:
+                main(["check", str(path)])
+            assert sorted(project.folder.rglob("*")) == before
+            out, err = capsys.readouterr()
+            assert (exit_.value.code == 0) == (err == "")
+            assert err == "" or (exit_.value.code == 2 and len(err.splitlines()) == 1 and not out)
+            return err
+
+        return call
+
+    @pytest.mark.parametrize("name", ["build", "variable", "Net"])
+    def test_a_factory_that_takes_what_it_is_given_passes(self, check, name):
+        assert check(name) == ""
+
+    @pytest.mark.parametrize("name", ["train", "loose"])
+    def test_likewise_a_training(self, check, name):
+        assert check(name, loop=True) == ""
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("short", "takes (params, input_shape), but is called with (params, input_shape, cla"),
+            ("short", "too many positional arguments; let it take those"),
+            ("long", "missing a required argument: 'extra'; let it take those"),
+            ("named", "takes (params, input_shape, *, classes), but"),
+            ("constant", "is of type int, expected a function"),
+            ("absent", "found no 'absent' in it; define it or mend the name"),
+        ],
+    )
+    def test_one_that_does_not_is_told_in_a_line(self, check, name, words):
+        told = check(name)
+
+        assert told.startswith("hpsearch: model.factory: 'checked_")
+        assert words in told
+
+    def test_a_training_without_a_word_is_told(self, check):
+        told = check("stopless", loop=True)
+
+        assert "called with (model, data, spec, params=…, device=…, stop=…, progress=…)" in told
+        assert "got an unexpected keyword argument 'stop'" in told
+
+    def test_a_module_that_is_not_there_is_told(self, check):
+        assert "No module named 'nowhere_x'; install it, be in" in check("f", module="nowhere_x")
+
+    def test_a_built_in_net_needs_no_torch(self, tmp_path):
+        code = "import sys; from hpsearch.cli import main\ntry: main(['check'])\n"
+        code += "except SystemExit as end: sys.exit(end.code or 9 * ('torch' in sys.modules))"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_a_trial_comes_out_the_same_again(searched):
