@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,22 @@ def told(key: str, name: str) -> Iterator[None]:
     except HpsearchError:
         raise
     except Exception as exc:
-        raise SpecError(f"{key}: {name!r} fails on this study: {said(exc)}") from exc
+        raise blamed(key, name, exc) from exc
+
+
+def blamed(key: str, name: str, exc: Exception) -> SpecError:
+    """Returns what is told of an exception in the person's own code, and where in it that was."""
+    return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{_place(name, exc)}")
+
+
+def _place(name: str, exc: Exception) -> str:
+    """The innermost line of theirs that the exception went through, if it went through any."""
+    package = name.partition(":")[0].partition(".")[0]
+    place = ""
+    for frame, line in traceback.walk_tb(exc.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            place = f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return place
 
 
 def said(exc: BaseException) -> str:
@@ -131,4 +147,4 @@ def said(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
-__all__ = ["CODE", "check", "find", "look_in", "said", "told"]
+__all__ = ["CODE", "blamed", "check", "find", "look_in", "said", "told"]

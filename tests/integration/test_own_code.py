@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import torch
 import hpsearch
 from hpsearch.cli import main
 from hpsearch.core.spec import ModelSpec, TrainSpec
-from hpsearch.core.trial import State
+from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
 from hpsearch.nn.batches import tensors
 from hpsearch.nn.code import look_in
@@ -22,9 +23,11 @@ from hpsearch.nn.model import build
 from hpsearch.nn.rehearsal import rehearse
 from hpsearch.nn.train import Progress, epochs
 from hpsearch.nn.training import train
+from hpsearch.search.catalog import create_or_resume
 from hpsearch.search.launch import Place
 from hpsearch.search.objective import corners
 from hpsearch.search.rerun import rerun
+from hpsearch.search.storage import open_storage
 from hpsearch.search.worker import Stopper
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
@@ -383,6 +386,79 @@ def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, mon
     loaded = hpsearch.load_model(folder, device="cpu", factory=name)
     assert loaded.net.again is loaded.net.weight or loaded.net.again.equal(loaded.net.weight)
     assert not (folder / "model.onnx").exists()
+
+
+def line_of(text, words):
+    return next(n for n, line in enumerate(text.splitlines(), start=1) if words in line)
+
+
+class TestLateFailure:
+    """What passes the rehearsal and fails in `hpsearch train` is told in a line."""
+
+    @pytest.fixture
+    def taken_home(self, project, capsys, monkeypatch):
+        """Runs the command on a study whose one trial looks complete; returns what it said."""
+
+        def call(path, *, verbose=False, seeds=1):
+            monkeypatch.chdir(project.folder)
+            spec = hpsearch.load_study_file(path)
+            study = create_or_resume(
+                open_storage(project.database, create=True),
+                spec,
+                data={},
+                reference={"device": "cpu", "processor": "any", "threads": 1},
+                bounds=lambda: {"accuracy": (0.1, 1.0), "params": (1.0, 1e6)},
+            )
+            claim = study.claim({"process": {"host": "here", "pid": 1}})
+            values = {"accuracy": 0.5, "params": 100.0}
+            study.finish(claim, Outcome(state=State.COMPLETE, values=values))
+            study.storage.close()
+            before = sorted(project.folder.iterdir())
+            where = ["--storage", project.database, "--device", "cpu", "--threads", "1"]
+            how = ["--knee", "--seeds", str(seeds), "-o", "model", *where]
+            with pytest.raises(SystemExit, match="2"):
+                main([*(["--verbose"] if verbose else []), "train", *how])
+            out, err = capsys.readouterr()
+            assert out == ""
+            made = {path.name for path in set(project.folder.iterdir()) - set(before)}
+            assert made <= {"__pycache__"}
+            return err.splitlines()
+
+        return call
+
+    def test_of_a_training(self, project, taken_home):
+        said = taken_home(project.loop("tiring"))[-1]
+
+        line = line_of(LOOPS, "no more")
+        assert said == (
+            f"hpsearch: train.function: '{project.loops}:tiring' fails on this study:"
+            f" RuntimeError: no more after 2 ({project.loops}.py, line {line})"
+        )
+
+    def test_of_a_factory(self, project, taken_home):
+        said = taken_home(project.study("third"), seeds=2)[-1]
+
+        line = line_of(NETS, "calls[9]")
+        assert said == (
+            f"hpsearch: model.factory: '{project.nets}:third' fails on this study:"
+            f" IndexError: list index out of range ({project.nets}.py, line {line})"
+        )
+
+    def test_of_a_net_at_its_test(self, project, taken_home):
+        said = taken_home(project.study("forgets"))[-1]
+
+        line = line_of(NETS, "it again?")
+        assert said.startswith(f"hpsearch: model.factory: '{project.nets}:forgets' fails on this")
+        assert said.endswith(f"ValueError: what was it again? ({project.nets}.py, line {line})")
+
+    def test_the_whole_traceback_comes_with_verbose(self, project, taken_home, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("hpsearch"), "level", logging.INFO)
+
+        said = taken_home(project.loop("tiring"), verbose=True)
+
+        assert "Traceback (most recent call last):" in said
+        assert any("in check" in line and f"{project.loops}.py" in line for line in said)
+        assert said[-1].startswith("hpsearch: train.function: ")
 
 
 # -- training of one's own
