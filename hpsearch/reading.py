@@ -13,16 +13,20 @@ app = typer.Typer()
 
 @app.command()
 def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
-    """Validate a study file and print what would be searched; nothing is run or written.
+    """Validate a study file and print what would be searched; nothing is trained or written.
+
+    A net or training of your own is imported, and must take what it will be given.
 
     Example: hpsearch check studies/depth.toml
     """
     from hpsearch.config import read_spec
+    from hpsearch.nn.code import check as check_code
     from hpsearch.nn.data import check as check_data
     from hpsearch.view.plan import plan
 
     spec = read_spec(study_file, {})
     check_data(spec.data, data_dir=data_dir)
+    check_code(spec, folder=study_file and study_file.parent)
     display(plan(spec))
 
 

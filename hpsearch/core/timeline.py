@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from hpsearch.core.trial import State, TrialRecord
 
 
+class Left(enum.Enum):
+    """How a start went that did not end its trial: somebody else took it up, or will."""
+
+    LOST = "worker lost"
+    HANDED_BACK = "handed back"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A trial on its worker's line, in seconds since the first trial of the study started.
+    """One start of a trial on its worker's line, in seconds since the study's first start.
 
-    ``worker`` is its host and process. A trial that was taken up again is on the line of the
-    worker that ended it, from its latest start; a running one ends where the last one known ended.
+    ``worker`` is its host and process. The last start of a trial has the trial's state, each one
+    before it has how it was left. A running one ends where the last one known ended, one whose
+    worker was lost at its last sign of life.
     """
 
     number: int
     worker: str
     started: float
     ended: float
-    state: State
+    state: State | Left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """The same by the clock; ``ended`` is None while it runs."""
+
+    number: int
+    worker: str
+    started: datetime
+    ended: datetime | None
+    state: State | Left
 
 
 def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
-    """Returns the trials that were started, by worker and time; workers in order of appearance."""
-    begun = [
-        (r, r.started) for r in records if r.started is not None and r.state is not State.WAITING
-    ]
-    if not begun:
+    """Returns the starts of all trials, by worker and time; workers in order of appearance."""
+    starts = [start for record in records for start in _starts(record)]
+    if not starts:
         return ()
-    first = min(started for _, started in begun)
-    last = max(moment for r, started in begun for moment in (started, r.ended or started))
-    spans = [_span(record, started, first=first, last=last) for record, started in begun]
+    first = min(start.started for start in starts)
+    last = max(moment for start in starts for moment in (start.started, start.ended or first))
+    spans = [_span(start, first=first, last=last) for start in starts]
     appeared: dict[str, float] = {}
     for span in spans:
         appeared[span.worker] = min(span.started, appeared.get(span.worker, span.started))
@@ -41,16 +60,48 @@ def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def _span(record: TrialRecord, started: datetime, *, first: datetime, last: datetime) -> Span:
-    process = record.attributes.get("origin", {}).get("process") or {}
+def _starts(record: TrialRecord) -> Iterator[_Start]:
+    """Those of a trial that are known; one that failed as lost has its last start once."""
+    origin = record.attributes.get("origin", {})
+    failed = record.state is State.FAILED
+    for entry in record.attributes.get("history", ()):
+        if not (failed and entry.get("start") == origin.get("starts")):
+            yield from _left(record.number, entry)
+    if record.started is not None and record.state is not State.WAITING:
+        yield _Start(
+            number=record.number,
+            worker=_worker(origin.get("process") or {}),
+            started=record.started,
+            ended=record.ended,
+            state=record.state,
+        )
+
+
+def _left(number: int, entry: Mapping[str, Any]) -> Iterator[_Start]:
+    """An earlier start; none where the history is of before it told when."""
+    if entry.get("from") is not None and entry.get("until") is not None:
+        yield _Start(
+            number=number,
+            worker=_worker(entry),
+            started=datetime.fromisoformat(entry["from"]),
+            ended=datetime.fromisoformat(entry["until"]),
+            state=Left(entry["ended"]),
+        )
+
+
+def _worker(process: Mapping[str, Any]) -> str:
     host, pid = process.get("host"), process.get("pid")
-    ended = max(started, record.ended or last)
+    return f"{host}, process {pid}" if host is not None else "not known"
+
+
+def _span(start: _Start, *, first: datetime, last: datetime) -> Span:
+    ended = max(start.started, start.ended or last)
     return Span(
-        number=record.number,
-        worker=f"{host}, process {pid}" if host is not None else "not known",
-        started=(started - first).total_seconds(),
+        number=start.number,
+        worker=start.worker,
+        started=(start.started - first).total_seconds(),
         ended=(ended - first).total_seconds(),
-        state=record.state,
+        state=start.state,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpsearch.core.spec import StudySpec
 from hpsearch.errors import HpsearchError, SpecError
 
 CODE = "HPSEARCH_CODE"  # the environment variable that names a folder of modules
@@ -54,6 +57,60 @@ def find(key: str, name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def check(spec: StudySpec, *, folder: Path | None) -> None:
+    """Imports the code that a study names, if any; it must take what it will be given.
+
+    Writes nothing, not even the modules' bytecode. Whether it works is known with the data alone,
+    see :mod:`hpsearch.nn.rehearsal`.
+
+    Args:
+        spec: the study.
+        folder: where its modules are looked for, as in :func:`look_in`.
+
+    Raises:
+        SpecError: it cannot be imported, is no function, or cannot be called so.
+    """
+    named = {"model.factory": spec.model.factory, "train.function": spec.train.function}
+    if spec.has_own_code:
+        look_in(folder)
+    for key, name in named.items():
+        if name is not None:
+            with _without_bytecode():
+                function = find(key, name)
+            _check_call(key, name, function)
+
+
+_GIVEN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # by position, by name
+    "model.factory": (("params", "input_shape", "classes"), ()),
+    "train.function": (("model", "data", "spec"), ("params", "device", "stop", "progress")),
+}
+
+
+def _check_call(key: str, name: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of code that is not Python's, which does not tell
+        return
+    by_position, by_name = _GIVEN[key]
+    try:
+        signature.bind(*by_position, **dict.fromkeys(by_name))
+    except TypeError as exc:
+        given = ", ".join([*by_position, *(f"{word}=…" for word in by_name)])
+        raise SpecError(
+            f"{key}: {name!r} takes {signature}, but is called with ({given}): {exc}; let it take"
+            " those"
+        ) from exc
+
+
+@contextlib.contextmanager
+def _without_bytecode() -> Iterator[None]:
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 @contextlib.contextmanager
 def told(key: str, name: str) -> Iterator[None]:
     """Tells whatever that code raises as the person's own mistake, in a line that names it."""
@@ -62,7 +119,22 @@ def told(key: str, name: str) -> Iterator[None]:
     except HpsearchError:
         raise
     except Exception as exc:
-        raise SpecError(f"{key}: {name!r} fails on this study: {said(exc)}") from exc
+        raise blamed(key, name, exc) from exc
+
+
+def blamed(key: str, name: str, exc: Exception) -> SpecError:
+    """Returns what is told of an exception in the person's own code, and where in it that was."""
+    return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{_place(name, exc)}")
+
+
+def _place(name: str, exc: Exception) -> str:
+    """The innermost line of theirs that the exception went through, if it went through any."""
+    package = name.partition(":")[0].partition(".")[0]
+    place = ""
+    for frame, line in traceback.walk_tb(exc.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            place = f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return place
 
 
 def said(exc: BaseException) -> str:
@@ -75,4 +147,4 @@ def said(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
-__all__ = ["CODE", "find", "look_in", "said", "told"]
+__all__ = ["CODE", "blamed", "check", "find", "look_in", "said", "told"]

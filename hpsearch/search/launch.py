@@ -16,7 +16,8 @@ from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
-from hpsearch.nn.code import CODE, find, look_in
+from hpsearch.nn.code import CODE, look_in
+from hpsearch.nn.code import check as check_code
 from hpsearch.search import catalog
 from hpsearch.search.follow import Watcher
 from hpsearch.search.observer import Observer
@@ -195,21 +196,9 @@ def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
 
     _check_grid(spec, notify)
     check(spec.data, data_dir=place.data_dir)
-    _find_code(spec, place)
+    check_code(spec, folder=place.code)  # it cannot be tried: there are no images yet
     check_storage(place.storage)
     return catalog.submit(open_storage(place.storage, create=True), spec)
-
-
-def _find_code(spec: StudySpec, place: Place) -> None:
-    """Imports the person's own code, if the study names any; without data it cannot be tried."""
-    if spec.has_own_code:
-        look_in(place.code)
-    for key, name in (
-        ("model.factory", spec.model.factory),
-        ("train.function", spec.train.function),
-    ):
-        if name is not None:
-            find(key, name)
 
 
 def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:

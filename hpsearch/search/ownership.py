@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
+from hpsearch.core.timeline import Left
 from hpsearch.core.trial import TrialRecord
 from hpsearch.search.process import is_gone
 from hpsearch.search.roll import Running
@@ -61,8 +63,15 @@ def is_lost(trial: Running, now: float | None, *, claim: str | None) -> bool:
     return trial.beat is not None and now is not None and now - trial.beat > PATIENCE_SECONDS
 
 
-def passage(record: TrialRecord, ended: str) -> dict[str, Any]:
-    """Returns one start of a trial, as its history keeps it."""
+def passage(record: TrialRecord, ended: Left) -> dict[str, Any]:
+    """Returns one start of a trial, as its history keeps it; it ends now, or was lost.
+
+    A lost one ended at its last sign of life, if it gave any. Like Optuna's own, the times are
+    local and without a zone.
+    """
+    now = datetime.now()
+    beat = record.attributes.get("beat") if ended is Left.LOST else None
+    started, until = record.started or now, now if beat is None else datetime.fromtimestamp(beat)
     origin = record.attributes.get("origin", {})
     process = origin.get("process") or {}
     return {
@@ -70,5 +79,7 @@ def passage(record: TrialRecord, ended: str) -> dict[str, Any]:
         "host": process.get("host"),
         "pid": process.get("pid"),
         "epochs": len(record.curve),
-        "ended": ended,
+        "ended": ended.value,
+        "from": started.isoformat(),
+        "until": max(started, until).isoformat(),
     }

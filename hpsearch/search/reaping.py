@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from hpsearch.core.spec import StudySpec
+from hpsearch.core.timeline import Left
 from hpsearch.core.trial import LOSSES, lost_in_vain
 from hpsearch.search import rows
 from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
@@ -29,7 +30,7 @@ def reap(storage: Storage, spec: StudySpec, trial: Running) -> int | None:
     Does nothing where another worker was faster. Returns the number of a trial that failed.
     """
     record = read(storage.backend.get_trial(trial.trial_id), spec)
-    history = [*record.attributes.get("history", ()), passage(record, "worker lost")]
+    history = [*record.attributes.get("history", ()), passage(record, Left.LOST)]
     in_vain = lost_in_vain(history)
     known: dict[str, Any] = {"history": history}
     if in_vain:

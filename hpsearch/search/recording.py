@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from hpsearch.core.spec import StudySpec
+from hpsearch.core.timeline import Left
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.search import rows
 from hpsearch.search.claim import Claim
@@ -102,7 +103,7 @@ def hand_back(storage: Storage, spec: StudySpec, claim: Claim) -> TrialRecord:
 
     def write() -> None:
         record = read(storage.backend.get_trial(claim.trial_id), spec)
-        history = [*claim.attributes.get("history", ()), passage(record, "handed back")]
+        history = [*claim.attributes.get("history", ()), passage(record, Left.HANDED_BACK)]
         with owned(storage, claim.trial_id, mark=claim.mark) as session:
             rows.put(session, claim.trial_id, {"history": history})
             storage.backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)

@@ -20,7 +20,7 @@ from hpsearch.core.effects import Group
 from hpsearch.core.findings import Importance, Standing
 from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.scores import Spread
-from hpsearch.core.timeline import Span
+from hpsearch.core.timeline import Left, Span
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.axes import (
     ACCENT,
@@ -387,17 +387,20 @@ def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Fig
     return figure
 
 
-_SPANS: Sequence[tuple[str, tuple[State, ...], str]] = (
-    ("complete", (State.COMPLETE,), ACCENT),
-    ("stopped early", (State.PRUNED,), FAINT),
-    ("failed", (State.FAILED,), ALARM),
-    ("running", (State.RUNNING,), MUTED),
+_SPANS: Sequence[tuple[str, State | Left, str]] = (
+    ("complete", State.COMPLETE, ACCENT),
+    ("stopped early", State.PRUNED, FAINT),
+    ("failed", State.FAILED, ALARM),
+    ("running", State.RUNNING, MUTED),
+    ("worker lost", Left.LOST, FAINTER),
+    ("handed back", Left.HANDED_BACK, FAINTER),
 )
 
 
 def timeline(spans: Sequence[Span]) -> go.Figure:
     """Returns which worker ran which trial when, in minutes since the first start.
 
+    A start that another worker went on from is drawn faintly.
     Of very many spans some are drawn, evenly chosen.
     """
     shown = evenly(spans, SHOWN_SPANS)
@@ -413,8 +416,8 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
         },
         legend=True,
     )
-    for name, states, colour in _SPANS:
-        mine = [span for span in shown if span.state in states]
+    for name, state, colour in _SPANS:
+        mine = [span for span in shown if span.state is state]
         if mine:
             figure.add_trace(_bars(name, mine, colour))
     figure.update_layout(barmode="overlay", bargap=0.4)

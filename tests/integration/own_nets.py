@@ -53,6 +53,28 @@ def branching(params, input_shape, classes):
     return Branching(64, classes)
 
 
+calls = []
+
+
+def third(params, input_shape, classes):
+    # The net of the rehearsal, of the first training, and then:
+    calls.append(params)
+    return build(params, input_shape, classes) if len(calls) < 3 else calls[9]
+
+
+class Forgetful(nn.Linear):
+    # Works in training, and not when it is tested.
+
+    def forward(self, images):
+        if len(images) > 2 and not self.training:
+            raise ValueError("what was\\nit again?")
+        return super().forward(images.flatten(1))
+
+
+def forgets(params, input_shape, classes):
+    return Forgetful(64, classes)
+
+
 constant = 3
 """
 
@@ -138,6 +160,17 @@ def dicts(model, data, spec, **rest):
 def miscounting(model, data, spec, *, params, device, stop, progress):
     for epoch in epochs(model, data, spec, device=device, stop=stop, progress=progress):
         yield dataclasses.replace(epoch, epoch=7)
+
+
+def tiring(model, data, spec, *, params, device, stop, progress):
+    for epoch in epochs(model, data, spec, device=device, stop=stop, progress=progress):
+        if epoch.epoch == 2:
+            check(epoch)
+        yield epoch
+
+
+def check(epoch):
+    raise RuntimeError(f"no more\\nafter {epoch.epoch}")
 
 
 def breaking(model, data, spec, **rest):

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import logging
+import subprocess
 import sys
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 import hpsearch
 from hpsearch.cli import main
 from hpsearch.core.spec import ModelSpec, TrainSpec
-from hpsearch.core.trial import State
+from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
 from hpsearch.nn.batches import tensors
 from hpsearch.nn.code import look_in
@@ -21,9 +23,11 @@ from hpsearch.nn.model import build
 from hpsearch.nn.rehearsal import rehearse
 from hpsearch.nn.train import Progress, epochs
 from hpsearch.nn.training import train
+from hpsearch.search.catalog import create_or_resume
 from hpsearch.search.launch import Place
 from hpsearch.search.objective import corners
 from hpsearch.search.rerun import rerun
+from hpsearch.search.storage import open_storage
 from hpsearch.search.worker import Stopper
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
@@ -191,6 +195,85 @@ def test_a_module_that_cannot_be_imported_is_told_in_a_line(project, text, messa
     assert not (project.folder / "own.db").exists()
 
 
+CHECKED = """
+def build(params, input_shape, classes): ...
+def variable(*everything): ...
+def short(params, input_shape): ...
+def long(params, input_shape, classes, extra): ...
+def named(params, input_shape, *, classes): ...
+class Net:
+    def __init__(self, params, input_shape, classes): ...
+constant = 3
+def train(model, data, spec, *, params, device, stop, progress): ...
+def loose(model, data, spec, **rest): ...
+def stopless(model, data, spec, *, params, device, progress): ...
+"""
+
+
+class TestCheck:
+    """`hpsearch check` looks at the person's own code, and writes nothing."""
+
+    @pytest.fixture
+    def check(self, project, capsys):
+        module = f"checked_{next(_numbers)}"
+        (project.folder / f"{module}.py").write_text(CHECKED)
+
+        def call(name, *, loop=False, module=module):
+            text = TRAINING if loop else STUDY
+            path = project.folder / "checked.toml"
+            named = {"loops": module, "function": name, "nets": module, "factory": name}
+            path.write_text(text.format(npz=project.npz, **named))
+            before = sorted(project.folder.rglob("*"))
+            with pytest.raises(SystemExit) as exit_:
+                main(["check", str(path)])
+            assert sorted(project.folder.rglob("*")) == before
+            out, err = capsys.readouterr()
+            assert (exit_.value.code == 0) == (err == "")
+            assert err == "" or (exit_.value.code == 2 and len(err.splitlines()) == 1 and not out)
+            return err
+
+        return call
+
+    @pytest.mark.parametrize("name", ["build", "variable", "Net"])
+    def test_a_factory_that_takes_what_it_is_given_passes(self, check, name):
+        assert check(name) == ""
+
+    @pytest.mark.parametrize("name", ["train", "loose"])
+    def test_likewise_a_training(self, check, name):
+        assert check(name, loop=True) == ""
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("short", "takes (params, input_shape), but is called with (params, input_shape, cla"),
+            ("short", "too many positional arguments; let it take those"),
+            ("long", "missing a required argument: 'extra'; let it take those"),
+            ("named", "takes (params, input_shape, *, classes), but"),
+            ("constant", "is of type int, expected a function"),
+            ("absent", "found no 'absent' in it; define it or mend the name"),
+        ],
+    )
+    def test_one_that_does_not_is_told_in_a_line(self, check, name, words):
+        told = check(name)
+
+        assert told.startswith("hpsearch: model.factory: 'checked_")
+        assert words in told
+
+    def test_a_training_without_a_word_is_told(self, check):
+        told = check("stopless", loop=True)
+
+        assert "called with (model, data, spec, params=…, device=…, stop=…, progress=…)" in told
+        assert "got an unexpected keyword argument 'stop'" in told
+
+    def test_a_module_that_is_not_there_is_told(self, check):
+        assert "No module named 'nowhere_x'; install it, be in" in check("f", module="nowhere_x")
+
+    def test_a_built_in_net_needs_no_torch(self, tmp_path):
+        code = "import sys; from hpsearch.cli import main\ntry: main(['check'])\n"
+        code += "except SystemExit as end: sys.exit(end.code or 9 * ('torch' in sys.modules))"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 def test_a_trial_comes_out_the_same_again(searched):
     project, study = searched
     number = study.knee().number
@@ -303,6 +386,79 @@ def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, mon
     loaded = hpsearch.load_model(folder, device="cpu", factory=name)
     assert loaded.net.again is loaded.net.weight or loaded.net.again.equal(loaded.net.weight)
     assert not (folder / "model.onnx").exists()
+
+
+def line_of(text, words):
+    return next(n for n, line in enumerate(text.splitlines(), start=1) if words in line)
+
+
+class TestLateFailure:
+    """What passes the rehearsal and fails in `hpsearch train` is told in a line."""
+
+    @pytest.fixture
+    def taken_home(self, project, capsys, monkeypatch):
+        """Runs the command on a study whose one trial looks complete; returns what it said."""
+
+        def call(path, *, verbose=False, seeds=1):
+            monkeypatch.chdir(project.folder)
+            spec = hpsearch.load_study_file(path)
+            study = create_or_resume(
+                open_storage(project.database, create=True),
+                spec,
+                data={},
+                reference={"device": "cpu", "processor": "any", "threads": 1},
+                bounds=lambda: {"accuracy": (0.1, 1.0), "params": (1.0, 1e6)},
+            )
+            claim = study.claim({"process": {"host": "here", "pid": 1}})
+            values = {"accuracy": 0.5, "params": 100.0}
+            study.finish(claim, Outcome(state=State.COMPLETE, values=values))
+            study.storage.close()
+            before = sorted(project.folder.iterdir())
+            where = ["--storage", project.database, "--device", "cpu", "--threads", "1"]
+            how = ["--knee", "--seeds", str(seeds), "-o", "model", *where]
+            with pytest.raises(SystemExit, match="2"):
+                main([*(["--verbose"] if verbose else []), "train", *how])
+            out, err = capsys.readouterr()
+            assert out == ""
+            made = {path.name for path in set(project.folder.iterdir()) - set(before)}
+            assert made <= {"__pycache__"}
+            return err.splitlines()
+
+        return call
+
+    def test_of_a_training(self, project, taken_home):
+        said = taken_home(project.loop("tiring"))[-1]
+
+        line = line_of(LOOPS, "no more")
+        assert said == (
+            f"hpsearch: train.function: '{project.loops}:tiring' fails on this study:"
+            f" RuntimeError: no more after 2 ({project.loops}.py, line {line})"
+        )
+
+    def test_of_a_factory(self, project, taken_home):
+        said = taken_home(project.study("third"), seeds=2)[-1]
+
+        line = line_of(NETS, "calls[9]")
+        assert said == (
+            f"hpsearch: model.factory: '{project.nets}:third' fails on this study:"
+            f" IndexError: list index out of range ({project.nets}.py, line {line})"
+        )
+
+    def test_of_a_net_at_its_test(self, project, taken_home):
+        said = taken_home(project.study("forgets"))[-1]
+
+        line = line_of(NETS, "it again?")
+        assert said.startswith(f"hpsearch: model.factory: '{project.nets}:forgets' fails on this")
+        assert said.endswith(f"ValueError: what was it again? ({project.nets}.py, line {line})")
+
+    def test_the_whole_traceback_comes_with_verbose(self, project, taken_home, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("hpsearch"), "level", logging.INFO)
+
+        said = taken_home(project.loop("tiring"), verbose=True)
+
+        assert "Traceback (most recent call last):" in said
+        assert any("in check" in line and f"{project.loops}.py" in line for line in said)
+        assert said[-1].startswith("hpsearch: train.function: ")
 
 
 # -- training of one's own

@@ -3,10 +3,12 @@
 import signal
 import threading
 import time
+from datetime import datetime
 
 import pytest
 from sqlalchemy import text
 
+from hpsearch.core.timeline import Left, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search import ownership
@@ -24,6 +26,7 @@ from tests.servers import own_server, restart
 
 DONE = Outcome(state=State.COMPLETE, values={"accuracy": 0.5, "train_seconds": 1.0})
 ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boot": "x"}}
+OTHER = {**ELSEWHERE["process"], "pid": 2}
 
 
 def fall_silent(study, claim, *, seconds=ownership.PATIENCE_SECONDS + 5):
@@ -56,6 +59,8 @@ class TestSilence:
         assert (second.number, second.params, second.spec) == (0, first.params, first.spec)
         assert second.start == first.start + 1
         (passage,) = study.record(0).attributes["history"]
+        begun, until = (datetime.fromisoformat(passage.pop(key)) for key in ("from", "until"))
+        assert begun <= until <= study.record(0).started
         assert passage == {
             "start": 1, "host": "elsewhere", "pid": 1, "epochs": 1, "ended": "worker lost",
         }  # fmt: skip
@@ -129,6 +134,22 @@ class TestSilence:
         (passage,) = study.hand_back(claim).attributes["history"]
         assert (passage["host"], passage["epochs"]) == ("elsewhere", 1)
         assert passage["ended"] == "handed back"
+        (span,) = timeline(study.records())  # it waits, and still was there
+        assert (span.worker, span.state) == ("elsewhere, process 1", Left.HANDED_BACK)
+
+    def test_the_timeline_has_a_bar_for_every_start(self, study):
+        study.hand_back(study.claim(ELSEWHERE))
+        fall_silent(study, study.claim({**ELSEWHERE, "process": OTHER}))
+        study.finish(study.claim(studies.origin()), DONE)
+
+        spans = timeline(study.records())
+
+        assert [(s.number, s.state.value) for s in spans] == [
+            (0, "handed back"), (0, "worker lost"), (0, "complete"),
+        ]  # fmt: skip
+        assert [s.worker for s in spans[:2]] == ["elsewhere, process 1", "elsewhere, process 2"]
+        assert all(s.started <= s.ended for s in spans)
+        assert spans[0].ended <= spans[1].started <= spans[2].started
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from datetime import timedelta
 
 import pytest
 
@@ -12,9 +13,9 @@ from hpsearch.core.analysis import audit
 from hpsearch.core.attainment import attainment, first_with, spent_seconds
 from hpsearch.core.findings import Environment, as_plain, failures, find, settings
 from hpsearch.core.study_file import to_toml
-from hpsearch.core.timeline import Presence, presence, timeline
+from hpsearch.core.timeline import Left, Presence, presence, timeline
 from hpsearch.core.trial import State, TrialRecord, reached
-from tests.unit.trials import trial
+from tests.unit.trials import START, trial
 
 TWO = ("accuracy", "train_seconds")
 BOUNDS = {"accuracy": (0.0, 1.0), "train_seconds": (1.0, 100.0)}
@@ -74,6 +75,49 @@ def test_the_timeline_has_a_line_a_worker_in_order_of_appearance():
     assert timeline([]) == ()
     assert presence(spans) == Presence(workers=2, seconds=4.0, busy=4.0 / 6.0)
     assert presence([]) == Presence(workers=0, seconds=0.0, busy=0.0)
+
+
+def left(start, ended, moments, *, worker=7):
+    begun, until = ((START + timedelta(seconds=s)).isoformat() for s in moments)
+    told = {"start": start, "host": "here", "pid": worker, "epochs": 0, "ended": ended}
+    return {**told, "from": begun, "until": until}
+
+
+def test_each_start_of_a_trial_is_a_bar_on_the_line_of_the_worker_that_had_it():
+    history = [left(1, "worker lost", (0, 3)), left(2, "handed back", (4, 6), worker=8)]
+    waiting = TrialRecord(
+        number=1,
+        state=State.WAITING,
+        started=START,
+        attributes={"history": [left(1, "handed back", (7, 8), worker=9)]},
+    )
+
+    spans = timeline([trial(0, 0.9, 1.0, ended=10, worker=9, history=history), waiting])
+
+    assert [(s.number, s.worker[-1], s.started, s.ended, s.state) for s in spans] == [
+        (0, "7", 0.0, 3.0, Left.LOST),
+        (0, "8", 4.0, 6.0, Left.HANDED_BACK),
+        (1, "9", 7.0, 8.0, Left.HANDED_BACK),
+        (0, "9", 8.0, 10.0, State.COMPLETE),
+    ]
+    assert presence(spans).workers == 3
+    assert [plain["state"] for plain in as_plain(spans)][:2] == ["worker lost", "handed back"]
+
+
+def test_a_trial_that_failed_as_lost_has_its_last_start_once():
+    history = [left(n, "worker lost", (2 * n, 2 * n + 1)) for n in (1, 2, 3)]
+    record = trial(0, 0.9, 1.0, state=State.FAILED, ended=9, history=history)
+    record.attributes["origin"]["starts"] = 3
+
+    assert [span.state for span in timeline([record])] == [Left.LOST, Left.LOST, State.FAILED]
+
+
+def test_a_history_of_before_it_told_when_still_has_its_last_start():
+    old = {"start": 1, "host": "here", "pid": 7, "epochs": 2, "ended": "worker lost"}
+
+    (span,) = timeline([trial(0, 0.9, 1.0, ended=4, worker=9, history=[old])])
+
+    assert (span.worker, span.state) == ("here, process 9", State.COMPLETE)
 
 
 def verdict(value, pruner="forecast"):

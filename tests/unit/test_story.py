@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from hpsearch.core.findings import Importance
+from hpsearch.core.timeline import Left, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.view import axes, report, story, thinning
+from hpsearch.view.axes import FAINTER
 from hpsearch.view.document import Code
 from hpsearch.view.figures import SHOWN_TRIALS, curves, depth, front, hypervolume, importance
 from hpsearch.view.figures import timeline as timeline_figure
@@ -332,6 +334,10 @@ def test_depth_timeline_hypervolume_and_importance_draw_what_they_are_given():
     assert "best" not in named(depth(found.depth.groups, "train_seconds"))
     (line,) = hypervolume(found.attainment, "seconds").data
     assert list(line.x) == [1.0, 3.0, 7.0, 23.0, 23.75]
+    lost = Span(number=7, worker="here, process 3", started=0.0, ended=6.0, state=Left.LOST)
+    bars = named(timeline_figure([*found.timeline, lost]))
+    assert list(bars["worker lost"].hovertext) == ["trial 7, worker lost: 6.0 s"]
+    assert bars["worker lost"].marker.color == FAINTER
     assert set(named(timeline_figure(found.timeline))) == {"complete", "stopped early", "failed"}
     (bars,) = importance(importances()[0]).data
     assert (list(bars.y)[-1], list(bars.x)[-1]) == ("n_blocks", 0.7)
