@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from hpsearch.core.analysis import counts
@@ -68,12 +67,7 @@ class Pool:
             self._workers.append(_Worker(number=number, command=command, log=log))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
         if self._folder is not None:
             self._folder.cleanup()

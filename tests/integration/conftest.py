@@ -1,9 +1,23 @@
-"""Real databases: SQLite files, and a PostgreSQL server that the tests start themselves."""
+"""Real databases: SQLite files, and a PostgreSQL server that the tests start; one thread."""
 
 import pytest
 
 from hpsearch.search.storage import open_storage
 from tests.servers import own_server
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread for torch, so that none spins against whatever else runs on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import sys
 import threading
 
 import pytest
-import torch
 
 import hpsearch
 from hpsearch.core.trial import State
@@ -15,15 +14,7 @@ from hpsearch.search.worker import Stopper
 
 SPACE = {"n_blocks": 1, "base_width": {"low": 4, "high": 8}, "batch_size": 32}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            patch.setenv(name, "1")
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

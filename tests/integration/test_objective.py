@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
 from hpsearch.core.trial import State
-from hpsearch.nn.batches import tensors
+from hpsearch.nn.batches import tensors_of
 from hpsearch.nn.data import load
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.search.catalog import create_or_resume
@@ -43,19 +44,16 @@ class Silent:
         self.heard.append(text)
 
 
+def few_digits(train, val):
+    """That many real digits of 8×8 pixels."""
+    data = load(DataSpec(dataset="digits"))
+    split = replace(data.split, train=data.split.train[:train], val=data.split.val[:val])
+    return tensors_of(replace(data, split=split), device=CPU)
+
+
 @pytest.fixture(scope="module")
 def images():
-    data = load(DataSpec(dataset="digits"))
-    return tensors(
-        data.images,
-        data.labels,
-        data.split.train[:300],
-        data.split.val[:100],
-        mean=data.mean,
-        std=data.std,
-        classes=10,
-        device=CPU,
-    )
+    return few_digits(300, 100)
 
 
 def make(tmp_path, images, *, space=None, pruner="none", control=0.0, epochs=2, **search):
@@ -79,6 +77,11 @@ def make(tmp_path, images, *, space=None, pruner="none", control=0.0, epochs=2, 
         pruning=Rule(pruner=pruner, control=control, min_finished=1),
         space={**default_space("geometric"), **fixed, **(space or {})},
     )
+    return begin(tmp_path, images, spec)
+
+
+def begin(tmp_path, images, spec):
+    """A study of that spec, what trains its trials, and whom that tells."""
     study = create_or_resume(
         open_storage(f"{tmp_path}/s.db", create=True),
         spec,
@@ -119,14 +122,7 @@ def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images
         search=SearchSpec(trials=2, objectives=("accuracy", "flops")),
         space=space,
     )
-    study = create_or_resume(
-        open_storage(f"{tmp_path}/s.db", create=True),
-        spec,
-        data={},
-        reference={},
-        bounds=lambda: objective_bounds(spec, images, CPU),
-    )
-    train = Trainer(study=study, images=images, device=CPU, observer=Silent())
+    study, train, _ = begin(tmp_path, images, spec)
     claim = study.claim(ORIGIN)
     record = study.finish(claim, train(claim, never))
     widths = [record.params[f"width_{block}"] for block in (1, 2, 3)]
@@ -221,11 +217,7 @@ def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, i
 def _search_with_little_memory(folder, results):
     import resource
 
-    data = load(DataSpec(dataset="digits"))
-    few = tensors(
-        data.images, data.labels, data.split.train[:256], data.split.val[:50],
-        mean=data.mean, std=data.std, classes=10, device=CPU,
-    )  # fmt: skip
+    few = few_digits(256, 50)
     study, train, _ = make(folder, few, space={"base_width": 4, "batch_size": 64})
     claim = study.claim(ORIGIN)
     results.put(study.finish(claim, train(claim, never)).state)

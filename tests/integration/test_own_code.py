@@ -36,16 +36,11 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_it_was():
-    """Leaves threads, import path and environment as they were."""
-    threads, path = torch.get_num_threads(), list(sys.path)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            patch.setenv(name, "1")
-        torch.set_num_threads(1)
-        yield
+def as_it_was(one_thread):
+    """Leaves threads, environment and import path as they were."""
+    path = list(sys.path)
+    yield
     sys.path[:] = path
-    torch.set_num_threads(threads)
 
 
 class Project:

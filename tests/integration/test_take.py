@@ -18,16 +18,10 @@ from hpsearch.nn.data import load
 from hpsearch.nn.model import build
 from hpsearch.nn.train import epochs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 NET = {"n_blocks": 1, "base_width": 8, "batch_size": 16}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(folder, npz, settings=NET, **options):

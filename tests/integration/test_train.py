@@ -16,6 +16,8 @@ from hpsearch.nn.model import build
 from hpsearch.nn.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hpsearch.nn.train import Diverged, Progress, epochs, evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SMALL = ModelSpec(widths=(8, 16), dropout=0.2)
 SPEC = TrainSpec(
@@ -27,15 +29,6 @@ SPEC = TrainSpec(
     shift=1,
     seed=7,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Keeps OpenMP threads from spinning against whatever else runs on the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
