@@ -12,10 +12,11 @@ from hpsearch.core.confirmation import Confirmed, Repeat, confirmed
 from hpsearch.core.pareto import front
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord
-from hpsearch.errors import DeviceError, StudyError
+from hpsearch.errors import StudyError
 from hpsearch.nn import host
 from hpsearch.search.launch import Notify, Place, Prepared, join
 from hpsearch.search.records import CONFIRMED
+from hpsearch.search.single import build_net, epochs_of, own_net, told_failures
 from hpsearch.search.study import Study
 
 SEEDS = 3
@@ -142,34 +143,24 @@ def _say_what_is_ahead(
 
 def _repeat(ready: Prepared, where: Passage, *, stop: Callable[[], bool], tell: Tell) -> Repeat:
     from hpsearch.nn.cost import measure
-    from hpsearch.nn.device import free_memory, is_out_of_memory
-    from hpsearch.nn.model import build
     from hpsearch.nn.train import Diverged
-    from hpsearch.nn.training import train
     from hpsearch.search.objective import measured
 
     spec, images, number = ready.study.spec, ready.images, where.record.number
     seed = derive_seed(spec.search.seed, number, "confirm", where.place)
     trial = reseeded(resolve(spec, number=number, params=where.record.params), seed)
     values, reason = {}, None
+    net = build_net(trial, images)
+    with told_failures(own_net(trial)):
+        cost = measure(net, images.input_shape, device=ready.device)
+    curve: list[Epoch] = []
     try:
-        model = build(trial.model, images.input_shape, images.classes, seed=seed)
-        cost = measure(model, images.input_shape, device=ready.device)
-        curve: list[Epoch] = []
-        for epoch in train(model, images, trial.train, device=ready.device, stop=stop):
+        for epoch in epochs_of(trial, net, images, ready.device, stop=stop):
             curve.append(epoch)
             tell(where, epoch)
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, tuple(curve))
     except Diverged as exc:
         reason = f"diverged: {exc}"
-    except Exception as exc:
-        if not is_out_of_memory(exc):
-            raise
-        free_memory(ready.device)
-        raise DeviceError(
-            f"found too little memory for trial {number}; close what else runs, or name the trials"
-            " to confirm with --trial"
-        ) from exc
     return Repeat(
         trial=number,
         place=where.place,

@@ -11,6 +11,7 @@ from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search.launch import Notify, Place, join
+from hpsearch.search.single import build_net, epochs_of
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
@@ -101,17 +102,21 @@ def rerun(
         dataset=dataset,
         notify=notify,
     )
-    from hpsearch.nn.model import build
-    from hpsearch.nn.training import train
+    from hpsearch.nn.train import Diverged
 
     trial = resolve(study.spec, number=number, params=record.params)
-    images = ready.images
-    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+    net = build_net(trial, ready.images)
     now: list[Epoch] = []
-    training = train(model, images, trial.train, device=ready.device, stop=stop)
-    for before, epoch in zip(record.curve, training, strict=False):
-        now.append(epoch)
-        tell(before, epoch)
+    training = epochs_of(trial, net, ready.images, ready.device, stop=stop)
+    try:
+        for before, epoch in zip(record.curve, training, strict=False):
+            now.append(epoch)
+            tell(before, epoch)
+    except Diverged as exc:
+        raise StudyError(
+            f"trial {number} diverged when it was trained again ({exc}), expected its"
+            f" {len(record.curve)} epochs; its record does not hold here"
+        ) from exc
     return Rerun(
         before=record.curve, now=tuple(now), must_be_equal=_is_same_place(record, ready.origin)
     )

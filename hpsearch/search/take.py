@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.scores import Scores, Spread, score, spread
-from hpsearch.core.spec import FactorySpec, TrialSpec, differences
+from hpsearch.core.spec import TrialSpec, differences
 from hpsearch.core.trial import Curve, Epoch
-from hpsearch.errors import DeviceError, HpsearchError, StudyError
+from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn import host
 from hpsearch.search.launch import Notify, Place, settle, versions
 from hpsearch.search.plan import Plan
+from hpsearch.search.single import build_net, epochs_of, own_net, told_failures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # Takes the number of the training, from 0, and an epoch of it.
 Tell = Callable[[int, Epoch], None]
-_Own = tuple[str, str]  # the person's own code: its key in a study file, and what it says there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ def take(
     tests = []
     for number, trial in enumerate(trials):
         curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
-        tests.append(_tested(net, data, device, own=_own_net(trial)))
+        tests.append(_tested(trial, net, data, device))
         if number == 0:
             first, kept = curve, net
     labels = data.labels[data.split.test]
@@ -172,65 +171,29 @@ def _trained(
     stop: Callable[[], bool],
     tell: Callable[[Epoch], None],
 ) -> tuple[Curve, nn.Module]:
-    from hpsearch.nn.model import build
-    from hpsearch.nn.training import train
-
-    curve: list[Epoch] = []
-    with _told_failures(_own_net(trial)):
-        net = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-    with _told_failures(_own_training(trial) or _own_net(trial)):
-        for epoch in train(net, images, trial.train, device=device, stop=stop):
-            curve.append(epoch)
-            tell(epoch)
-    return tuple(curve), net
-
-
-def _own_net(trial: TrialSpec) -> _Own | None:
-    net = trial.model
-    return ("model.factory", net.factory) if isinstance(net, FactorySpec) else None
-
-
-def _own_training(trial: TrialSpec) -> _Own | None:
-    return ("train.function", trial.train.function) if trial.train.function is not None else None
-
-
-@contextmanager
-def _told_failures(own: _Own | None) -> Iterator[None]:
-    """Says in one line that a training diverged, memory was full, or the ``own`` code failed."""
-    from hpsearch.nn.code import blamed
-    from hpsearch.nn.device import is_out_of_memory
-    from hpsearch.nn.interrupt import Interrupted
     from hpsearch.nn.train import Diverged
 
+    curve: list[Epoch] = []
+    net = build_net(trial, images)
     try:
-        yield
-    except (Interrupted, HpsearchError):
-        raise
+        for epoch in epochs_of(trial, net, images, device, stop=stop):
+            curve.append(epoch)
+            tell(epoch)
     except Diverged as exc:
         raise HpsearchError(
             f"the training diverged: {exc}; set a lower rate with --set learning_rate=…"
         ) from exc
-    except Exception as exc:
-        if not is_out_of_memory(exc):
-            if own is None:
-                raise
-            raise blamed(*own, exc) from exc
-        raise DeviceError(
-            "found too little memory for this net and batch size; set smaller ones with --set"
-            " base_width=… or batch_size=…"
-        ) from exc
+    return tuple(curve), net
 
 
-def _tested(
-    net: nn.Module, data: ImageData, device: torch.device, *, own: _Own | None
-) -> np.ndarray:
+def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.device) -> np.ndarray:
     """The probabilities that the net gives to the test images, (N, K): the only look at them."""
     import torch
 
     from hpsearch.nn.predict import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
-    with _told_failures(own):
+    with told_failures(own_net(trial)):
         given = probabilities(net, images, mean=data.mean, std=data.std, device=device)
     return given.numpy()
 

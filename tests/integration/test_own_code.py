@@ -388,13 +388,13 @@ def line_of(text, words):
 
 
 class TestLateFailure:
-    """What passes the rehearsal and fails in `hpsearch train` is told in a line."""
+    """What passes the rehearsal and fails in a training afterwards is told in a line."""
 
     @pytest.fixture
     def taken_home(self, project, capsys, monkeypatch):
         """Runs the command on a study whose one trial looks complete; returns what it said."""
 
-        def call(path, *, verbose=False, seeds=1):
+        def call(path, *, verbose=False, seeds=1, command="train"):
             monkeypatch.chdir(project.folder)
             spec = hpsearch.load_study_file(path)
             study = create_or_resume(
@@ -410,19 +410,21 @@ class TestLateFailure:
             study.storage.close()
             before = sorted(project.folder.iterdir())
             where = ["--storage", project.database, "--device", "cpu", "--threads", "1"]
-            how = ["--knee", "--seeds", str(seeds), "-o", "model", *where]
+            how = ["--seeds", str(seeds), *where]
+            how += ["--knee", "-o", "model"] if command == "train" else ["--mixed-hardware"]
             with pytest.raises(SystemExit, match="2"):
-                main([*(["--verbose"] if verbose else []), "train", *how])
+                main([*(["--verbose"] if verbose else []), command, *how])
             out, err = capsys.readouterr()
             assert out == ""
             made = {path.name for path in set(project.folder.iterdir()) - set(before)}
-            assert made <= {"__pycache__"}
+            assert made <= {"__pycache__", "own.db-wal", "own.db-shm"}
             return err.splitlines()
 
         return call
 
-    def test_of_a_training(self, project, taken_home):
-        said = taken_home(project.loop("tiring"))[-1]
+    @pytest.mark.parametrize("command", ["train", "confirm"])
+    def test_of_a_training(self, project, taken_home, command):
+        said = taken_home(project.loop("tiring"), command=command)[-1]
 
         line = line_of(LOOPS, "no more")
         assert said == (

@@ -37,6 +37,7 @@ LIBRARIES_OF_FILES = {
     "hpsearch.search.artifacts": {"botocore"},  # the errors of S3
     "hpsearch.search.launch": {"torch"},  # the type of the device
     "hpsearch.search.take": {"torch", "numpy"},  # the glue: it holds a model and its test images
+    "hpsearch.search.single": {"torch"},  # the types of a net and a device
     "hpsearch.search.export": {"pyarrow"},
     "hpsearch.nn.onnx": {"onnxruntime"},
     "hpsearch.view.confusion": {"PIL", "numpy"},  # a picture of numbers
