@@ -164,7 +164,7 @@ def decide_threads(*, requested: int | None, workers: int) -> int:
         if type(requested) is not int or not 1 <= requested <= MOST_THREADS:
             raise SpecError(
                 f"threads: found {requested!r}, expected a whole number from 1 to {MOST_THREADS};"
-                f" this machine has {usable_cpus()} cores to use"
+                f" {usable_cpus()} of this machine's cores can be used"
             )
         return requested
     return max(1, usable_cpus() // max(1, workers, live_workers()))

@@ -125,8 +125,8 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     _check_tables(tables, masked)
     if not tables and 0 < path.stat().st_size < _SMALLEST_DATABASE:
         raise StorageError(
-            f"{masked} cannot be read as an SQLite database (it is a file of"
-            f" {path.stat().st_size} bytes); name another file"
+            f"{masked} cannot be read as an SQLite database (it is shorter than any, and not"
+            " empty); name another file"
         )
     if not tables and path.stat().st_size == 0 and not create:
         raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")

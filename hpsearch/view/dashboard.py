@@ -10,6 +10,7 @@ from wsgiref.types import WSGIApplication
 from hpsearch.errors import HpsearchError
 from hpsearch.search.storage import Storage
 from hpsearch.view.gate import Login, check_open, read_only, with_login, without_uploads
+from hpsearch.view.hiding import CHANGES, UPLOADS, hiding
 
 
 def serve(
@@ -63,7 +64,9 @@ def _application(storage: Storage, *, writable: bool, place: Sequence[str]) -> W
     annotator.start()
     app: WSGIApplication = wsgi(annotator.backend, artifact_store=annotator)
     watched = annotator.watching(app)
-    return without_uploads(watched) if writable else read_only(watched)
+    if writable:
+        return without_uploads(hiding(watched, UPLOADS))
+    return read_only(hiding(watched, [*UPLOADS, *CHANGES]))
 
 
 def _listen(host: str, port: int) -> socket.socket:

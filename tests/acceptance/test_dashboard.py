@@ -219,3 +219,44 @@ def test_a_trials_page_shows_its_numbers_its_curve_and_how_to_take_it(browser, s
     width = browser.ask("document.documentElement.scrollWidth")
     assert width == browser.ask("window.innerWidth")
     assert browser.complaints() == []
+
+
+ICON = "document.querySelector('[data-testid={}]')"
+LABEL = "document.querySelector('[aria-label=\"{}\"]')"
+
+
+def test_no_button_is_shown_that_would_be_refused(browser, sixty):
+    """Each is on the page, or the dashboard has changed, and none of them is seen."""
+    page, told = sixty
+    site = page.removesuffix("/studies/1")
+    refused = {
+        site: [
+            LABEL.format("rename study"),
+            LABEL.format("delete study"),
+            ICON.format("AddBoxIcon"),
+        ],
+        page: [ICON.format("UploadFileIcon")],
+        f"{page}/note": [ICON.format("EditIcon")],
+        f"{page}/trials?numbers={told[0]['number']}": [ICON.format("EditIcon")],
+    }
+    for address, elements in refused.items():
+        browser.open(address)
+        for element in elements:
+            browser.wait(element)
+            assert browser.ask(f"{element}.getClientRects().length") == 0
+    seen = "[...document.querySelectorAll('button')].filter(e => e.getClientRects().length).length"
+    labels = {
+        site: [ICON.format("RefreshIcon"), LABEL.format("open drawer")],
+        page: [LABEL.format("next page"), graph("graph-pareto-front")],
+        f"{page}/trials?numbers={told[0]['number']}": [
+            LABEL.format("show artifact table"),
+            LABEL.format("download artifact"),
+            LABEL.format("Filter"),
+        ],
+    }
+    for address, elements in labels.items():
+        browser.open(address)
+        for element in elements:
+            browser.wait(f"{element} && {element}.getClientRects().length")
+        assert browser.ask(seen) > 1
+    assert browser.complaints() == []
