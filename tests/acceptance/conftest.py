@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import sqlite3
 import subprocess
@@ -110,6 +111,13 @@ class Shell:
     def run(self, *arguments: object) -> Result:
         """Runs ``hpsearch`` as a process to its end."""
         return self.wait(self.start(*arguments))
+
+    def hear(self, process: subprocess.Popen[str]) -> str:
+        """Waits until the process says something on stderr; returns its line, empty at the end."""
+        assert process.stderr is not None
+        ready, _, _ = select.select([process.stderr], [], [], PATIENCE_SECONDS)
+        assert ready, "it says nothing"
+        return process.stderr.readline()
 
     def hold(self, *, after: int = 2) -> None:
         """Has the trainings of studies that name ``held:train`` wait after so many epochs."""

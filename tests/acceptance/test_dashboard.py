@@ -42,7 +42,7 @@ def ask(url: str, login: str | None = None) -> tuple[int, str]:
 
 def test_the_command_serves_until_it_is_interrupted(finished, shell):
     process = shell.start("dashboard", "--storage", finished.database, "--port", 0)
-    said = process.stderr.readline()
+    said = shell.hear(process)
     (site,) = sites_in(said)
     assert "small" in ask(f"{site}/api/studies")[1]
     process.send_signal(signal.SIGINT)
@@ -60,7 +60,7 @@ def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):
         patch.setenv(f"{PASSWORD}_FILE", "password.txt")
         where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", 0)
         process = shell.start("dashboard", *where, "--auth", "ann")
-    said = process.stderr.readline()
+    said = shell.hear(process)
     (site,) = sites_in(said)
     assert ask(f"{site}/api/studies")[0] == 401
     assert ask(f"{site}/api/studies", "ann:wrong")[0] == 401
@@ -145,7 +145,7 @@ def sixty(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         told = shell.run("front", "--json").json
         process = shell.start("dashboard", "--port", 0)
-        (site,) = sites_in(process.stderr.readline())
+        (site,) = sites_in(shell.hear(process))
         shell.wait_until(
             lambda: json.loads(ask(f"{site}/api/studies/1")[1])["plotly_graph_objects"],
             process=process,

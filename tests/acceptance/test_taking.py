@@ -316,7 +316,7 @@ def test_an_empty_study_and_a_trial_that_waits_have_nothing_to_take(slow_study, 
 def test_ctrl_c_ends_a_training_and_leaves_nothing(shell, digits_npz):
     net = ("--dataset", digits_npz, "--set", "n_blocks=1", "--epochs", 10000, "--threads", 1)
     process = shell.start("train", *net, "-o", "model")
-    first = process.stderr.readline()
+    first = shell.hear(process)
 
     process.send_signal(signal.SIGINT)
     result = shell.wait(process)

@@ -230,7 +230,7 @@ def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, st
 def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
     cli("submit", study_file, "--trials", 2)
     watching = shell.start("watch")
-    assert "study 'shared' is watched" in watching.stderr.readline()
+    assert "study 'shared' is watched" in shell.hear(watching)
     assert shell.run("worker", "--threads", 1).code == 0
     result = shell.wait(watching)
     assert result.code == 0
