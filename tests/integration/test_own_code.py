@@ -18,6 +18,7 @@ from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
 from hpsearch.nn.batches import tensors
 from hpsearch.nn.code import look_in
+from hpsearch.nn.data import load
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.model import build
 from hpsearch.nn.rehearsal import rehearse
@@ -400,7 +401,7 @@ class TestLateFailure:
             study = create_or_resume(
                 open_storage(project.database, create=True),
                 spec,
-                data={},
+                data=load(spec.data, data_dir=None, seed=spec.search.seed).fingerprint,
                 reference={"device": "cpu", "processor": "any", "threads": 1},
                 bounds=lambda: {"accuracy": (0.1, 1.0), "params": (1.0, 1e6)},
             )

@@ -32,7 +32,12 @@ def site():
     clock = Clock()
     app = with_login(page, Login(user="ann", password="psst"), brake=Brake(clock=clock))
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
+
+    def serve():
+        with contextlib.suppress(OSError):  # what it listens to is closed at the end
+            server.run()
+
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
 
     def ask(password=None, **headers):
