@@ -103,6 +103,7 @@ def _running(session: Session, in_study: Any) -> list[Running]:
     ]
 
 
-def _first_waiting(session: Session, in_study: Any) -> int:
+def _first_waiting(session: Session, in_study: Any) -> int | None:
+    """The trial's id; None where it was taken since it was counted, which only the lock forbids."""
     asked = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
-    return int(session.execute(asked.order_by(_trials.c.number).limit(1)).scalar_one())
+    return session.execute(asked.order_by(_trials.c.number).limit(1)).scalar_one_or_none()

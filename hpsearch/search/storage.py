@@ -183,7 +183,8 @@ class Storage:
         """Whether it was the connection that failed, not what was asked; SQLite is only locked."""
         if not isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)):
             return False
-        return not self.is_sqlite or "locked" in str(cause)
+        # "database is locked", or the "locking protocol" when many begin at once.
+        return not self.is_sqlite or "lock" in str(cause)
 
     def _forget(self) -> None:
         """Drops connections, and Optuna's memory of trials whose making was never committed."""

@@ -6,6 +6,7 @@ import sqlite3
 import optuna
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
 from hpsearch.search.catalog import study_names
@@ -212,6 +213,18 @@ def test_the_lock_lets_one_in_at_a_time(storage):
         order.append("first")
     thread.join(600)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("said", ["database is locked", "locking protocol"])
+def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said):
+    told = iter([OperationalError("SELECT 1", {}, sqlite3.OperationalError(said))])
+
+    def action():
+        for error in told:
+            raise error
+        return "there"
+
+    assert sqlite.patiently(action) == "there"
 
 
 def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):

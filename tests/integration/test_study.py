@@ -7,6 +7,7 @@ import warnings
 
 import optuna
 import pytest
+from sqlalchemy import event
 
 from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
@@ -79,6 +80,22 @@ class TestBudget:
         study.request_stop(stop=True)
         assert study.claim(origin()) is Standing.STOPPED
         assert isinstance(make_study(storage).claim(origin()), Claim)
+
+    def test_a_waiting_trial_may_be_taken_while_somebody_counts_without_the_lock(self, storage):
+        study = make_study(storage)
+        study.hand_back(study.claim(origin()))
+        other = open_study(open_storage(storage.url.render_as_string(False), create=False))
+        taken = []
+
+        @event.listens_for(storage.engine, "after_cursor_execute")
+        def take(_connection, _cursor, statement, *_):
+            if "GROUP BY trials.state" in statement and not taken:
+                taken.append(other.claim(origin()))
+
+        assert study.tally()[State.WAITING] == 1
+        assert taken[0].number == 0
+        assert study.tally()[State.WAITING] == 0
+        other.storage.close()
 
     def test_four_processes_one_of_them_killed_share_the_budget_exactly(self, storage, tmp_path):
         study = make_study(storage, make_spec(trials=24))
