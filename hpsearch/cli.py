@@ -280,15 +280,20 @@ def dashboard(
 
 
 # The command to go on names these itself, or leaves them to be said anew.
-_NOT_AGAIN = {"trials", "study", "storage", "timeout", "artifacts", "gpus_per_worker"}
+_NOT_AGAIN = {"trials", "study", "storage", "timeout"}
 
 
 def _again(context: typer.Context) -> list[str]:
-    """The study file and the options that a command was given, as they are typed once more."""
+    """The study file and the options that a command was given, as they are typed once more.
+
+    What the environment says, it goes on saying.
+    """
     words: list[str] = []
     for parameter in context.command.params:
-        value = context.params[str(parameter.name)]
-        if parameter.name in _NOT_AGAIN or value in (None, parameter.default):
+        name = str(parameter.name)
+        value, source = context.params[name], context.get_parameter_source(name)
+        is_typed = source is not None and source.name == "COMMANDLINE"
+        if name in _NOT_AGAIN or not is_typed or value in (None, parameter.default):
             continue
         words += [parameter.opts[0]] if parameter.param_type_name == "option" else []
         words += [str(value)] if value is not True else []

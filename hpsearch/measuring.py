@@ -68,23 +68,13 @@ def confirm(
 
     Example: hpsearch confirm --seeds 3
     """
-    from functools import partial
-
     from rich.console import Console
 
-    from hpsearch.core.confirmation import Repeat
-    from hpsearch.core.trial import Epoch
     from hpsearch.nn.interrupt import Interrupted
     from hpsearch.search import launch
-    from hpsearch.search.confirm import Passage
     from hpsearch.search.confirm import confirm as train_again
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.confirming import (
-        confirmed_as_plain,
-        confirmed_table,
-        repeat_line,
-        training_line,
-    )
+    from hpsearch.view.confirming import confirmed_as_plain, confirmed_table, showing
 
     place = launch.Place(
         storage=storage_text(storage),
@@ -93,17 +83,9 @@ def confirm(
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened, log, stop = open_study(study, storage), Console(stderr=True), Stopper()
-    say = partial(log.print, markup=False, highlight=False, soft_wrap=True)
-    with stop.listening(), log.status("") as status:
-
-        def tell(where: Passage, found: Epoch | Repeat) -> None:
-            if isinstance(found, Repeat):
-                say(repeat_line(where, found))
-            else:
-                status.update(training_line(where, found))
-
-        try:
+    opened, stop = open_study(study, storage), Stopper()
+    try:
+        with stop.listening(), showing(Console(stderr=True)) as tell:
             found = train_again(
                 opened,
                 place,
@@ -111,12 +93,12 @@ def confirm(
                 seeds=seeds,
                 dataset=dataset,
                 stop=stop,
-                notify=say,
+                notify=note,
                 tell=tell,
             )
-        except (Interrupted, KeyboardInterrupt):
-            say("interrupted; what was trained is kept, the same command goes on")
-            raise typer.Exit(130) from None
+    except (Interrupted, KeyboardInterrupt):
+        note("interrupted; what was trained is kept, the same command goes on")
+        raise typer.Exit(130) from None
     records = opened.records()
     if json_:
         print_json(confirmed_as_plain(found, records))

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from hpsearch.core.confirmation import Confirmed, Repeat, mean_flattery
 from hpsearch.core.findings import as_plain
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import Epoch, TrialRecord, reached
-from hpsearch.search.confirm import Passage
+from hpsearch.search.confirm import Passage, Tell
 from hpsearch.view.story import points
 from hpsearch.view.tables import KNEE, Spelled, SpelledTable
 from hpsearch.view.text import format_spread, format_value
 
 
-def training_line(where: Passage, epoch: Epoch) -> str:
-    """Returns how far the training at hand is."""
-    told = f"epoch {epoch.epoch}, val_accuracy {format_value('accuracy', epoch.val_accuracy)}"
-    return f"{_place(where)}: {told}"
+@contextmanager
+def showing(log: Console) -> Iterator[Tell]:
+    """Shows each training as it ends, and on a terminal how far the one at hand is."""
+    with log.status("") as status:
+
+        def tell(where: Passage, found: Epoch | Repeat) -> None:
+            if isinstance(found, Epoch):
+                accuracy = format_value("accuracy", found.val_accuracy)
+                status.update(f"{_place(where)}: epoch {found.epoch}, val_accuracy {accuracy}")
+            else:
+                log.print(_repeat_line(where, found), soft_wrap=True)
+
+        yield tell
 
 
-def repeat_line(where: Passage, repeat: Repeat) -> RenderableType:
-    """Returns what a training came to beside what the search saw, in a line."""
+def _repeat_line(where: Passage, repeat: Repeat) -> RenderableType:
+    """What a training came to beside what the search saw, in a line."""
     if repeat.reason is not None:
         return Spelled(Text(f"{_place(where)}: {repeat.reason}"))
     before, told = reached(where.record), []
@@ -89,4 +99,4 @@ def confirmed_as_plain(
     return plain
 
 
-__all__ = ["confirmed_as_plain", "confirmed_table", "repeat_line", "training_line"]
+__all__ = ["confirmed_as_plain", "confirmed_table", "showing"]

@@ -103,10 +103,14 @@ def test_a_search_ends_cleanly_when_its_time_is_up(slow_study, cli):
     assert Path("report-slow.html").exists() == (status["complete"] > 0)
 
 
-def test_the_command_to_search_on_holds_every_option_that_it_needs(cli, digits_npz):
+def test_the_command_to_search_on_holds_every_option_that_it_needs(cli, digits_npz, monkeypatch):
+    monkeypatch.setenv("HPSEARCH_DATA", "elsewhere")  # is said again by the environment
     given = ("--dataset", digits_npz, "--epochs", 1, "--objectives", "accuracy,params")
+    given += ("--artifacts", "kept")
     printed = cli("run", *given, "--trials", 1, "--threads", 1, "--sampler", "random").out
     (command,) = re.findall(r"^ +hpsearch (run .*?)  # search on", printed, re.MULTILINE)
+    assert "--artifacts kept" in command
+    assert "elsewhere" not in command
 
     again = cli(*command.split())
 
