@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from hpsearch.core.findings import Findings, Standing
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.view import curve, evidence, figures, outcome, story
-from hpsearch.view.axes import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, TITLES
+from hpsearch.view.axes import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, word
 from hpsearch.view.document import Section, Table
 from hpsearch.view.markdown import body, escaped
 from hpsearch.view.text import format_value
@@ -146,7 +146,7 @@ def _trial_note(standing: Standing, findings: Findings, picture: str, place: Seq
     title = f"Trial {record.number} is {what if standing.is_knee else 'on the front'}."
     known = [name for name in OBJECTIVES if name in standing.pick.measured]
     ordered = [*names, *(name for name in known if name not in names)]
-    rows = [(_titled(name), format_value(name, standing.pick.measured[name])) for name in ordered]
+    rows = [(word(name), format_value(name, standing.pick.measured[name])) for name in ordered]
     if span := story.interval(standing.pick):
         rows.append(("accuracy, 95 % interval", span))
     told = Section(
@@ -159,10 +159,6 @@ def _trial_note(standing: Standing, findings: Findings, picture: str, place: Seq
     lines += ["", f"![learning curve]({picture})"] * bool(picture)
     lines += _taking_home(record.number, findings.study, place)
     return "\n".join([*lines, ""])
-
-
-def _titled(name: str) -> str:
-    return TITLES[name].partition(" (")[0]
 
 
 def _files(standing: Standing) -> list[tuple[str, str, Callable[[], str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,6 +31,20 @@ TITLES: Mapping[str, str] = {
     "flops": "operations per image (FLOPs)",
     "gap": "validation minus training loss (nats)",
 }
+
+
+def word(name: str) -> str:
+    """Returns what a measure is called within a sentence.
+
+    >>> word("val_loss")
+    'validation loss'
+    """
+    return TITLES[name].partition(" (")[0]
+
+
+def safe(text: str) -> str:
+    """Returns the text such that Plotly, and a page, take no character of it for their own."""
+    return html.escape(text, quote=False)
 
 
 def axis(name: str, *, log: bool = False) -> dict[str, Any]:

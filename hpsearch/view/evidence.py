@@ -9,7 +9,7 @@ from typing import Any
 from hpsearch.core.effects import Group, Spread
 from hpsearch.core.findings import Findings
 from hpsearch.view import figures, story
-from hpsearch.view.axes import TITLES
+from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
 from hpsearch.view.text import format_value
 from hpsearch.view.thinning import SHOWN_CURVES
@@ -136,8 +136,7 @@ def importance(findings: Findings) -> Section | None:
     words, drawings = [], []
     for found in findings.importance:
         top = [f"{name} ({story.percent(share)})" for name, share in list(found.shares.items())[:3]]
-        what = "being on the front" if found.target == "front" else TITLES[found.target]
-        what = what.partition(" (")[0]
+        what = "being on the front" if found.target == "front" else word(found.target)
         words.append(f"For {what}: {', '.join(top)}.")
         drawings.append(
             Drawing(

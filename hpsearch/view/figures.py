@@ -6,20 +6,14 @@ All figures share one accent colour. Whoever shows them in the dark swaps the co
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.core.answer import Pick
 from hpsearch.core.attainment import Attained
-from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import Group
 from hpsearch.core.findings import Importance, Standing
-from hpsearch.core.objectives import OBJECTIVES, utility
-from hpsearch.core.scores import Spread
+from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.timeline import Left, Span
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.axes import (
@@ -29,188 +23,13 @@ from hpsearch.view.axes import (
     FAINTER,
     INK,
     MUTED,
-    TITLES,
     axis,
     empty,
-    log_ticks,
+    safe,
+    word,
 )
-from hpsearch.view.text import describe, format_spread, format_value
-from hpsearch.view.thinning import SHOWN_CURVES, SHOWN_SPANS, SHOWN_TRIALS, evenly
-
-
-def front(
-    trials: Sequence[Standing], *, x: str, y: str, confirmed: Sequence[Confirmed] = ()
-) -> go.Figure:
-    """Returns one objective against another: the front, its knee, and the other trials faint.
-
-    A pruned trial stands where it was stopped. Costs have a logarithmic axis. The accuracies of
-    the front have their 95 % intervals; the means of trials that were trained again have bars of
-    one standard deviation either way. The view is on the front and its surroundings; a double
-    click shows all.
-    """
-    shown = [s for s in trials if {x, y} <= set(s.pick.measured)]
-    chosen = sorted((s for s in shown if s.is_front), key=lambda s: s.pick.measured[x])
-    others = evenly([s for s in shown if not s.is_front], SHOWN_TRIALS)
-    pruned = [s for s in others if s.record.state is State.PRUNED]
-    dominated = [s for s in others if s.record.state is not State.PRUNED]
-    figure = empty(x=_log_axis(x, shown), y=_log_axis(y, shown), legend=True)
-    figure.add_trace(_cloud(pruned, x, y, "stopped early", FAINTER, symbol="x-thin"))
-    figure.add_trace(_cloud(dominated, x, y, "complete", FAINT, symbol="circle"))
-    figure.add_trace(_front_line(chosen, x, y))
-    again = [one for one in confirmed if {x, y} <= set(one.spreads)]
-    if again:
-        figure.add_trace(_means(again, x, y))
-    figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
-    if chosen and not OBJECTIVES[y].is_cost:
-        ends = [end for one in again for end in _bar(one.spreads[y])]
-        figure.update_layout(yaxis_range=_around([s.pick for s in chosen], shown, y, also=ends))
-    return figure
-
-
-def _log_axis(name: str, shown: Sequence[Standing]) -> dict[str, Any]:
-    made = axis(name, log=True)
-    is_log = made.get("type") == "log"
-    return {**made, **log_ticks(s.pick.measured[name] for s in shown)} if is_log else made
-
-
-def _cloud(
-    standings: Sequence[Standing], x: str, y: str, name: str, colour: str, *, symbol: str
-) -> go.Scatter:
-    return go.Scatter(
-        name=name,
-        mode="markers",
-        marker={
-            "color": colour,
-            "size": 6,
-            "symbol": symbol,
-            "line": {"color": colour, "width": 1.2 if symbol == "x-thin" else 0},
-        },
-        **_places(standings, x, y),
-    )
-
-
-def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
-    picks = [s.pick for s in chosen]
-    bars: dict[str, Any] | None = None
-    if y == "accuracy" and picks and all(p.low is not None for p in picks):
-        values = [p.measured[y] for p in picks]
-        bars = {
-            "array": [(p.high or v) - v for p, v in zip(picks, values, strict=True)],
-            "arrayminus": [v - (p.low or v) for p, v in zip(picks, values, strict=True)],
-            "color": ACCENT,
-            "thickness": 1,
-            "width": 0,
-        }
-    return go.Scatter(
-        name="front",
-        mode="lines+markers" if _is_staircase(picks, x, y) else "markers",
-        line={"color": ACCENT, "width": 1.5, "shape": "hv"},
-        marker={"color": ACCENT, "size": 8},
-        error_y=bars,
-        **_places(chosen, x, y),
-    )
-
-
-def _means(again: Sequence[Confirmed], x: str, y: str) -> go.Scatter:
-    bars = {
-        f"error_{axis}": {
-            "array": [one.spreads[name].deviation or 0.0 for one in again],
-            "color": INK,
-            "thickness": 1.5,
-            "width": 4,
-        }
-        for axis, name in (("x", x), ("y", y))
-    }
-    return go.Scatter(
-        name="trained again",
-        mode="markers",
-        marker={
-            "color": "rgba(0,0,0,0)",
-            "size": 9,
-            "symbol": "circle",
-            "line": {"color": INK, "width": 1.5},
-        },
-        x=[one.spreads[x].mean for one in again],
-        y=[one.spreads[y].mean for one in again],
-        hovertext=[_mean_hover(one, x, y) for one in again],
-        hoverinfo="text",
-        **bars,
-    )
-
-
-def _mean_hover(one: Confirmed, x: str, y: str) -> str:
-    seeds = f"{one.repeats} fresh seed{'s' * (one.repeats != 1)}"
-    parts = [f"trial {one.number}, trained again with {seeds}"]
-    parts += [f"{_word(name)} {format_spread(name, one.spreads[name])}" for name in (y, x)]
-    return "<br>".join([*parts, *[f"{one.diverged} diverged"] * bool(one.diverged)])
-
-
-def _bar(of: Spread) -> tuple[float, float]:
-    wide = of.deviation or 0.0
-    return of.mean - wide, of.mean + wide
-
-
-def _is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
-    """Whether these two objectives alone make the front: with a third, a line would zigzag."""
-    heights = [utility(y, pick.measured[y]) for pick in picks]
-    return heights == sorted(heights, reverse=not OBJECTIVES[x].is_cost)
-
-
-def _knee(knee: Sequence[Standing], x: str, y: str) -> go.Scatter:
-    name = "best" if all(len(s.record.values) == 1 for s in knee) and knee else "knee"
-    return go.Scatter(
-        name=name,
-        mode="markers+text",
-        text=[name] * len(knee),
-        textposition="bottom right",
-        textfont={"color": ACCENT, "size": 14},
-        marker={"color": ACCENT, "size": 16, "symbol": "diamond"},
-        **_places(knee, x, y),
-    )
-
-
-def _places(standings: Sequence[Standing], x: str, y: str) -> dict[str, Any]:
-    return {
-        "x": [s.pick.measured[x] for s in standings],
-        "y": [s.pick.measured[y] for s in standings],
-        "hovertext": [_hover(s, x, y) for s in standings],
-        "hoverinfo": "text",
-    }
-
-
-def _hover(standing: Standing, x: str, y: str) -> str:
-    record, pick = standing.record, standing.pick
-    parts = [f"trial {record.number}" + ", stopped early" * (record.state is State.PRUNED)]
-    parts += [f"{_word(name)} {format_value(name, pick.measured[name])}" for name in (y, x)]
-    return "<br>".join([*parts, *_safe(describe(record)).split(", ")])
-
-
-def _word(name: str) -> str:
-    return TITLES[name].partition(" (")[0]
-
-
-def _safe(text: str) -> str:
-    return html.escape(text, quote=False)
-
-
-def _around(
-    picks: Sequence[Pick], shown: Sequence[Standing], y: str, *, also: Sequence[float]
-) -> list[float]:
-    """The range of y that holds the front, its bars and as much again below; or all, if less.
-
-    All, too, where the front is a single trial.
-    """
-    ends = [v for p in picks for v in (p.measured[y], p.low, p.high) if v is not None]
-    if y != "accuracy":
-        ends = [p.measured[y] for p in picks]
-    ends += also
-    low, high = min(ends), max(ends)
-    every = [value for s in shown if math.isfinite(value := s.pick.measured[y])]
-    spans = (high - low, max(every, default=high) - min(every, default=low))
-    room = spans[len(picks) == 1] or abs(high) * 0.05 or 1.0
-    if OBJECTIVES[y].maximize:
-        return [max(min([*every, low]), low - room) - room * 0.08, high + room * 0.08]
-    return [low - room * 0.08, min(max([*every, high]), high + room) + room * 0.08]
+from hpsearch.view.text import describe, format_value
+from hpsearch.view.thinning import SHOWN_CURVES, SHOWN_SPANS, evenly
 
 
 def depth(groups: Sequence[Group], measure: str) -> go.Figure:
@@ -231,7 +50,7 @@ def optimizers(groups: Sequence[Group], measure: str) -> go.Figure:
 def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
     found = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
     figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
-    names = [f"{_safe(str(group.key))}<br>n = {of.n}" for group, of in found]
+    names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in found]
     quartiles = [[of.quarter, of.three_quarters, None] for _, of in found]
     figure.add_trace(
         go.Scatter(
@@ -323,7 +142,7 @@ def _curves(
 
 def _curve_hover(record: TrialRecord, epoch: Epoch, measure: str) -> str:
     value = format_value(measure.replace("val_accuracy", "accuracy"), getattr(epoch, measure))
-    return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{_safe(describe(record))}"
+    return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{safe(describe(record))}"
 
 
 def _stops(records: Sequence[TrialRecord], measure: str) -> go.Scatter:
@@ -341,7 +160,7 @@ def _stops(records: Sequence[TrialRecord], measure: str) -> go.Scatter:
 
 def importance(found: Importance) -> go.Figure:
     """Returns the share that each hyperparameter has in reaching the target, largest on top."""
-    what = "being on the front" if found.target == "front" else _word(found.target)
+    what = "being on the front" if found.target == "front" else word(found.target)
     items = sorted(found.shares.items(), key=lambda item: item[1])
     figure = empty(
         x={"title": {"text": f"share in {what}"}, "tickformat": ".0%", "rangemode": "tozero"},
@@ -351,9 +170,9 @@ def importance(found: Importance) -> go.Figure:
         go.Bar(
             orientation="h",
             x=[share for _, share in items],
-            y=[_safe(name) for name, _ in items],
+            y=[safe(name) for name, _ in items],
             marker={"color": [ACCENT if share >= 0.1 else FAINT for _, share in items]},
-            hovertext=[f"{_safe(name)} {share:.0%}" for name, share in items],
+            hovertext=[f"{safe(name)} {share:.0%}" for name, share in items],
             hoverinfo="text",
         )
     )
@@ -409,7 +228,7 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
         x={"title": {"text": "minutes since the first start"}, "rangemode": "tozero"},
         y={
             "type": "category",
-            "categoryarray": [_safe(worker) for worker in workers[::-1]],
+            "categoryarray": [safe(worker) for worker in workers[::-1]],
             "categoryorder": "array",
             "showgrid": False,
             "automargin": True,
@@ -430,7 +249,7 @@ def _bars(name: str, spans: Sequence[Span], colour: str) -> go.Bar:
         orientation="h",
         base=[span.started / 60 for span in spans],
         x=[(span.ended - span.started) / 60 for span in spans],
-        y=[_safe(span.worker) for span in spans],
+        y=[safe(span.worker) for span in spans],
         marker={"color": colour, "line": {"width": 0}},
         hovertext=[f"trial {s.number}, {name}: {s.ended - s.started:.1f} s" for s in spans],
         hoverinfo="text",

@@ -10,8 +10,8 @@ from itertools import combinations
 from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.findings import Findings, Standing
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.view import figures, story
-from hpsearch.view.axes import TITLES
+from hpsearch.view import story, trade_off
+from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
 from hpsearch.view.text import format_spread, format_value, layers, own, shape, training
 from hpsearch.view.thinning import SHOWN_TRIALS
@@ -69,7 +69,7 @@ def _front_drawing(findings: Findings, x: str, y: str) -> Drawing:
     return Drawing(
         key=f"front-{x}-{y}",
         about=f"{y} against {x} of all trials",
-        draw=partial(figures.front, findings.trials, x=x, y=y, confirmed=findings.confirmed),
+        draw=partial(trade_off.front, findings.trials, x=x, y=y, confirmed=findings.confirmed),
     )
 
 
@@ -108,7 +108,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         return None
     names = sorted(findings.objectives, key=lambda name: not OBJECTIVES[name].is_cost)
     with_interval = any(s.pick.low is not None for s in findings.front)
-    titles = [TITLES[name].partition(" (")[0] for name in names]
+    titles = [word(name) for name in names]
     again = {one.number: one for one in findings.confirmed}
     with_again = any(s.record.number in again for s in findings.front)
     more = ["95 % interval"] * with_interval + ["trained again"] * with_again

@@ -10,7 +10,7 @@ from hpsearch.core import confirmation
 from hpsearch.core.confirmation import Repeat, confirmed
 from hpsearch.view import text
 from hpsearch.view.document import UNKNOWN
-from hpsearch.view.figures import front
+from hpsearch.view.trade_off import front
 from tests.unit.test_findings import TWO, findings_of
 from tests.unit.test_story import words_of
 from tests.unit.trials import trial

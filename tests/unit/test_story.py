@@ -17,11 +17,13 @@ from hpsearch.errors import HpsearchError
 from hpsearch.view import axes, report, story, thinning
 from hpsearch.view.axes import FAINTER
 from hpsearch.view.document import Code
-from hpsearch.view.figures import SHOWN_TRIALS, curves, depth, front, hypervolume, importance
+from hpsearch.view.figures import curves, depth, hypervolume, importance
 from hpsearch.view.figures import timeline as timeline_figure
 from hpsearch.view.page import page
 from hpsearch.view.report import default_path, render, write
 from hpsearch.view.sections import sections
+from hpsearch.view.thinning import SHOWN_TRIALS
+from hpsearch.view.trade_off import front
 from tests.unit.test_findings import TWO, findings_of, verdict
 from tests.unit.trials import trial
 
