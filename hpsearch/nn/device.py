@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,9 @@ _NO_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+
+
+_CONTEXT_BYTES = 2**29  # about what CUDA itself keeps for each process
 
 
 def pick_device(name: str) -> torch.device:
@@ -61,28 +64,52 @@ def deal(name: str, *, workers: int, gpus_per_worker: float | None) -> list[str]
     if picked.type != "cuda":
         return [str(picked)] * workers
     gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
-    room = len(gpus) * int(1 / gpus_per_worker + 1e-9) if gpus_per_worker is not None else workers
+    dealt = dealt_among(gpus, workers=workers, share=gpus_per_worker)
+    needed = max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus) + _CONTEXT_BYTES
+    for gpu in gpus:
+        there, total = torch.cuda.mem_get_info(gpu)
+        room = there + torch.cuda.memory_reserved(gpu)
+        check_room(gpu, workers=dealt.count(gpu), needed=needed, room=room, total=total)
+    return dealt
+
+
+def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> list[str]:
+    """Returns each worker's GPU, dealt in turn.
+
+    >>> dealt_among(["cuda:0", "cuda:1"], workers=3, share=0.5)
+    ['cuda:0', 'cuda:1', 'cuda:0']
+
+    Raises:
+        DeviceError: each needs so large a share that they have no room.
+    """
+    room = len(gpus) * int(1 / share + 1e-9) if share is not None else workers
     if workers > room:
         raise DeviceError(
-            f"found {workers} workers that need {gpus_per_worker:g} of a GPU each, expected at most"
+            f"found {workers} workers that need {share:g} of a GPU each, expected at most"
             f" {room} on {len(gpus)} GPU{'s' * (len(gpus) != 1)}; start fewer or give each less"
         )
-    _refuse_overfull(gpus, workers)
     return [gpus[worker % len(gpus)] for worker in range(workers)]
 
 
-def _refuse_overfull(gpus: list[str], workers: int) -> None:
-    """Refuses more workers than memory holds, by what this process has needed at its most."""
-    needed = max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus)
-    for place, gpu in enumerate(gpus):
-        there, total = torch.cuda.mem_get_info(gpu)
-        own = torch.cuda.memory_reserved(gpu)
-        count = len(range(place, workers, len(gpus)))
-        if count * needed > there + own:
-            raise DeviceError(
-                f"{gpu}: found {(there + own) / 2**30:.1f} of {total / 2**30:.1f} GiB free,"
-                f" expected {count} × {needed / 2**30:.1f} GiB for {count} workers; start fewer"
-            )
+def check_room(gpu: str, *, workers: int, needed: int, room: int, total: int) -> None:
+    """Refuses more workers on a GPU than its memory holds; all sizes in bytes.
+
+    Args:
+        gpu: its name, for the message.
+        workers: how many are to share it.
+        needed: what each takes: the most that this process has needed for the images and the
+            dearest net of the space, and a context of its own.
+        room: what is free, or this process's own.
+        total: what the GPU has.
+
+    Raises:
+        DeviceError: they need more than there is.
+    """
+    if workers * needed > room:
+        raise DeviceError(
+            f"{gpu}: found {room / 2**30:.1f} of {total / 2**30:.1f} GiB free, expected"
+            f" {workers} × {needed / 2**30:.1f} GiB for {workers} workers; start fewer"
+        )
 
 
 def available() -> tuple[str, ...]:
@@ -160,7 +187,9 @@ def free_memory(device: torch.device) -> None:
 __all__ = [
     "autocast_dtype",
     "available",
+    "check_room",
     "deal",
+    "dealt_among",
     "describe",
     "free_memory",
     "has_bf16",

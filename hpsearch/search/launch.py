@@ -92,9 +92,9 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     known = _existing(spec, place)
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
-    if known is None:
-        ground.bounds()  # before any file is made: it may not fit in memory
-    elif REFERENCE in known.attributes:
+    if known is None or (spec.search.workers > 1 and ground.device.type == "cuda"):
+        ground.bounds()  # before any file is made: the dearest net may not fit in memory
+    if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
     devices = _devices(place, workers=spec.search.workers)
     study = catalog.create_or_resume(

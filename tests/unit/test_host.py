@@ -1,5 +1,6 @@
 """Cores, quotas, live workers and what they make of the thread count."""
 
+import doctest
 import os
 import subprocess
 import sys
@@ -140,6 +141,30 @@ def test_devices_are_picked_by_name():
     assert device.pick_device("cpu") == torch.device("cpu")
     assert device.pick_device("auto").type == device.available()[-1].partition(":")[0]
     assert device.describe(torch.device("cpu")) == f"cpu: {host.processor()}"
+
+
+def test_workers_are_dealt_to_the_gpus_in_turn():
+    assert doctest.testmod(device).failed == 0
+    assert device.deal("cpu", workers=3, gpus_per_worker=None) == ["cpu"] * 3
+    two = ["cuda:0", "cuda:1"]
+    packed = device.dealt_among(two, workers=8, share=0.25)
+    assert packed == two * 4
+    assert device.dealt_among(two, workers=5, share=None) == [*two, *two, "cuda:0"]
+    assert device.dealt_among(["cuda:1"], workers=3, share=1 / 3) == ["cuda:1"] * 3
+    with pytest.raises(
+        DeviceError, match=r"found 9 workers that need 0\.25 .* at most 8 on 2"
+    ):
+        device.dealt_among(two, workers=9, share=0.25)
+    with pytest.raises(DeviceError, match=r"at most 1 on 1 GPU; start fewer"):
+        device.dealt_among(["cuda:0"], workers=2, share=0.6)
+
+
+def test_more_workers_than_a_gpus_memory_holds_are_refused():
+    gib = 2**30
+    device.check_room("cuda:0", workers=4, needed=2 * gib, room=8 * gib, total=16 * gib)
+    told = r"cuda:0: found 8\.0 of 16\.0 GiB free, expected 5 × 2\.0 GiB for 5 workers"
+    with pytest.raises(DeviceError, match=told):
+        device.check_room("cuda:0", workers=5, needed=2 * gib, room=8 * gib, total=16 * gib)
 
 
 @pytest.mark.parametrize(
