@@ -151,9 +151,7 @@ def test_workers_are_dealt_to_the_gpus_in_turn():
     assert packed == two * 4
     assert device.dealt_among(two, workers=5, share=None) == [*two, *two, "cuda:0"]
     assert device.dealt_among(["cuda:1"], workers=3, share=1 / 3) == ["cuda:1"] * 3
-    with pytest.raises(
-        DeviceError, match=r"found 9 workers that need 0\.25 .* at most 8 on 2"
-    ):
+    with pytest.raises(DeviceError, match=r"found 9 workers that need 0\.25 .* at most 8 on 2"):
         device.dealt_among(two, workers=9, share=0.25)
     with pytest.raises(DeviceError, match=r"at most 1 on 1 GPU; start fewer"):
         device.dealt_among(["cuda:0"], workers=2, share=0.6)
