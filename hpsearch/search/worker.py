@@ -89,9 +89,10 @@ class Stopper:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        again = self.clock() - self._heard_at < _ECHO_SECONDS
-        if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and again:
-            return  # a supervisor's to the whole group, and the parent's
+        # A supervisor may signal a whole group, of which the parent passes its own on.
+        may_echo = self.parent is not None and self.clock() - self._heard_at < _ECHO_SECONDS
+        if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and may_echo:
+            return
         if self.signals:
             sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # the cursor again
             sys.stderr.flush()

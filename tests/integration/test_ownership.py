@@ -257,11 +257,18 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 
 def test_a_supervisors_and_the_parents_signal_are_one():
     now = [100.0]
-    stop = Stopper(raises=False, exits=False, clock=lambda: now[0])
+    stop = Stopper(raises=False, exits=False, clock=lambda: now[0], parent=1)
     stop._hear(signal.SIGTERM, None)
     now[0] += 4.9  # the parent looked at a large study, on a busy machine
     stop._hear(signal.SIGTERM, None)  # the process would have ended here
     assert stop.signals == [signal.SIGTERM]
     now[0] += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        stop._hear(signal.SIGTERM, None)
+
+
+def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
+    stop = Stopper(raises=False, exits=False, clock=lambda: 100.0)
+    stop._hear(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         stop._hear(signal.SIGTERM, None)
