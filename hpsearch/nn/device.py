@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,9 +22,6 @@ _NO_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-
-
-_CONTEXT_BYTES = 2**29  # about what CUDA itself keeps for each process
 
 
 def pick_device(name: str) -> torch.device:
@@ -49,13 +46,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(wanted)
 
 
-def deal(name: str, *, workers: int, gpus_per_worker: float | None) -> list[str]:
+def deal(
+    name: str, *, workers: int, gpus_per_worker: float | None, footprint: Callable[[], int]
+) -> list[str]:
     """Returns the device of each of several workers: the GPUs in turn, else the one device.
 
     Args:
         name: as for :func:`pick_device`; a GPU named with its index takes every worker.
         workers: how many there are.
         gpus_per_worker: the share of a GPU that each needs, above 0, at most 1; None: any.
+        footprint: measures the bytes of a GPU that each takes; asked on a GPU alone.
 
     Raises:
         DeviceError: the GPUs do not have room for so many.
@@ -65,11 +65,10 @@ def deal(name: str, *, workers: int, gpus_per_worker: float | None) -> list[str]
         return [str(picked)] * workers
     gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
     dealt = dealt_among(gpus, workers=workers, share=gpus_per_worker)
-    needed = max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus) + _CONTEXT_BYTES
+    needed = footprint()
     for gpu in gpus:
-        there, total = torch.cuda.mem_get_info(gpu)
-        room = there + torch.cuda.memory_reserved(gpu)
-        check_room(gpu, workers=dealt.count(gpu), needed=needed, room=room, total=total)
+        free, total = torch.cuda.mem_get_info(gpu)
+        check_room(gpu, workers=dealt.count(gpu), needed=needed, free=free, total=total)
     return dealt
 
 
@@ -91,24 +90,24 @@ def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> li
     return [gpus[worker % len(gpus)] for worker in range(workers)]
 
 
-def check_room(gpu: str, *, workers: int, needed: int, room: int, total: int) -> None:
+def check_room(gpu: str, *, workers: int, needed: int, free: int, total: int) -> None:
     """Refuses more workers on a GPU than its memory holds; all sizes in bytes.
 
     Args:
         gpu: its name, for the message.
         workers: how many are to share it.
-        needed: what each takes: the most that this process has needed for the images and the
-            dearest net of the space, and a context of its own.
-        room: what is free, or this process's own.
+        needed: what each of them takes.
+        free: what nobody holds.
         total: what the GPU has.
 
     Raises:
-        DeviceError: they need more than there is.
+        DeviceError: they need more than is free.
     """
-    if workers * needed > room:
+    if workers * needed > free:
         raise DeviceError(
-            f"{gpu}: found {room / 2**30:.1f} of {total / 2**30:.1f} GiB free, expected"
-            f" {workers} × {needed / 2**30:.1f} GiB for {workers} workers; start fewer"
+            f"{gpu}: found {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, expected"
+            f" {workers} × {needed / 2**30:.1f} GiB for {workers} workers; start fewer, or narrow"
+            " the space"
         )
 
 

@@ -92,11 +92,11 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     known = _existing(spec, place)
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
-    if known is None or (spec.search.workers > 1 and ground.device.type == "cuda"):
+    if known is None:
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
-    devices = _devices(place, workers=spec.search.workers)
+    devices = _devices(spec, place, ground)
     study = catalog.create_or_resume(
         open_storage(place.storage, create=True, artifacts=place.artifacts),
         spec,
@@ -107,10 +107,21 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     return replace(_prepared(study, place, ground), devices=devices)
 
 
-def _devices(place: Place, *, workers: int) -> Sequence[str]:
+def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
+    """The device of each worker process; none where this process is the worker."""
     from hpsearch.nn.device import deal
+    from hpsearch.nn.footprint import footprint
+    from hpsearch.search.corners import hungriest
 
-    return deal(place.device, workers=workers, gpus_per_worker=place.gpus_per_worker)
+    workers = spec.search.workers
+    if workers == 1:
+        return ()
+    return deal(
+        place.device,
+        workers=workers,
+        gpus_per_worker=place.gpus_per_worker,
+        footprint=lambda: footprint(hungriest(spec), ground.images, device=ground.device),
+    )
 
 
 def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> Prepared:
@@ -147,7 +158,7 @@ def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Gro
     data, images = _load(spec, place, device, notify)
     from hpsearch.nn.device import describe
     from hpsearch.nn.rehearsal import rehearse
-    from hpsearch.search.objective import corners, objective_bounds
+    from hpsearch.search.corners import corners, objective_bounds
 
     if spec.has_own_code:
         look_in(place.code)

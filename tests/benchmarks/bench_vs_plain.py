@@ -323,7 +323,7 @@ def score_bounds(spec: StudySpec) -> dict[str, tuple[float, float]]:
     """Returns the ends of both scales: of accuracy, and of FLOPs × epochs over the space."""
     from hpsearch.nn.batches import tensors_of
     from hpsearch.nn.data import load
-    from hpsearch.search.objective import objective_bounds
+    from hpsearch.search.corners import objective_bounds
 
     images = tensors_of(load(spec.data, seed=spec.search.seed), device="cpu")
     assert (images.input_shape, images.classes) == (INPUT_SHAPE, CLASSES)

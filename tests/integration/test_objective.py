@@ -16,7 +16,8 @@ from hpsearch.nn.batches import tensors_of
 from hpsearch.nn.data import load
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.objective import Trainer, objective_bounds
+from hpsearch.search.corners import objective_bounds
+from hpsearch.search.objective import Trainer
 from hpsearch.search.process import identity
 from hpsearch.search.storage import open_storage
 from hpsearch.search.worker import Stopper

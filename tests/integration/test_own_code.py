@@ -25,8 +25,8 @@ from hpsearch.nn.rehearsal import rehearse
 from hpsearch.nn.train import Progress, epochs
 from hpsearch.nn.training import train
 from hpsearch.search.catalog import create_or_resume
+from hpsearch.search.corners import corners
 from hpsearch.search.launch import Place
-from hpsearch.search.objective import corners
 from hpsearch.search.rerun import rerun
 from hpsearch.search.storage import open_storage
 from hpsearch.search.worker import Stopper

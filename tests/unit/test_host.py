@@ -144,8 +144,11 @@ def test_devices_are_picked_by_name():
 
 
 def test_workers_are_dealt_to_the_gpus_in_turn():
+    def never():
+        raise AssertionError("a processor's memory is not asked for")
+
     assert doctest.testmod(device).failed == 0
-    assert device.deal("cpu", workers=3, gpus_per_worker=None) == ["cpu"] * 3
+    assert device.deal("cpu", workers=3, gpus_per_worker=None, footprint=never) == ["cpu"] * 3
     two = ["cuda:0", "cuda:1"]
     packed = device.dealt_among(two, workers=8, share=0.25)
     assert packed == two * 4
@@ -159,10 +162,10 @@ def test_workers_are_dealt_to_the_gpus_in_turn():
 
 def test_more_workers_than_a_gpus_memory_holds_are_refused():
     gib = 2**30
-    device.check_room("cuda:0", workers=4, needed=2 * gib, room=8 * gib, total=16 * gib)
+    device.check_room("cuda:0", workers=4, needed=2 * gib, free=8 * gib, total=16 * gib)
     told = r"cuda:0: found 8\.0 of 16\.0 GiB free, expected 5 × 2\.0 GiB for 5 workers"
     with pytest.raises(DeviceError, match=told):
-        device.check_room("cuda:0", workers=5, needed=2 * gib, room=8 * gib, total=16 * gib)
+        device.check_room("cuda:0", workers=5, needed=2 * gib, free=8 * gib, total=16 * gib)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ LIBRARIES = {
 }
 LIBRARIES_OF_FILES = {
     "hpsearch.search.objective": {"torch"},  # the glue: it holds tensors and a device
+    "hpsearch.search.corners": {"torch"},  # the type of the device
     "hpsearch.search.checkpoint": {"torch"},  # likewise
     "hpsearch.search.artifacts": {"botocore"},  # the errors of S3
     "hpsearch.search.launch": {"torch"},  # the type of the device
