@@ -173,7 +173,7 @@ def searching(chosen: argparse.Namespace, folder: Path) -> Iterator[Path]:
     command = [sys.executable, "-m", "hpsearch", "run", str(study_file), "--device", "cpu"]
     command += ["--workers", str(chosen.workers), "--threads", "1", "--storage", str(database)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
             deadline = time.monotonic() + _START_SECONDS
             while epochs(database) < 2 * chosen.workers:
