@@ -15,11 +15,11 @@ from hpsearch.search.single import build_net, epochs_of
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
-# Another processor, torch or thread count adds up in another order. With two threads instead of one
-# seven trials of the embedded default ended within 0.002 of accuracy and 3.1 % of loss; small
-# validation splits and other processors need room beyond that.
-ACCURACY_TOLERANCE = 0.03  # of the validation accuracy, in absolute terms
-LOSS_TOLERANCE = 0.15  # of the validation loss, in relative terms
+# Another processor, torch or thread count adds up in another order, and what training makes of that
+# has no bound: of 60 reruns of random trials, with other threads or instructions, one ended at 10 %
+# instead of 93 %. After one epoch the training losses were 0.57 % apart at most, in the median
+# 0.0003 %, where another seed makes 2 % (bench_rerun.py); bf16 needs room beyond that.
+TOLERANCE = 0.02  # of the first epoch's training loss, in relative terms
 
 _MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
@@ -29,7 +29,8 @@ class Rerun:
     """A trial's curve as it was and as it is now, both equally long.
 
     ``must_be_equal``: hardware, threads and versions are those of the record, so that any
-    difference is a fault; elsewhere the last epochs may differ by the tolerances.
+    difference is a fault; elsewhere the first epochs may differ by the tolerance, and where the
+    training went from there is told and no more.
     """
 
     before: Curve
@@ -42,19 +43,15 @@ class Rerun:
         return all(_same(a, b) for a, b in zip(self.before, self.now, strict=True))
 
     @property
-    def is_close(self) -> bool:
-        """Whether the last epochs differ by no more than the tolerances."""
-        old, new = self.before[-1], self.now[-1]
-        apart = abs(new.val_loss - old.val_loss)
-        return (
-            abs(new.val_accuracy - old.val_accuracy) <= ACCURACY_TOLERANCE
-            and apart <= LOSS_TOLERANCE * old.val_loss
-        )
+    def apart(self) -> float:
+        """How far apart the training losses of the first epoch are, relative to the record's."""
+        old, new = self.before[0].train_loss, self.now[0].train_loss
+        return abs(new - old) / max(abs(old), 1e-12)
 
     @property
     def holds(self) -> bool:
         """Whether the record can be trusted from here."""
-        return self.is_equal if self.must_be_equal else self.is_close
+        return self.is_equal if self.must_be_equal else self.apart <= TOLERANCE
 
 
 def _same(before: Epoch, now: Epoch) -> bool:

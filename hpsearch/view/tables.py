@@ -21,7 +21,7 @@ from rich.text import Text
 from hpsearch.core.analysis import Savings, StudySummary
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 from hpsearch.search.doctor import Finding, Health
-from hpsearch.search.rerun import ACCURACY_TOLERANCE, LOSS_TOLERANCE, Rerun
+from hpsearch.search.rerun import TOLERANCE, Rerun
 from hpsearch.view.text import (
     describe,
     format_seconds,
@@ -323,10 +323,10 @@ def rerun_verdict(compared: Rerun) -> str:
     )
     if compared.must_be_equal:
         return f"{told}; expected the same, on the same processor, threads and torch"
-    where = "within" if compared.is_close else "expected within"
+    where = "within" if compared.holds else "expected within"
     return (
-        f"{told}; {where} {ACCURACY_TOLERANCE:g} of accuracy and {LOSS_TOLERANCE:.0%} of loss, as"
-        " processor, threads or torch differ from the record's"
+        f"{told}; training loss of the first epoch {compared.apart:.1%} apart, {where}"
+        f" {TOLERANCE:.0%}, as processor, threads or torch differ from the record's"
     )
 
 
