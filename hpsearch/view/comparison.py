@@ -1,0 +1,163 @@
+"""What the person sees of a comparison: the studies side by side, and in words who is ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from hpsearch.core.attainment import Attained
+from hpsearch.core.comparison import Comparison, Lead
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.view.document import UNKNOWN
+from hpsearch.view.story import points
+from hpsearch.view.tables import Spelled, SpelledTable
+from hpsearch.view.text import format_seconds, format_value, listed, spelled
+
+Row = tuple[str, list[str]]  # what is told, and what it is of each study
+
+
+def comparison_table(found: Comparison) -> RenderableType:
+    """Returns the studies side by side, a column each, and below them who is ahead."""
+    table = SpelledTable("")
+    for one in found.studies:
+        table.add_column(Text(one.study), justify="right", overflow="fold")
+    for name, cells in rows(found):
+        table.add_row(Text(name), *(Text(cell) for cell in cells))
+    told = [_wrapped(words) for words in verdict(found)]
+    small = [_wrapped(words, "dim") for words in small_print(found)]
+    return Spelled(Group(table, Text(), *told, Text(), *small))
+
+
+def _wrapped(words: str, style: str = "") -> Text:
+    return Text(words, style, no_wrap=False, overflow="fold")  # whatever the console is told
+
+
+def rows(found: Comparison) -> list[Row]:
+    """Returns what is told of each study: how they differ, what they spent, what they came to."""
+    studies, fronts = found.studies, [one.front for one in found.studies]
+    told = [(name, [_setting(v) for v in values]) for name, values in found.differences.items()]
+    told += [
+        ("trials", [f"{one.trials:,}" for one in studies]),
+        ("  stopped early", [f"{one.counts['pruned']:,}" for one in studies]),
+    ]
+    if any(one.counts["failed"] for one in studies):
+        told.append(("  and failed", [f"{one.counts['failed']:,}" for one in studies]))
+    told += [
+        ("training", [format_seconds(one.seconds) for one in studies]),
+        ("hypervolume", [f"{one.hypervolume:.4f}" for one in studies]),
+    ]
+    if found.seconds is not None:
+        name = f"  after {format_seconds(found.seconds)} each"
+        told.append((name, [f"{one.at_seconds:.4f}" for one in studies]))
+    told += [
+        (f"  after {_trials(found.trials)} each", [f"{one.at_trials:.4f}" for one in studies]),
+        ("  99 % of the leader's after", [_where(one.nearly, found) for one in studies]),
+        ("trials on its front", [f"{front.size:,}" for front in fronts]),
+        ("  unbeaten by the others", [f"{front.unbeaten:,}" for front in fronts]),
+    ]
+    if (quality := found.quality) is not None:
+        picks = [front.best.measured[quality] for front in fronts if front.best is not None]
+        told.append((f"best {quality}", [format_value(quality, value) for value in picks]))
+    for name in found.objectives if len(found.objectives) > 1 else ():
+        values = [format_value(name, front.knee.measured[name]) for front in fronts]
+        told.append((f"knee: {name}", values))
+    return told
+
+
+def _where(at: Attained | None, found: Comparison) -> str:
+    if at is None:
+        return "never"
+    return _trials(at.trials) if found.seconds is None else format_seconds(at.seconds)
+
+
+def _trials(number: int) -> str:
+    return f"{number:,} trial{'s' * (number != 1)}"
+
+
+def _setting(value: Any) -> str:
+    """A value of a study file in short; of a dimension its range or its choices."""
+    if isinstance(value, Mapping):
+        if "choices" in value:
+            return _setting(value["choices"])
+        log, step = " log" * bool(value.get("log")), value.get("step")
+        return f"{value['low']:g} to {value['high']:g}{log}" + (f" by {step:g}" if step else "")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(spelled(one) for one in value) or UNKNOWN
+    return UNKNOWN if value is None else spelled(value)
+
+
+def verdict(found: Comparison) -> list[str]:
+    """Returns who is ahead, whose the joint front is, and who is the most accurate."""
+    told = [f"{_standing(found)} {_passed(found)}".rstrip(), _joint_front(found)]
+    return [*told, _accuracy(found.accuracy, found)] if found.accuracy is not None else told
+
+
+def _standing(found: Comparison) -> str:
+    spent = _trials(found.trials)
+    if found.seconds is not None:
+        spent = f"{format_seconds(found.seconds)} of training"
+    worth = {one.study: one.at_equal for one in found.studies}
+    told = {name: f"{had:.4f}" if had else "nothing yet" for name, had in worth.items()}
+    ahead = [f"{name} ({told[name]})" for name in found.level]
+    behind = [f"{name} ({told[name]})" for name in found.ranking if name not in found.level]
+    if len(ahead) > 1:
+        level = f"After {spent} each, {listed(ahead)} are level: less than 1 % apart in hypervolume"
+        return f"{level}, ahead of {listed(behind)}." if behind else f"{level}."
+    return f"After {spent} each, {ahead[0]} is ahead of {listed(behind)} in hypervolume."
+
+
+def _passed(found: Comparison) -> str:
+    """When the leader had what those behind it came to."""
+    behind = [one for one in found.studies if one.study not in found.level and one.at_equal]
+    if not behind:
+        return ""
+    first, *others = ((one.study, _where(one.overtaken, found)) for one in behind)
+    told = f"What {first[0]} had by then, {found.ranking[0]} had after {first[1]}"
+    return "; ".join([told, *(f"what {study} had, after {at}" for study, at in others)]) + "."
+
+
+def _joint_front(found: Comparison) -> str:
+    held = [f"{one.study} {one.front.unbeaten:,}" for one in found.studies]
+    first, *others = held
+    return (
+        f"The front of all their trials together holds {_trials(found.joint_front)}:"
+        f" {listed([first.replace(' ', ' has ', 1), *others])}."
+    )
+
+
+def _accuracy(lead: Lead, found: Comparison) -> str:
+    if lead.gain == 0:
+        return f"The best accuracies of {lead.study} and {lead.over} are the same."
+    told = (
+        f"The best accuracy is that of {lead.study}, {points(lead.gain)} above the best of"
+        f" {lead.over}"
+    )
+    if lead.is_sure is None:
+        return f"{told}."
+    where = "beyond" if lead.is_sure else "within"
+    return f"{told}: {where} the noise of {found.val_images:,} validation images."
+
+
+def small_print(found: Comparison) -> list[str]:
+    """Returns what a person should know before believing the numbers."""
+    spans = [
+        f"{name} {format_value(name, low)} to {format_value(name, high)}"
+        for name, (low, high) in found.bounds.items()
+        if OBJECTIVES[name].is_cost
+    ]
+    if set(found.differences) == {"search.seed"}:
+        sample = "The studies differ in their seed alone: what is between them is chance."
+    else:
+        sample = (
+            "Each study is one search, so that chance may have made a small lead: search again"
+            " with other seeds (--seed) before you build on it."
+        )
+    bounds = "Hypervolumes are measured in bounds that hold those of all the studies"
+    bounds += f" ({', '.join(spans)})" * bool(spans) + ", so that `hpsearch status` tells others."
+    return [sample, *found.caveats, bounds]
+
+
+__all__ = ["comparison_table", "small_print", "verdict"]
