@@ -100,6 +100,9 @@ StudyNames = Annotated[
 MixedSeconds = Annotated[
     bool, typer.Option("--mixed-hardware", help="Take seconds of different hardware as the same.")
 ]
+ComparisonOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="PATH", help="Also write it as a page.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="NAME=VALUE", help="A value; may be repeated.")
 ]

@@ -37,13 +37,13 @@ class Entrant:
 class Share:
     """A study's front, and what of it is left beside the others'.
 
-    ``unbeaten`` of its ``size`` trials are on the front of all studies together; ``beaten_by``
-    tells how many of them each other study beats. ``best`` is the trial best in the first
-    objective that is no cost; None where there is no such objective.
+    ``trials`` are its own, the cheapest first; those numbered in ``unbeaten`` are on the front of
+    all studies together; ``beaten_by`` tells how many of them each other study beats. ``best`` is
+    the trial best in the first objective that is no cost; None where there is no such objective.
     """
 
-    size: int
-    unbeaten: int
+    trials: tuple[Pick, ...]
+    unbeaten: tuple[int, ...]
     beaten_by: Mapping[str, int]
     best: Pick | None
     knee: Pick
@@ -57,7 +57,7 @@ class Performance:
     last of them had ended (on failed ones too). Hypervolumes are measured in bounds that all
     studies share: by now, and ``at_seconds`` and ``at_trials``, when it had spent what all have.
     ``nearly`` is where it first had 99 % of what the leader had at that point, ``overtaken`` where
-    the leader first had what this study had; None: never.
+    the leader first had what this study had; None: never. ``course`` is how it came on.
     """
 
     study: str
@@ -70,6 +70,7 @@ class Performance:
     nearly: Attained | None
     overtaken: Attained | None
     front: Share
+    course: tuple[Attained, ...]
 
     @property
     def at_equal(self) -> float:
@@ -161,6 +162,7 @@ def compare(
                 nearly=first_worth(runs[i], enough),
                 overtaken=first_worth(leader, equal[i]),
                 front=shares[i],
+                course=runs[i],
             )
             for i, entrant in enumerate(entrants)
         ),
@@ -204,6 +206,7 @@ def _share(
     others = {name: points for name, points in fronts.items() if name != entrant.study}
     own = fronts[entrant.study]
     beaten = {name: [_is_beaten(p, points) for p in own] for name, points in others.items()}
+    marks = [any(by) for by in zip(*beaten.values(), strict=True)]
     chosen, knee = front(entrant.records, objectives)
     picks = {r.number: pick(r, val_images=entrant.val_images) for r in chosen}
     assert knee is not None, "an entrant has a complete trial"
@@ -211,9 +214,9 @@ def _share(
     if quality is not None:
         best = picks[max(chosen, key=lambda r: utility(quality, r.values[quality])).number]
     return Share(
-        size=len(chosen),
-        unbeaten=sum(not any(by) for by in zip(*beaten.values(), strict=True)),
-        beaten_by={name: sum(marks) for name, marks in beaten.items()},
+        trials=tuple(picks.values()),
+        unbeaten=tuple(r.number for r, mark in zip(chosen, marks, strict=True) if not mark),
+        beaten_by={name: sum(by) for name, by in beaten.items()},
         best=best,
         knee=picks[knee],
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from hpsearch.core.attainment import Attained
-from hpsearch.core.comparison import Comparison, Lead
+from hpsearch.core.comparison import Comparison
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.view.document import UNKNOWN
 from hpsearch.view.story import points
 from hpsearch.view.tables import Spelled, SpelledTable
 from hpsearch.view.text import format_seconds, format_value, listed, spelled
@@ -21,14 +20,36 @@ Row = tuple[str, list[str]]  # what is told, and what it is of each study
 
 def comparison_table(found: Comparison) -> RenderableType:
     """Returns the studies side by side, a column each, and below them who is ahead."""
-    table = SpelledTable("")
-    for one in found.studies:
-        table.add_column(Text(one.study), justify="right", overflow="fold")
-    for name, cells in rows(found):
-        table.add_row(Text(name), *(Text(cell) for cell in cells))
-    told = [_wrapped(words) for words in verdict(found)]
-    small = [_wrapped(words, "dim") for words in small_print(found)]
-    return Spelled(Group(table, Text(), *told, Text(), *small))
+    words = [_wrapped(sentence) for sentence in verdict(found)]
+    small = [_wrapped(sentence, "dim") for sentence in small_print(found)]
+    return Spelled(Group(_SideBySide(found), Text(), *words, Text(), *small))
+
+
+class _SideBySide:
+    """As many studies beside one another as the console is wide for; the others below them.
+
+    Names and settings may be folded, numbers never.
+    """
+
+    def __init__(self, found: Comparison) -> None:
+        self.found, self.rows = found, rows(found)
+        numbers = self.rows[len(found.differences) :]
+        self.widest = max(len(cell) for _, cells in numbers for cell in cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width - max(len(name) for name, _ in self.rows)
+        fit = max(1, room // (self.widest + 2))
+        for start in range(0, len(self.found.studies), fit):
+            yield from [Text()] * bool(start)
+            yield self._table(slice(start, start + fit))
+
+    def _table(self, shown: slice) -> SpelledTable:
+        table, least = SpelledTable(""), self.widest
+        for one in self.found.studies[shown]:
+            table.add_column(Text(one.study), justify="right", overflow="fold", min_width=least)
+        for name, cells in self.rows:
+            table.add_row(Text(name), *(Text(cell) for cell in cells[shown]))
+        return table
 
 
 def _wrapped(words: str, style: str = "") -> Text:
@@ -36,7 +57,10 @@ def _wrapped(words: str, style: str = "") -> Text:
 
 
 def rows(found: Comparison) -> list[Row]:
-    """Returns what is told of each study: how they differ, what they spent, what they came to."""
+    """Returns what is told of each study: how they differ, what they spent, what they came to.
+
+    What belongs to the row above is indented.
+    """
     studies, fronts = found.studies, [one.front for one in found.studies]
     told = [(name, [_setting(v) for v in values]) for name, values in found.differences.items()]
     told += [
@@ -55,8 +79,8 @@ def rows(found: Comparison) -> list[Row]:
     told += [
         (f"  after {_trials(found.trials)} each", [f"{one.at_trials:.4f}" for one in studies]),
         ("  99 % of the leader's after", [_where(one.nearly, found) for one in studies]),
-        ("trials on its front", [f"{front.size:,}" for front in fronts]),
-        ("  unbeaten by the others", [f"{front.unbeaten:,}" for front in fronts]),
+        ("trials on its front", [f"{len(front.trials):,}" for front in fronts]),
+        ("  unbeaten by the others", [f"{len(front.unbeaten):,}" for front in fronts]),
     ]
     if (quality := found.quality) is not None:
         picks = [front.best.measured[quality] for front in fronts if front.best is not None]
@@ -85,14 +109,14 @@ def _setting(value: Any) -> str:
         log, step = " log" * bool(value.get("log")), value.get("step")
         return f"{value['low']:g} to {value['high']:g}{log}" + (f" by {step:g}" if step else "")
     if isinstance(value, (list, tuple)):
-        return ", ".join(spelled(one) for one in value) or UNKNOWN
-    return UNKNOWN if value is None else spelled(value)
+        return ", ".join(spelled(one) for one in value) or "-"
+    return "-" if value is None else spelled(value)
 
 
 def verdict(found: Comparison) -> list[str]:
-    """Returns who is ahead, whose the joint front is, and who is the most accurate."""
-    told = [f"{_standing(found)} {_passed(found)}".rstrip(), _joint_front(found)]
-    return [*told, _accuracy(found.accuracy, found)] if found.accuracy is not None else told
+    """Returns who is ahead, and since when; whose the joint front is; who is the most accurate."""
+    told = [_standing(found), _passed(found), _joint_front(found), _accuracy(found)]
+    return [words for words in told if words is not None]
 
 
 def _standing(found: Comparison) -> str:
@@ -109,18 +133,18 @@ def _standing(found: Comparison) -> str:
     return f"After {spent} each, {ahead[0]} is ahead of {listed(behind)} in hypervolume."
 
 
-def _passed(found: Comparison) -> str:
-    """When the leader had what those behind it came to."""
-    behind = [one for one in found.studies if one.study not in found.level and one.at_equal]
+def _passed(found: Comparison) -> str | None:
+    """When the leader had what the first of those behind it came to."""
+    of = {one.study: one for one in found.studies if one.at_equal}
+    behind = [of[name] for name in found.ranking if name in of and name not in found.level]
     if not behind:
-        return ""
-    first, *others = ((one.study, _where(one.overtaken, found)) for one in behind)
-    told = f"What {first[0]} had by then, {found.ranking[0]} had after {first[1]}"
-    return "; ".join([told, *(f"what {study} had, after {at}" for study, at in others)]) + "."
+        return None
+    at = _where(behind[0].overtaken, found)
+    return f"What {behind[0].study} had by then, {found.ranking[0]} had after {at}."
 
 
 def _joint_front(found: Comparison) -> str:
-    held = [f"{one.study} {one.front.unbeaten:,}" for one in found.studies]
+    held = [f"{one.study} {len(one.front.unbeaten):,}" for one in found.studies]
     first, *others = held
     return (
         f"The front of all their trials together holds {_trials(found.joint_front)}:"
@@ -128,7 +152,10 @@ def _joint_front(found: Comparison) -> str:
     )
 
 
-def _accuracy(lead: Lead, found: Comparison) -> str:
+def _accuracy(found: Comparison) -> str | None:
+    lead = found.accuracy
+    if lead is None:
+        return None
     if lead.gain == 0:
         return f"The best accuracies of {lead.study} and {lead.over} are the same."
     told = (

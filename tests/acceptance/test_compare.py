@@ -62,13 +62,23 @@ def test_the_json_agrees_with_what_the_studies_tell_of_themselves(two, cli):
         status = cli("status", "--study", one["study"], "--json").json
         counted = {state: one["counts"][state] for state in ("complete", "pruned", "failed")}
         assert counted == {state: status[state] for state in counted}
-        assert one["front"]["size"] == status["front_size"]
+        assert len(one["front"]["trials"]) == status["front_size"]
         knee = own[one["study"]]["answer"]["knee"]
         assert (one["front"]["knee"]["number"], one["seconds"]) == (
             knee["number"],
             own[one["study"]]["attainment"][-1]["seconds"],
         )
     assert found["seconds"] == min(one["seconds"] for one in found["studies"])
+
+
+def test_it_is_written_as_a_page_too(two, cli):
+    told = cli("compare", "small", "flipped", "-o", "c.html", "--json")
+
+    assert (told.code, told.err) == (0, "wrote c.html\n")
+    page = (two.parent / "c.html").read_text(encoding="utf-8")
+    assert f"each, {told.json['ranking'][0]} (" in page
+    assert "plotly" in page
+    assert_one_line(cli("compare", "small", "flipped", "-o", "no/c.html"), "cannot write no/c.html")
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,10 @@ def test_the_joint_front_tells_who_beats_whom():
     second, first = found.studies
 
     assert found.joint_front == 2
-    assert (first.front.size, first.front.unbeaten, first.front.beaten_by) == (2, 2, {"slow": 0})
-    assert (second.front.size, second.front.unbeaten, second.front.beaten_by) == (1, 0, {"fast": 1})
+    assert [pick.number for pick in first.front.trials] == [0, 1]
+    assert (first.front.unbeaten, first.front.beaten_by) == ((0, 1), {"slow": 0})
+    assert [pick.number for pick in second.front.trials] == [1]
+    assert (second.front.unbeaten, second.front.beaten_by) == ((), {"fast": 1})
     assert (first.front.best.number, first.front.knee.number) == (1, 1)
 
 
@@ -91,7 +93,7 @@ def test_equal_trials_are_on_the_joint_front_of_both_and_count_once():
 
     found = compare([one, two], objectives=TWO)
 
-    assert [study.front.unbeaten for study in found.studies] == [1, 1]
+    assert [study.front.unbeaten for study in found.studies] == [(0,), (5,)]
     assert found.joint_front == 1
     assert found.level == ("one", "two")
 
@@ -116,7 +118,7 @@ def test_where_seconds_do_not_compare_equal_trials_decide():
     assert [one.at_seconds for one in found.studies] == [None, None]
     assert [one.at_equal for one in found.studies] == pytest.approx([0.375, 0.625])
     assert "After 2 trials each, slower" in verdict(found)[0]
-    assert "after 1 trial" in verdict(found)[0]
+    assert verdict(found)[1] == "What slow had by then, slower had after 1 trial."
 
 
 def test_stopped_and_failed_trials_cost_what_they_trained():
@@ -186,7 +188,7 @@ def test_it_is_told_in_a_table_and_in_words():
     cells = {line[0] or line[1]: [c.strip() for c in line[1:] if c.strip()] for line in lines}
     assert cells["search.sampler"] == ["random", "tpe"]
     assert cells["train.flip"] == ["false", "true"]
-    assert cells["space.n_blocks"] == ["1 to 5 by 2", "–"]
+    assert cells["space.n_blocks"] == ["1 to 5 by 2", "-"]
     assert cells["space.head"] == ["gap, flatten", "gap"]
     assert cells["training"] == ["20.0 s", "31.0 s"]
     assert cells["hypervolume"] == ["0.3750", "0.7500"]
@@ -202,7 +204,7 @@ def test_it_is_told_in_a_table_and_in_words():
     assert "(train_seconds 1.00 s to 1 min 40 s)" in " ".join(small.split())
 
 
-def test_several_are_told_in_a_sentence_each():
+def test_several_are_told_in_the_order_of_what_they_had():
     found = compare(
         [
             slow(),
@@ -213,17 +215,32 @@ def test_several_are_told_in_a_sentence_each():
         objectives=TWO,
     )
 
-    standing, joint, accuracy = verdict(found)
+    standing, passed, joint, accuracy = verdict(found)
     assert standing == (
         "After 20.0 s of training each, fast (0.7500) and twin (0.7500) are level: less than 1 %"
-        " apart in hypervolume, ahead of slow (0.3750) and third (0.2500). What slow had by then,"
-        " fast had after 1.00 s; what third had, after 1.00 s."
+        " apart in hypervolume, ahead of slow (0.3750) and third (0.2500)."
     )
+    assert passed == "What slow had by then, fast had after 1.00 s."
     assert joint == (
         "The front of all their trials together holds 2 trials: slow has 0, fast 2, third 0 and"
         " twin 2."
     )
     assert accuracy == "The best accuracies of fast and twin are the same."
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(40, 6), (60, 3), (100, 1)])
+def test_numbers_are_never_folded_whatever_the_width(width, blocks):
+    many = [
+        entrant(f"emnist-balanced-{n}", trial(0, 0.5 + n / 20, 10.0), trial(1, 0.1, 50.0))
+        for n in range(6)
+    ]
+
+    told = shown(comparison_table(compare(many, objectives=TWO)), width=width)
+
+    lines = [line for line in told.splitlines() if line.startswith("training")]
+    assert len(lines) == blocks
+    assert [line.count("1 min 00 s") for line in lines] == [6 // blocks] * blocks
+    assert all(len(line) <= width for line in told.splitlines())
 
 
 def test_studies_of_other_seeds_alone_tell_what_chance_does():
