@@ -102,7 +102,8 @@ class Comparison:
     compared, ``seconds`` is None and equal trials decide. ``ranking`` holds the studies' names by
     what they had at that point, the most hypervolume first, ``level`` those that had 99 % of the
     first one's. ``joint_front`` is the size of the front of all trials together. ``differences``
-    holds what is not the same in the study files, a value for each study. ``quality`` is the first
+    holds what is not the same in the study files, a value for each study, and ``repeats`` the
+    groups of studies that are the same search but for the seed. ``quality`` is the first
     objective that is no cost; None where there is no such objective.
     """
 
@@ -118,6 +119,7 @@ class Comparison:
     joint_front: int
     accuracy: Lead | None
     differences: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    repeats: tuple[tuple[str, ...], ...] = ()
     caveats: tuple[str, ...] = ()
 
 
@@ -200,6 +202,21 @@ def first_worth(run: Sequence[Attained], hypervolume: float) -> Attained | None:
     return next((now for now in run if now.hypervolume >= hypervolume), None)
 
 
+def repeats(
+    studies: Sequence[str], differences: Mapping[str, tuple[Any, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """Returns the groups of two or more studies that differ in nothing but the seed.
+
+    >>> repeats(["a", "b", "c"], {"search.seed": (0, 1, 0), "train.flip": (True, False, False)})
+    (('b', 'c'),)
+    """
+    groups: dict[str, list[str]] = {}
+    for place, study in enumerate(studies):
+        own = [of[place] for key, of in differences.items() if key != "search.seed"]
+        groups.setdefault(repr(own), []).append(study)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
 def _share(
     entrant: Entrant, fronts: Mapping[str, Sequence[Point]], objectives: Sequence[str]
 ) -> Share:
@@ -267,5 +284,6 @@ __all__ = [
     "common_bounds",
     "compare",
     "first_worth",
+    "repeats",
     "worth",
 ]

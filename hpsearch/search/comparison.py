@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpsearch.core.comparison import Comparison, Entrant
+from hpsearch.core.comparison import Comparison, Entrant, repeats
 from hpsearch.core.comparison import compare as compare_entrants
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.opening import OPENING
@@ -56,9 +56,11 @@ def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = Fa
         _check_images(first, other)
     same_clock = mixed_hardware or _same_hardware(studies)
     compared = compare_entrants(entrants, objectives=first.objectives, same_clock=same_clock)
+    differences = _differences(studies)
     return replace(
         compared,
-        differences=_differences(studies),
+        differences=differences,
+        repeats=repeats(names, differences),
         caveats=(
             *_caveats(studies, same_clock=same_clock),
             *(told for pair in zip(studies, entrants, strict=True) for told in _own_caveats(*pair)),

@@ -115,8 +115,8 @@ def _setting(value: Any) -> str:
 
 def verdict(found: Comparison) -> list[str]:
     """Returns who is ahead, and since when; whose the joint front is; who is the most accurate."""
-    told = [_standing(found), _passed(found), _joint_front(found), _accuracy(found)]
-    return [words for words in told if words is not None]
+    told = [_standing(found), _passed(found), *_chance(found), _joint_front(found)]
+    return [words for words in (*told, _accuracy(found)) if words is not None]
 
 
 def _standing(found: Comparison) -> str:
@@ -143,12 +143,23 @@ def _passed(found: Comparison) -> str | None:
     return f"What {behind[0].study} had by then, {found.ranking[0]} had after {at}."
 
 
+def _chance(found: Comparison) -> list[str]:
+    """What searches that were run again tell of chance."""
+    had = {one.study: one.at_equal for one in found.studies}
+    return [
+        f"{listed(group)} are the same search run again, so that what is between"
+        f" {min(had[name] for name in group):.4f} and {max(had[name] for name in group):.4f} is"
+        " chance."
+        for group in found.repeats
+    ]
+
+
 def _joint_front(found: Comparison) -> str:
-    held = [f"{one.study} {len(one.front.unbeaten):,}" for one in found.studies]
-    first, *others = held
+    counts = {one.study: len(one.front.unbeaten) for one in found.studies}
+    held = listed([f"{number:,} of {study}" for study, number in counts.items()])
+    equal = ", equal ones counted once" * (sum(counts.values()) > found.joint_front)
     return (
-        f"The front of all their trials together holds {_trials(found.joint_front)}:"
-        f" {listed([first.replace(' ', ' has ', 1), *others])}."
+        f"The front of all their trials together holds {_trials(found.joint_front)}{equal}: {held}."
     )
 
 
@@ -175,16 +186,15 @@ def small_print(found: Comparison) -> list[str]:
         for name, (low, high) in found.bounds.items()
         if OBJECTIVES[name].is_cost
     ]
-    if set(found.differences) == {"search.seed"}:
-        sample = "The studies differ in their seed alone: what is between them is chance."
-    else:
-        sample = (
-            "Each study is one search, so that chance may have made a small lead: search again"
-            " with other seeds (--seed) before you build on it."
-        )
+    sample = [
+        "Each study is one search, so that chance may have made a small lead: search again with"
+        " other seeds (--seed) before you build on it."
+    ]
+    if sum(len(group) for group in found.repeats) == len(found.studies):
+        sample = []
     bounds = "Hypervolumes are measured in bounds that hold those of all the studies"
     bounds += f" ({', '.join(spans)})" * bool(spans) + ", so that `hpsearch status` tells others."
-    return [sample, *found.caveats, bounds]
+    return [*sample, *found.caveats, bounds]
 
 
 __all__ = ["comparison_table", "small_print", "verdict"]

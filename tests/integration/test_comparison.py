@@ -44,6 +44,7 @@ def test_studies_of_a_database_are_compared_as_they_stand(storage):
     assert found.seconds == min(random.seconds, tpe.seconds)
     assert found.val_images == 40
     assert found.differences == {"search.sampler": ("random", "tpe")}
+    assert found.repeats == ()
     assert found.caveats == (
         "Only tpe began with 5 trials of a recipe known to be good, as every sampler that learns"
         " does.",
@@ -60,6 +61,7 @@ def test_a_study_has_the_hypervolume_that_its_status_tells_where_all_bounds_are_
     told = [study.summary().hypervolume for study in (one, two)]
     assert [study.hypervolume for study in found.studies] == pytest.approx(told)
     assert found.differences == {"search.seed": (0, 1)}
+    assert found.repeats == (("one", "two"),)
 
 
 @pytest.mark.parametrize(

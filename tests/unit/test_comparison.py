@@ -197,7 +197,7 @@ def test_it_is_told_in_a_table_and_in_words():
     assert " ".join(words.split()) == (
         "After 20.0 s of training each, fast (0.7500) is ahead of slow (0.3750) in hypervolume."
         " What slow had by then, fast had after 1.00 s. The front of all their trials together"
-        " holds 2 trials: slow has 0 and fast 2. The best accuracy is that of fast, 25.0 points"
+        " holds 2 trials: 0 of slow and 2 of fast. The best accuracy is that of fast, 25.0 points"
         " above the best of slow."
     )
     assert "Each study is one search" in small
@@ -209,7 +209,7 @@ def test_several_are_told_in_the_order_of_what_they_had():
         [
             slow(),
             fast(),
-            entrant("third", trial(0, 0.5, 10.0), trial(1, 0.0, 10.0)),
+            entrant("the third", trial(0, 0.5, 10.0), trial(1, 0.0, 10.0)),
             entrant("twin", *fast().records),
         ],
         objectives=TWO,
@@ -218,12 +218,12 @@ def test_several_are_told_in_the_order_of_what_they_had():
     standing, passed, joint, accuracy = verdict(found)
     assert standing == (
         "After 20.0 s of training each, fast (0.7500) and twin (0.7500) are level: less than 1 %"
-        " apart in hypervolume, ahead of slow (0.3750) and third (0.2500)."
+        " apart in hypervolume, ahead of slow (0.3750) and the third (0.2500)."
     )
     assert passed == "What slow had by then, fast had after 1.00 s."
     assert joint == (
-        "The front of all their trials together holds 2 trials: slow has 0, fast 2, third 0 and"
-        " twin 2."
+        "The front of all their trials together holds 2 trials, equal ones counted once: 0 of slow,"
+        " 2 of fast, 0 of the third and 2 of twin."
     )
     assert accuracy == "The best accuracies of fast and twin are the same."
 
@@ -243,10 +243,15 @@ def test_numbers_are_never_folded_whatever_the_width(width, blocks):
     assert all(len(line) <= width for line in told.splitlines())
 
 
-def test_studies_of_other_seeds_alone_tell_what_chance_does():
-    found = replace(compare([slow(), fast()], objectives=TWO), differences={"search.seed": (0, 1)})
+def test_searches_that_were_run_again_tell_what_chance_does():
+    found = replace(compare([slow(), fast()], objectives=TWO), repeats=(("slow", "fast"),))
 
-    assert "what is between them is chance" in small_print(found)[0]
+    assert (
+        "slow and fast are the same search run again, so that what is between 0.3750 and 0.7500 is"
+        " chance."
+    ) in verdict(found)
+    assert len(small_print(found)) == 1
+    assert "one search" not in small_print(found)[0]
 
 
 def test_all_of_it_becomes_json():
