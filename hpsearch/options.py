@@ -95,7 +95,7 @@ MixedHardware = Annotated[
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
 StudyName = Annotated[str, typer.Argument(help="The study's name.")]
 StudyNames = Annotated[
-    list[str], typer.Argument(metavar="STUDY STUDY...", help="The names of two studies or more.")
+    list[str], typer.Argument(metavar="STUDY", help="The names of two studies or more.")
 ]
 MixedSeconds = Annotated[
     bool, typer.Option("--mixed-hardware", help="Take seconds of different hardware as the same.")
