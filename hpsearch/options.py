@@ -94,6 +94,15 @@ MixedHardware = Annotated[
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
 StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+StudyNames = Annotated[
+    list[str], typer.Argument(metavar="STUDY", help="The names of two studies or more.")
+]
+MixedSeconds = Annotated[
+    bool, typer.Option("--mixed-hardware", help="Take seconds of different hardware as the same.")
+]
+ComparisonOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="PATH", help="Also write it as a page.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="NAME=VALUE", help="A value; may be repeated.")
 ]

@@ -111,6 +111,39 @@ def front(
 
 
 @app.command()
+def compare(
+    studies: options.StudyNames,
+    storage: options.Url = None,
+    mixed_hardware: options.MixedSeconds = False,
+    output: options.ComparisonOutput = None,
+    json_: options.Json = False,
+) -> None:
+    """Tell which of several studies of a database is ahead, at equal training and equal trials.
+
+    With -o also as a page that opens offline, with the fronts drawn over one another.
+
+    Example: hpsearch compare tpe random
+    """
+    from hpsearch.core.findings import as_plain
+    from hpsearch.search.comparison import compare as compare_studies
+    from hpsearch.search.storage import open_storage
+    from hpsearch.view.comparison import comparison_table
+
+    opened = open_storage(storage_text(storage), create=False)
+    found = compare_studies(opened, studies, mixed_hardware=mixed_hardware)
+    if output is not None:
+        from hpsearch.view.report import write
+        from hpsearch.view.side_by_side import comparison_page
+
+        write(comparison_page(found), output)
+        note(f"wrote {output}")
+    if json_:
+        print_json(as_plain(found))
+    else:
+        display(comparison_table(found))
+
+
+@app.command()
 def report(
     study: options.Name = None,
     storage: options.Url = None,

@@ -347,12 +347,13 @@ def _differs(study: Study, reference: Mapping[str, Any], *, mixed: bool) -> bool
         return False
     if not mixed:
         raise DeviceError(
-            f"this worker runs on {_words(reference)}, but study {study.name!r} measures its"
-            f" seconds on {_words(kept)}; use the same, or pass --mixed-hardware to mix them"
+            f"this worker runs on {hardware(reference)}, but study {study.name!r} measures its"
+            f" seconds on {hardware(kept)}; use the same, or pass --mixed-hardware to mix them"
         )
     return True
 
 
-def _words(reference: Mapping[str, Any]) -> str:
+def hardware(reference: Mapping[str, Any]) -> str:
+    """Returns in words what seconds are measured on: the processor and its threads."""
     threads = reference["threads"]
     return f"{reference['processor']} with {threads} thread{'s' * (threads != 1)}"

@@ -7,6 +7,7 @@ All figures share one accent colour. Whoever shows them in the dark swaps the co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -182,16 +183,8 @@ def importance(found: Importance) -> go.Figure:
 
 def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Figure:
     """Returns the worth of the front against the ``trials`` that ended or the ``seconds`` spent."""
-    title = "trials ended" if against == "trials" else "training time spent (s)"
-    kept = [
-        now
-        for i, now in enumerate(attained)
-        if i in (0, len(attained) - 1) or now.hypervolume > attained[i - 1].hypervolume
-    ]
-    figure = empty(
-        x={"title": {"text": title}, "rangemode": "tozero"},
-        y={"title": {"text": "hypervolume"}},
-    )
+    kept = rises(attained)
+    figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}})
     figure.add_trace(
         go.Scatter(
             mode="lines+markers",
@@ -204,6 +197,21 @@ def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Fig
         )
     )
     return figure
+
+
+def rises(attained: Sequence[Attained]) -> list[Attained]:
+    """Returns the first and the last entry, and those between that are worth more than before."""
+    return [
+        now
+        for i, now in enumerate(attained)
+        if i in (0, len(attained) - 1) or now.hypervolume > attained[i - 1].hypervolume
+    ]
+
+
+def spent_axis(against: str) -> dict[str, Any]:
+    """Returns an axis for the ``trials`` that ended or the ``seconds`` of training spent."""
+    title = "trials ended" if against == "trials" else "training time spent (s)"
+    return {"title": {"text": title}, "rangemode": "tozero"}
 
 
 _SPANS: Sequence[tuple[str, State | Left, str]] = (

@@ -53,14 +53,14 @@ def front(findings: Findings) -> Section | None:
         "Each point is a trial. On the front are those that no other complete trial beats in"
         " everything; the knee is its best bargain."
     ]
-    drawings = [_front_drawing(findings, x, y) for x, y in _pairs(names)]
+    drawings = [_front_drawing(findings, x, y) for x, y in pairs(names)]
     return Section(
         key="front", title="The trade-off", words=words, drawings=drawings, notes=_thinned(findings)
     )
 
 
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every two objectives, x before y: costs along x where they meet a quality."""
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns every two objectives, x before y: costs along x where they meet a quality."""
     ordered = sorted(names, key=lambda name: not OBJECTIVES[name].is_cost)
     return list(combinations(ordered, 2))
 

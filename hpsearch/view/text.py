@@ -170,6 +170,16 @@ def training(record: TrialRecord) -> str:
     return " ".join(word for word in words if word)
 
 
+def listed(words: Sequence[str]) -> str:
+    """Returns the words as a sentence lists them.
+
+    >>> listed(["tpe"]), listed(["tpe", "random", "grid"])
+    ('tpe', 'tpe, random and grid')
+    """
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def savings_text(saved: Savings) -> str:
     """Returns in words what pruning saved.
 

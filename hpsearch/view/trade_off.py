@@ -34,7 +34,8 @@ def front(
     others = evenly([s for s in shown if not s.is_front], SHOWN_TRIALS)
     pruned = [s for s in others if s.record.state is State.PRUNED]
     dominated = [s for s in others if s.record.state is not State.PRUNED]
-    figure = empty(x=_log_axis(x, shown), y=_log_axis(y, shown), legend=True)
+    every = [s.pick for s in shown]
+    figure = empty(x=log_axis(x, every), y=log_axis(y, every), legend=True)
     figure.add_trace(_cloud(pruned, x, y, "stopped early", FAINTER, symbol="x-thin"))
     figure.add_trace(_cloud(dominated, x, y, "complete", FAINT, symbol="circle"))
     figure.add_trace(_front_line(chosen, x, y))
@@ -44,14 +45,15 @@ def front(
     figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
     if chosen and not OBJECTIVES[y].is_cost:
         ends = [end for one in again for end in _bar(one.spreads[y])]
-        figure.update_layout(yaxis_range=_around([s.pick for s in chosen], shown, y, also=ends))
+        figure.update_layout(yaxis_range=around([s.pick for s in chosen], every, y, also=ends))
     return figure
 
 
-def _log_axis(name: str, shown: Sequence[Standing]) -> dict[str, Any]:
+def log_axis(name: str, shown: Sequence[Pick]) -> dict[str, Any]:
+    """Returns an axis for an objective, a cost's logarithmic with ticks for what is shown."""
     made = axis(name, log=True)
     is_log = made.get("type") == "log"
-    return {**made, **log_ticks(s.pick.measured[name] for s in shown)} if is_log else made
+    return {**made, **log_ticks(pick.measured[name] for pick in shown)} if is_log else made
 
 
 def _cloud(
@@ -84,7 +86,7 @@ def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
         }
     return go.Scatter(
         name="front",
-        mode="lines+markers" if _is_staircase(picks, x, y) else "markers",
+        mode="lines+markers" if is_staircase(picks, x, y) else "markers",
         line={"color": ACCENT, "width": 1.5, "shape": "hv"},
         marker={"color": ACCENT, "size": 8},
         error_y=bars,
@@ -131,7 +133,7 @@ def _bar(of: Spread) -> tuple[float, float]:
     return of.mean - wide, of.mean + wide
 
 
-def _is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
+def is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
     """Whether these two objectives alone make the front: with a third, a line would zigzag."""
     heights = [utility(y, pick.measured[y]) for pick in picks]
     return heights == sorted(heights, reverse=not OBJECTIVES[x].is_cost)
@@ -166,19 +168,19 @@ def _hover(standing: Standing, x: str, y: str) -> str:
     return "<br>".join([*parts, *safe(describe(record)).split(", ")])
 
 
-def _around(
-    picks: Sequence[Pick], shown: Sequence[Standing], y: str, *, also: Sequence[float]
+def around(
+    picks: Sequence[Pick], shown: Sequence[Pick], y: str, *, also: Sequence[float] = ()
 ) -> list[float]:
-    """The range of y that holds the front, its bars and as much again below; or all, if less.
+    """Returns the range of y that holds the front, its bars and as much again below.
 
-    All, too, where the front is a single trial.
+    It holds all that is shown where that is less, and where the front is a single trial.
     """
     ends = [v for p in picks for v in (p.measured[y], p.low, p.high) if v is not None]
     if y != "accuracy":
         ends = [p.measured[y] for p in picks]
     ends += also
     low, high = min(ends), max(ends)
-    every = [value for s in shown if math.isfinite(value := s.pick.measured[y])]
+    every = [value for pick in shown if math.isfinite(value := pick.measured[y])]
     spans = (high - low, max(every, default=high) - min(every, default=low))
     room = spans[len(picks) == 1] or abs(high) * 0.05 or 1.0
     if OBJECTIVES[y].maximize:
