@@ -15,10 +15,14 @@ import tomllib
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from sqlalchemy.engine import make_url
 
 from hpsearch.core.trial import State
@@ -33,6 +37,7 @@ DOCKER = ROOT / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 TRIALS = 12
+CUDA = ("cuda-", "nvidia-", "triton")  # what torch's build for processors does without
 
 STUDY = """
 [data]
@@ -82,17 +87,48 @@ def test_the_image_runs_as_nobody_special_and_holds_no_secret():
         assert (ROOT / name).exists() or name.startswith("/opt")
 
 
-def test_the_constraints_pin_every_dependency():
-    pinned = {
-        re.split(r"==", line)[0].lower().replace("_", "-")
-        for line in (DOCKER / "constraints.txt").read_text().splitlines()
-        if not line.startswith("#")
-    }
+def pins() -> dict[str, Version]:
+    """The versions that the images are built with, by the packages' canonical names."""
+    lines = (DOCKER / "constraints.txt").read_text().splitlines()
+    split = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in split}
+
+
+def requirements_of(name: str, version: Version) -> list[str] | None:
+    """What that very version of a package requires; None where another one is installed."""
+    try:
+        here = Version(metadata.version(name)).public  # without torch's "+cpu"
+    except metadata.PackageNotFoundError:
+        return None
+    return (metadata.requires(name) or []) if Version(here) == version else None
+
+
+def test_the_constraints_pin_every_dependency_to_what_all_others_take():
+    """Else pip finds no way to build the image, or builds one that nobody has tried."""
+    pinned = pins()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
-    wanted += project["optional-dependencies"]["s3"]
-    names = {re.split(r"[\[<>=~ ]", item)[0].lower() for item in wanted}
-    assert names <= pinned
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["postgres"], *extras["s3"]]
+    todo = [("hpsearch", "", requirement) for requirement in wanted]
+    seen, reached, unknown = set(todo), set(), set()
+    while todo:
+        asker, extra, text = todo.pop()
+        asked = Requirement(text)
+        if asked.marker is not None and not asked.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(asked.name)
+        assert name in pinned, f"{asker} requires {text}, which is not pinned"
+        assert asked.specifier.contains(pinned[name]), f"{asker} requires {text}: {pinned[name]}"
+        reached.add(name)
+        further = requirements_of(name, pinned[name])
+        if further is None:
+            unknown.add(name)
+            continue
+        more = {(name, extra, text) for extra in ("", *asked.extras) for text in further} - seen
+        todo += more
+        seen |= more
+    unused = {name for name in set(pinned) - reached if not name.startswith(CUDA)}
+    assert not unused or unknown  # what another version requires may be what is pinned
 
 
 class Stack:
