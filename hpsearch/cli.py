@@ -261,22 +261,22 @@ def dashboard(
 
     Example: hpsearch dashboard --port 8080
     """
-    from hpsearch.search.storage import open_storage
     from hpsearch.search.url import typed_again
-    from hpsearch.view.dashboard import serve
+    from hpsearch.view.dashboard import ending_at_sigterm, open_patiently, serve
     from hpsearch.view.gate import Login
 
-    login = auth if auth is None else Login(user=auth, password=dashboard_password(auth))
-    opened = open_storage(storage_text(storage), create=False)
-    serve(
-        opened,
-        host=host,
-        port=port,
-        writable=writable,
-        login=login,
-        place=typed_again(storage, masked=opened.masked),
-        ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
-    )
+    with ending_at_sigterm():
+        login = auth if auth is None else Login(user=auth, password=dashboard_password(auth))
+        opened = open_patiently(storage_text(storage), notify=note)
+        serve(
+            opened,
+            host=host,
+            port=port,
+            writable=writable,
+            login=login,
+            place=typed_again(storage, masked=opened.masked),
+            ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
+        )
 
 
 # The command to go on names these itself, or leaves them to be said anew.

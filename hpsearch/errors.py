@@ -6,6 +6,7 @@ HpsearchError            anything a person can put right: one line, exit code 2
 ├── ModelError           a model folder is missing, damaged or of a newer version
 ├── DeviceError          the device asked for is not there, or differs from the study's
 ├── StorageError         the database cannot be reached, read or written
+│   └── NotMadeError     it has yet to be made: the first run or worker does that
 └── StudyError           the study is unknown, changed, or cannot do what was asked
 
 A message says what was found, what was expected and what to do, in one line.
@@ -39,6 +40,10 @@ class DeviceError(HpsearchError):
 
 class StorageError(HpsearchError):
     """The database cannot be reached, read or written."""
+
+
+class NotMadeError(StorageError):
+    """The database has yet to be made, as the first run or worker does."""
 
 
 class StudyError(HpsearchError):

@@ -14,7 +14,7 @@ from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL
 
-from hpsearch.errors import StorageError
+from hpsearch.errors import NotMadeError, StorageError
 from hpsearch.search.filesystem import network_filesystem
 from hpsearch.search.url import mask
 
@@ -59,7 +59,7 @@ def check_server(url: URL, *, create: bool) -> None:
         _check_tables(tables, mask(url))
         if not create:
             if not tables:
-                raise StorageError(f"no study in {mask(url)}; start one with `hpsearch run`")
+                raise NotMadeError(f"no study in {mask(url)}; start one with `hpsearch run`")
             with engine.connect() as connection:
                 made = "alembic_version" in tables and connection.execute(_VERSION).first()
             _check_made(bool(made), mask(url))
@@ -73,7 +73,7 @@ _VERSION = sql("SELECT version_num FROM alembic_version")
 def _check_made(made: bool, masked: str) -> None:
     """Refuses to read a database whose making has not ended: a reader would join in it."""
     if not made:
-        raise StorageError(f"{masked} is still being made; try again in a second")
+        raise NotMadeError(f"{masked} is still being made; try again in a second")
 
 
 def _check_tables(tables: list[str], masked: str) -> None:
@@ -102,7 +102,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
         )
     if not path.exists():
         if not create:
-            raise StorageError(
+            raise NotMadeError(
                 f"no database at {masked}; expected one that `hpsearch run` made: run it first,"
                 " or name yours with --storage"
             )
@@ -129,7 +129,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             " empty); name another file"
         )
     if not tables and path.stat().st_size == 0 and not create:
-        raise StorageError(f"found an empty file at {masked}; run `hpsearch run` first")
+        raise NotMadeError(f"found an empty file at {masked}; run `hpsearch run` first")
     if not create:
         _check_made(bool(asked), masked)
     if create:

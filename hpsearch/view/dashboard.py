@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 from wsgiref.types import WSGIApplication
 
-from hpsearch.errors import HpsearchError
-from hpsearch.search.storage import Storage
+from hpsearch.errors import HpsearchError, NotMadeError
+from hpsearch.search.storage import Storage, open_storage
+from hpsearch.search.url import mask, parse_url
 from hpsearch.view.gate import Login, check_open, read_only, with_login, without_uploads
 from hpsearch.view.hiding import CHANGES, UPLOADS, hiding
+
+_WAIT_SECONDS = 1.0
+
+
+def open_patiently(
+    text: str,
+    *,
+    notify: Callable[[str], None],
+    pause: Callable[[float], None] = time.sleep,
+) -> Storage:
+    """Opens a database to read it; one on a server that has yet to be made is waited for.
+
+    Whoever works there first makes it: a dashboard that is up before any worker changes nothing
+    either. ``notify`` takes a line for the person; ``pause`` waits for so many seconds.
+
+    Raises:
+        StorageError: it cannot be read, or is an SQLite file that is not there.
+    """
+    url, waits = parse_url(text), False
+    while True:
+        try:
+            return open_storage(text, create=False)
+        except NotMadeError:
+            if url.get_backend_name() == "sqlite":
+                raise
+        if not waits:
+            notify(f"no study in {mask(url)} yet; waiting for one to be started (Ctrl-C ends it)")
+        waits = True
+        pause(_WAIT_SECONDS)
 
 
 def serve(
@@ -23,7 +59,7 @@ def serve(
     place: Sequence[str] = (),
     ready: Callable[[str], None],
 ) -> None:
-    """Serves optuna-dashboard until Ctrl-C.
+    """Serves optuna-dashboard until Ctrl-C, or within :func:`ending_at_sigterm` until SIGTERM.
 
     Args:
         storage: the database.
@@ -50,9 +86,26 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         try:
             ready(f"http://{shown}:{listening.getsockname()[1]}/dashboard")
-            server.run()  # ends at Ctrl-C
+            server.run()  # ends at Ctrl-C, and where the process is to end
         finally:
             server.close()
+
+
+@contextmanager
+def ending_at_sigterm() -> Iterator[None]:
+    """Has SIGTERM end the process in order, with code 143 where nothing catches that.
+
+    A container's first process, which has no other's default, would not even hear of it.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _application(storage: Storage, *, writable: bool, place: Sequence[str]) -> WSGIApplication:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,41 @@ def test_the_command_serves_until_it_is_interrupted(finished, shell):
     assert said == (
         f"dashboard of sqlite:///{finished.database} at {site}/dashboard (Ctrl-C ends it)\n"
     )
+
+
+FIRST_PROCESS = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def can_unshare() -> bool:
+    """Whether a process may be made the first one of a space of its own, as a container's is."""
+    if shutil.which(FIRST_PROCESS[0]) is None:
+        return False
+    return subprocess.run([*FIRST_PROCESS, "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["a process", "a container's first process"])
+def test_a_supervisor_ends_it_at_once(finished, first):
+    if first and not can_unshare():
+        pytest.skip("needs the right to unshare")
+    command = [sys.executable, "-m", "hpsearch", "dashboard", "--port", "0"]
+    with subprocess.Popen(
+        [*(FIRST_PROCESS if first else ()), *command, "--storage", str(finished.database)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert sites_in(process.stderr.readline())
+            served = children(process.pid)[0] if first else process.pid
+            os.kill(served, signal.SIGTERM)
+            assert process.wait(60) == 0  # seconds, even of a busy machine
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process of one thread has started."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -24,16 +25,17 @@ import optuna
 import pytest
 
 from hpsearch.core.pareto import front
-from hpsearch.errors import HpsearchError
-from hpsearch.search.catalog import open_study
+from hpsearch.errors import HpsearchError, NotMadeError
+from hpsearch.search.catalog import open_study, study_names
 from hpsearch.search.findings import essentials
 from hpsearch.search.records import CONFIRMED
 from hpsearch.search.storage import open_storage
 from hpsearch.view import annotator as annotating
 from hpsearch.view import story
 from hpsearch.view.annotator import Annotator
-from hpsearch.view.dashboard import serve
+from hpsearch.view.dashboard import open_patiently, serve
 from hpsearch.view.gate import Login, read_only
+from tests.integration.conftest import fresh_database
 from tests.integration.studies import make_spec, make_study, origin, search, simulate
 
 SERVER = """
@@ -397,6 +399,27 @@ def test_workers_go_on_while_a_page_is_looked_at(growing):
         assert len(annotator.backend.get_all_trials(1)) == claim.number + 1
         growing.finish(claim, simulate(growing, claim))
     assert growing.summary().complete == 10
+
+
+def test_a_server_without_tables_is_waited_for_and_left_as_it_is(postgres):
+    text, said = fresh_database(postgres, "waited_for"), []
+
+    def others_make_it(seconds: float) -> None:
+        (line,) = said
+        assert re.fullmatch(r"no study in postgresql://\S+ yet; waiting for one .*", line)
+        with pytest.raises(NotMadeError):
+            open_storage(text, create=False)  # it has made nothing
+        open_storage(text, create=True).close()
+
+    opened = open_patiently(text, notify=said.append, pause=others_make_it)
+    assert study_names(opened) == []
+    assert len(said) == 1
+    opened.close()
+
+
+def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
+    with pytest.raises(NotMadeError, match="no database at"):
+        open_patiently(str(tmp_path / "none.db"), notify=pytest.fail)
 
 
 def test_a_login_lets_in_who_knows_it(url):
