@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.errors import NotMadeError, StorageError
 from hpsearch.search.filesystem import network_filesystem
+from hpsearch.search.password import read_password
 from hpsearch.search.url import mask
 
 _BUSY_SECONDS = 60
@@ -48,7 +49,10 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Returns what SQLAlchemy's engine is to be made with."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+    known: dict[str, Any] = {"connect_timeout": 10}
+    if (password := read_password(url)) is not None:
+        known["password"] = password
+    return {"connect_args": known, "pool_pre_ping": True}
 
 
 def check_server(url: URL, *, create: bool) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from hpsearch.core.spec import to_json
 from hpsearch.errors import DataError, DeviceError, SpecError, StudyError
 from hpsearch.search import catalog, launch
+from hpsearch.search.heartbeat import show_alive
 from hpsearch.search.launch import Ending, Notify, Place
 from hpsearch.search.observer import Observer
 from hpsearch.search.standing import Standing
@@ -50,6 +51,7 @@ def serve(
     storage = open_storage(place.storage, create=forever, artifacts=place.artifacts)
     left_alone: set[tuple[datetime, str]] = set()  # studies as they were made and steered
     while not stop():
+        show_alive()
         study = _next(storage, name, left_alone, forever=forever)
         if study is None:
             if not forever:

@@ -16,7 +16,7 @@ from typing import Any
 from hpsearch.core.trial import Outcome, TrialRecord
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.search.claim import Claim
-from hpsearch.search.heartbeat import beating
+from hpsearch.search.heartbeat import beating, show_alive
 from hpsearch.search.observer import Observer
 from hpsearch.search.ownership import GivenAway
 from hpsearch.search.standing import Standing
@@ -124,6 +124,7 @@ def work(
     """
     stop.raises = False
     while not stop():
+        show_alive()
         try:
             claim = study.claim(origin)
         except GivenAway:  # drawing its values took too long

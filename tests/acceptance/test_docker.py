@@ -17,6 +17,7 @@ import urllib.request
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,12 +37,15 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+ENTRY = json.loads(re.findall(r"^ENTRYPOINT (.*)", (DOCKER / "Dockerfile").read_text(), re.M)[-1])
 TRIALS = 12
 CUDA = ("cuda-", "nvidia-", "triton")  # what torch's build for processors does without
 
 STUDY = """
 [data]
-dataset = "{npz}"
+dataset = "digits.npz"
+[model]
+factory = "nets:build"
 [train]
 epochs = 60
 [search]
@@ -49,9 +53,23 @@ trials = 2
 [pruning]
 pruner = "none"
 [space]
-n_blocks = 1
-base_width = {{ low = 4, high = 8 }}
+hidden = { low = 4, high = 8 }
 batch_size = 16
+"""
+NETS = """
+from torch import nn
+
+
+def build(params, input_shape, classes):
+    channels, height, width = input_shape
+    hidden = nn.Linear(channels * height * width, params["hidden"])
+    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(params["hidden"], classes))
+"""
+# What a server asks of all but its tests, who are its owner.
+ASKED = """
+local all postgres trust
+local all all scram-sha-256
+host all all all scram-sha-256
 """
 
 
@@ -79,12 +97,26 @@ def test_the_compose_file_is_one():
 def test_the_image_runs_as_nobody_special_and_holds_no_secret():
     text = (DOCKER / "Dockerfile").read_text()
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
-    assert "HEALTHCHECK" in text
     assert not re.search(r"password\s*=|secret\s*=", text, re.IGNORECASE)
     assert "PASSWORD" not in json.dumps(SERVICES["db"]["environment"]).replace("PASSWORD_FILE", "")
     copied = re.findall(r"^COPY (?:--\S+ )*(\S+) ", text, re.MULTILINE)
     for name in copied:
         assert (ROOT / name).exists() or name.startswith("/opt")
+
+
+def test_what_is_pulled_is_named_to_its_patch():
+    bases = re.findall(r"^FROM (\S+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(bases) == 2
+    assert all(re.match(r"python:\d+\.\d+\.\d+-", base) for base in bases)
+    assert re.fullmatch(r"postgres:\d+\.\d+", SERVICES["db"]["image"])
+
+
+def test_only_volumes_with_a_name_are_made_and_signals_reach_every_command():
+    assert "VOLUME" not in (DOCKER / "Dockerfile").read_text()
+    for name, service in SERVICES.items():
+        sources = [volume.split(":")[0] for volume in service.get("volumes", ())]
+        assert all(s in COMPOSE["volumes"] or s.startswith("../") for s in sources)
+        assert service.get("init", False) == (name != "db")  # PostgreSQL does so itself
 
 
 def pins() -> dict[str, Version]:
@@ -132,7 +164,7 @@ def test_the_constraints_pin_every_dependency_to_what_all_others_take():
 
 
 class Stack:
-    """The compose file's services as processes: their own commands and environment."""
+    """The compose file's services as processes: their own commands, environment and folder."""
 
     def __init__(self, folder: Path, server: object, secret: Path) -> None:
         self.folder, self.server, self.secret = folder, server, secret
@@ -153,6 +185,8 @@ class Stack:
             assert given[name] == "/run/secrets/dashboard_password"
             assert "dashboard_password" in SERVICES[service]["secrets"]
             given[name] = str(self.folder / "dashboard_password.txt")
+        if "HPSEARCH_ALIVE" in given:
+            given["HPSEARCH_ALIVE"] = str(self.folder / "alive")
         inside = dict(re.findall(r"(HPSEARCH_\w+)=(\S+)", (DOCKER / "Dockerfile").read_text()))
         image = {name: f"{self.folder}{path}" for name, path in inside.items()}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -160,17 +194,32 @@ class Stack:
 
     def start(self, service: str, *more: str) -> subprocess.Popen[bytes]:
         """Starts a service as compose would: the image's entry point, the service's command."""
-        command = [str(DOCKER / "entrypoint.sh")]
-        entry = SERVICES[service].get("entrypoint", ["hpsearch-entrypoint"])
-        assert entry[0] == "hpsearch-entrypoint"
-        command += [*entry[1:], *map(str, SERVICES[service]["command"]), *more]
+        entry = SERVICES[service].get("entrypoint", ENTRY)
+        command = [*entry, *map(str, SERVICES[service]["command"]), *more]
         command = ["0" if part == "8080" else part for part in command]  # that one may be taken
         with (self.folder / f"{service}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment(service), stdout=log, stderr=log
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=log, **self.place(service))
         self.running.append((service, process))
         return process
+
+    def place(self, service: str) -> dict[str, Any]:
+        """Where a service's processes run, and with what environment."""
+        folder = SERVICES[service].get("working_dir")
+        if folder is not None:
+            mounted = [volume.split(":")[1] for volume in SERVICES[service]["volumes"]]
+            assert folder in mounted
+        return {"cwd": f"{self.folder}{folder or ''}", "env": self.environment(service)}
+
+    def run(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a service's container, as ``docker compose exec`` does."""
+        return subprocess.run(command, capture_output=True, text=True, **self.place(service))
+
+    def is_healthy(self, service: str, *, port: str = "8080") -> bool:
+        """Whether the service's own check finds it well; ``port`` is where 8080 is here."""
+        kind, *words = SERVICES[service]["healthcheck"]["test"]
+        shell = ["sh", "-c"] if kind == "CMD-SHELL" else []
+        words = [word.replace("$$", "$").replace("8080", port) for word in words]
+        return self.run(service, *shell, *words).returncode == 0
 
     def wait_for(self, get):
         """Waits until ``get`` finds something; restarts what has ended, as compose would."""
@@ -195,9 +244,14 @@ class Stack:
 
 
 @pytest.fixture
-def stack(tmp_path):
+def stack(tmp_path, digits_npz):
     import psycopg
 
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    shutil.copy(digits_npz, studies / "digits.npz")
+    (studies / "nets.py").write_text(NETS)
+    (studies / "small.toml").write_text(STUDY)
     secret = tmp_path / "db_password.txt"
     secret.write_text("hush")
     (tmp_path / "dashboard_password.txt").write_text("psst\n")
@@ -207,6 +261,8 @@ def stack(tmp_path):
             user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
             connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'hush'")
             connection.execute(f"CREATE DATABASE {database} OWNER {user}")
+            (Path(server.pgdata) / "pg_hba.conf").write_text(ASKED)
+            connection.execute("SELECT pg_reload_conf()")
         started = Stack(tmp_path, server, secret)
         try:
             yield started
@@ -220,16 +276,19 @@ def logged_in(address):
 
 
 def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
-    stack, tmp_path, digits_npz
+    stack, tmp_path, monkeypatch
 ):
-    study_file = tmp_path / "small.toml"
-    study_file.write_text(STUDY.format(npz=digits_npz))
+    log = tmp_path / "dashboard.log"
+    stack.start("dashboard")
+    stack.wait_for(lambda: "waiting for one to be started" in log.read_text() or None)
     first = stack.start("worker")
     stack.start("worker")
-    stack.start("dashboard")
-    submitted = stack.start("submit", str(study_file), "--trials", str(TRIALS))
+    submitted = stack.start("submit", "small.toml", "--trials", str(TRIALS))
     assert submitted.wait(PATIENCE_SECONDS) == 0
     url = stack.environment("worker")["HPSEARCH_STORAGE"]
+    with pytest.raises(HpsearchError, match="no password supplied"):
+        open_storage(url, create=False)
+    monkeypatch.setenv("PGPASSWORD_FILE", str(stack.secret))
     storage = open_storage(url, create=False)
     study = open_study(storage, "small")
 
@@ -247,10 +306,22 @@ def test_the_services_run_a_study_through_a_lost_worker_and_a_lost_database(
     for record in records:
         assert [epoch.epoch for epoch in record.curve] == list(range(1, 61))
     assert all("hush" not in path.read_text() for path in tmp_path.glob("*.log"))
-    sites = stack.wait_for(lambda: sites_in((tmp_path / "dashboard.log").read_text()) or None)
+    status = stack.run("worker", "hpsearch", "status", "--json")
+    assert json.loads(status.stdout)["complete"] == TRIALS
+    sites = stack.wait_for(lambda: sites_in(log.read_text()) or None)
     address = f"{sites[-1]}/api/studies"
     told = stack.wait_for(lambda: json.load(urllib.request.urlopen(logged_in(address))))
     assert [s["study_name"] for s in told["study_summaries"]] == ["small"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(address)
     storage.close()
+
+    port = sites[-1].rpartition(":")[2]
+    alive = tmp_path / "alive"
+    assert stack.is_healthy("dashboard", port=port)
+    os.utime(alive, (0, 0))  # 1970
+    assert stack.wait_for(lambda: stack.is_healthy("worker") or None)
+    stack.close()
+    os.utime(alive, (0, 0))
+    assert not stack.is_healthy("worker")
+    assert not stack.is_healthy("dashboard", port=port)

@@ -1,0 +1,67 @@
+"""What a worker's own machine is shown of its life, for a container's health check."""
+
+import os
+import time
+
+import pytest
+from sqlalchemy import text
+
+from hpsearch.search.heartbeat import ALIVE, beating, show_alive
+from hpsearch.search.worker import Stopper, work
+from tests.integration.studies import make_spec, make_study, origin
+
+PATIENCE_SECONDS = 600
+
+
+@pytest.fixture
+def alive(tmp_path, monkeypatch):
+    """The file to touch, which is not there yet."""
+    monkeypatch.setenv(ALIVE, str(tmp_path / "alive"))
+    return tmp_path / "alive"
+
+
+@pytest.fixture
+def study(sqlite):
+    """A study of one trial."""
+    return make_study(sqlite, make_spec("quick", trials=1))
+
+
+def test_a_running_trial_shows_life_again_and_again(study, alive):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with beating(study, study.claim(origin()), seconds=0.01):
+        for _ in range(2):
+            while not alive.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            alive.unlink()
+
+
+def test_a_sign_of_life_that_the_database_did_not_take_is_none(study, alive, caplog):
+    claim = study.claim(origin())
+    with study.storage.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE trial_user_attributes RENAME TO gone"))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with beating(study, claim, seconds=0.01):
+        while "no sign of life" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not alive.exists()
+
+
+def test_a_worker_that_waits_for_work_shows_life(study, alive):
+    study.claim(origin())  # the only one, so others wait
+    stop = Stopper()
+    stop.start_clock(0.01)
+    assert work(study, pytest.fail, origin=origin(), observer=None, stop=stop) is None
+    assert alive.exists()
+
+
+def test_nothing_is_shown_where_nobody_asks_or_it_cannot_be(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(ALIVE, raising=False)
+    show_alive()
+    monkeypatch.setenv(ALIVE, "")
+    show_alive()
+    monkeypatch.setenv(ALIVE, "no/such/folder")
+    show_alive()
+    assert os.listdir() == []
