@@ -117,6 +117,11 @@ def available() -> tuple[str, ...]:
     return ("cpu", *gpus, *(("mps",) if torch.mps.device_count() else ()))
 
 
+def cuda_version() -> str | None:
+    """Returns the version of CUDA that torch is built for; None if for none."""
+    return torch.version.cuda
+
+
 def describe(device: torch.device) -> str:
     """Returns the device's kind and model, such as ``cpu: AMD EPYC`` or ``cuda: NVIDIA H100``."""
     if device.type == "cuda":

@@ -39,6 +39,11 @@ def processor(*, root: Path = Path("/")) -> str:
     return platform.processor() or platform.machine() or "unknown processor"
 
 
+def has_nvidia(*, root: Path = Path("/")) -> bool:
+    """Whether there is an NVIDIA GPU, whatever torch makes of it (Linux tells)."""
+    return (root / "proc/driver/nvidia").is_dir() or any((root / "dev").glob("nvidia[0-9]*"))
+
+
 def usable_cpus(*, root: Path = Path("/")) -> int:
     """Returns how many cores this process may keep busy, at least 1.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import io
 import os
 import platform
+import secrets
 import shutil
 import statistics
 import time
@@ -14,14 +17,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
 from sqlalchemy import text as sql
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, NotMadeError, StorageError
 from hpsearch.nn import cache, host, named
 from hpsearch.search import catalog
-from hpsearch.search.artifacts import Artifacts
-from hpsearch.search.storage import check_storage, exists, open_storage
+from hpsearch.search.artifacts import Artifacts, open_artifacts
+from hpsearch.search.database import engine_options, plain
+from hpsearch.search.filesystem import filesystem, network_filesystem
+from hpsearch.search.storage import Storage, check_storage, first_line, open_storage
 from hpsearch.search.url import mask, parse_url
 
 _ROUND_TRIPS = 21
@@ -53,13 +63,17 @@ def as_plain(finding: Finding) -> dict[str, Any]:
 
 
 def examine(storage: str, *, data_dir: Path | None, artifacts: str | None) -> list[Finding]:
-    """Looks at Python, torch, devices, threads, folders and the database; changes nothing."""
+    """Looks at Python, torch, devices, threads, folders and the database.
+
+    Leaves nothing changed: what it writes to see whether it can is taken back.
+    """
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
         _torch,
         _threads,
         lambda: _folders(data_dir),
-        lambda: _storage(storage, artifacts),
+        lambda: _storage(storage),
+        lambda: _checkpoints(storage, artifacts),
     )
     return [finding for look in looks for finding in look()]
 
@@ -98,7 +112,23 @@ def _torch() -> Iterator[Finding]:
         described = device.describe(device.pick_device(name))
         yield _good("device", described + (" (auto)" if name == str(picked) else ""))
     native = device.autocast_dtype(picked) is not None
+    yield from _idle_gpu(device.cuda_version())
     yield _good("bf16", "in hardware, and used" if native else "not in hardware: float32 is used")
+
+
+def _idle_gpu(built_for: str | None) -> Iterator[Finding]:
+    """A GPU that torch makes nothing of; none is missed where it is hidden on purpose."""
+    from hpsearch.nn import device
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or not host.has_nvidia() or "cuda:0" in device.available():
+        return
+    if built_for is None:
+        advice = "install torch for CUDA, see pytorch.org/get-started (in Docker: VARIANT=cuda)"
+        yield _fair("gpu", "NVIDIA's is here, but torch is built without CUDA", advice)
+    else:
+        advice = "update the driver; `nvidia-smi` tells which CUDA it serves"
+        yield _fair("gpu", f"NVIDIA's is not to be had by torch for CUDA {built_for}", advice)
 
 
 def _threads() -> Iterator[Finding]:
@@ -117,7 +147,12 @@ def _threads() -> Iterator[Finding]:
 
 def _folders(data_dir: Path | None) -> Iterator[Finding]:
     yield _folder("data", data_dir or Path("data"), "name another with --data-dir")
-    yield _folder("cache", cache.directory(), "name another with HPSEARCH_CACHE")
+    kept = cache.directory()
+    found = _folder("cache", kept, "name another with HPSEARCH_CACHE")
+    if found.health is Health.GOOD and network_filesystem(kept) is not None:
+        advice = "name a local folder with HPSEARCH_CACHE: images are mapped from it, not read once"
+        found = _fair("cache", found.found, advice)
+    yield found
 
 
 def _folder(name: str, path: Path, otherwise: str) -> Finding:
@@ -125,44 +160,122 @@ def _folder(name: str, path: Path, otherwise: str) -> Finding:
     if not there.is_dir() or not os.access(there, os.W_OK):
         return _bad(name, f"{path} cannot be written", f"mend {there}, or {otherwise}")
     free = shutil.disk_usage(there).free
-    found = f"{path}, {free / 2**30:.0f} GiB free"
+    found = f"{path}{_kind_of(path)}, {free / 2**30:.0f} GiB free"
     if free < _LOW_DISK:
         return _fair(name, found, f"make room, or {otherwise}")
     return _good(name, found if path.exists() else f"{found} (made when needed)")
 
 
-def _storage(storage: str, artifacts: str | None) -> Iterator[Finding]:
+def _kind_of(path: Path) -> str:
+    """The file system that a path lies on, in words; nothing where the system does not tell."""
+    kind = filesystem(path)
+    network = ", over the network" if network_filesystem(path) is not None else ""
+    return f" on {kind}{network}" if kind is not None else ""
+
+
+def _storage(storage: str) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
-        masked = mask(url)
-        check_storage(storage, artifacts=artifacts)
-        if not exists(storage):
-            yield _good("storage", f"{masked} (made by the first run)")
-            return
+        check_storage(storage)
+        opened = open_storage(storage, create=False)
+    except NotMadeError:
+        yield _unmade(url)
+        return
     except HpsearchError as exc:
         yield _bad("storage", str(exc), "mend it, or name another with --storage")
         return
     try:
-        opened = open_storage(storage, create=False, artifacts=artifacts)
-    except HpsearchError as exc:  # it can be used, but is not made yet
-        yield _good("storage", str(exc))
-        return
-    try:
         names = catalog.study_names(opened)
-        yield _good("storage", f"{masked}, {len(names)} stud{'y' if len(names) == 1 else 'ies'}")
+        found = f"{_shown(url)}, {len(names)} stud{'y' if len(names) == 1 else 'ies'}"
+        _write_and_take_back(opened)
+        yield _good("storage", f"{found}, can be written")
         yield _latency(opened.engine)
+    except (SQLAlchemyError, StorageInternalError, StorageError) as exc:
+        yield _bad("storage", f"{_shown(url)}: {_said(exc)}", _advice(url))
     finally:
         opened.close()
-    yield _checkpoints(opened.artifacts)
 
 
-def _checkpoints(artifacts: Artifacts | None) -> Finding:
-    if artifacts is None:
+def _shown(url: URL) -> str:
+    is_file = url.get_backend_name() == "sqlite"
+    return mask(url) + (_kind_of(Path(url.database or "")) if is_file else "")
+
+
+def _said(exc: BaseException) -> str:
+    """What the driver said of it, whatever that is wrapped in."""
+    while exc.__cause__ is not None and not isinstance(exc, SQLAlchemyError):
+        exc = exc.__cause__
+    return first_line(exc)
+
+
+def _advice(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return "mend its permissions, or name another with --storage"
+    return (
+        "name a server that can be written, or have the owner GRANT ALL on schema public and on"
+        " its tables and sequences to this role"
+    )
+
+
+def _unmade(url: URL) -> Finding:
+    """What is said of a database that the first run makes, if it can."""
+    if url.get_backend_name() != "sqlite":
+        engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
+        try:
+            with engine.connect() as connection:  # which takes it back at its end
+                connection.execute(sql("CREATE TABLE hpsearch_doctor (id INTEGER)"))
+        except SQLAlchemyError as exc:
+            return _bad("storage", f"{mask(url)}: {_said(exc)}", _advice(url))
+        finally:
+            engine.dispose()
+    return _good("storage", f"{_shown(url)} (made by the first run)")
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction without a trace."""
+
+
+def _write_and_take_back(opened: Storage) -> None:
+    """Writes a study and a trial as a search does, in a transaction that is rolled back."""
+    with contextlib.suppress(_TakenBackError), opened.together():
+        study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
+        trial = opened.backend.create_new_trial(study)
+        opened.backend.set_trial_user_attr(trial, "doctor", 1)
+        raise _TakenBackError
+
+
+def _checkpoints(storage: str, artifacts: str | None) -> Iterator[Finding]:
+    try:
+        url = parse_url(storage)
+    except HpsearchError:
+        return  # it is told of the storage
+    try:
+        kept = open_artifacts(url, artifacts)
+    except HpsearchError as exc:
+        yield _bad("checkpoints", str(exc), "mend it, or name another with --artifacts")
+        return
+    if kept is None:
         advice = "name a folder that all workers see with --artifacts"
-        return _fair("checkpoints", "nowhere: a trial whose worker dies starts over", advice)
-    if artifacts.folder is None:
-        return _good("checkpoints", "in S3")
-    return _folder("checkpoints", artifacts.folder, "name another with --artifacts")
+        yield _fair("checkpoints", "nowhere: a trial whose worker dies starts over", advice)
+    elif kept.folder is None:
+        yield _bucket(kept, str(artifacts))
+    else:
+        yield _folder("checkpoints", kept.folder, "name another with --artifacts")
+
+
+def _bucket(kept: Artifacts, place: str) -> Finding:
+    """Whether a small object can be saved on S3, read and removed again."""
+    key = f"hpsearch-doctor-{secrets.token_hex(8)}"
+    failures: tuple[type[Exception], ...] = (*kept.errors, ArtifactNotFound)
+    try:
+        kept.store.write(key, io.BytesIO(b"hpsearch"))
+        with kept.store.open_reader(key) as file:
+            file.read()
+        kept.store.remove(key)
+    except failures as exc:
+        advice = "mend the bucket, its policy, AWS_ENDPOINT_URL or the credentials"
+        return _bad("checkpoints", f"{place}: {first_line(exc)}", advice)
+    return _good("checkpoints", f"{place}, can be written, read and removed")
 
 
 def _latency(engine: Engine) -> Finding:

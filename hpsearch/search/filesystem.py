@@ -12,10 +12,22 @@ _NETWORK = frozenset(
 )
 
 
-def network_filesystem(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
     """Returns the kind of network file system that the path lies, or would lie, on; else None.
 
     None too where the system does not tell (it is asked by Linux's table of mounts).
+    """
+    kind = filesystem(path, mounts=mounts)
+    return kind if kind in _NETWORK else None
+
+
+def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
+    """Returns the kind of file system that the path lies, or would lie, on, as Linux names it.
+
+    None where the system does not tell.
     """
     try:
         lines = mounts.read_text(errors="replace").splitlines()
@@ -31,4 +43,4 @@ def network_filesystem(path: Path, *, mounts: Path = Path("/proc/self/mountinfo"
         place = Path(fields[4].replace(r"\040", " "))
         if place == target or place in target.parents:  # of two, the longer; of equals, the later
             found = max((len(place.parts), kind[0]), found, key=lambda pair: pair[0])
-    return found[1] if found[1] in _NETWORK else None
+    return found[1] or None
