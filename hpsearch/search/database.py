@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.errors import NotMadeError, StorageError
 from hpsearch.search.filesystem import network_filesystem
-from hpsearch.search.password import read_password
+from hpsearch.search.password import with_password
 from hpsearch.search.url import mask
 
 _BUSY_SECONDS = 60
@@ -28,7 +28,7 @@ def plain(url: URL) -> str:
     """Returns the URL as a driver takes it, its password included: never to be shown."""
     if url.get_backend_name() == "sqlite" and is_still(path := Path(url.database or "")):
         return f"sqlite:///{_still_uri(path)}&uri=true"
-    return url.render_as_string(hide_password=False)
+    return with_password(url).render_as_string(hide_password=False)
 
 
 def is_still(path: Path) -> bool:
@@ -49,10 +49,7 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Returns what SQLAlchemy's engine is to be made with."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    known: dict[str, Any] = {"connect_timeout": 10}
-    if (password := read_password(url)) is not None:
-        known["password"] = password
-    return {"connect_args": known, "pool_pre_ping": True}
+    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
 
 
 def check_server(url: URL, *, create: bool) -> None:

@@ -111,8 +111,8 @@ def _torch() -> Iterator[Finding]:
     for name in device.available():
         described = device.describe(device.pick_device(name))
         yield _good("device", described + (" (auto)" if name == str(picked) else ""))
-    native = device.autocast_dtype(picked) is not None
     yield from _idle_gpu(device.cuda_version())
+    native = device.autocast_dtype(picked) is not None
     yield _good("bf16", "in hardware, and used" if native else "not in hardware: float32 is used")
 
 
@@ -125,10 +125,12 @@ def _idle_gpu(built_for: str | None) -> Iterator[Finding]:
         return
     if built_for is None:
         advice = "install torch for CUDA, see pytorch.org/get-started (in Docker: VARIANT=cuda)"
-        yield _fair("gpu", "NVIDIA's is here, but torch is built without CUDA", advice)
+        yield _fair("gpu", "an NVIDIA GPU is here, but torch is built without CUDA", advice)
     else:
         advice = "update the driver; `nvidia-smi` tells which CUDA it serves"
-        yield _fair("gpu", f"NVIDIA's is not to be had by torch for CUDA {built_for}", advice)
+        yield _fair(
+            "gpu", f"an NVIDIA GPU is here, but torch for CUDA {built_for} cannot use it", advice
+        )
 
 
 def _threads() -> Iterator[Finding]:

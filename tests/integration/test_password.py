@@ -3,8 +3,8 @@
 import pytest
 
 from hpsearch.errors import StorageError
-from hpsearch.search.password import read_password
-from hpsearch.search.url import parse_url
+from hpsearch.search.password import with_password
+from hpsearch.search.url import mask, parse_url
 
 URL = parse_url("postgresql://ann@db/hpsearch")
 
@@ -20,23 +20,26 @@ def secret(tmp_path, monkeypatch):
 
 
 def test_it_is_the_files_line_without_its_end(secret):
-    assert read_password(URL) == "hush "
+    known = with_password(URL)
+    assert known.query["password"] == "hush "
+    assert "hush" not in mask(known)
 
 
 def test_what_says_it_nearer_goes_before(secret, monkeypatch):
-    assert read_password(URL.set(password="mine")) is None
-    assert read_password(URL.update_query_dict({"password": "mine"})) is None
     monkeypatch.setenv("PGPASSWORD", "mine")
-    assert read_password(URL) is None
+    assert with_password(URL) == URL
+    monkeypatch.delenv("PGPASSWORD")
+    for url in (URL.set(password="mine"), URL.update_query_dict({"password": "mine"})):
+        assert with_password(url) == url
 
 
 def test_without_a_file_it_is_left_to_the_driver(secret, monkeypatch):
     monkeypatch.setenv("PGPASSWORD_FILE", "")
-    assert read_password(URL) is None
+    assert with_password(URL) == URL
 
 
 def test_a_file_that_cannot_be_read_is_one_line_that_names_it(secret):
     secret.unlink()
     with pytest.raises(StorageError, match=r"PGPASSWORD_FILE: cannot read .*secret.txt") as caught:
-        read_password(URL)
+        with_password(URL)
     assert "\n" not in str(caught.value)
