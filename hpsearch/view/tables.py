@@ -296,6 +296,8 @@ def status_lines(summary: StudySummary) -> RenderableType:
     done = f"{s.complete + s.pruned} of {s.target}"
     facts.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
     facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
+    if s.silent:
+        facts.add_row("", f"{s.silent} of those running lost their workers; the next takes them up")
     facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
     facts.add_row("hypervolume", f"{s.hypervolume:.4f}")
     return Spelled(facts)

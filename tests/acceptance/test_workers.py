@@ -160,7 +160,7 @@ def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, r
 
     found = records()
     assert result.code == 0, result.err
-    assert "died (by signal 9); another starts" in result.err
+    assert "died by signal 9, as in a system short of memory; another starts" in result.err
     assert_exact(found, trials=6)
     (lost,) = [r for r in found if "history" in r["attributes"]]
     assert lost["attributes"]["history"][0]["pid"] == victim
