@@ -81,6 +81,11 @@ class Prepared:
 
 Notify = Callable[[str], None]
 
+NO_ARTIFACTS = (
+    "no checkpoints are kept, and a trial that loses its worker starts over; name a folder that all"
+    " workers see with --artifacts"
+)
+
 
 def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     """Checks storage, device and data, in this order, and only then makes or opens the study.
@@ -105,6 +110,8 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         reference=ground.reference,
         bounds=ground.bounds,
     )
+    if study.storage.artifacts is None:
+        notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)
 
 

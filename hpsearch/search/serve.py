@@ -167,6 +167,8 @@ class _Server:
     def _run(self, study: Study) -> Ending:
         self.stop.raises = True  # while it prepares, which cannot ask
         prepared = launch.join(study, self.place, dataset=self.dataset, notify=self.notify)
+        if prepared.study.storage.artifacts is None:
+            self._tell(launch.NO_ARTIFACTS)
         with self.view(prepared.study) as observer:
             ending = launch.run_here(
                 prepared, stop=self.stop, observer=observer, waits=self.name is not None

@@ -173,6 +173,27 @@ def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, r
     assert lost["curve"][0] == before["curve"][0]
 
 
+def test_a_worker_that_a_person_ends_hands_its_trial_back_and_is_replaced(two, shell, records):
+    process, (victim, _) = two()
+    os.kill(victim, signal.SIGTERM)
+    shell.wait_until(lambda: not is_alive(victim), process=process)
+    shell.let_go()
+    result = shell.wait(process)
+    assert result.code == 0, result.err
+    assert "was asked to end; another starts" in result.err
+    assert_exact(records(), trials=6)
+    histories = [r["attributes"]["history"] for r in records() if "history" in r["attributes"]]
+    assert [(p["pid"], p["ended"]) for (p,) in histories] == [(victim, "handed back")]
+
+
+def test_workers_end_when_the_time_is_up(shell, study_file, cli):
+    shell.hold(after=0)
+    result = shell.run("run", study_file, "--workers", 2, "--threads", 1, "--timeout", 3)
+    assert result.code == 0, result.err
+    assert "timed out, 0 of 6 trials" in result.out
+    assert cli("status", "--json").json["running"] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
     two, shell, study_file, records, number
