@@ -285,6 +285,17 @@ def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
     assert list(figure.layout.xaxis.tickvals) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
 
 
+def test_the_view_is_on_the_trials_that_may_be_bargains():
+    junk = trial(9, 0.1, 0.5)
+    range_of = [
+        front(findings_of(records).trials, x="train_seconds", y="accuracy").layout.yaxis.range
+        for records in ([*STUDY[:4], junk], STUDY[:4])
+    ]
+
+    assert range_of[0][0] > 0.4
+    assert range_of[0][1] == range_of[1][1]
+
+
 def test_a_front_of_three_objectives_is_no_staircase_in_two_of_them():
     objectives = (*TWO, "params")
     values = [(0.8, 1.0, 900.0), (0.7, 2.0, 100.0), (0.9, 3.0, 500.0)]
