@@ -27,7 +27,20 @@ def headline(answer: Answer) -> str:
     told = f"{', '.join(most)} and {last}"
     if answer.front_size == 1:
         return f"Trial {knee.number} beats every other complete trial: {told}."
-    return f"Trial {knee.number} is the best bargain: {told}."
+    what = "is the best bargain" if answer.is_bargain else "is the knee of the front"
+    if answer.is_end:
+        what = _BEST[answer.quality or answer.objectives[0]]
+    return f"Trial {knee.number} {what}: {told}."
+
+
+_BEST = {
+    "accuracy": "is the most accurate",
+    "val_loss": "has the lowest loss",
+    "train_seconds": "is the fastest to train",
+    "latency_ms": "is the fastest",
+    "params": "has the fewest parameters",
+    "flops": "has the fewest operations",
+}
 
 
 def value_of(pick: Pick, name: str) -> str:
@@ -66,6 +79,10 @@ def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
     words += _dearer(answer)
     if answer.cheaper is not None:
         words.append(f"The next cheaper one, {_step(answer.cheaper, answer)}.")
+    if answer.rival is not None:
+        if answer.rival != answer.cheaper:
+            words.append(f"The cheapest that may be as good, {_step(answer.rival, answer)}.")
+        words.append(f"So trial {answer.rival.to.number} may be the better bargain.")
     return words
 
 
@@ -91,7 +108,7 @@ def confirmed_words(findings: Findings) -> list[str]:
         words.append(f"By the means, {told} would no longer be on it.")
     bargain = next((one.number for one in findings.confirmed if one.is_knee), None)
     if knee is not None and bargain not in (None, knee.number):
-        words.append(f"By the means, trial {bargain} is the best bargain of them.")
+        words.append(f"By the means, the knee is trial {bargain}.")
     return words
 
 

@@ -76,6 +76,19 @@ def test_the_answer_is_told_with_its_doubts():
     assert "The most frequent failure (1 of 1): bug: it broke." in told
 
 
+def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
+    two = [trial(0, 0.980, 1.0), trial(1, 0.981, 10.0)]
+    told = words_of("answer", findings_of(two))
+    assert told.startswith("Trial 1 is the most accurate: 98.1 % accuracy and 10.0 s of training.")
+    assert "trial 0, costs 0.1 times as much (1.00 s) and is 0.1 points less accurate" in told
+    assert "So trial 0 may be the better bargain." in told
+
+    close = [trial(0, 0.50, 1.0), trial(1, 0.88, 2.0), trial(2, 0.98, 4.0), trial(3, 0.982, 80.0)]
+    told = words_of("answer", findings_of(close, data={"val": 40}))
+    assert told.startswith("Trial 2 is the knee of the front: 98.0 % accuracy and 4.00 s")
+    assert "So trial 1 may be the better bargain." in told
+
+
 def test_the_sections_come_in_their_order():
     assert [section.key for section in sections(findings_of(STUDY), place=())] == SECTIONS
 
