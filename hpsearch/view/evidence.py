@@ -8,6 +8,7 @@ from typing import Any
 
 from hpsearch.core.effects import Group, Spread
 from hpsearch.core.findings import Findings
+from hpsearch.core.objectives import costs
 from hpsearch.view import figures, story
 from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
@@ -145,10 +146,20 @@ def importance(findings: Findings) -> Section | None:
                 draw=partial(figures.importance, found),
             )
         )
+    first = findings.importance[0]
+    if first.is_weak:
+        words.append(
+            f"Each of these rests on its best tenth, {first.best_trials} trials: weak evidence."
+        )
     notes = [
         "By PED-ANOVA (Optuna): the share of each hyperparameter in what sets the best tenth of"
-        f" the {findings.importance[0].trials:,} complete trials apart."
+        f" the {first.trials:,} complete trials apart."
     ]
+    if costs(findings.objectives) and not findings.environment.spec.has_own_code:
+        notes.append(
+            "What cannot change a cost is left out of its ranking: the learning rate has no"
+            " part in the seconds."
+        )
     return Section(key="importance", title=title, words=words, drawings=drawings, notes=notes)
 
 

@@ -138,7 +138,11 @@ def test_importance_is_told_for_each_target():
 
     assert "For validation accuracy: n_blocks (70 %), learning_rate (20 %), head (10 %)." in told
     assert "For being on the front: n_blocks" in told
+    assert "rests on its best tenth, 4 trials: weak evidence." in told
     assert "Too few trials are complete" in words_of("importance", findings_of(STUDY))
+    many = [dataclasses.replace(one, trials=91) for one in importances()]
+    told = words_of("importance", dataclasses.replace(found, importance=tuple(many)))
+    assert "weak evidence" not in told  # 10 trials
 
 
 EVERY_STUDY = {
