@@ -19,7 +19,7 @@ from hpsearch.core.analysis import (
     study_hypervolume,
 )
 from hpsearch.core.answer import Answer, Pick, answer, pick
-from hpsearch.core.attainment import Attained, attainment, first_with
+from hpsearch.core.attainment import Attained, Lately, attainment, first_with, lately
 from hpsearch.core.confirmation import Confirmed, mean_flattery
 from hpsearch.core.effects import DepthEffect, OptimizerEffect, depth_effect, optimizer_effect
 from hpsearch.core.pareto import front
@@ -99,7 +99,8 @@ class Findings:
 
     ``confirmed`` holds what trials came to that were trained again with fresh seeds, ``flattery``
     how much better the search saw the front's accuracies than that (0-1; None: not known).
-    ``nearly`` is where the search first had 99 % of the hypervolume that it ended with.
+    ``nearly`` is where the search first had 99 % of the hypervolume that it ended with, ``lately``
+    what the last quarter of its trials brought (None: too few).
     """
 
     study: str
@@ -115,6 +116,7 @@ class Findings:
     hypervolume: float
     attainment: tuple[Attained, ...]
     nearly: Attained | None
+    lately: Lately | None
     timeline: tuple[Span, ...]
     presence: Presence
     savings: Savings
@@ -161,6 +163,7 @@ def find(
         hypervolume=study_hypervolume(records, bounds) if bounds else 0.0,
         attainment=attained,
         nearly=first_with(attained, 0.99),
+        lately=lately(attained, on_front),
         timeline=spans,
         presence=presence(spans),
         savings=savings(records, epochs=epochs),

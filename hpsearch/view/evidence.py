@@ -171,7 +171,7 @@ def attainment(findings: Findings) -> Section | None:
     return Section(
         key="hypervolume",
         title="Was it enough?",
-        words=[story.attainment_words(findings.nearly, found[-1])],
+        words=story.attainment_words(findings),
         drawings=[
             Drawing(
                 key=f"hypervolume-{against}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpsearch.core.analysis import Audit
 from hpsearch.core.answer import Answer, Pick, Step
-from hpsearch.core.attainment import Attained
+from hpsearch.core.attainment import ENOUGH, Outlook, first_with
 from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
 from hpsearch.core.findings import Findings
@@ -242,15 +242,39 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
     return words
 
 
-def attainment_words(nearly: Attained | None, last: Attained) -> str:
-    """Returns how soon the search had 99 % of what it came to."""
-    told = f"The front is worth {last.hypervolume:.4f} of 1."
-    if nearly is None:
-        return told
-    return (
-        f"{told} It had 99 % of that after {nearly.trials} of {last.trials} trials and"
-        f" {format_seconds(nearly.seconds)} of {format_seconds(last.seconds)} of training."
-    )
+def attainment_words(findings: Findings) -> list[str]:
+    """Returns how soon the search had what it came to, and whether more trials may help."""
+    last, lately = findings.attainment[-1], findings.lately
+    is_one = len(findings.objectives) == 1
+    sooner = first_with(findings.attainment, 1.0) if is_one else findings.nearly
+    told = "" if is_one else f"The front is worth {last.hypervolume:.4f} of 1"
+    if sooner is not None:
+        told += "The best trial was found" if is_one else "; it had 99 % of that"
+        told += (
+            f" after {sooner.trials} of {_count(last.trials, 'trial')} and"
+            f" {format_seconds(sooner.seconds)} of {format_seconds(last.seconds)} of training"
+        )
+    words = [f"{told}."] * bool(told)
+    if last.trials < ENOUGH:
+        words.append(f"Too few trials have ended to tell whether more help ({ENOUGH} or more).")
+    if lately is None:
+        return words
+    brought = "a better one"
+    if not is_one:
+        share = 100 * lately.gained / last.hypervolume
+        brought = f"{lately.arrived} of its {_count(len(findings.front), 'trial')}"
+        brought += f" and {lately.gained:.4f} of its worth ({share:.1f} %)"
+    if not lately.arrived and not lately.gained:
+        brought = "nothing better"
+    told = f"The last {lately.trials} trials brought {brought}"
+    return [*words, f"{told}: {_OUTLOOK[lately.outlook]}."]
+
+
+_OUTLOOK = {
+    Outlook.HELP: "more are likely to help",
+    Outlook.LITTLE: "more are likely to help a little",
+    Outlook.NOTHING: "more are not likely to help",
+}
 
 
 def audit_words(found: Audit) -> list[str]:

@@ -117,6 +117,28 @@ def test_depth_tells_after_which_more_stops_paying_and_how_that_was_decided():
     assert "By the best trials, nothing beyond 1 block is better for certain: 95.0 % there" in told
 
 
+def test_whether_the_search_was_long_enough_is_answered():
+    many = [trial(n, 0.90, 10.0) for n in range(20)]
+    told = words_of("hypervolume", findings_of(many))
+    assert (
+        "Was it enough? The front is worth 0.4500 of 1; it had 99 % of that after 1 of 20" in told
+    )
+    assert "The last 5 trials brought nothing better: more are not likely to help." in told
+
+    told = words_of("hypervolume", findings_of([*many, trial(20, 0.902, 10.0)]))
+    assert "The last 5 trials brought 1 of its 1 trial and 0.0010 of its worth (0.2 %):" in told
+    assert "more are likely to help a little." in told
+    told = words_of("hypervolume", findings_of([*many, trial(20, 0.95, 5.0)]))
+    assert "): more are likely to help." in told
+    assert "Too few trials have ended to tell" in words_of("hypervolume", findings_of(STUDY))
+
+    one = [trial(n, 0.9 + (n == 7) / 100, 1.0, objectives=("accuracy",)) for n in range(20)]
+    told = words_of("hypervolume", findings_of(one, objectives=("accuracy",)))
+    assert "The best trial was found after 8 of 20 trials and 8.00 s of 20.0 s" in told
+    assert "The last 5 trials brought nothing better: more are not likely to help." in told
+    assert "worth" not in told
+
+
 def test_stopping_is_audited_in_words():
     doomed = trial(7, 0.5, 1.5, control=True, loss=0.3, would_prune=verdict(0.4))
     told = words_of("savings", findings_of([*STUDY, doomed]))
