@@ -20,7 +20,7 @@ def timeline(findings: Findings) -> Section | None:
     if not spans:
         return None
     there = findings.presence
-    notes = [f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly chosen."]
+    captions = [f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly chosen."]
     return Section(
         key="timeline",
         title="Who worked when",
@@ -37,7 +37,7 @@ def timeline(findings: Findings) -> Section | None:
                 rows=there.workers,
             )
         ],
-        notes=notes * (len(spans) > SHOWN_SPANS),
+        captions=captions * (len(spans) > SHOWN_SPANS),
     )
 
 

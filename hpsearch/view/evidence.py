@@ -110,11 +110,14 @@ def curves(findings: Findings) -> Section | None:
     if not trained:
         return None
     others = sum(not s.is_front for s in trained)
-    notes = [f"{SHOWN_CURVES} of {others:,} curves beside the front are drawn, evenly chosen."]
+    captions = ["The front's trials are bright; a dot ends the curve of a trial that was stopped."]
+    if others > SHOWN_CURVES:
+        captions.append(
+            f"{SHOWN_CURVES} of {others:,} curves beside the front are drawn, evenly chosen."
+        )
     return Section(
         key="curves",
         title="How they learned",
-        words=["The front's trials are bright; a dot ends the curve of a trial that was stopped."],
         drawings=[
             Drawing(
                 key="curves-accuracy",
@@ -122,7 +125,7 @@ def curves(findings: Findings) -> Section | None:
                 draw=partial(figures.curves, findings.trials),
             )
         ],
-        notes=notes * (others > SHOWN_CURVES),
+        captions=captions,
     )
 
 
@@ -168,6 +171,10 @@ def attainment(findings: Findings) -> Section | None:
     found = findings.attainment
     if not found:
         return None
+    note = "The hypervolume, which the front is worth, is the share of the objective space that it"
+    note += " dominates."
+    if len(findings.objectives) == 1:
+        note = "The hypervolume of one objective is how far the best is between its bounds."
     return Section(
         key="hypervolume",
         title="Was it enough?",
@@ -180,8 +187,6 @@ def attainment(findings: Findings) -> Section | None:
             )
             for against in ("trials", "seconds")
         ],
-        notes=[
-            "The hypervolume is the share of the objective space that the front dominates. Where"
-            " its curve is flat, more trials bring little."
-        ],
+        captions=["Where the curve is flat, more trials brought little."],
+        notes=[note],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import itertools
 import json
 import re
 from pathlib import Path
@@ -52,7 +53,7 @@ SECTIONS = [
 
 def words_of(key, findings, place=()):
     (section,) = [s for s in sections(findings, place=place) if s.key == key]
-    return " ".join([section.title, *section.words, *section.notes])
+    return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
 @pytest.mark.parametrize("module", [axes, report, story, thinning])
@@ -240,6 +241,37 @@ def test_what_people_name_cannot_break_the_page():
     assert "\\<img" in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows if "hpsearch train" in row} == {8}
+
+
+def test_code_within_words_is_code_in_each_format_whatever_else_they_hold():
+    broken = dataclasses.replace(
+        STUDY[5], reason="bug: <b>_x_</b> | `<i>_y_ 5 s</i>` and a ` alone"
+    )
+    found = findings_of([*STUDY[:5], broken])
+
+    html, told = render(found, "html"), render(found, "md")
+
+    assert "<code>hpsearch confirm</code> trains the front again" in html
+    assert "&lt;b&gt;_x_&lt;/b&gt; | <code>&lt;i&gt;_y_ 5 s&lt;/i&gt;</code> and a ` alone" in html
+    assert "`hpsearch confirm` trains the front again" in told
+    assert r"\<b\>\_x\_\</b\> \| `<i>_y_ 5 s</i>` and a \` alone" in told
+
+
+def test_what_is_to_be_copied_is_copied_as_it_is():
+    html = render(findings_of(STUDY, name="in 5 s"), "html")
+
+    assert "--study &#x27;in 5 s&#x27; " in html
+    assert "name = &quot;in 5 s&quot;" in html
+
+
+@pytest.mark.parametrize("name", EVERY_STUDY)
+def test_markdown_speaks_of_no_figure(name):
+    told = render(EVERY_STUDY[name], "md")
+
+    for word in ("figure", "click", "Each point", "bright", "drawn", "curve is flat", "Rings"):
+        assert word not in told
+    for title, after in itertools.pairwise(line for line in told.splitlines() if line):
+        assert not (title.startswith("#") and after.startswith("#"))
 
 
 def test_the_page_needs_nothing_from_elsewhere():
