@@ -27,7 +27,8 @@ def timeline(findings: Findings) -> Section | None:
         words=[
             f"{there.workers} worker{'s' * (there.workers != 1)}, {format_seconds(there.seconds)}"
             " from the first start to the last end,"
-            f" {story.percent(there.busy)} of their time in trials."
+            f" {story.percent(there.busy)} of {'its' if there.workers == 1 else 'their'} time in"
+            " trials."
         ],
         drawings=[
             Drawing(

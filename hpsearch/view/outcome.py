@@ -123,7 +123,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         span = [story.interval(standing.pick) or UNKNOWN] * with_interval
         span += [_again(again.get(standing.record.number), names)] * with_again
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
-        command += ["--study", findings.study, *place, "-o", "model"]
+        command += ["--study", findings.study, *place, "-o", f"model-{standing.record.number}"]
         number = f"{standing.record.number}" + mark * standing.is_knee
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))

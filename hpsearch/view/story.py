@@ -237,8 +237,12 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
         return ["Too few optimizers have three complete trials to be compared."]
     sure = "beyond" if effect.is_sure else "but within"
     words = [f"{effect.leader} has the highest median accuracy, {sure} the noise of the medians."]
-    if effect.tightest is not None:
-        words.append(f"{effect.tightest} has the smallest gap.")
+    gap = next((group.gap for group in effect.groups if group.key == effect.tightest), None)
+    if gap is not None:
+        told = f"{gap.median:+.3f}".replace("-", "−")
+        words.append(
+            f"{effect.tightest} over-fits least: its median gap is the lowest, {told} nats."
+        )
     return words
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import doctest
+import io
 
 import pytest
+from rich.console import Console
 
 from hpsearch.core import confirmation
 from hpsearch.core.confirmation import Repeat, confirmed
 from hpsearch.view import text
+from hpsearch.view.confirming import confirmed_table
 from hpsearch.view.document import UNKNOWN
 from hpsearch.view.trade_off import front
 from tests.unit.test_findings import TWO, findings_of
@@ -120,6 +123,14 @@ def test_the_figure_has_the_means_with_bars_and_room_for_them():
     assert high > max(rings.y)
     bare = front(found.trials, x="train_seconds", y="accuracy")
     assert "trained again" not in [trace.name for trace in bare.data]
+
+
+def test_the_best_of_one_objective_is_marked_as_such():
+    one = [trial(n, 0.8 + n / 10, 1.0, objectives=("accuracy",)) for n in range(2)]
+    found = confirmed(one, repeats(1, (0.9, 1.0)), ("accuracy",))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(confirmed_table(found, one, objectives=("accuracy",)))
+    assert "◀ best" in console.file.getvalue()
 
 
 def test_the_table_of_the_front_says_what_each_came_to():

@@ -103,7 +103,7 @@ def test_the_front_is_a_table_with_the_command_that_takes_each_home():
     assert table.marked == 1
     assert table.header[1:4] == ("training time", "validation accuracy", "95 % interval")
     assert table.rows[1][1:4] == ("2.00 s", "95.0 %", "93.2–96.3 %")
-    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db' -o model"
+    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db' -o model-1"
     assert table.rows[1][-1] == Code(text=command)
 
 
@@ -138,6 +138,21 @@ def test_whether_the_search_was_long_enough_is_answered():
     assert "The best trial was found after 8 of 20 trials and 8.00 s of 20.0 s" in told
     assert "The last 5 trials brought nothing better: more are not likely to help." in told
     assert "worth" not in told
+
+
+def test_the_optimizer_that_over_fits_least_is_told_where_all_gaps_are_below_0():
+    records = [
+        trial(n, 0.9, 1.0 + n, optimizer=name, loss=0.2, train_loss=lost)
+        for n, (name, lost) in enumerate([("adam", 0.5), ("sgd", 0.3)] * 3)
+    ]
+    told = words_of("optimizers", findings_of(records))
+    assert "adam over-fits least: its median gap is the lowest, −0.300 nats." in told
+
+
+@pytest.mark.parametrize(("workers", "whose"), [(1, "its"), (2, "their")])
+def test_time_in_trials_is_that_of_one_or_of_many(workers, whose):
+    records = [trial(n, 0.9, 1.0, worker=n % workers) for n in range(4)]
+    assert f"% of {whose} time in trials." in words_of("timeline", findings_of(records))
 
 
 def test_stopping_is_audited_in_words():
