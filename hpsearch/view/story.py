@@ -176,6 +176,8 @@ def _step(step: Step, answer: Answer) -> str:
 def _times(ratio: float | None) -> str:
     if ratio is None:
         return "more"
+    if 0.95 < ratio < 1.05:
+        return "about as much"
     return f"{ratio:.2g} times as much" if ratio < 9.95 else f"{ratio:.0f} times as much"
 
 
@@ -240,9 +242,7 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
     gap = next((group.gap for group in effect.groups if group.key == effect.tightest), None)
     if gap is not None:
         told = f"{gap.median:+.3f}".replace("-", "−")
-        words.append(
-            f"{effect.tightest} over-fits least: its median gap is the lowest, {told} nats."
-        )
+        words.append(f"The median gap of {effect.tightest} is the lowest ({told} nats).")
     return words
 
 

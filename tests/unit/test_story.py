@@ -84,6 +84,9 @@ def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
     assert "trial 0, costs 0.1 times as much (1.00 s) and is 0.1 points less accurate" in told
     assert "So trial 0 may be the better bargain." in told
 
+    level = [trial(0, 0.5, 1.0), trial(1, 0.9, 2.0), trial(2, 0.901, 2.01), trial(3, 0.91, 9.0)]
+    assert "costs about as much (2.0" in words_of("answer", findings_of(level))
+
     close = [trial(0, 0.50, 1.0), trial(1, 0.88, 2.0), trial(2, 0.98, 4.0), trial(3, 0.982, 80.0)]
     told = words_of("answer", findings_of(close, data={"val": 40}))
     assert told.startswith("Trial 2 is the knee of the front: 98.0 % accuracy and 4.00 s")
@@ -140,13 +143,13 @@ def test_whether_the_search_was_long_enough_is_answered():
     assert "worth" not in told
 
 
-def test_the_optimizer_that_over_fits_least_is_told_where_all_gaps_are_below_0():
+def test_the_lowest_gap_is_told_where_all_are_below_0():
     records = [
         trial(n, 0.9, 1.0 + n, optimizer=name, loss=0.2, train_loss=lost)
         for n, (name, lost) in enumerate([("adam", 0.5), ("sgd", 0.3)] * 3)
     ]
     told = words_of("optimizers", findings_of(records))
-    assert "adam over-fits least: its median gap is the lowest, −0.300 nats." in told
+    assert "The median gap of adam is the lowest (−0.300 nats)." in told
 
 
 @pytest.mark.parametrize(("workers", "whose"), [(1, "its"), (2, "their")])
