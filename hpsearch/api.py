@@ -217,7 +217,7 @@ def run(
     )
     with _told():
         done, ending = _search(spec, place, Stopper(exits=False), _Quiet(notify, ended))
-        close(done, ending)
+        close(done, ending, notify=notify)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     return replace(open_study(spec.name, storage=storage), ending=ending.value)

@@ -117,8 +117,9 @@ def run(
         stop.start_clock(spec.search.timeout)
         with watch(Console(stderr=True), prepared.study) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
+            view.sync(prepared.study.records())  # others may have ended the last ones
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
-    launch.close(prepared.study, ending)
+    launch.close(prepared.study, ending, notify=note)
     if ending is launch.Ending.INTERRUPTED:
         raise typer.Exit(130)
 
@@ -144,7 +145,7 @@ def worker(
     from hpsearch.search import launch
     from hpsearch.search.serve import serve
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.progress import watch
+    from hpsearch.view.progress import Notes, watch
 
     place = launch.Place(
         storage=storage_text(storage),
@@ -155,6 +156,7 @@ def worker(
         artifacts=artifacts,
     )
     stop = Stopper.of_a_worker()
+    console = Console(stderr=True)
     with stop.listening():
         ending = serve(
             place,
@@ -162,7 +164,8 @@ def worker(
             forever=forever,
             dataset=dataset,
             stop=stop,
-            view=lambda opened: watch(Console(stderr=True), opened),
+            # A command that started it shows the trials, and passes on what it notes.
+            view=lambda opened: Notes(console) if stop.parent else watch(console, opened),
             notify=note,
         )
     if ending is launch.Ending.INTERRUPTED:

@@ -6,6 +6,7 @@ HpsearchError            anything a person can put right: one line, exit code 2
 ├── ModelError           a model folder is missing, damaged or of a newer version
 ├── DeviceError          the device asked for is not there, or differs from the study's
 ├── StorageError         the database cannot be reached, read or written
+│   ├── AwayError        it cannot be reached now, and may come back
 │   └── NotMadeError     it has yet to be made: the first run or worker does that
 └── StudyError           the study is unknown, changed, or cannot do what was asked
 
@@ -40,6 +41,10 @@ class DeviceError(HpsearchError):
 
 class StorageError(HpsearchError):
     """The database cannot be reached, read or written."""
+
+
+class AwayError(StorageError):
+    """The database cannot be reached now, and may come back by itself."""
 
 
 class NotMadeError(StorageError):

@@ -262,11 +262,11 @@ def _metrics(taken: Taken, *, params: int) -> dict[str, Any]:
 
 def _told(taken: Taken, metrics: Mapping[str, Any], *, params: int) -> dict[str, bytes]:
     """The files for people and programs, by name."""
-    from hpsearch.view.card import card, percent
+    from hpsearch.view.card import accuracy, card
     from hpsearch.view.confusion import confused_picture, matrix_csv, matrix_picture
 
     scores = taken.scores
-    title = f"{percent(scores.accuracy)} of {scores.n:,} test images right"
+    title = f"{accuracy(scores)} of {scores.n:,} test images right"
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     onnx = bool(taken.model.config.onnx)
     return {

@@ -34,12 +34,22 @@ def own_server() -> Iterator[Any]:
 
 def restart(server: Any) -> None:
     """Cuts off who is connected, and is away for a second."""
+    halt(server)
+    time.sleep(1)
+    start(server)
+
+
+def halt(server: Any) -> None:
+    """Cuts off who is connected, and is away until it is started."""
     os.kill(server.get_pid(), signal.SIGINT)  # a fast shutdown
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (Path(server.pgdata) / "postmaster.pid").exists():
         assert time.monotonic() < deadline, "the server does not stop"
         time.sleep(0.05)
-    time.sleep(1)
+
+
+def start(server: Any) -> None:
+    """Has a halted server answer again."""
     _patiently(server.ensure_postgres_running)
 
 

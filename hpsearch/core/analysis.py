@@ -65,7 +65,10 @@ class Audit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """A study in a line. ``storage`` is masked; ``hypervolume`` is in [0, 1]."""
+    """A study in a line. ``storage`` is masked; ``hypervolume`` is in [0, 1].
+
+    ``silent`` is how many of the running trials have lost their workers.
+    """
 
     study: str
     storage: str
@@ -79,6 +82,7 @@ class StudySummary:
     front_size: int
     hypervolume: float
     created: datetime | None
+    silent: int = 0
 
 
 def as_plain(summary: StudySummary) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pareto import front
 from hpsearch.core.trial import TrialRecord, reached
 
+MUCH_CHEAPER = 0.5  # of the knee's cost, at most: as good a trial there may be the better bargain
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
@@ -53,7 +55,8 @@ class Answer:
     ``quality`` is the first objective that is no cost, ``cost`` the first that is one; None where
     there is no such objective. ``following`` is the next dearer trial of the front, ``sure`` the
     first dearer one whose gain is beyond the noise, ``best`` the one of the best quality,
-    ``cheaper`` the next cheaper one; each None where there is none.
+    ``cheaper`` the next cheaper one, ``rival`` the cheapest of those that cost half of the knee or
+    less and may, by the noise, be as good; each None where there is none.
     """
 
     objectives: tuple[str, ...]
@@ -66,6 +69,18 @@ class Answer:
     sure: Step | None = None
     best: Step | None = None
     cheaper: Step | None = None
+    rival: Step | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the knee is an end of the front, the best in quality (else in the first cost)."""
+        priced = self.cost is not None and self.quality is not None
+        return self.front_size <= 2 or (priced and self.best is None)
+
+    @property
+    def is_bargain(self) -> bool:
+        """Whether the knee may be called the best bargain: it is no end, and has no rival."""
+        return self.knee is not None and not self.is_end and self.rival is None
 
 
 def answer(
@@ -115,11 +130,13 @@ def _steps(
     better = sorted((s for s in steps if s.gain > 0), key=lambda step: price[step.to.number])
     dearer = [step for step in better if price[step.to.number] > here]
     cheaper = [s for s in steps if s.gain < 0 and price[s.to.number] < here]
+    rivals = [s for s in cheaper if s.is_sure is False and (s.ratio or 1.0) <= MUCH_CHEAPER]
     return {
         "following": dearer[0] if dearer else None,
         "sure": next((step for step in dearer if step.is_sure), None),
         "best": max(better, key=lambda step: step.gain) if better else None,
         "cheaper": max(cheaper, key=lambda step: price[step.to.number]) if cheaper else None,
+        "rival": min(rivals, key=lambda step: price[step.to.number]) if rivals else None,
     }
 
 

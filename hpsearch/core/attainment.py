@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 from hpsearch.core.objectives import merit
 from hpsearch.core.pareto import hypervolume, nondominated
 from hpsearch.core.staircase import Staircase
 from hpsearch.core.trial import State, TrialRecord
+
+ENOUGH = 20  # trials that have ended, at least, before their last quarter tells anything
+MUCH = 0.01  # of the hypervolume, gained in a quarter of the trials: the search is still rising
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,28 @@ class Attained:
     trials: int
     seconds: float
     hypervolume: float
+
+
+class Outlook(Enum):
+    """Whether more trials are likely to help, by what the last quarter of them brought."""
+
+    HELP = "help"  # 1 % of the hypervolume or more
+    LITTLE = "little"  # less
+    NOTHING = "nothing"  # nothing at all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lately:
+    """What the last quarter of the trials brought: so many ``trials``, in the order of their ends.
+
+    ``gained`` is the hypervolume that they added, in [0, 1], ``arrived`` how many of them are on
+    the front.
+    """
+
+    trials: int
+    gained: float
+    arrived: int
+    outlook: Outlook
 
 
 def attainment(
@@ -105,3 +131,26 @@ def first_with(found: Sequence[Attained], share: float) -> Attained | None:
     if not found or found[-1].hypervolume <= 0:
         return None
     return next(a for a in found if a.hypervolume >= share * found[-1].hypervolume)
+
+
+def lately(found: Sequence[Attained], on_front: Collection[int]) -> Lately | None:
+    """Returns what the last quarter of the trials brought.
+
+    None with fewer than 20 of them, and where no trial is worth anything.
+
+    Args:
+        found: how the search came on.
+        on_front: the numbers of the front's trials.
+    """
+    if len(found) < ENOUGH or found[-1].hypervolume <= 0:
+        return None
+    last = found[-(len(found) // 4) :]
+    worth = found[-1].hypervolume
+    gained = worth - found[-len(last) - 1].hypervolume
+    outlook = Outlook.HELP if gained >= MUCH * worth else Outlook.LITTLE
+    return Lately(
+        trials=len(last),
+        gained=gained,
+        arrived=sum(now.number in on_front for now in last),
+        outlook=outlook if gained > 0 else Outlook.NOTHING,
+    )

@@ -119,7 +119,7 @@ class OptimizerEffect:
 
     ``leader`` has the highest median accuracy of those with at least 3 complete trials, ``is_sure``
     tells whether it leads every other one by more than 1.96 standard errors of the difference.
-    ``tightest`` has the smallest median gap. None where fewer than two can be compared.
+    ``tightest`` has the lowest median gap. None where fewer than two can be compared.
     """
 
     groups: tuple[Group, ...]

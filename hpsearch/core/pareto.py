@@ -6,7 +6,7 @@ Everything here works on *merits*: tuples of floats, one per objective, larger i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.core.objectives import OBJECTIVES, utility
@@ -14,6 +14,9 @@ from hpsearch.core.staircase import Staircase
 from hpsearch.core.trial import State, TrialRecord
 
 Point = Sequence[float]
+
+WORTHY = 0.5  # of the best accuracy: below it a trial is no bargain, and as an end of the front it
+# would stretch the scale until all good trials look alike
 
 
 def dominates(a: Point, b: Point) -> bool:
@@ -98,21 +101,37 @@ def front(
 ) -> tuple[list[TrialRecord], int | None]:
     """Returns the non-dominated complete trials, cheapest first, and the number of the knee.
 
-    Without a complete trial the front is empty and there is no knee.
+    The knee is looked for among the :func:`worthy` of them. Without a complete trial the front is
+    empty and there is no knee.
     """
     complete = [
         r for r in records if r.state is State.COMPLETE and set(objectives) <= set(r.values)
     ]
     quality_first = sorted(objectives, key=lambda name: OBJECTIVES[name].is_cost)
     points = [tuple(utility(name, r.values[name]) for name in quality_first) for r in complete]
-    indices = nondominated(points)
-    if not indices:
+    found = nondominated(points)
+    if not found:
         return [], None
-    best = complete[indices[knee([points[i] for i in indices])]].number
+    good = worthy([complete[i].values for i in found])
+    best = complete[found[good[knee([points[found[i]] for i in good])]]].number
     cost_first = sorted(objectives, key=lambda name: not OBJECTIVES[name].is_cost)
-    chosen = [complete[i] for i in indices]
+    chosen = [complete[i] for i in found]
     chosen.sort(key=lambda r: (tuple(r.values[name] for name in cost_first), r.number))
     return chosen, best
+
+
+def worthy(values: Sequence[Mapping[str, float]]) -> list[int]:
+    """Returns the indices of the trials with at least half of the best accuracy among them.
+
+    All of them where accuracy is not measured.
+
+    >>> worthy([{"accuracy": 0.2}, {"accuracy": 0.49}, {"accuracy": 0.98}])
+    [1, 2]
+    >>> worthy([{"val_loss": 0.1}])
+    [0]
+    """
+    best = max((of.get("accuracy", 0.0) for of in values), default=0.0)
+    return [i for i, of in enumerate(values) if of.get("accuracy", best) >= WORTHY * best]
 
 
 def front_as_plain(chosen: Sequence[TrialRecord], knee: int | None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpsearch.core import own as own_dims
+from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.errors import nearest
 
 Value = bool | int | float | str
@@ -151,8 +152,25 @@ KNOWN: Mapping[str, Known] = {
     "schedule": Known(kind=str, choices=SCHEDULES),
 }
 TRAINING = ("optimizer", "momentum", "learning_rate", "weight_decay", "batch_size", "schedule")
+# What changes neither how many steps there are nor what one takes; it may decide how well they do.
+_ONLY_VALUES = ("dropout", "momentum", "learning_rate", "weight_decay", "schedule")
 _BLOCK_WIDTHS = frozenset(f"width_{block}" for block in range(1, MAX_BLOCKS + 1))
 _ANY = 1e300  # what the numbers of an own dimension stay below
+
+
+def without_effect(objective: str) -> frozenset[str]:
+    """Returns the dimensions of the built-in net and training that cannot change an objective.
+
+    Of what is the net's alone all that training is; of its seconds what is only a number in it.
+
+    >>> "optimizer" in without_effect("params"), "optimizer" in without_effect("train_seconds")
+    (True, False)
+    >>> without_effect("accuracy")
+    frozenset()
+    """
+    if objective == "train_seconds":
+        return frozenset(_ONLY_VALUES)
+    return frozenset((*TRAINING, "dropout") if OBJECTIVES[objective].is_cost else ())
 
 
 def ordered(names: Iterable[str]) -> list[str]:

@@ -148,10 +148,14 @@ def study_names(storage: Storage) -> list[str]:
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
-def open_studies(storage: Storage) -> list[Study]:
-    """Returns the studies that still give trials to workers, oldest first."""
+def open_studies(storage: Storage) -> list[tuple[Study, Standing | None]]:
+    """Returns the studies that still give trials to workers, oldest first.
+
+    With each, why no worker would get one now: None, or BUSY where others run the last ones.
+    """
     studies = (_read(storage, name) for name in study_names(storage))
-    return [s for s in studies if s.standing() in (None, Standing.BUSY)]
+    found = [(study, study.standing()) for study in studies]
+    return [(study, standing) for study, standing in found if standing in (None, Standing.BUSY)]
 
 
 def summaries(storage: Storage) -> list[StudySummary]:

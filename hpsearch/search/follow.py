@@ -41,12 +41,16 @@ class Follower:
 
 def follow(study: Study, watcher: Watcher) -> Standing:
     """Follows the study until it gives no more trials to workers; returns why."""
-    follower = Follower(study, watcher)
+    follower, told = Follower(study, watcher), 0
     # What ends from here on is told: without a terminal, nothing may be for an hour.
     watcher.note(f"study {study.name!r} is watched until it is done")
     while True:
         standing = study.standing()
-        follower.look()  # after it, so that the last end is told
+        records = follower.look()  # after it, so that the last end is told
+        silent = study.silent()
+        if silent > told and silent == sum(r.state is State.RUNNING for r in records):
+            watcher.note(f"no worker shows life; who comes next takes up what is running: {silent}")
+        told = silent
         if standing not in (None, Standing.BUSY):
             return standing
         time.sleep(_LOOK_SECONDS)

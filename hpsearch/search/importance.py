@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core.findings import Importance
 from hpsearch.core.objectives import utility
+from hpsearch.core.space import without_effect
 from hpsearch.search.study import Study
 
 ENOUGH = 20  # complete trials, so that the best tenth is two of them at least
@@ -24,8 +25,10 @@ ENOUGH = 20  # complete trials, so that the best tenth is two of them at least
 def importances(study: Study) -> tuple[Importance, ...]:
     """Returns the importance of each hyperparameter for each objective, and for being on the front.
 
-    For belonging to the best tenth, among the complete trials. Empty with fewer than 20 of them,
-    and where Optuna cannot tell (no dimension was drawn, all trials are alike).
+    For belonging to the best tenth, among the complete trials. Dimensions of the built-in net and
+    training that cannot change a cost have no share in it: that good trials are alike in them is
+    the sampler's doing. Empty with fewer than 20 complete trials, and where Optuna cannot tell (no
+    dimension was drawn, all trials are alike).
     """
     handle = study.handle
     complete = study.storage.patiently(
@@ -39,12 +42,23 @@ def importances(study: Study) -> tuple[Importance, ...]:
     }
     if len(study.objectives) > 1:
         targets["front"] = None  # by rank of non-domination
-    found = {target: _shares(handle, value) for target, value in targets.items()}
+    found = {
+        target: _shares(handle, value, without=_without_effect(study, target))
+        for target, value in targets.items()
+    }
     return tuple(
         Importance(target=target, trials=finite, shares=shares)
         for target, shares in found.items()
         if shares
     )
+
+
+def _without_effect(study: Study, target: str) -> frozenset[str]:
+    """The dimensions that cannot change the target; none where a person's own code may use them."""
+    if study.spec.has_own_code:
+        return frozenset()
+    names = study.objectives if target == "front" else (target,)
+    return frozenset.intersection(*(without_effect(name) for name in names))
 
 
 def _loss(name: str, place: int, trial: FrozenTrial) -> float:
@@ -53,7 +67,10 @@ def _loss(name: str, place: int, trial: FrozenTrial) -> float:
 
 
 def _shares(
-    handle: optuna.Study, target: Callable[[FrozenTrial], float] | None
+    handle: optuna.Study,
+    target: Callable[[FrozenTrial], float] | None,
+    *,
+    without: frozenset[str],
 ) -> dict[str, float]:
     importance = _optuna_importance()
     with warnings.catch_warnings():
@@ -67,7 +84,8 @@ def _shares(
             )
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
-    known = {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    kept = {name: float(value) for name, value in found.items() if name not in without}
+    known = {name: value for name, value in kept.items() if math.isfinite(value)}
     total = sum(known.values())
     return {name: value / total for name, value in known.items()} if total > 0 else {}
 

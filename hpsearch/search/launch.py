@@ -62,6 +62,7 @@ class Ending(enum.Enum):
 
     DONE = "done"  # the budget is met, or the grid used up
     TIMED_OUT = "timed out"
+    BUSY = "left to others"  # who run its last trials
     INTERRUPTED = "interrupted"  # Ctrl-C or SIGTERM
     STOPPED = "stopped"  # `hpsearch stop`
     FAILING = "failing"  # too many failures in a row
@@ -79,6 +80,11 @@ class Prepared:
 
 
 Notify = Callable[[str], None]
+
+NO_ARTIFACTS = (
+    "no checkpoints are kept, and a trial that loses its worker starts over; name a folder that all"
+    " workers see with --artifacts"
+)
 
 
 def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
@@ -104,6 +110,8 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         reference=ground.reference,
         bounds=ground.bounds,
     )
+    if study.storage.artifacts is None:
+        notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)
 
 
@@ -136,10 +144,12 @@ def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> 
     ground = _survey(spec, place, _threads(place, study, workers=1), notify)
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=place.mixed_hardware)
-    study = catalog.equip(
-        study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
+    equipped = study.storage.patiently(
+        lambda: catalog.equip(
+            study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
+        )
     )
-    return _prepared(study, place, ground)
+    return _prepared(equipped, place, ground)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +232,10 @@ def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) ->
     return _run_workers(prepared, place, stop=stop, watcher=watcher)
 
 
-def run_here(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending:
-    """Works on the study in this process."""
+def run_here(
+    prepared: Prepared, *, stop: Stopper, observer: Observer, waits: bool = True
+) -> Ending:
+    """Works on the study in this process; ``waits`` as :func:`hpsearch.search.worker.work`."""
     from hpsearch.search.objective import Trainer
 
     study = prepared.study
@@ -231,7 +243,9 @@ def run_here(prepared: Prepared, *, stop: Stopper, observer: Observer) -> Ending
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
     with host.worker_presence(), study.storage.watched():
-        standing = work(study, trainer, origin=prepared.origin, observer=observer, stop=stop)
+        standing = work(
+            study, trainer, origin=prepared.origin, observer=observer, stop=stop, waits=waits
+        )
     return _ending(standing, stop)
 
 
@@ -239,10 +253,17 @@ def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Wa
     """Has processes of this host work on the study, as many as its spec says, and watches them."""
     study = prepared.study
     threads = int(prepared.origin["threads"])
+    counted = sum(number for state, number in study.tally().items() if state.counts)
+    left = max(1, study.spec.search.trials - counted)
     commands = [
         worker_command("--study", study.name, *_options(place, device=device, threads=threads))
-        for device in prepared.devices
+        for device in prepared.devices[:left]
     ]
+    if prepared.device.type == "cpu" and len(commands) * threads > host.usable_cpus():
+        watcher.note(
+            f"{len(commands)} workers of {threads} thread{'s' * (threads != 1)} share"
+            f" {host.usable_cpus()} cores: fewer would search as fast"
+        )
     known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
     if place.code is not None:
         known[CODE] = str(place.code.resolve())
@@ -270,22 +291,30 @@ def _ending(standing: Standing | None, stop: Stopper) -> Ending:
 
 _ENDINGS = {
     Standing.DONE: Ending.DONE,
+    Standing.BUSY: Ending.BUSY,
     Standing.USED_UP: Ending.DONE,
     Standing.STOPPED: Ending.STOPPED,
     Standing.FAILING: Ending.FAILING,
 }
 
 
-def close(study: Study, ending: Ending) -> None:
+def close(study: Study, ending: Ending, *, notify: Notify) -> None:
     """Closes the study's database; SQLite folds its write-ahead log into the file.
+
+    Of a run that failures ended, it tells the traceback of the last one, and asks every worker to
+    leave the study alone until a person runs it again.
 
     Raises:
         StudyError: the run ended because too many trials failed in a row.
     """
     failures = study.failures()
+    if ending is Ending.FAILING:
+        study.storage.patiently(lambda: study.request_stop(stop=True))
     study.storage.close()
     if ending is Ending.FAILING:
         last = failures[-1]
+        if told := last.attributes.get("failure", {}).get("traceback"):
+            notify(told.rstrip())
         raise StudyError(
             f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
             f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"

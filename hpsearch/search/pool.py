@@ -16,7 +16,7 @@ from typing import Self
 
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import TrialRecord
-from hpsearch.errors import HpsearchError, StudyError
+from hpsearch.errors import HpsearchError, StorageError, StudyError
 from hpsearch.search.follow import Follower, Watcher
 from hpsearch.search.standing import Standing
 from hpsearch.search.study import Study
@@ -24,7 +24,8 @@ from hpsearch.search.worker import PARENT, Stopper
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
-_VAIN_DEATHS = 5  # that no epoch lies between, until it is not worth going on
+_VAIN_LOOKS = 5  # that saw workers dead, no epoch between, until it is not worth going on
+_ASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # codes of a worker that a person ended
 
 _log = logging.getLogger(__name__)
 
@@ -36,11 +37,21 @@ class _Worker:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     start_at: float = 0.0  # monotonic seconds
+    heard: int = 0  # lines of what it said
 
     def last_words(self) -> str:
         """The last line that it said on stderr."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self._said().strip().splitlines()
         return lines[-1].removeprefix("hpsearch: ") if lines else "it said nothing"
+
+    def news(self) -> list[str]:
+        """The whole lines that it said on stderr since the last time."""
+        lines = self._said().split("\n")[:-1]
+        new, self.heard = lines[self.heard :], len(lines)
+        return [line.rstrip() for line in new if line.strip()]
+
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +70,7 @@ class Pool:
     _folder: tempfile.TemporaryDirectory[str] | None = None
     _vain: int = 0
     _reached: int = -1
+    _told: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="hpsearch-")
@@ -67,8 +79,9 @@ class Pool:
             self._workers.append(_Worker(number=number, command=command, log=log))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        away = kind is not None and issubclass(kind, StorageError)
+        self.end(reaps=not away)  # a database that is away has been waited for
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -96,13 +109,33 @@ class Pool:
         """Starts who is due and replaces who died; whether any is left."""
         if self.study.standing() is Standing.DONE:
             self._workers = [worker for worker in self._workers if worker.process is not None]
+        dead: dict[int, int] = {}  # exit codes by pid
         for worker in list(self._workers):
             if worker.process is None:
                 if time.monotonic() >= worker.start_at:
                     self._start(worker)
-            elif (code := worker.process.poll()) is not None:
-                self._ended(worker, code, records)
+                continue
+            code = worker.process.poll()
+            self._pass_on(worker, is_last=code == 2)
+            if code == 0 or (code == 2 and len(self._workers) > 1):
+                self._workers.remove(worker)
+            elif code == 2:
+                raise HpsearchError(worker.last_words())
+            elif code is not None:
+                dead[worker.process.pid] = code
+        if dead:
+            self._replace(dead, records)
         return bool(self._workers)
+
+    def _pass_on(self, worker: _Worker, *, is_last: bool) -> None:
+        """Tells what the worker said, each line once, whoever says it, and what it ended with."""
+        for line in worker.news():
+            if line not in self._told:
+                self._told.add(line)
+                if not line.startswith("hpsearch: "):
+                    self.watcher.note(f"worker {worker.number}: {line}")
+        if is_last and len(self._workers) > 1:
+            self.watcher.note(f"worker {worker.number} ended: {worker.last_words()}")
 
     def _start(self, worker: _Worker) -> None:
         environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
@@ -116,35 +149,33 @@ class Pool:
                 start_new_session=True,
             )
 
-    def _ended(self, worker: _Worker, code: int, records: Sequence[TrialRecord]) -> None:
-        """Lets go of a worker that is done or was refused; has one that died replaced."""
-        if code == 0 or (code == 2 and len(self._workers) > 1):
-            self._workers.remove(worker)
-            if code == 2:
-                self.watcher.note(f"worker {worker.number} ended: {worker.last_words()}")
-            return
-        if code == 2:
-            raise HpsearchError(worker.last_words())
-        self.study.reap()
+    def _replace(self, dead: Mapping[int, int], records: Sequence[TrialRecord]) -> None:
+        """Has those that died since the last look replaced: after a pause that grows in vain."""
+        self.study.reap(signals={pid: -code for pid, code in dead.items() if code < 0})
         reached = _reached(records)
-        self._vain = 1 if reached > self._reached else self._vain + 1
+        if reached > self._reached:
+            self._vain = 0
+        self._vain += any(code not in _ASKED for code in dead.values())
         self._reached = reached
-        how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        if self._vain > _VAIN_DEATHS:
-            raise StudyError(
-                f"{self._vain} workers died and no epoch was gained between, the last {how}:"
-                f" {worker.last_words()}; mend it and run again"
-            )
         pause = min(30.0, 0.25 * 2**self._vain)
-        self.watcher.note(f"worker {worker.number} died ({how}); another starts in {pause:g} s")
-        worker.process, worker.start_at = None, time.monotonic() + pause
+        for worker in self._workers:
+            if worker.process is None or worker.process.pid not in dead:
+                continue
+            how = _how(dead[worker.process.pid])
+            if self._vain > _VAIN_LOOKS:
+                raise StudyError(
+                    f"workers died {self._vain} times and no epoch was gained between, the last one"
+                    f" {how}: {worker.last_words()}; mend it and run again"
+                )
+            self.watcher.note(f"worker {worker.number} {how}; another starts in {pause:g} s")
+            worker.process, worker.start_at = None, time.monotonic() + pause
 
     def _why(self) -> Standing:
         standing = self.study.standing()
         # A grid that is used up leaves the budget open, and nobody to ask: only workers know.
         return Standing.USED_UP if standing in (None, Standing.BUSY) else standing
 
-    def end(self) -> None:
+    def end(self, *, reaps: bool = True) -> None:
         """Ends who still runs: asks, waits, and kills who does not come."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + _END_SECONDS
@@ -154,7 +185,7 @@ class Pool:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self._workers:
+        if self._workers and reaps:
             self.study.reap()
         self._workers.clear()
 
@@ -175,6 +206,15 @@ def _reached(records: Sequence[TrialRecord]) -> int:
     """A number that grows with every epoch and every end of a trial."""
     tally = counts(records)
     return sum(len(r.curve) for r in records) + tally["complete"] + tally["pruned"]
+
+
+def _how(code: int) -> str:
+    """What ended a worker: an exit code, negative for a signal."""
+    if code in _ASKED:
+        return "was asked to end"
+    if code >= 0:
+        return f"died with code {code}"
+    return f"died by signal {-code}" + ", as in a system short of memory" * (-code == 9)
 
 
 def worker_command(*options: str) -> list[str]:

@@ -16,7 +16,7 @@ def identity() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
-        "node": uuid.getnode(),  # machines cloned from one image share their name
+        "node": _node(),  # machines cloned from one image share their name
         "boot": _read("/proc/sys/kernel/random/boot_id"),
         "namespace": _namespace(),
         "pid": pid,
@@ -41,6 +41,12 @@ def is_gone(process: Mapping[str, Any]) -> bool:
     if started is not None:
         return bool(started != process.get("started"))
     return not _exists(process["pid"])
+
+
+def _node() -> int | None:
+    """The address of a network card; None where there is none, which Python makes up at random."""
+    node = uuid.getnode()
+    return None if node >> 40 & 1 else node
 
 
 def _started(pid: int) -> int | None:

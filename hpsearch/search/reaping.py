@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
@@ -12,6 +13,7 @@ from hpsearch.core.timeline import Left
 from hpsearch.core.trial import LOSSES, lost_in_vain
 from hpsearch.search import rows
 from hpsearch.search.ownership import GivenAway, is_lost, owned, passage
+from hpsearch.search.process import identity
 from hpsearch.search.records import read
 from hpsearch.search.roll import Roll, Running
 from hpsearch.search.storage import Storage
@@ -24,18 +26,27 @@ def lost(storage: Storage, roll: Roll, *, claim: str | None) -> list[Running]:
     return [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
 
 
-def reap(storage: Storage, spec: StudySpec, trial: Running) -> int | None:
+def reap(
+    storage: Storage, spec: StudySpec, trial: Running, signals: Mapping[int, int]
+) -> int | None:
     """Takes a trial from its worker, and hands it back; fails it after too many losses in a row.
 
-    Does nothing where another worker was faster. Returns the number of a trial that failed.
+    Does nothing where another worker was faster. Returns the number of a trial that failed: as
+    killed where ``signals``, by pid, tells what ended its last worker, a process of this host.
     """
     record = read(storage.backend.get_trial(trial.trial_id), spec)
-    history = [*record.attributes.get("history", ()), passage(record, Left.LOST)]
+    last = passage(record, Left.LOST)
+    number = signals.get(last["pid"]) if last["host"] == identity()["host"] else None
+    if number is not None:
+        last["signal"] = number
+    history = [*record.attributes.get("history", ()), last]
     in_vain = lost_in_vain(history)
     known: dict[str, Any] = {"history": history}
     if in_vain:
-        known["reason"] = f"lost: {LOSSES} workers in a row were lost with it, no epoch gained"
-        known["failure"] = {"kind": "lost"}
+        kind = "lost" if number is None else "killed"
+        how = "" if number is None else f", the last by signal {number}"
+        words = f"{LOSSES} workers in a row were lost with it{how}, no epoch gained"
+        known |= {"reason": f"{kind}: {words}", "failure": {"kind": kind}}
     state = TrialState.FAIL if in_vain else TrialState.WAITING
     mark = trial.origin.get("claim")
     with contextlib.suppress(GivenAway), owned(storage, trial.trial_id, mark=mark) as session:

@@ -39,6 +39,8 @@ def put_cost(storage: Storage, claim: Claim, cost: Mapping[str, float], curve: C
     known: dict[str, Any] = {"cost": dict(cost), "spec": plain}
     if "curve" in claim.attributes:  # of an earlier start
         known["curve"] = columns_of(curve) if curve else {}
+        *earlier, last = claim.attributes["history"]
+        known["history"] = [*earlier, {**last, "kept": len(curve)}]
     _put(storage, claim, known)
 
 

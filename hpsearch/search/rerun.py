@@ -17,8 +17,8 @@ from hpsearch.search.worker import Stopper
 
 # Another processor, torch or thread count adds up in another order, and what training makes of that
 # has no bound: of 60 reruns of random trials, with other threads or instructions, one ended at 10 %
-# instead of 93 %. After one epoch the training losses were 0.57 % apart at most, in the median
-# 0.0003 %, where another seed makes 2 % (bench_rerun.py); bf16 needs room beyond that.
+# instead of 93 %. After one epoch the training losses were 1.3 % apart at most, in the median less
+# than 0.001 %, where another seed makes 3.4 % (bench_rerun.py).
 TOLERANCE = 0.02  # of the first epoch's training loss, in relative terms
 
 _MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

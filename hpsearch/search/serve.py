@@ -5,20 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from hpsearch.core.spec import to_json
-from hpsearch.errors import DataError, DeviceError, SpecError, StudyError
+from hpsearch.errors import (
+    AwayError,
+    DataError,
+    DeviceError,
+    SpecError,
+    StorageError,
+    StudyError,
+)
 from hpsearch.search import catalog, launch
 from hpsearch.search.heartbeat import show_alive
 from hpsearch.search.launch import Ending, Notify, Place
 from hpsearch.search.observer import Observer
 from hpsearch.search.standing import Standing
-from hpsearch.search.storage import Storage, open_storage
+from hpsearch.search.storage import AWAY_SECONDS, Storage, open_storage
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
 _WAIT_SECONDS = 1.0
+_REST = 10  # times what a look for an open study took is waited until the next
 
 View = Callable[[Study], AbstractContextManager[Observer]]
 
@@ -35,10 +44,12 @@ def serve(
 ) -> Ending:
     """Works on the named study, else on every open one, oldest first.
 
+    A study whose last trials others run is left to them while another one is open.
+
     Args:
         place: where it runs; its storage must be there, unless ``forever`` waits for it.
         name: the study, or None.
-        forever: wait for the next open study instead of ending.
+        forever: wait for the next open study instead of ending, and for a database that is away.
         dataset: where the data lies here, if not where the study has it.
         stop: says when to end.
         view: shows a study while it is worked on.
@@ -48,66 +59,133 @@ def serve(
         HpsearchError: the study cannot be worked on from here. One of several studies, or of
             those that may come, is left alone instead, and the person told why.
     """
-    storage = open_storage(place.storage, create=forever, artifacts=place.artifacts)
-    left_alone: set[tuple[datetime, str]] = set()  # studies as they were made and steered
-    while not stop():
-        show_alive()
-        study = _next(storage, name, left_alone, forever=forever)
-        if study is None:
-            if not forever:
-                notify(_nothing_open(storage, name))
-                return Ending.DONE
-            time.sleep(_WAIT_SECONDS)
-            continue
+    server = _Server(
+        place=place,
+        name=name,
+        forever=forever,
+        dataset=dataset,
+        stop=stop,
+        view=view,
+        notify=notify,
+    )
+    ending = None
+    while ending is None and not stop():
         try:
-            ending = _work_on(study, place, dataset=dataset, stop=stop, view=view, notify=notify)
-        except (DataError, DeviceError, SpecError, StudyError) as exc:
-            if name is not None and not forever:
+            ending = server.work()
+        except StorageError as exc:
+            if not forever:
                 raise
-            notify(f"study {study.name!r} is left alone: {exc}")
-            left_alone.add(_as_it_is(study))
-            continue
+            notify(f"{exc}; it is waited for")
+            time.sleep(_WAIT_SECONDS)
+    return ending or Ending.INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """What :func:`serve` was given, and the studies that it leaves alone."""
+
+    place: Place
+    name: str | None
+    forever: bool
+    dataset: str | None
+    stop: Stopper
+    view: View
+    notify: Notify
+    # Studies as they were made and steered.
+    left_alone: set[tuple[datetime, str]] = field(default_factory=set)
+
+    @property
+    def only_one(self) -> bool:
+        """Whether it ends with the study that was named."""
+        return self.name is not None and not self.forever
+
+    def work(self) -> Ending | None:
+        """Opens the database and works on what is open in it; None if asked to stop meanwhile."""
+        storage = self._opened()
+        while storage is not None and not self.stop():
+            show_alive()
+            began = time.monotonic()
+            studies = self._open_studies(storage)
+            study = next((study for study, standing in studies if standing is None), None)
+            if self.name is not None and studies:
+                study = studies[0][0]
+            if study is not None:
+                ending = self._work_on(study)
+                if ending is not None:
+                    return ending
+                continue
+            if not studies and not self.forever:
+                self._tell(_nothing_open(storage, self.name))
+                return Ending.DONE
+            time.sleep(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
+        return None
+
+    def _opened(self) -> Storage | None:
+        """Opens the database; a command that started this worker had it open, so it comes back.
+
+        Raises:
+            StorageError: as :func:`hpsearch.search.storage.open_storage`.
+        """
+        place, deadline, told = self.place, time.monotonic() + AWAY_SECONDS, ""
+        while not self.stop():
+            try:
+                return open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
+            except AwayError as exc:
+                is_child = self.stop.parent is not None and time.monotonic() < deadline
+                if not self.forever and not is_child:
+                    raise
+                if str(exc) != told:
+                    told = str(exc)
+                    self.notify(f"{told}; it is waited for")
+            time.sleep(_WAIT_SECONDS)
+        return None
+
+    def _open_studies(self, storage: Storage) -> list[tuple[Study, Standing | None]]:
+        """The studies to work on, oldest first, and why no worker would get a trial of one now."""
+        name = self.name
+        if self.only_one:
+            storage.patiently(lambda: catalog.open_study(storage, name))  # or says which there are
+        return [
+            (study, standing)
+            for study, standing in storage.patiently(lambda: catalog.open_studies(storage))
+            if name in (None, study.name) and _as_it_is(study) not in self.left_alone
+        ]
+
+    def _work_on(self, study: Study) -> Ending | None:
+        """Works on the study; returns how it ended if that ends the worker, too."""
+        try:
+            ending = self._run(study)
+        except (DataError, DeviceError, SpecError, StudyError) as exc:
+            if self.only_one:
+                raise
+            self.notify(f"study {study.name!r} is left alone: {exc}")
+            self.left_alone.add(_as_it_is(study))
+            return None
         if ending in (Ending.INTERRUPTED, Ending.TIMED_OUT):
             return ending
-        notify(f"study {study.name!r}: {ending.value}")
-        if name is not None and not forever:
-            return ending
-    return Ending.INTERRUPTED
+        self._tell(f"study {study.name!r}: {ending.value}")
+        return ending if self.only_one else None
+
+    def _run(self, study: Study) -> Ending:
+        self.stop.raises = True  # while it prepares, which cannot ask
+        prepared = launch.join(study, self.place, dataset=self.dataset, notify=self.notify)
+        if prepared.study.storage.artifacts is None:
+            self._tell(launch.NO_ARTIFACTS)
+        with self.view(prepared.study) as observer:
+            ending = launch.run_here(
+                prepared, stop=self.stop, observer=observer, waits=self.name is not None
+            )
+        launch.close(prepared.study, ending, notify=self.notify)
+        return ending
+
+    def _tell(self, text: str) -> None:
+        """Says what the command that started this worker, if one did, says for all."""
+        if self.stop.parent is None:
+            self.notify(text)
 
 
 def _as_it_is(study: Study) -> tuple[datetime, str]:
     return study.created, to_json(study.spec)
-
-
-def _work_on(
-    study: Study,
-    place: Place,
-    *,
-    dataset: str | None,
-    stop: Stopper,
-    view: View,
-    notify: Notify,
-) -> Ending:
-    stop.raises = True  # while it prepares, which cannot ask
-    prepared = launch.join(study, place, dataset=dataset, notify=notify)
-    with view(prepared.study) as observer:
-        ending = launch.run_here(prepared, stop=stop, observer=observer)
-    launch.close(prepared.study, ending)
-    return ending
-
-
-def _next(
-    storage: Storage,
-    name: str | None,
-    left_alone: set[tuple[datetime, str]],
-    *,
-    forever: bool,
-) -> Study | None:
-    if name is not None and not forever:
-        storage.patiently(lambda: catalog.open_study(storage, name))  # or says which there are
-    studies = storage.patiently(lambda: catalog.open_studies(storage))
-    wanted = (s for s in studies if name in (None, s.name) and _as_it_is(s) not in left_alone)
-    return next(wanted, None)
 
 
 def _nothing_open(storage: Storage, name: str | None) -> str:

@@ -29,19 +29,21 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import StorageError, StudyError
+from hpsearch.errors import AwayError, StorageError, StudyError
 from hpsearch.search.artifacts import Artifacts, open_artifacts
 from hpsearch.search.database import check_server, check_sqlite, engine_options, is_still, plain
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
-_AWAY_SECONDS = 120.0  # how long a database may be away
+AWAY_SECONDS = 120.0  # how long a database may be away
 _SETTLE_SECONDS = 30.0  # after it was, for signs of life to come in again
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 
 
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
+
+_REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -167,7 +169,7 @@ class Storage:
                 raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
             except (SQLAlchemyError, StorageInternalError) as exc:
                 cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
-                deadline = deadline or time.monotonic() + _AWAY_SECONDS
+                deadline = deadline or time.monotonic() + AWAY_SECONDS
                 if not self._may_come_back(cause) or time.monotonic() + pause > deadline:
                     raise self._lost(exc) from exc
                 _log.warning("%s is away (%s); trying again", self.masked, first_line(cause or exc))
@@ -305,10 +307,18 @@ def _translated(url: URL) -> Iterator[None]:
             f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
-        raise StorageError(
+        kind = AwayError if _is_away(exc) else StorageError
+        raise kind(
             f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
+
+
+def _is_away(exc: Exception) -> bool:
+    """Whether a server does not answer, rather than refuses who asks; SQLite is never away."""
+    said = str(exc)
+    from_server = isinstance(exc, OperationalError) and "psycopg" in said
+    return from_server and not any(words in said for words in _REFUSALS)
 
 
 def first_line(exc: BaseException) -> str:

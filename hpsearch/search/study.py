@@ -103,8 +103,13 @@ class Study:
             front_size=len(chosen),
             hypervolume=analysis.study_hypervolume(records, self.bounds),
             created=self.created,
+            silent=self.silent(),
             **analysis.counts(records),
         )
+
+    def silent(self) -> int:
+        """Returns how many running trials have lost their workers, and wait to be taken up."""
+        return len(reaping.lost(self.storage, self.storage.patiently(self._roll), claim=None))
 
     def claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
         """Takes the next trial, if the budget has room for one, and draws its values.
@@ -237,16 +242,21 @@ class Study:
             self._failed_before = set(roll.failed)
         return [number for number in roll.failed_since if number not in self._failed_before]
 
-    def reap(self) -> None:
-        """Takes the trials of workers that are gone from them, now."""
+    def reap(self, *, signals: Mapping[int, int] | None = None) -> None:
+        """Takes the trials of workers that are gone from them, now.
+
+        ``signals`` tells which signal ended processes of this host, by pid.
+        """
 
         def reap() -> None:
             with self.storage.lock():
-                self._reaped(self._roll())
+                self._reaped(self._roll(), signals=signals)
 
         self.storage.patiently(reap)
 
-    def _reaped(self, roll: Roll, *, claim: str | None = None) -> Roll:
+    def _reaped(
+        self, roll: Roll, *, claim: str | None = None, signals: Mapping[int, int] | None = None
+    ) -> Roll:
         """Hands the trials back whose workers are gone; fails those that may be what kills them.
 
         Likewise the trial of that very claim, if the database went away while it was made.
@@ -254,7 +264,7 @@ class Study:
         """
         lost = reaping.lost(self.storage, roll, claim=claim)
         for trial in lost:
-            failed = reaping.reap(self.storage, self.spec, trial)
+            failed = reaping.reap(self.storage, self.spec, trial, signals or {})
             if failed is not None:
                 self.remove_checkpoint(failed)
         return self._roll() if lost else roll

@@ -94,8 +94,9 @@ class Stopper:
         if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and may_echo:
             return
         if self.signals:
-            sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "")  # the cursor again
-            sys.stderr.flush()
+            if sys.stderr.isatty():  # the cursor again
+                sys.stderr.write("\x1b[?25h\nended at once\n")
+                sys.stderr.flush()
             self.at_once()
             if not self.exits:
                 raise KeyboardInterrupt
@@ -116,11 +117,20 @@ def work(
     origin: Mapping[str, Any],
     observer: Observer,
     stop: Stopper,
+    waits: bool = True,
 ) -> Standing | None:
     """Runs trials until the study needs no more; returns why, or None if asked to stop.
 
     A trial that is interrupted is handed back: it keeps its number and parameters and waits for
     the next worker.
+
+    Args:
+        study: what to work on.
+        run_trial: trains a trial.
+        origin: where the trials run, kept with each.
+        observer: hears of each trial.
+        stop: says when to end.
+        waits: for the last trials that others run, one of which may come back; else returns BUSY.
     """
     stop.raises = False
     while not stop():
@@ -129,7 +139,7 @@ def work(
             claim = study.claim(origin)
         except GivenAway:  # drawing its values took too long
             continue
-        if claim is Standing.BUSY:
+        if claim is Standing.BUSY and waits:
             time.sleep(_POLL_SECONDS)
             continue
         if isinstance(claim, Standing):

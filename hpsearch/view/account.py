@@ -20,14 +20,15 @@ def timeline(findings: Findings) -> Section | None:
     if not spans:
         return None
     there = findings.presence
-    notes = [f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly chosen."]
+    captions = [f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly chosen."]
     return Section(
         key="timeline",
         title="Who worked when",
         words=[
             f"{there.workers} worker{'s' * (there.workers != 1)}, {format_seconds(there.seconds)}"
             " from the first start to the last end,"
-            f" {story.percent(there.busy)} of their time in trials."
+            f" {story.percent(there.busy)} of {'its' if there.workers == 1 else 'their'} time in"
+            " trials."
         ],
         drawings=[
             Drawing(
@@ -37,7 +38,7 @@ def timeline(findings: Findings) -> Section | None:
                 rows=there.workers,
             )
         ],
-        notes=notes * (len(spans) > SHOWN_SPANS),
+        captions=captions * (len(spans) > SHOWN_SPANS),
     )
 
 

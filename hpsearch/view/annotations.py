@@ -132,7 +132,7 @@ def _winners(findings: Findings) -> Section | None:
 def _taking_home(number: int, study: str, place: Sequence[str]) -> list[str]:
     command = ["hpsearch", "train", "--trial", str(number), "--study", study, *place]
     told = f"To train trial {number} for use:"
-    return ["", told, "", "```bash", shlex.join([*command, "-o", "model"]), "```"]
+    return ["", told, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
 
 
 def _depth(findings: Findings) -> Section | None:

@@ -57,7 +57,7 @@ def _summary(taken: Taken, *, params: int) -> str:
         f"A {'net built by' if own else 'convolutional net of'} {net(taken.trial)}, {params:,}"
         " parameters. It tells"
         f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
-        f" was right on **{percent(taken.scores.accuracy)}** of {taken.scores.n:,} test images"
+        f" was right on **{accuracy(taken.scores)}** of {taken.scores.n:,} test images"
         f" that {unseen} saw (95 % interval {interval(taken.scores)})."
     )
 
@@ -96,7 +96,7 @@ def _usage(taken: Taken, *, onnx: bool) -> str:
 
 def _how_good(taken: Taken) -> str:
     scores, rows = taken.scores, {}
-    rows["test accuracy"] = f"{percent(scores.accuracy)} (95 % interval {interval(scores)})"
+    rows["test accuracy"] = f"{accuracy(scores)} (95 % interval {interval(scores)})"
     rows["test images"] = f"{scores.n:,}"
     rows["test loss"] = f"{scores.loss:.4f} nats"
     rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
@@ -225,6 +225,11 @@ def percent(share: float) -> str:
     return format_value("accuracy", share)
 
 
+def accuracy(scores: Scores) -> str:
+    """Returns the accuracy in percent, to as many decimals as its images carry."""
+    return format_value("accuracy", scores.accuracy, images=scores.n)
+
+
 def interval(scores: Scores) -> str:
     """Returns the accuracy's interval in words."""
     low, high = scores.interval
@@ -254,4 +259,4 @@ def _escaped(text: str) -> str:
     return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())
 
 
-__all__ = ["card", "interval", "net", "origin", "percent", "seeds_text"]
+__all__ = ["accuracy", "card", "interval", "net", "origin", "percent", "seeds_text"]

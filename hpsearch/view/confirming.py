@@ -15,7 +15,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import Epoch, TrialRecord, reached
 from hpsearch.search.confirm import Passage, Tell
 from hpsearch.view.story import points
-from hpsearch.view.tables import KNEE, Spelled, SpelledTable
+from hpsearch.view.tables import Spelled, SpelledTable, knee_mark
 from hpsearch.view.text import format_spread, format_value
 
 
@@ -82,7 +82,7 @@ def _cells(one: Confirmed, record: TrialRecord, objectives: Sequence[str]) -> li
             cells.append(Text("-" if again is None else format_spread(name, again), style))
     lost = f", {one.diverged} diverged" * bool(one.diverged)
     cells.append(Text(f"{one.repeats}{lost}"))
-    mark = Text(KNEE, "bold green") if one.is_knee else Text("")
+    mark = knee_mark(objectives) if one.is_knee else Text("")
     cells.append(mark if one.is_front else Text("dominated", "yellow"))
     return cells
 

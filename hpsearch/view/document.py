@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 UNKNOWN = "–"
+SPAN = re.compile(r"`([^`]+)`")  # code within words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +54,17 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report. ``notes`` are the small print; ``hidden`` opens when asked for."""
+    """A part of the report.
+
+    ``captions`` tell how the figures are read, and stand where the figures do; ``notes`` are the
+    small print; ``hidden`` opens when asked for. Words, captions and notes may hold `code`.
+    """
 
     key: str
     title: str
     words: Sequence[str] = ()
     drawings: Sequence[Drawing] = ()
+    captions: Sequence[str] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     hidden: Sequence[tuple[str, Code]] = ()

@@ -89,8 +89,10 @@ def _next(
     )
     commands = [f"{more}  # {'search on' if done else 'go on'}"]
     if knee is not None:
-        home = shlex.join(["hpsearch", "train", "--knee", *named, *place, "-o", "model"])
-        commands.append(f"{home}  # take the knee home")
+        is_one = len(study.objectives) == 1
+        which = ["--trial", str(knee)] if is_one else ["--knee"]
+        home = shlex.join(["hpsearch", "train", *which, *named, *place, "-o", "model"])
+        commands.append(f"{home}  # take the {'best' if is_one else 'knee'} home")
     if knee is not None and done:
         again_and_again = shlex.join(["hpsearch", "confirm", *named, *place])
         commands.append(f"{again_and_again}  # train the front again with fresh seeds")

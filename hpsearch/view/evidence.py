@@ -8,6 +8,7 @@ from typing import Any
 
 from hpsearch.core.effects import Group, Spread
 from hpsearch.core.findings import Findings
+from hpsearch.core.objectives import costs
 from hpsearch.view import figures, story
 from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
@@ -109,11 +110,14 @@ def curves(findings: Findings) -> Section | None:
     if not trained:
         return None
     others = sum(not s.is_front for s in trained)
-    notes = [f"{SHOWN_CURVES} of {others:,} curves beside the front are drawn, evenly chosen."]
+    captions = ["The front's trials are bright; a dot ends the curve of a trial that was stopped."]
+    if others > SHOWN_CURVES:
+        captions.append(
+            f"{SHOWN_CURVES} of {others:,} curves beside the front are drawn, evenly chosen."
+        )
     return Section(
         key="curves",
         title="How they learned",
-        words=["The front's trials are bright; a dot ends the curve of a trial that was stopped."],
         drawings=[
             Drawing(
                 key="curves-accuracy",
@@ -121,7 +125,7 @@ def curves(findings: Findings) -> Section | None:
                 draw=partial(figures.curves, findings.trials),
             )
         ],
-        notes=notes * (others > SHOWN_CURVES),
+        captions=captions,
     )
 
 
@@ -145,10 +149,20 @@ def importance(findings: Findings) -> Section | None:
                 draw=partial(figures.importance, found),
             )
         )
+    first = findings.importance[0]
+    if first.is_weak:
+        words.append(
+            f"Each of these rests on its best tenth, {first.best_trials} trials: weak evidence."
+        )
     notes = [
         "By PED-ANOVA (Optuna): the share of each hyperparameter in what sets the best tenth of"
-        f" the {findings.importance[0].trials:,} complete trials apart."
+        f" the {first.trials:,} complete trials apart."
     ]
+    if costs(findings.objectives) and not findings.environment.spec.has_own_code:
+        notes.append(
+            "What cannot change a cost is left out of its ranking: the learning rate has no"
+            " part in the seconds."
+        )
     return Section(key="importance", title=title, words=words, drawings=drawings, notes=notes)
 
 
@@ -157,10 +171,14 @@ def attainment(findings: Findings) -> Section | None:
     found = findings.attainment
     if not found:
         return None
+    note = "The hypervolume, which the front is worth, is the share of the objective space that it"
+    note += " dominates."
+    if len(findings.objectives) == 1:
+        note = "The hypervolume of one objective is how far the best is between its bounds."
     return Section(
         key="hypervolume",
         title="Was it enough?",
-        words=[story.attainment_words(findings.nearly, found[-1])],
+        words=story.attainment_words(findings),
         drawings=[
             Drawing(
                 key=f"hypervolume-{against}",
@@ -169,8 +187,6 @@ def attainment(findings: Findings) -> Section | None:
             )
             for against in ("trials", "seconds")
         ],
-        notes=[
-            "The hypervolume is the share of the objective space that the front dominates. Where"
-            " its curve is flat, more trials bring little."
-        ],
+        captions=["Where the curve is flat, more trials brought little."],
+        notes=[note],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hpsearch.view.document import Cell, Code, Section, Table
+from hpsearch.view.document import SPAN, Cell, Code, Section, Table
 
 
 def markdown(sections: Sequence[Section], *, study: str, about: str) -> str:
@@ -14,7 +14,8 @@ def markdown(sections: Sequence[Section], *, study: str, about: str) -> str:
     lines = [f"# {escaped(answer.title)}", "", f"Study {escaped(study)}. {escaped(about)}"]
     lines += body(answer)
     for section in rest:
-        lines += ["", f"## {escaped(section.title)}", *body(section)]
+        if told := body(section):  # else it holds figures alone
+            lines += ["", f"## {escaped(section.title)}", *told]
     return "\n".join(lines) + "\n"
 
 
@@ -22,11 +23,11 @@ def body(section: Section) -> list[str]:
     """Returns a section's lines but for its title, an empty one before each part."""
     lines: list[str] = []
     for words in section.words:
-        lines += ["", escaped(words)]
+        lines += ["", _prose(words)]
     for table in section.tables:
         lines += ["", *_table(table)]
     for note in section.notes if section.words or section.tables else ():
-        lines += ["", f"*{escaped(note)}*"]
+        lines += ["", f"*{_prose(note)}*"]
     for summary, code in section.hidden:
         lines += ["", f"{escaped(summary)}:", "", _fenced(code.text, "toml")]
     return lines
@@ -59,6 +60,16 @@ def _cell(cell: Cell) -> str:
     return ticks + cell.text.replace("|", "\\|").replace("\n", " ") + ticks
 
 
+def _prose(words: str) -> str:
+    """Words as Markdown holds them, with the code that they hold."""
+    parts = SPAN.split(" ".join(words.split()))  # every other one is code
+    return "".join(f"`{part}`" if i % 2 else _escaped(part) for i, part in enumerate(parts))
+
+
 def escaped(text: str) -> str:
     """Returns the text such that Markdown takes no character of it for its own."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

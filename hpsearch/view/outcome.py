@@ -49,13 +49,16 @@ def front(findings: Findings) -> Section | None:
     names = findings.objectives
     if len(names) == 1:
         return _front_of_one(findings)
+    bargain = "; the knee is its best bargain" * findings.answer.is_bargain
     words = [
-        "Each point is a trial. On the front are those that no other complete trial beats in"
-        " everything; the knee is its best bargain."
+        f"On the front are the trials that no other complete trial beats in everything{bargain}."
     ]
-    drawings = [_front_drawing(findings, x, y) for x, y in pairs(names)]
     return Section(
-        key="front", title="The trade-off", words=words, drawings=drawings, notes=_thinned(findings)
+        key="front",
+        title="The trade-off",
+        words=words,
+        drawings=[_front_drawing(findings, x, y) for x, y in pairs(names)],
+        captions=["Each point is a trial.", *_captions(findings)],
     )
 
 
@@ -83,23 +86,23 @@ def _front_of_one(findings: Findings) -> Section:
         title="The trials",
         words=[about],
         drawings=[_front_drawing(findings, x, name)],
-        notes=_thinned(findings),
+        captions=_captions(findings),
     )
 
 
-def _thinned(findings: Findings) -> list[str]:
+def _captions(findings: Findings) -> list[str]:
     others = sum(not s.is_front for s in findings.trials)
-    notes = ["The view is on the front; double-click the figure for all trials."]
+    captions = ["The view is on the front; double-click the figure for all trials."]
     if findings.confirmed:
-        notes.append(
+        captions.append(
             "Rings are the means of trials that were trained again with fresh seeds, their bars"
             " one standard deviation."
         )
     if others > SHOWN_TRIALS:
-        notes.append(
+        captions.append(
             f"Beside the front, {SHOWN_TRIALS:,} of {others:,} trials are drawn, evenly chosen."
         )
-    return notes
+    return captions
 
 
 def winners(findings: Findings, place: Sequence[str]) -> Section | None:
@@ -120,7 +123,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         span = [story.interval(standing.pick) or UNKNOWN] * with_interval
         span += [_again(again.get(standing.record.number), names)] * with_again
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
-        command += ["--study", findings.study, *place, "-o", "model"]
+        command += ["--study", findings.study, *place, "-o", f"model-{standing.record.number}"]
         number = f"{standing.record.number}" + mark * standing.is_knee
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))

@@ -11,7 +11,7 @@ from pathlib import Path
 from plotly.utils import PlotlyJSONEncoder
 
 from hpsearch.view.axes import DARK
-from hpsearch.view.document import Cell, Code, Drawing, Section, Table
+from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table
 
 _PARTS = Path(__file__).parent / "page"
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|d|nats|points|[kMGT])(?:\W|$))")
@@ -84,11 +84,12 @@ def _part(name: str) -> str:
 
 
 def _body(section: Section) -> str:
-    parts = [f"<p>{_text(words)}</p>" for words in section.words]
+    parts = [f"<p>{_prose(words)}</p>" for words in section.words]
     parts.append(_figures(section.drawings))
+    parts += [f'<p class="small">{_prose(caption)}</p>' for caption in section.captions]
     parts += [_table(table) for table in section.tables]
-    parts += [f'<p class="small">{_text(note)}</p>' for note in section.notes]
-    parts += [_folded(name, f"<pre>{_text(code.text)}</pre>") for name, code in section.hidden]
+    parts += [f'<p class="small">{_prose(note)}</p>' for note in section.notes]
+    parts += [_folded(name, f"<pre>{_code(code.text)}</pre>") for name, code in section.hidden]
     return "\n".join(part for part in parts if part)
 
 
@@ -137,7 +138,20 @@ def _width(cell: Cell) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return f"<code>{_text(cell.text)}</code>" if isinstance(cell, Code) else _text(cell)
+    return f"<code>{_code(cell.text)}</code>" if isinstance(cell, Code) else _text(cell)
+
+
+def _prose(words: str) -> str:
+    """Words as HTML holds them, with the code that they hold."""
+    parts = SPAN.split(words)  # every other one is code
+    return "".join(
+        f"<code>{_code(part)}</code>" if i % 2 else _text(part) for i, part in enumerate(parts)
+    )
+
+
+def _code(text: str) -> str:
+    """The text as HTML holds it, to be copied as it is."""
+    return html.escape(text, quote=True)
 
 
 def _text(text: str) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.search.launch import hardware
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.study import Study
 from hpsearch.view.picture import Front, Picture, closing, draw, outcome
@@ -168,6 +169,36 @@ class LiveView:
         return f"{seconds} s left" if seconds < 60 else f"{format_seconds(seconds)} left"
 
 
+class Notes:
+    """Tells what a person should read and nothing else: of a worker whose trials are shown above.
+
+    Args:
+        console: where the lines go; characters that its encoding lacks are replaced.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
+        """Tells nothing."""
+
+    def trained(self, number: int, epoch: Epoch) -> None:
+        """Tells nothing."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Tells nothing."""
+
+    def note(self, text: str) -> None:
+        """Tells the line as it is."""
+        self._console.print(Spelled(Text(text)), soft_wrap=True)
+
+
 class PlainLog:
     """Tells one line per trial when it ends, for streams that are no terminal.
 
@@ -245,7 +276,8 @@ def view_for(
 
 def watch(console: Console, study: Study) -> LiveView | PlainLog:
     """Returns the view of a study that is worked on, or is about to be."""
-    processor = study.attributes.get(REFERENCE, {}).get("processor", "no worker yet")
+    reference = study.attributes.get(REFERENCE)
+    processor = hardware(reference) if reference else "no worker yet"
     return view_for(
         console,
         title=f"{study.name} on {study.storage.masked}, {processor}",

@@ -43,9 +43,11 @@ def _fronts(found: Comparison) -> Section | None:
     return Section(
         key="fronts",
         title="The fronts",
-        words=["What is filled is on the front of all trials together; what is hollow is beaten."],
         drawings=drawings,
-        notes=["The view begins below the worst knee; double-click the figure for all trials."],
+        captions=[
+            "What is filled is on the front of all trials together; what is hollow is beaten.",
+            "The view begins below the worst knee; double-click the figure for all trials.",
+        ],
     )
 
 
@@ -54,7 +56,6 @@ def _courses(found: Comparison) -> Section:
     return Section(
         key="courses",
         title="Who was ahead when",
-        words=["The dotted line is what all of them have spent, where they are compared."],
         drawings=[
             Drawing(
                 key=f"courses-{against}",
@@ -63,6 +64,7 @@ def _courses(found: Comparison) -> Section:
             )
             for against in known
         ],
+        captions=["The dotted line is what all of them have spent, where they are compared."],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpsearch.core.analysis import Audit
 from hpsearch.core.answer import Answer, Pick, Step
-from hpsearch.core.attainment import Attained
+from hpsearch.core.attainment import ENOUGH, Outlook, first_with
 from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
 from hpsearch.core.findings import Findings
@@ -27,7 +27,20 @@ def headline(answer: Answer) -> str:
     told = f"{', '.join(most)} and {last}"
     if answer.front_size == 1:
         return f"Trial {knee.number} beats every other complete trial: {told}."
-    return f"Trial {knee.number} is the best bargain: {told}."
+    what = "is the best bargain" if answer.is_bargain else "is the knee of the front"
+    if answer.is_end:
+        what = _BEST[answer.quality or answer.objectives[0]]
+    return f"Trial {knee.number} {what}: {told}."
+
+
+_BEST = {
+    "accuracy": "is the most accurate",
+    "val_loss": "has the lowest loss",
+    "train_seconds": "is the fastest to train",
+    "latency_ms": "is the fastest",
+    "params": "has the fewest parameters",
+    "flops": "has the fewest operations",
+}
 
 
 def value_of(pick: Pick, name: str) -> str:
@@ -66,6 +79,10 @@ def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
     words += _dearer(answer)
     if answer.cheaper is not None:
         words.append(f"The next cheaper one, {_step(answer.cheaper, answer)}.")
+    if answer.rival is not None:
+        if answer.rival != answer.cheaper:
+            words.append(f"The cheapest that may be as good, {_step(answer.rival, answer)}.")
+        words.append(f"So trial {answer.rival.to.number} may be the better bargain.")
     return words
 
 
@@ -91,7 +108,7 @@ def confirmed_words(findings: Findings) -> list[str]:
         words.append(f"By the means, {told} would no longer be on it.")
     bargain = next((one.number for one in findings.confirmed if one.is_knee), None)
     if knee is not None and bargain not in (None, knee.number):
-        words.append(f"By the means, trial {bargain} is the best bargain of them.")
+        words.append(f"By the means, the knee is trial {bargain}.")
     return words
 
 
@@ -159,6 +176,8 @@ def _step(step: Step, answer: Answer) -> str:
 def _times(ratio: float | None) -> str:
     if ratio is None:
         return "more"
+    if 0.95 < ratio < 1.05:
+        return "about as much"
     return f"{ratio:.2g} times as much" if ratio < 9.95 else f"{ratio:.0f} times as much"
 
 
@@ -220,20 +239,46 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
         return ["Too few optimizers have three complete trials to be compared."]
     sure = "beyond" if effect.is_sure else "but within"
     words = [f"{effect.leader} has the highest median accuracy, {sure} the noise of the medians."]
-    if effect.tightest is not None:
-        words.append(f"{effect.tightest} has the smallest gap.")
+    gap = next((group.gap for group in effect.groups if group.key == effect.tightest), None)
+    if gap is not None:
+        told = f"{gap.median:+.3f}".replace("-", "−")
+        words.append(f"The median gap of {effect.tightest} is the lowest ({told} nats).")
     return words
 
 
-def attainment_words(nearly: Attained | None, last: Attained) -> str:
-    """Returns how soon the search had 99 % of what it came to."""
-    told = f"The front is worth {last.hypervolume:.4f} of 1."
-    if nearly is None:
-        return told
-    return (
-        f"{told} It had 99 % of that after {nearly.trials} of {last.trials} trials and"
-        f" {format_seconds(nearly.seconds)} of {format_seconds(last.seconds)} of training."
-    )
+def attainment_words(findings: Findings) -> list[str]:
+    """Returns how soon the search had what it came to, and whether more trials may help."""
+    last, lately = findings.attainment[-1], findings.lately
+    is_one = len(findings.objectives) == 1
+    sooner = first_with(findings.attainment, 1.0) if is_one else findings.nearly
+    told = "" if is_one else f"The front is worth {last.hypervolume:.4f} of 1"
+    if sooner is not None:
+        told += "The best trial was found" if is_one else "; it had 99 % of that"
+        told += (
+            f" after {sooner.trials} of {_count(last.trials, 'trial')} and"
+            f" {format_seconds(sooner.seconds)} of {format_seconds(last.seconds)} of training"
+        )
+    words = [f"{told}."] * bool(told)
+    if last.trials < ENOUGH:
+        words.append(f"Too few trials have ended to tell whether more help ({ENOUGH} or more).")
+    if lately is None:
+        return words
+    brought = "a better one"
+    if not is_one:
+        share = 100 * lately.gained / last.hypervolume
+        brought = f"{lately.arrived} of its {_count(len(findings.front), 'trial')}"
+        brought += f" and {lately.gained:.4f} of its worth ({share:.1f} %)"
+    if not lately.arrived and not lately.gained:
+        brought = "nothing better"
+    told = f"The last {lately.trials} trials brought {brought}"
+    return [*words, f"{told}: {_OUTLOOK[lately.outlook]}."]
+
+
+_OUTLOOK = {
+    Outlook.HELP: "more are likely to help",
+    Outlook.LITTLE: "more are likely to help a little",
+    Outlook.NOTHING: "more are not likely to help",
+}
 
 
 def audit_words(found: Audit) -> list[str]:

@@ -35,7 +35,7 @@ from hpsearch.view.text import (
     training,
 )
 
-KNEE = "◀ knee"
+KNEE, BEST = "◀ knee", "◀ best"
 STYLES = {
     State.COMPLETE: "green",
     State.PRUNED: "yellow",
@@ -140,8 +140,13 @@ def _objective_cells(
     values = [format_value(name, record.values[name]) for name in objectives]
     is_knee = record.number == knee
     style = "bold" if is_knee else ""
-    mark = Text(KNEE if is_knee else "", "bold green")
+    mark = knee_mark(objectives) if is_knee else Text()
     return [Text(str(record.number), style), *(Text(value, style) for value in values), mark]
+
+
+def knee_mark(objectives: Sequence[str]) -> Text:
+    """Returns what marks the knee; of one objective it is the best trial."""
+    return Text(KNEE if len(objectives) > 1 else BEST, "bold green")
 
 
 def end_summary(
@@ -153,14 +158,17 @@ def end_summary(
     saved: Savings,
     commands: Sequence[str],
 ) -> RenderableType:
-    """Returns the end of a run: the front, its worth, what pruning saved and what to type next."""
+    """Returns the end of a run: the front, its worth, what pruning saved and what to type next.
+
+    The worth is left out where it is None, and with one objective, whose best value tells it.
+    """
     parts: list[RenderableType] = []
     if chosen:
         parts += [front_table(chosen, objectives=objectives, knee=knee), Text()]
     else:
         parts += [Text("No trial is complete, so there is no front yet.")]
     facts = _facts()
-    if hypervolume is not None:
+    if hypervolume is not None and len(objectives) > 1:
         facts.add_row("hypervolume", f"{hypervolume:.4f} of 1")
     facts.add_row("pruning", Text(savings_text(saved)))
     parts.append(facts)
@@ -279,7 +287,7 @@ def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
             f"{s.complete + s.pruned}/{s.target}",
             str(s.running),
             str(s.front_size),
-            f"{s.hypervolume:.4f}",
+            _worth(s),
             ", ".join(s.objectives),
             "-" if s.created is None else f"{s.created:%Y-%m-%d}",
         )
@@ -296,9 +304,17 @@ def status_lines(summary: StudySummary) -> RenderableType:
     done = f"{s.complete + s.pruned} of {s.target}"
     facts.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
     facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
+    if s.silent:
+        facts.add_row("", f"{s.silent} of those running lost their workers; the next takes them up")
     facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
-    facts.add_row("hypervolume", f"{s.hypervolume:.4f}")
+    facts.add_row("hypervolume", _worth(s))
     return Spelled(facts)
+
+
+def _worth(summary: StudySummary) -> str:
+    """The hypervolume; of one objective, or without a complete trial, it would tell nothing."""
+    tells = summary.complete and len(summary.objectives) > 1
+    return f"{summary.hypervolume:.4f}" if tells else "-"
 
 
 def rerun_line(before: Epoch, now: Epoch) -> RenderableType:
@@ -362,6 +378,7 @@ __all__ = [
     "format_seconds",
     "format_value",
     "front_table",
+    "knee_mark",
     "rerun_line",
     "rerun_verdict",
     "short_front",

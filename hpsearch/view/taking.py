@@ -13,7 +13,7 @@ from rich.text import Text
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch
 from hpsearch.search.take import Taken
-from hpsearch.view.card import interval, net, origin, percent, seeds_text
+from hpsearch.view.card import accuracy, interval, net, origin, percent, seeds_text
 from hpsearch.view.tables import Spelled, SpelledTable
 from hpsearch.view.text import format_seconds, format_value
 
@@ -37,7 +37,7 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
     facts.add_column(overflow="fold")
     scores = taken.scores
     facts.add_row("model", Text(f"{net(taken.trial)}; {origin(taken.plan)}"))
-    told = f"{percent(scores.accuracy)} (95 % interval {interval(scores)}, {scores.n:,} images)"
+    told = f"{accuracy(scores)} (95 % interval {interval(scores)}, {scores.n:,} images)"
     facts.add_row("test accuracy", Text(told, "bold"))
     if len(taken.seeds) > 1:
         told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"

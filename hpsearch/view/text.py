@@ -14,6 +14,7 @@ from hpsearch.core.scores import Spread
 from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
 
+FINE = 10_000  # images: one is 0.01 %, and the standard error of 99 % is 0.1
 BARS = "▁▂▃▄▅▆▇█"
 _SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
 
@@ -31,13 +32,16 @@ def spell(text: str, encoding: str) -> str:
     return text
 
 
-def format_value(name: str, value: float) -> str:
+def format_value(name: str, value: float, *, images: int | None = None) -> str:
     """Returns an objective's or a cost's value as text, with its unit: the one place that does so.
 
-    An accuracy of 99 % or more is told to two decimals, where good nets differ.
+    An accuracy of 99 % or more is told to two decimals, where good nets differ, unless it is all
+    or was counted on so few ``images`` that the second one would be chance.
 
     >>> format_value("accuracy", 0.976), format_value("accuracy", 0.99312)
     ('97.6 %', '99.31 %')
+    >>> format_value("accuracy", 1.0), format_value("accuracy", 0.99312, images=750)
+    ('100.0 %', '99.3 %')
     >>> format_value("train_seconds", 4.312), format_value("latency_ms", 0.8234)
     ('4.31 s', '0.82 ms')
     >>> format_value("params", 147087), format_value("flops", 12_340_000)
@@ -46,7 +50,8 @@ def format_value(name: str, value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     if name == "accuracy":
-        return f"{100 * value:.2f} %" if value >= 0.99 else f"{100 * value:.1f} %"
+        is_fine = 0.99 <= value < 1 and (images is None or images >= FINE)
+        return f"{100 * value:.2f} %" if is_fine else f"{100 * value:.1f} %"
     if name == "val_loss":
         return f"{value:.3f} nats"
     if name == "train_seconds":

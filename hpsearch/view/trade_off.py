@@ -12,6 +12,7 @@ from hpsearch.core.answer import Pick
 from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.findings import Standing
 from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.pareto import worthy
 from hpsearch.core.scores import Spread
 from hpsearch.core.trial import State
 from hpsearch.view.axes import ACCENT, FAINT, FAINTER, INK, axis, empty, log_ticks, safe, word
@@ -26,8 +27,8 @@ def front(
 
     A pruned trial stands where it was stopped. Costs have a logarithmic axis. The accuracies of
     the front have their 95 % intervals; the means of trials that were trained again have bars of
-    one standard deviation either way. The view is on the front and its surroundings; a double
-    click shows all.
+    one standard deviation either way. The view is on the front, but for trials that are no bargain
+    at any price, and its surroundings; a double click shows all.
     """
     shown = [s for s in trials if {x, y} <= set(s.pick.measured)]
     chosen = sorted((s for s in shown if s.is_front), key=lambda s: s.pick.measured[x])
@@ -44,8 +45,10 @@ def front(
         figure.add_trace(_means(again, x, y))
     figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
     if chosen and not OBJECTIVES[y].is_cost:
-        ends = [end for one in again for end in _bar(one.spreads[y])]
-        figure.update_layout(yaxis_range=around([s.pick for s in chosen], every, y, also=ends))
+        good = [chosen[i].pick for i in worthy([s.record.values for s in chosen])]
+        numbers = {pick.number for pick in good}
+        ends = [end for one in again if one.number in numbers for end in _bar(one.spreads[y])]
+        figure.update_layout(yaxis_range=around(good, every, y, also=ends))
     return figure
 
 

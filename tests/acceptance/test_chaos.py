@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.core.trial import State, TrialRecord
+from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import HpsearchError
 from hpsearch.search.catalog import open_study
 from hpsearch.search.storage import open_storage
@@ -54,6 +54,7 @@ class Marksman:
     study: Study
     artifacts: Path
     hits: list[tuple[int, int]] = field(default_factory=list)  # trial number, pid
+    kept: dict[int, Epoch] = field(default_factory=dict)  # first epochs that checkpoints held
 
     def hit_one(self, wanted: str) -> bool:
         """Kills a worker before its trial's first epoch, after a checkpoint, or any; whether.
@@ -68,6 +69,8 @@ class Marksman:
                 continue
             epochs = self._epochs_at_death(record.number, pid)
             if epochs is not None and (epochs == 0) == (wanted == BEFORE):
+                if wanted == AFTER:
+                    self.kept[record.number] = record.curve[0]
                 self.hits.append((record.number, pid))
                 return True
         return False
@@ -123,6 +126,9 @@ def test_every_trial_is_run_to_its_end_exactly_once(kind, shell, tmp_path, digit
         _shoot(marksman, [IN] * (KILLS // 2 - 1), shell, process)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         _assert_whole(study, marksman.hits, process.returncode, out, err)
+        for number, epoch in marksman.kept.items():  # trained again it would take another time
+            assert study.record(number).curve[0] == epoch
+        assert marksman.kept
         study.storage.close()
     assert list((tmp_path / "shared").iterdir()) == []
 
@@ -154,8 +160,9 @@ def _assert_whole(study: Study, hits, code: int, out: str, err: str) -> None:
     assert [r.number for r in records] == list(range(len(records)))
     complete = [r for r in records if r.state is State.COMPLETE]
     assert len(complete) == TRIALS
-    # A trial that lost three workers before its first epoch is failed as lost, and refunded.
-    assert {r.attributes["failure"]["kind"] for r in records if r not in complete} <= {"lost"}
+    # A trial that lost three workers before its first epoch is failed for it, and refunded.
+    kinds = {r.attributes["failure"]["kind"] for r in records if r not in complete}
+    assert kinds <= {"lost", "killed"}
     assert len({str(sorted(r.params.items())) for r in records}) == len(records)
     for record in complete:
         assert [epoch.epoch for epoch in record.curve] == list(range(1, EPOCHS + 1))

@@ -82,9 +82,13 @@ def test_options_go_over_the_study_file(copied, cli):
 def test_a_study_with_one_objective_runs_and_marks_its_best_trial(copied, cli):
     options = ("--study", "one", "--objectives", "accuracy", "--trials", 2)
 
-    assert cli("run", copied.study_file, "--threads", 1, *options).code == 0
+    result = cli("run", copied.study_file, "--threads", 1, *options)
 
     front = cli("front", "--study", "one", "--json").json
+    assert result.code == 0
+    assert f"--trial {front[0]['number']} --study one -o model  # take the best home" in result.out
+    assert "◀ best" in result.out
+    assert "knee" not in result.out
     accuracies = [cli("show", n, "--study", "one", "--json").json["values"] for n in (0, 1)]
     assert front[0]["knee"] is True
     assert front[0]["values"]["accuracy"] == max(v["accuracy"] for v in accuracies)

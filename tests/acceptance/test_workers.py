@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.holding import HELD
+from tests.servers import halt, own_server, start
 
 EPOCHS = 10
 
@@ -154,17 +155,43 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
 
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):
     process, (victim, _) = two()
+    (before,) = [
+        r for r in records() if r["attributes"]["origin"]["process"]["pid"] == victim and r["curve"]
+    ]
     os.kill(victim, signal.SIGKILL)
     shell.let_go()
     result = shell.wait(process)
 
     found = records()
     assert result.code == 0, result.err
-    assert "died (by signal 9); another starts" in result.err
+    assert "died by signal 9, as in a system short of memory; another starts" in result.err
     assert_exact(found, trials=6)
     (lost,) = [r for r in found if "history" in r["attributes"]]
     assert lost["attributes"]["history"][0]["pid"] == victim
     assert lost["attributes"]["origin"]["starts"] == 2
+    # Its first epoch was kept: trained again it would have taken another time.
+    assert lost["curve"][0] == before["curve"][0]
+
+
+def test_a_worker_that_a_person_ends_hands_its_trial_back_and_is_replaced(two, shell, records):
+    process, (victim, _) = two()
+    os.kill(victim, signal.SIGTERM)
+    shell.wait_until(lambda: not is_alive(victim), process=process)
+    shell.let_go()
+    result = shell.wait(process)
+    assert result.code == 0, result.err
+    assert "was asked to end; another starts" in result.err
+    assert_exact(records(), trials=6)
+    histories = [r["attributes"]["history"] for r in records() if "history" in r["attributes"]]
+    assert [(p["pid"], p["ended"]) for (p,) in histories] == [(victim, "handed back")]
+
+
+def test_workers_end_when_the_time_is_up(shell, study_file, cli):
+    shell.hold(after=0)
+    result = shell.run("run", study_file, "--workers", 2, "--threads", 1, "--timeout", 3)
+    assert result.code == 0, result.err
+    assert "timed out, 0 of 6 trials" in result.out
+    assert cli("status", "--json").json["running"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -225,6 +252,66 @@ def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, st
     shell.wait_until(lambda: is_done("second"), process=process)
     process.send_signal(signal.SIGTERM)
     assert shell.wait(process).code == 130
+
+
+def test_a_study_that_others_finish_is_left_while_another_is_open(shell, study_file, cli):
+    cli("submit", study_file, "--study", "first", "--trials", 1)
+    shell.hold()
+    first = shell.start("worker", "--study", "first", "--threads", 1)
+    shell.wait_for_training(first)
+    cli("submit", study_file, "--study", "second", "--trials", 1)
+    second = shell.start("worker", "--threads", 1)
+
+    def is_running():
+        return cli("status", "--study", "second", "--json").json["running"] == 1
+
+    shell.wait_until(is_running, process=second)
+    assert cli("status", "--study", "first", "--json").json["running"] == 1
+    shell.let_go()
+    assert shell.wait(first).code == 0
+    assert shell.wait(second).code == 0
+
+
+@pytest.mark.parametrize("kind", ["child", "forever"])
+def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
+    shell, study_file, cli, monkeypatch, kind
+):
+    with own_server() as server:
+        monkeypatch.setenv("HPSEARCH_STORAGE", server.get_uri())
+        cli("submit", study_file, "--trials", 1)
+        halt(server)
+        if kind == "child":
+            monkeypatch.setenv("HPSEARCH_PARENT", str(os.getpid()))
+        options = ("--forever",) if kind == "forever" else ()
+        process = shell.start("worker", "--study", "shared", "--threads", 1, *options)
+        assert shell.hear(process).rstrip().endswith("it is waited for")
+        start(server)
+        shell.wait_until(
+            lambda: cli("status", "--json").json["complete"] == 1,
+            process=process if kind == "forever" else None,
+        )
+        if kind == "forever":
+            process.send_signal(signal.SIGTERM)
+        assert shell.wait(process).code == (130 if kind == "forever" else 0)
+
+
+def test_workers_to_come_leave_a_study_alone_that_failures_ended(shell, study_file, cli, tmp_path):
+    (tmp_path / "held.py").write_text(
+        "from hpsearch.nn.train import epochs\n"
+        "def train(model, data, spec, *, params, device, stop, progress):\n"
+        "    if spec.epochs > 1:\n"
+        "        raise ValueError('no such layer')\n"
+        "    yield from epochs(model, data, spec, device=device, stop=stop, progress=progress)\n"
+    )
+    ended = shell.run("run", study_file, "--workers", 2, "--threads", 1)
+    assert ended.code == 2
+    assert "Traceback" in ended.err
+    assert "ValueError: no such layer" in ended.err
+    failed = cli("status", "--json").json["failed"]
+    assert failed >= 5
+    assert "is stopped" in cli("worker", "--study", "shared").err
+    assert "is stopped" in cli("watch").err
+    assert cli("status", "--json").json["failed"] == failed
 
 
 def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):

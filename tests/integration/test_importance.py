@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,26 @@ def test_what_the_trials_depend_on_is_what_is_found(found):
     wide = {"n_blocks", "base_width", "growth"}
     assert next(iter(accuracy.shares)) == "learning_rate"
     assert sum(share for name, share in seconds.shares.items() if name in wide) > 0.6
+
+
+def test_what_cannot_change_a_cost_has_no_share_in_it(found, storage):
+    accuracy, seconds, on_front = (set(one.shares) for one in found)
+
+    assert {"learning_rate", "schedule", "batch_size"} <= accuracy == on_front
+    assert accuracy - seconds == {"learning_rate", "schedule"}
+    costs = importances(searched(storage, "costs", objectives=("params", "train_seconds")))
+    params, seconds, on_front = (set(one.shares) for one in costs)
+    assert not params & {"learning_rate", "schedule", "batch_size"}
+    assert seconds == on_front == params | {"batch_size"}
+
+
+def test_of_code_of_the_persons_own_every_dimension_keeps_its_share(storage):
+    spec = make_spec("own", space=FIXED, trials=25, sampler="random", pruner="none")
+    spec = replace(spec, train=replace(spec.train, function="loops:train"))
+    study = make_study(storage, spec)
+    search(study)
+
+    assert all("learning_rate" in one.shares for one in importances(study))
 
 
 def test_one_objective_has_no_front_to_be_on(storage):

@@ -1,8 +1,12 @@
 """Whose a trial is: workers that die, fall silent, come back late, and databases that go away."""
 
+import random
 import signal
+import subprocess
+import sys
 import threading
 import time
+import uuid
 from datetime import datetime
 
 import pytest
@@ -112,6 +116,18 @@ class TestSilence:
         assert lost.reason.startswith("lost: 3 workers in a row")
         assert lost.attributes["failure"] == {"kind": "lost"}
         assert study.record(1).state is State.RUNNING
+
+    def test_a_trial_whose_workers_are_killed_is_failed_as_killed(self, study):
+        for _ in range(3):
+            gone = subprocess.Popen([sys.executable, "-c", ""])
+            gone.wait()
+            process = {**identity(), "pid": gone.pid, "started": 0}
+            study.claim({**studies.origin(), "process": process})
+            study.reap(signals={gone.pid: 9})
+        failed = study.record(0)
+        assert failed.attributes["failure"] == {"kind": "killed"}
+        assert failed.reason.startswith("killed: 3 workers in a row were lost with it, the last by")
+        assert [p["signal"] for p in failed.attributes["history"]] == [9, 9, 9]
 
     def test_a_trial_that_gains_epochs_is_never_given_up(self, study):
         for epochs in range(1, 5):
@@ -252,7 +268,7 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
 def test_a_machine_cloned_from_the_same_image_is_another_machine():
     here = identity()
     assert is_gone({**here, "boot": "an earlier one"})
-    assert not is_gone({**here, "boot": "its own", "node": here["node"] + 1})
+    assert not is_gone({**here, "boot": "its own", "node": (here["node"] or 0) + 1})
 
 
 def test_a_supervisors_and_the_parents_signal_are_one():
@@ -272,3 +288,12 @@ def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
     stop._hear(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         stop._hear(signal.SIGTERM, None)
+
+
+def test_a_process_is_known_where_there_is_no_network_card(monkeypatch):
+    """Python makes up an address there, another one in each process, and marks it so."""
+    monkeypatch.setattr(uuid, "getnode", lambda: random.getrandbits(48) | 1 << 40)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert is_gone({**identity(), "pid": gone.pid})
+    assert not is_gone(identity())

@@ -58,8 +58,8 @@ def test_one_and_three_objectives_are_told_of(objectives):
 def test_the_commands_name_the_storage_and_quote_what_a_shell_would_read():
     place = ["--storage", "my file.db"]
     made = annotated([numbered(0, 0.9, 1.0)], place=place)
-    assert "--storage 'my file.db' -o model\n" in made.notes["dashboard:"]
-    assert "--storage 'my file.db' -o model\n" in made.notes["dashboard:100:"]
+    assert "--storage 'my file.db' -o model-0\n" in made.notes["dashboard:"]
+    assert "--storage 'my file.db' -o model-0\n" in made.notes["dashboard:100:"]
 
 
 def test_no_figure_is_larger_than_a_page_can_ask_for_often():

@@ -103,6 +103,26 @@ def test_the_next_cheaper_trial_tells_what_would_be_lost():
     assert told.cheaper.is_sure
 
 
+def test_a_much_cheaper_trial_that_may_be_as_good_is_the_knees_rival():
+    close = [trial(0, 0.80, 1.0), trial(1, 0.95, 2.0), trial(2, 0.96, 3.0), trial(3, 0.985, 6.0)]
+    close += [trial(4, 0.986, 60.0), trial(5, 0.987, 600.0)]
+    told = answer(close, objectives=TWO, val_images=750)
+    assert (told.knee.number, told.rival, told.is_bargain) == (3, None, True)  # they are worse
+
+    told = answer(close, objectives=TWO, val_images=50)
+    assert (told.knee.number, told.cheaper.to.number, told.rival.to.number) == (3, 2, 1)
+    assert not told.is_bargain
+    assert not told.is_end
+
+
+def test_the_knee_of_two_trials_or_of_a_hollow_front_is_an_end_and_no_bargain():
+    hollow = [trial(0, 0.80, 1.0), trial(1, 0.81, 50.0), trial(2, 0.99, 100.0)]
+    for records in (hollow, hollow[::2]):
+        told = answer(records, objectives=TWO, val_images=None)
+        assert (told.knee.number, told.is_end, told.is_bargain) == (2, True, False)
+    assert answer(FRONT, objectives=TWO, val_images=750).is_bargain
+
+
 def test_without_the_number_of_images_nothing_is_said_of_noise():
     told = answer(FRONT, objectives=TWO, val_images=None)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import doctest
+import io
 
 import pytest
+from rich.console import Console
 
 from hpsearch.core import confirmation
 from hpsearch.core.confirmation import Repeat, confirmed
 from hpsearch.view import text
+from hpsearch.view.confirming import confirmed_table
 from hpsearch.view.document import UNKNOWN
 from hpsearch.view.trade_off import front
 from tests.unit.test_findings import TWO, findings_of
@@ -98,7 +101,7 @@ def test_the_answer_says_what_training_again_showed():
 def test_another_bargain_and_a_knee_that_diverges_are_told():
     slow = [r for r in AGAIN if r.trial != 1] + repeats(1, (0.70, 2.0), (0.72, 2.0))
     told = words_of("answer", findings_of(STUDY, confirmed=confirmed(STUDY, slow, TWO)))
-    assert "By the means, trial 2 is the best bargain of them." in told
+    assert "By the means, the knee is trial 2." in told
 
     lost = [Repeat(trial=1, place=0, seed=0, values={}, reason="diverged: NaN")]
     told = words_of("answer", findings_of(STUDY, confirmed=confirmed(STUDY, lost, TWO)))
@@ -120,6 +123,14 @@ def test_the_figure_has_the_means_with_bars_and_room_for_them():
     assert high > max(rings.y)
     bare = front(found.trials, x="train_seconds", y="accuracy")
     assert "trained again" not in [trace.name for trace in bare.data]
+
+
+def test_the_best_of_one_objective_is_marked_as_such():
+    one = [trial(n, 0.8 + n / 10, 1.0, objectives=("accuracy",)) for n in range(2)]
+    found = confirmed(one, repeats(1, (0.9, 1.0)), ("accuracy",))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(confirmed_table(found, one, objectives=("accuracy",)))
+    assert "◀ best" in console.file.getvalue()
 
 
 def test_the_table_of_the_front_says_what_each_came_to():

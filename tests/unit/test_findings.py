@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from hpsearch.config import build_spec
 from hpsearch.core.analysis import audit
-from hpsearch.core.attainment import attainment, first_with, spent_seconds
+from hpsearch.core.attainment import (
+    Attained,
+    Outlook,
+    attainment,
+    first_with,
+    lately,
+    spent_seconds,
+)
 from hpsearch.core.findings import Environment, as_plain, failures, find, settings
 from hpsearch.core.study_file import to_toml
 from hpsearch.core.timeline import Left, Presence, presence, timeline
@@ -39,6 +47,29 @@ def test_the_hypervolume_grows_with_the_trials_and_the_seconds_spent():
     assert [now.hypervolume for now in found] == pytest.approx([0.0, 0.25, 0.25, 0.5])
     assert first_with(found, 0.5).number == 0
     assert first_with(found, 0.99).number == 4
+
+
+@pytest.mark.parametrize(
+    ("late", "gained", "outlook"),
+    [
+        ((0.7, 0.7, 0.7, 0.7, 0.7), 0.0, Outlook.NOTHING),
+        ((0.7, 0.7, 0.7, 0.701, 0.705), 0.005, Outlook.LITTLE),
+        ((0.7, 0.71, 0.72, 0.72, 0.72), 0.02, Outlook.HELP),
+    ],
+)
+def test_the_last_quarter_tells_whether_more_trials_are_likely_to_help(late, gained, outlook):
+    worths = [0.69, *[0.7] * 14, *late]
+    found = [
+        Attained(number=40 - n, trials=n + 1, seconds=1.0 + n, hypervolume=worth)
+        for n, worth in enumerate(worths)
+    ]
+
+    told = lately(found, on_front={40, 24, 21, 3})
+
+    assert (told.trials, told.arrived, told.outlook) == (5, 2, outlook)
+    assert told.gained == pytest.approx(gained)
+    assert lately(found[1:], on_front={40}) is None  # 19
+    assert lately([replace(now, hypervolume=0.0) for now in found], on_front=()) is None
 
 
 def test_seconds_of_a_failed_trial_with_epochs_count_as_spent():

@@ -1,6 +1,7 @@
 """Fronts, knees and hypervolumes typed by hand, and checked against a count of random points."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from hpsearch.core.pareto import dominates, front, front_as_plain, hypervolume, 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 
 NAN = float("nan")
+TWO = ("accuracy", "train_seconds")
 
 
 def record(number, accuracy=None, seconds=None, state=State.COMPLETE, epochs=0, ended=None):
@@ -111,6 +113,28 @@ def test_the_knee_is_found_on_log_cost():
     assert front(records, ["accuracy", "train_seconds"])[1] == 1  # 0.6 + 2/3 > 1
     records[1] = record(1, 0.7, 100.0)
     assert front(records, ["accuracy", "train_seconds"])[1] == 2  # below the line on a log scale
+
+
+# One that learned next to nothing at the cheap end: 23.5 % where the others have 96 to 99 %.
+JUNK = [(0.235, 0.94), (0.961, 1.22), (0.963, 1.6), (0.971, 2.4), (0.981, 4.25), (0.989, 9.2)]
+JUNK.append((0.99, 10.0))
+
+
+def test_a_trial_that_learned_next_to_nothing_does_not_take_the_knee_along():
+    records = [record(n, *point) for n, point in enumerate(JUNK)]
+    chosen, best = front(records, TWO)
+    assert [r.number for r in chosen] == [0, 1, 2, 3, 4, 5, 6]  # it stays on the front
+    assert best == 4 == front(records[1:], TWO)[1]
+
+    flops = [replace(r, values={**r.values, "flops": 2.0 + r.number}) for r in records]
+    assert front(flops, (*TWO, "flops"))[1] == front(flops[1:], (*TWO, "flops"))[1] != 0
+
+
+def test_of_losses_and_costs_no_trial_is_left_out_of_the_search_for_the_knee():
+    values = [{"val_loss": 2.0, "params": 1.0}, {"val_loss": 0.1, "params": 10.0}]
+    values.append({"val_loss": 0.01, "params": 1000.0})
+    records = [replace(record(n), values=of) for n, of in enumerate(values)]
+    assert front(records, ["val_loss", "params"])[1] == 1  # beyond the line from 2.0 to 0.01
 
 
 def test_one_objective_has_its_best_as_the_knee_and_the_front():

@@ -65,6 +65,8 @@ def test_the_page_tells_the_answer_the_fronts_and_the_numbers():
         "courses-trials",
     ]
     assert "hypervolume: after 2 trials each" in page
+    assert "so that <code>hpsearch status</code> tells others" in page
+    assert "`" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
 def test_one_objective_has_no_trade_off_and_other_clocks_no_course_in_seconds():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import itertools
 import json
 import re
 from pathlib import Path
@@ -52,7 +53,7 @@ SECTIONS = [
 
 def words_of(key, findings, place=()):
     (section,) = [s for s in sections(findings, place=place) if s.key == key]
-    return " ".join([section.title, *section.words, *section.notes])
+    return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
 @pytest.mark.parametrize("module", [axes, report, story, thinning])
@@ -76,6 +77,22 @@ def test_the_answer_is_told_with_its_doubts():
     assert "The most frequent failure (1 of 1): bug: it broke." in told
 
 
+def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
+    two = [trial(0, 0.980, 1.0), trial(1, 0.981, 10.0)]
+    told = words_of("answer", findings_of(two))
+    assert told.startswith("Trial 1 is the most accurate: 98.1 % accuracy and 10.0 s of training.")
+    assert "trial 0, costs 0.1 times as much (1.00 s) and is 0.1 points less accurate" in told
+    assert "So trial 0 may be the better bargain." in told
+
+    level = [trial(0, 0.5, 1.0), trial(1, 0.9, 2.0), trial(2, 0.901, 2.01), trial(3, 0.91, 9.0)]
+    assert "costs about as much (2.0" in words_of("answer", findings_of(level))
+
+    close = [trial(0, 0.50, 1.0), trial(1, 0.88, 2.0), trial(2, 0.98, 4.0), trial(3, 0.982, 80.0)]
+    told = words_of("answer", findings_of(close, data={"val": 40}))
+    assert told.startswith("Trial 2 is the knee of the front: 98.0 % accuracy and 4.00 s")
+    assert "So trial 1 may be the better bargain." in told
+
+
 def test_the_sections_come_in_their_order():
     assert [section.key for section in sections(findings_of(STUDY), place=())] == SECTIONS
 
@@ -89,7 +106,7 @@ def test_the_front_is_a_table_with_the_command_that_takes_each_home():
     assert table.marked == 1
     assert table.header[1:4] == ("training time", "validation accuracy", "95 % interval")
     assert table.rows[1][1:4] == ("2.00 s", "95.0 %", "93.2–96.3 %")
-    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db' -o model"
+    command = "hpsearch train --trial 1 --study 'my study' --storage 'my file.db' -o model-1"
     assert table.rows[1][-1] == Code(text=command)
 
 
@@ -102,6 +119,43 @@ def test_depth_tells_after_which_more_stops_paying_and_how_that_was_decided():
     level = [trial(0, 0.95, 1.0, blocks=1), trial(1, 0.951, 2.0, blocks=2)]
     told = words_of("depth", findings_of(level))
     assert "By the best trials, nothing beyond 1 block is better for certain: 95.0 % there" in told
+
+
+def test_whether_the_search_was_long_enough_is_answered():
+    many = [trial(n, 0.90, 10.0) for n in range(20)]
+    told = words_of("hypervolume", findings_of(many))
+    assert (
+        "Was it enough? The front is worth 0.4500 of 1; it had 99 % of that after 1 of 20" in told
+    )
+    assert "The last 5 trials brought nothing better: more are not likely to help." in told
+
+    told = words_of("hypervolume", findings_of([*many, trial(20, 0.902, 10.0)]))
+    assert "The last 5 trials brought 1 of its 1 trial and 0.0010 of its worth (0.2 %):" in told
+    assert "more are likely to help a little." in told
+    told = words_of("hypervolume", findings_of([*many, trial(20, 0.95, 5.0)]))
+    assert "): more are likely to help." in told
+    assert "Too few trials have ended to tell" in words_of("hypervolume", findings_of(STUDY))
+
+    one = [trial(n, 0.9 + (n == 7) / 100, 1.0, objectives=("accuracy",)) for n in range(20)]
+    told = words_of("hypervolume", findings_of(one, objectives=("accuracy",)))
+    assert "The best trial was found after 8 of 20 trials and 8.00 s of 20.0 s" in told
+    assert "The last 5 trials brought nothing better: more are not likely to help." in told
+    assert "worth" not in told
+
+
+def test_the_lowest_gap_is_told_where_all_are_below_0():
+    records = [
+        trial(n, 0.9, 1.0 + n, optimizer=name, loss=0.2, train_loss=lost)
+        for n, (name, lost) in enumerate([("adam", 0.5), ("sgd", 0.3)] * 3)
+    ]
+    told = words_of("optimizers", findings_of(records))
+    assert "The median gap of adam is the lowest (−0.300 nats)." in told
+
+
+@pytest.mark.parametrize(("workers", "whose"), [(1, "its"), (2, "their")])
+def test_time_in_trials_is_that_of_one_or_of_many(workers, whose):
+    records = [trial(n, 0.9, 1.0, worker=n % workers) for n in range(4)]
+    assert f"% of {whose} time in trials." in words_of("timeline", findings_of(records))
 
 
 def test_stopping_is_audited_in_words():
@@ -125,7 +179,11 @@ def test_importance_is_told_for_each_target():
 
     assert "For validation accuracy: n_blocks (70 %), learning_rate (20 %), head (10 %)." in told
     assert "For being on the front: n_blocks" in told
+    assert "rests on its best tenth, 4 trials: weak evidence." in told
     assert "Too few trials are complete" in words_of("importance", findings_of(STUDY))
+    many = [dataclasses.replace(one, trials=91) for one in importances()]
+    told = words_of("importance", dataclasses.replace(found, importance=tuple(many)))
+    assert "weak evidence" not in told  # 10 trials
 
 
 EVERY_STUDY = {
@@ -201,6 +259,37 @@ def test_what_people_name_cannot_break_the_page():
     assert "\\<img" in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows if "hpsearch train" in row} == {8}
+
+
+def test_code_within_words_is_code_in_each_format_whatever_else_they_hold():
+    broken = dataclasses.replace(
+        STUDY[5], reason="bug: <b>_x_</b> | `<i>_y_ 5 s</i>` and a ` alone"
+    )
+    found = findings_of([*STUDY[:5], broken])
+
+    html, told = render(found, "html"), render(found, "md")
+
+    assert "<code>hpsearch confirm</code> trains the front again" in html
+    assert "&lt;b&gt;_x_&lt;/b&gt; | <code>&lt;i&gt;_y_ 5 s&lt;/i&gt;</code> and a ` alone" in html
+    assert "`hpsearch confirm` trains the front again" in told
+    assert r"\<b\>\_x\_\</b\> \| `<i>_y_ 5 s</i>` and a \` alone" in told
+
+
+def test_what_is_to_be_copied_is_copied_as_it_is():
+    html = render(findings_of(STUDY, name="in 5 s"), "html")
+
+    assert "--study &#x27;in 5 s&#x27; " in html
+    assert "name = &quot;in 5 s&quot;" in html
+
+
+@pytest.mark.parametrize("name", EVERY_STUDY)
+def test_markdown_speaks_of_no_figure(name):
+    told = render(EVERY_STUDY[name], "md")
+
+    for word in ("figure", "click", "Each point", "bright", "drawn", "curve is flat", "Rings"):
+        assert word not in told
+    for title, after in itertools.pairwise(line for line in told.splitlines() if line):
+        assert not (title.startswith("#") and after.startswith("#"))
 
 
 def test_the_page_needs_nothing_from_elsewhere():
@@ -283,6 +372,17 @@ def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
     )
     assert figure.layout.xaxis.type == "log"
     assert list(figure.layout.xaxis.tickvals) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
+
+
+def test_the_view_is_on_the_trials_that_may_be_bargains():
+    junk = trial(9, 0.1, 0.5)
+    range_of = [
+        front(findings_of(records).trials, x="train_seconds", y="accuracy").layout.yaxis.range
+        for records in ([*STUDY[:4], junk], STUDY[:4])
+    ]
+
+    assert range_of[0][0] > 0.4
+    assert range_of[0][1] == range_of[1][1]
 
 
 def test_a_front_of_three_objectives_is_no_staircase_in_two_of_them():

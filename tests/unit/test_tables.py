@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+import re
 from datetime import datetime
 
 import pytest
@@ -68,7 +69,8 @@ def test_the_examples_in_the_words_hold():
     [
         ("accuracy", 0.0, "0.0 %"),
         ("accuracy", 0.9899, "99.0 %"),
-        ("accuracy", 1.0, "100.00 %"),
+        ("accuracy", 0.9999, "99.99 %"),
+        ("accuracy", 1.0, "100.0 %"),
         ("val_loss", 0.31249, "0.312 nats"),
         ("train_seconds", 59.99, "1 min 00 s"),
         ("train_seconds", 3600, "1 h 00 min"),
@@ -83,6 +85,11 @@ def test_the_examples_in_the_words_hold():
 )
 def test_a_value_is_told_with_its_unit(name, value, expected):
     assert format_value(name, value) == expected
+
+
+@pytest.mark.parametrize(("images", "expected"), [(18, "99.3 %"), (10_000, "99.31 %")])
+def test_an_accuracy_has_the_decimals_that_its_images_carry(images, expected):
+    assert format_value("accuracy", 0.99312, images=images) == expected
 
 
 def test_seconds_never_read_60():
@@ -159,6 +166,21 @@ def test_the_end_tells_front_worth_savings_and_unbroken_commands():
     assert "saved 41 % of the epochs" in told
     assert "3 min 12 s" in " ".join(told.split())
     assert f"\n  {command}\n  hpsearch train 9\n" in told
+
+
+def test_one_objective_has_a_best_trial_and_neither_knee_nor_hypervolume():
+    end = end_summary(
+        FRONT[:1],
+        objectives=("accuracy",),
+        knee=3,
+        hypervolume=0.81234,
+        saved=Savings(epochs_trained=470, epochs_full=800, seconds_saved=192.0),
+        commands=[],
+    )
+    told = shown(end)
+    assert re.search(r"91\.2 % +◀ best", told)
+    assert "knee" not in told
+    assert "hypervolume" not in told
 
 
 def test_the_end_of_a_run_without_a_complete_trial_says_so():
@@ -253,6 +275,13 @@ def test_the_list_has_a_row_for_each_study_and_fits_80_columns():
     assert "emnist-balanced  62/100        1      7       0.8123" in told
     assert "q[uick]" in told
     assert "2026-01-02" in told
+
+
+@pytest.mark.parametrize("nothing", [{"complete": 0}, {"objectives": ("accuracy",)}])
+def test_a_hypervolume_that_tells_nothing_is_a_dash(nothing):
+    told = summary(**nothing, hypervolume=0.0)
+    assert re.search(r"^hypervolume +- *$", shown(status_lines(told)), re.MULTILINE)
+    assert re.search(r"7 +- ", shown(study_list([told])))
 
 
 def test_an_empty_list_says_how_to_start():

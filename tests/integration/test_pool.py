@@ -1,0 +1,81 @@
+"""A pool of real processes that stand in for workers: how their ends and their words are taken."""
+
+import sys
+
+import pytest
+
+from hpsearch.errors import StudyError
+from hpsearch.search import pool
+from hpsearch.search.pool import Pool
+from hpsearch.search.worker import Stopper
+from tests.integration.studies import make_study
+
+
+class Heard:
+    """A watcher that only remembers what was noted."""
+
+    def __init__(self):
+        self.notes = []
+
+    def sync(self, records):
+        pass
+
+    def ended(self, record):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def run(sqlite):
+    """Runs so many processes of a Python code; returns how the pool ended and what was noted."""
+
+    def run_pool(code, *, workers):
+        heard = Heard()
+        commands = [[sys.executable, "-c", code, str(number)] for number in range(workers)]
+        with Pool(
+            study=make_study(sqlite), commands=commands, environment={}, watcher=heard
+        ) as several:
+            several.run(Stopper())
+        return heard.notes
+
+    return run_pool
+
+
+def test_workers_that_die_in_vain_end_the_run_with_their_last_words(run, monkeypatch):
+    monkeypatch.setattr(pool, "_VAIN_LOOKS", 1)
+    told = r"workers died 2 times and no epoch .* the last one died with code 3: it is broken;"
+    with pytest.raises(StudyError, match=told):
+        run("import sys; print('it is broken', file=sys.stderr); sys.exit(3)", workers=1)
+
+
+def test_many_deaths_at_once_count_once(run, tmp_path):
+    dies_once = (
+        "import os, pathlib, sys\n"
+        f"here = pathlib.Path({str(tmp_path)!r}, sys.argv[1])\n"
+        "if not here.exists():\n"
+        "    here.touch()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    notes = run(dies_once, workers=12)
+    assert sum("died by signal 9, as in a system short of memory" in note for note in notes) == 12
+
+
+def test_what_workers_say_is_passed_on_once(run):
+    notes = run("import sys; print('a checkpoint is lost', file=sys.stderr)", workers=3)
+    assert len(notes) == 1
+    assert notes[0].endswith(": a checkpoint is lost")
+
+
+def test_a_worker_that_a_person_ends_has_not_died_in_vain(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_VAIN_LOOKS", 0)
+    ended_once = (
+        "import pathlib, sys\n"
+        f"here = pathlib.Path({str(tmp_path)!r}, 'ended')\n"
+        "if not here.exists():\n"
+        "    here.touch()\n"
+        "    sys.exit(130)\n"
+    )
+    (note,) = run(ended_once, workers=1)
+    assert note.startswith("worker 0 was asked to end; another starts in")
