@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec
+from hpsearch.core.steps import too_few
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
 from hpsearch.nn.code import CODE, look_in
@@ -93,6 +94,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
     if known is None:
+        _warn_of_few_steps(spec, ground.images, notify)
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
@@ -304,6 +306,12 @@ def _check_grid(spec: StudySpec, notify: Notify) -> None:
     n_cells, trials = len(grid_cells(spec)), spec.search.trials
     if trials < n_cells:
         notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
+
+
+def _warn_of_few_steps(spec: StudySpec, images: Tensors, notify: Notify) -> None:
+    told = too_few(spec.space, epochs=spec.train.epochs, images=len(images.train_labels))
+    if told is not None:
+        notify(told)
 
 
 def _threads(place: Place, known: Study | None, *, workers: int) -> int:
