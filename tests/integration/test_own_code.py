@@ -310,7 +310,8 @@ def test_it_is_taken_home_and_loaded_only_where_its_code_is_named(searched, take
 
     with pytest.raises(ModelError, match=f"code that loading does not run.*--factory {name}"):
         hpsearch.load_model(taken.folder, device="cpu")
-    with pytest.raises(ModelError, match=f"built by '{name}', expected factory 'nets:build'"):
+    told = f"built by '{name}', expected factory 'nets:build'; pass --factory {name} "
+    with pytest.raises(ModelError, match=told):
         hpsearch.load_model(taken.folder, device="cpu", factory="nets:build")
     assert project.nets not in sys.modules
     by_name = hpsearch.load_model(taken.folder, device="cpu", factory=name)
@@ -352,7 +353,9 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
     options = {"epochs": 1, "device": "cpu", "threads": 1, "dataset": str(digits_npz)}
     hpsearch.train(tmp_path / "model", settings=settings, **options)
 
-    with pytest.raises(ModelError, match="found a built-in net, expected factory 'a:b'"):
+    with pytest.raises(
+        ModelError, match="found a built-in net, expected factory 'a:b'; leave it out"
+    ):
         hpsearch.load_model(tmp_path / "model", factory="a:b")
 
 
