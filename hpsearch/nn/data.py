@@ -126,6 +126,17 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
         )
 
 
+def known_size(spec: DataSpec) -> tuple[int, int] | None:
+    """Returns the images' height and width in pixels, where that is known without loading them.
+
+    >>> known_size(DataSpec(dataset="cifar10")), known_size(DataSpec(dataset="my.npz"))
+    ((32, 32), None)
+    """
+    if spec.dataset in DATASETS:
+        return named.size(spec.dataset)
+    return None if spec.image_size is None else (spec.image_size, spec.image_size)
+
+
 def outline(spec: DataSpec, *, seed: int) -> Outline | None:
     """Returns how many images a folder holds and how they are split; None for data of other kinds.
 
@@ -278,4 +289,14 @@ def _mean_std(
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-__all__ = ["DATASETS", "ImageData", "Split", "check", "cut", "default_name", "load", "outline"]
+__all__ = [
+    "DATASETS",
+    "ImageData",
+    "Split",
+    "check",
+    "cut",
+    "default_name",
+    "known_size",
+    "load",
+    "outline",
+]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.relocation import relocated
-from hpsearch.core.spec import StudySpec
+from hpsearch.core.spec import StudySpec, check_shift
 from hpsearch.core.steps import too_few
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
@@ -158,6 +158,8 @@ class _Ground:
 def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
     device = settle(place, threads)
     data, images = _load(spec, place, device, notify)
+    _, height, width = images.input_shape
+    check_shift(spec.train.shift, height=height, width=width)
     from hpsearch.nn.device import describe
     from hpsearch.nn.rehearsal import rehearse
     from hpsearch.search.corners import corners, objective_bounds
