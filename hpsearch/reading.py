@@ -21,6 +21,7 @@ def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None
     Example: hpsearch check studies/depth.toml
     """
     from hpsearch.config import read_spec
+    from hpsearch.core.objectives import costs_alone
     from hpsearch.core.spec import check_shift
     from hpsearch.core.steps import too_few
     from hpsearch.nn.code import check as check_code
@@ -36,6 +37,8 @@ def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None
     check_code(spec, folder=study_file and study_file.parent)
     display(plan(spec, images))
     if images and (told := too_few(spec.space, epochs=spec.train.epochs, images=images.train)):
+        note(told)
+    if told := costs_alone(spec.search.objectives):
         note(told)
 
 

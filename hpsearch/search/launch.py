@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
 from hpsearch.core.steps import too_few
@@ -94,7 +94,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
     if known is None:
-        _warn_of_few_steps(spec, ground.images, notify)
+        _warn(spec, ground.images, notify)
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
@@ -310,10 +310,12 @@ def _check_grid(spec: StudySpec, notify: Notify) -> None:
         notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
 
 
-def _warn_of_few_steps(spec: StudySpec, images: Tensors, notify: Notify) -> None:
-    told = too_few(spec.space, epochs=spec.train.epochs, images=len(images.train_labels))
-    if told is not None:
-        notify(told)
+def _warn(spec: StudySpec, images: Tensors, notify: Notify) -> None:
+    """Says of a new study what is legal and will not find a good net."""
+    few = too_few(spec.space, epochs=spec.train.epochs, images=len(images.train_labels))
+    for told in (few, costs_alone(spec.search.objectives)):
+        if told is not None:
+            notify(told)
 
 
 def _threads(place: Place, known: Study | None, *, workers: int) -> int:

@@ -122,3 +122,12 @@ def test_check_counts_the_images_of_a_folder_and_names_what_is_wrong_with_it(cli
     assert result.code == 0
     assert told in " ".join(result.out.split())
     assert result.err.startswith("28 training images at batch 32 are 8 steps in 8 epochs: raise")
+
+
+def test_check_says_where_a_search_would_find_the_cheapest_net_alone(cli, tmp_path):
+    (tmp_path / "cheap.toml").write_text('[search]\nobjectives = ["train_seconds", "params"]\n')
+
+    result = cli("check", "cheap.toml")
+
+    assert result.code == 0
+    assert "train_seconds, params: the cheapest net wins, whatever it has learnt" in result.err
