@@ -59,10 +59,10 @@ def describe_images(images: Outline) -> str:
     """Returns how many images there are, of which classes, and how they are split.
 
     >>> describe_images(Outline(classes={"cat": 40, "dog": 30}, train=50, val=10, test=10))
-    '70 in 2 classes (cat 40, dog 30): 50 to train on, 10 to validate, 10 to test'
+    '70 in 2 classes (cat: 40, dog: 30): 50 to train on, 10 to validate, 10 to test'
     """
     counts = images.classes
-    told = [f"{name} {count:,}" for name, count in list(counts.items())[:_CLASSES]]
+    told = [f"{name}: {count:,}" for name, count in list(counts.items())[:_CLASSES]]
     told += [f"and {len(counts) - _CLASSES} more"] * (len(counts) > _CLASSES)
     return (
         f"{sum(counts.values()):,} in {len(counts)} classes ({', '.join(told)}): {images.train:,}"

@@ -118,7 +118,7 @@ def test_check_counts_the_images_of_a_folder_and_names_what_is_wrong_with_it(cli
 
     result = cli("check", "my.toml")
 
-    told = "40 in 2 classes (cat 20, dog 20): 28 to train on, 6 to validate, 6 to test"
+    told = "40 in 2 classes (cat: 20, dog: 20): 28 to train on, 6 to validate, 6 to test"
     assert result.code == 0
     assert told in " ".join(result.out.split())
     assert result.err.startswith("28 training images at batch 32 are 8 steps in 8 epochs: raise")
