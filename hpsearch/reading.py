@@ -15,19 +15,31 @@ app = typer.Typer()
 def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
     """Validate a study file and print what would be searched; nothing is trained or written.
 
-    A net or training of your own is imported, and must take what it will be given.
+    A net or training of your own is imported, and must take what it will be given. The images of a
+    folder are counted by class, and not decoded.
 
     Example: hpsearch check studies/depth.toml
     """
     from hpsearch.config import read_spec
+    from hpsearch.core.objectives import costs_alone
+    from hpsearch.core.spec import check_shift
+    from hpsearch.core.steps import too_few
     from hpsearch.nn.code import check as check_code
     from hpsearch.nn.data import check as check_data
+    from hpsearch.nn.data import known_size, outline
     from hpsearch.view.plan import plan
 
     spec = read_spec(study_file, {})
     check_data(spec.data, data_dir=data_dir)
+    images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
+    if size is not None:
+        check_shift(spec.train.shift, height=size[0], width=size[1])
     check_code(spec, folder=study_file and study_file.parent)
-    display(plan(spec))
+    display(plan(spec, images))
+    if images and (told := too_few(spec.space, epochs=spec.train.epochs, images=images.train)):
+        note(told)
+    if told := costs_alone(spec.search.objectives):
+        note(told)
 
 
 @app.command("list")

@@ -58,6 +58,19 @@ def costs(objectives: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in objectives if OBJECTIVES[name].is_cost)
 
 
+def costs_alone(objectives: Sequence[str]) -> str | None:
+    """Returns what to say where no objective tells how good a net is.
+
+    >>> costs_alone(["train_seconds", "params"])
+    'objectives train_seconds, params: the cheapest net wins, whatever it has learnt; add accuracy'
+    >>> costs_alone(["val_loss", "params"])
+    """
+    if len(costs(objectives)) < len(objectives):
+        return None
+    named = f"objective{'s' * (len(objectives) != 1)} {', '.join(objectives)}"
+    return f"{named}: the cheapest net wins, whatever it has learnt; add accuracy"
+
+
 def utility(name: str, value: float) -> float:
     """Returns the value such that larger is better, costs by their logarithm.
 

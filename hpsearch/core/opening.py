@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, dims
+from hpsearch.core.steps import affordable
 
 OPENING = 5  # trials
 
@@ -23,14 +24,20 @@ RECIPE: Mapping[str, Value] = {
 _SIZES = ("n_blocks", "base_width", "kernel_size")
 
 
-def opening(space: Space, number: int) -> dict[str, Value]:
+def opening(space: Space, number: int, images: int | None = None) -> dict[str, Value]:
     """Returns what trial ``number``, one of the first ``OPENING``, has settled before any draw.
 
     Depth, width and kernel climb together from one end of the space to the other, and how the net
     is trained is the known recipe's nearest in the space; what is left open is drawn. So the
     front's whole length is there from the start, and stopping has strong trials to compare with.
     (The same idea, for the cheap end alone: FLAML's low-cost start, Wu et al. 2021,
-    arXiv 2005.01571.)
+    arXiv 2005.01571.) Where there are few images the batches are smaller than the recipe's: one
+    step an epoch would teach a net nothing.
+
+    Args:
+        space: what is searched.
+        number: the trial.
+        images: how many there are to train on, where that is known.
 
     >>> from hpsearch.core.space import default_space
     >>> first, last = (opening(default_space("geometric"), number) for number in (0, 4))
@@ -43,6 +50,8 @@ def opening(space: Space, number: int) -> dict[str, Value]:
     recipe = {**RECIPE, "batch_norm": share >= 0.5}  # it pays in deep nets, and costs in all
     settled: dict[str, Value] = {}
     for name, dim in dims(space).items():
+        if name == "batch_size" and images is not None:
+            dim = affordable(dim, images)
         if name in _SIZES:
             settled[name] = _at(dim, share)
         elif name in recipe and (value := _nearest(dim, recipe[name])) is not None:

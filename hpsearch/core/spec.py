@@ -15,7 +15,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.opening import RECIPE
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import TRAINING, Dim, Space, Value, dims, parse, width_names
-from hpsearch.errors import nearest
+from hpsearch.errors import SpecError, nearest
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
 WIDTHS = ("geometric", "per-block")
@@ -86,6 +86,26 @@ class RecipeSpec:
         _expect(0 <= smoothing < 1, "train.label_smoothing", smoothing, "0 to below 1")
         _expect(0 <= self.shift <= 64, "train.shift", self.shift, "0 to 64 pixels")
         _expect(0 <= self.rotate <= 180, "train.rotate", self.rotate, "0 to 180 degrees")
+
+
+def check_shift(shift: int, *, height: int, width: int) -> None:
+    """Refuses shifts, in pixels, that would move half of an image of that size out of sight.
+
+    Raises:
+        SpecError: the shift is that large.
+
+    >>> check_shift(13, height=28, width=28)
+    >>> check_shift(14, height=28, width=32)
+    Traceback (most recent call last):
+    hpsearch.errors.SpecError: train.shift: found 14 on images of 28×32 pixels, expected at most \
+13, less than half of them; lower it
+    """
+    most = (min(height, width) - 1) // 2
+    if shift > most:
+        raise SpecError(
+            f"train.shift: found {shift} on images of {height}×{width} pixels, expected at most"
+            f" {most}, less than half of them; lower it"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

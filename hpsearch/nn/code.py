@@ -124,17 +124,26 @@ def told(key: str, name: str) -> Iterator[None]:
 
 def blamed(key: str, name: str, exc: Exception) -> SpecError:
     """Returns what is told of an exception in the person's own code, and where in it that was."""
-    return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{_place(name, exc)}")
+    return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{place(name, exc)}")
 
 
-def _place(name: str, exc: Exception) -> str:
-    """The innermost line of theirs that the exception went through, if it went through any."""
+def place(name: str, exc: Exception) -> str:
+    """Returns the innermost line of theirs that the exception went through, as `` (a.py, line 3)``.
+
+    Empty where it went through none.
+    """
     package = name.partition(":")[0].partition(".")[0]
-    place = ""
+    found = ""
     for frame, line in traceback.walk_tb(exc.__traceback__):
         if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-            place = f" ({Path(frame.f_code.co_filename).name}, line {line})"
-    return place
+            found = f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return found
+
+
+def went_through(module: str, exc: Exception) -> bool:
+    """Whether the exception went through that module."""
+    frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
+    return any(frame.f_globals.get("__name__") == module for frame in frames)
 
 
 def said(exc: BaseException) -> str:
@@ -147,4 +156,14 @@ def said(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
-__all__ = ["CODE", "blamed", "check", "find", "look_in", "said", "told"]
+__all__ = [
+    "CODE",
+    "blamed",
+    "check",
+    "find",
+    "look_in",
+    "place",
+    "said",
+    "told",
+    "went_through",
+]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hpsearch.core.outline import Outline
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError, nearest
 from hpsearch.nn import cache, folder, named, sources
@@ -123,6 +124,41 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
             f"unknown dataset {dataset!r}, expected a known name or the path of a folder or .npz"
             f" file; {nearest(dataset, DATASETS)}"
         )
+
+
+def known_size(spec: DataSpec) -> tuple[int, int] | None:
+    """Returns the images' height and width in pixels, where that is known without loading them.
+
+    >>> known_size(DataSpec(dataset="cifar10")), known_size(DataSpec(dataset="my.npz"))
+    ((32, 32), None)
+    """
+    if spec.dataset in DATASETS:
+        return named.size(spec.dataset)
+    return None if spec.image_size is None else (spec.image_size, spec.image_size)
+
+
+def outline(spec: DataSpec, *, seed: int) -> Outline | None:
+    """Returns how many images a folder holds and how they are split; None for data of other kinds.
+
+    Decodes nothing. ``seed`` is that of :func:`load`.
+
+    Raises:
+        DataError: there are no class folders, or one holds no or too few images.
+    """
+    path = Path(spec.dataset).expanduser()
+    if spec.dataset in DATASETS or not path.is_dir():
+        return None
+    parts, classes = folder.listed(path)
+    labels = np.concatenate([parts[part] for part in sources.PARTS if part in parts])
+    train, val, test = (len(parts.get(part, ())) for part in sources.PARTS)
+    split = cut(labels, sizes=(train, val, test), classes=classes, spec=spec, seed=seed)
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    return Outline(
+        classes=dict(zip(classes, counts, strict=True)),
+        train=len(split.train),
+        val=len(split.val),
+        test=len(split.test),
+    )
 
 
 def _refuse_image_size(spec: DataSpec, what: str) -> None:
@@ -253,4 +289,14 @@ def _mean_std(
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-__all__ = ["DATASETS", "ImageData", "Split", "check", "cut", "default_name", "load"]
+__all__ = [
+    "DATASETS",
+    "ImageData",
+    "Split",
+    "check",
+    "cut",
+    "default_name",
+    "known_size",
+    "load",
+    "outline",
+]

@@ -150,7 +150,8 @@ def _blueprint(path: Path, config: ModelConfig, factory: str | own.Builder | Non
     name = spec.factory if isinstance(spec, FactorySpec) else None
     if isinstance(factory, str) and factory != name:
         found = f"a net built by {name!r}" if name else "a built-in net"
-        raise ModelError(f"{path}: found {found}, expected factory {factory!r}; leave it out")
+        advice = f"pass --factory {name} (in Python: factory={name!r})" if name else "leave it out"
+        raise ModelError(f"{path}: found {found}, expected factory {factory!r}; {advice}")
     if not isinstance(spec, FactorySpec):
         with torch.device("meta"):  # takes no memory, whatever the file claims
             return build(spec, config.input_shape, len(config.classes))

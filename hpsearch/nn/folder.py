@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hpsearch.errors import DataError
-from hpsearch.nn.sources import PARTS, SMALLEST, Decoded, Notify, Source, joined, reason, sign
+from hpsearch.nn.sources import (
+    PARTS,
+    SMALLEST,
+    Decoded,
+    Notify,
+    Source,
+    check_labels,
+    joined,
+    reason,
+    sign,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +34,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".t
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 _GRAY = ("L", "1", "I", "I;16", "I;16B", "I;16L")
 _SLICE = 32  # images a thread takes at a time
+_NAMED = 10  # unfit images, of however many
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 T = TypeVar("T")
@@ -38,6 +49,14 @@ class _File:
     changed: int  # nanoseconds
 
 
+class _UnfitError(DataError):
+    """An image that cannot be used: why, and what to do about it."""
+
+    def __init__(self, path: str | Path, why: str, wanted: str) -> None:
+        super().__init__(f"{path}: {why}, {wanted}")
+        self.path, self.why = str(path), why
+
+
 def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
     """Returns the source that reads root/class/image, or root/train/class/image with val and test.
 
@@ -48,13 +67,7 @@ def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
         DataError: there are no class folders, or one of them is empty or not known in training.
     """
     root = root.absolute()
-    try:
-        files, classes = _listing(root)
-    except OSError as exc:
-        raise DataError(
-            f"{exc.filename or root}: cannot be read ({exc.strerror}), expected a folder of class"
-            " folders; check its permissions"
-        ) from exc
+    files, classes = _listing(root)
     known = [(os.path.relpath(f.path, root), f.size, f.changed) for f in files]
     return Source(
         name=root.resolve().name,
@@ -63,15 +76,40 @@ def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
     )
 
 
+def listed(root: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the labels (N,) int64 of each given part and the classes' names; decodes nothing.
+
+    Raises:
+        DataError: as :func:`find`, or a class has a name that is not UTF-8.
+    """
+    files, classes = _listing(root.absolute())
+    labels: dict[str, list[int]] = {}
+    for file in files:
+        labels.setdefault(file.part, []).append(file.label)
+    parts = {part: np.array(some, np.int64) for part, some in labels.items()}
+    check_labels(parts, classes, str(root))
+    return parts, classes
+
+
 def _listing(root: Path) -> tuple[list[_File], tuple[str, ...]]:
+    try:
+        return _files(root)
+    except OSError as exc:
+        raise DataError(
+            f"{exc.filename or root}: cannot be read ({exc.strerror}), expected a folder of class"
+            " folders; check its permissions"
+        ) from exc
+
+
+def _files(root: Path) -> tuple[list[_File], tuple[str, ...]]:
     split = bool(_folders(root / "train"))
     parts = {"train": root / "train" if split else root}
     parts |= {part: root / part for part in PARTS[1:] if split and (root / part).is_dir()}
     classes = _folders(parts["train"])
     if len(classes) < 2:
         raise DataError(
-            f"{parts['train']}: found {len(classes)} class folders, expected at least 2 that hold"
-            " images; make a folder for each class"
+            f"{parts['train']}: found {len(classes)} class folder{'s' * (len(classes) != 1)},"
+            " expected at least 2 that hold images; make a folder for each class"
         )
     files = [file for part, top in parts.items() for file in _part(top, part, classes)]
     return files, classes
@@ -136,17 +174,23 @@ def _decode(
     notify: Notify,
 ) -> Decoded:
     notify(f"decoding {len(files):,} images of {root.name} (once; later starts use the cache)")
-    heads = _in_threads(lambda file: _head(file.path), files)
-    channels = 1 if all(mode in _GRAY for mode, _ in heads) else 3
-    median = int(np.median([side for _, side in heads]))
+    heads = _in_threads(_tried(lambda file: _head(file.path)), files)
+    good = [head for head in heads if not isinstance(head, _UnfitError)]
+    if not good:
+        raise _refusal(heads, root)
+    channels = 1 if all(mode in _GRAY for mode, _ in good) else 3
+    median = int(np.median([side for _, side in good]))
     size = image_size or min(median, LARGEST_DEFAULT)
     images = np.empty((len(files), size, size, channels), np.uint8)
 
     def fill(numbered: tuple[int, _File]) -> None:
         index, file = numbered
-        images[index] = read_image(file.path, size=size, channels=channels)
+        if not isinstance(heads[index], _UnfitError):
+            images[index] = read_image(file.path, size=size, channels=channels)
 
-    _in_threads(fill, list(enumerate(files)))
+    filled = _in_threads(_tried(fill), list(enumerate(files)))
+    if any(isinstance(each, _UnfitError) for each in (*heads, *filled)):
+        raise _refusal([*heads, *filled], root)
     labels = np.array([file.label for file in files], np.int64)
     starts = {part: [i for i, f in enumerate(files) if f.part == part] for part in PARTS}
     parts = {  # files are listed part by part, so that each is one slice
@@ -155,6 +199,30 @@ def _decode(
         if at
     }
     return joined(parts, classes=classes, origin=str(root))
+
+
+def _tried(work: Callable[[Any], T]) -> Callable[[Any], T | _UnfitError]:
+    """The same work, which returns that an image is unfit: so all that are can be told at once."""
+
+    def attempt(item: Any) -> T | _UnfitError:
+        try:
+            return work(item)
+        except _UnfitError as exc:
+            return exc
+
+    return attempt
+
+
+def _refusal(results: Sequence[object], root: Path) -> DataError:
+    unfit = sorted((r for r in results if isinstance(r, _UnfitError)), key=lambda each: each.path)
+    if len(unfit) == 1:
+        return unfit[0]
+    told = [f"{os.path.relpath(each.path, root)}: {each.why}" for each in unfit[:_NAMED]]
+    more = f"; and {len(unfit) - _NAMED} more" if len(unfit) > _NAMED else ""
+    return DataError(
+        f"{root}: found {len(unfit):,} images that cannot be used, expected none; replace or remove"
+        f" them: {'; '.join(told)}{more}"
+    )
 
 
 def _in_threads(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
@@ -173,9 +241,10 @@ def _head(path: str) -> tuple[str, int]:
     except (*_DAMAGE, Image.DecompressionBombError) as exc:
         raise _damaged(path, exc) from exc
     if side < SMALLEST:
-        raise DataError(
-            f"{path}: found an image whose shorter side is {side} pixels, expected at least"
-            f" {SMALLEST}×{SMALLEST}; replace or remove it"
+        raise _UnfitError(
+            path,
+            f"found an image whose shorter side is {side} pixels",
+            f"expected at least {SMALLEST}×{SMALLEST}; replace or remove it",
         )
     return mode, side
 
@@ -222,9 +291,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _damaged(path: str | Path, exc: BaseException) -> DataError:
-    return DataError(
-        f"{path}: cannot be decoded ({reason(exc)}), expected an image; replace or remove the file"
+    said = reason(exc).replace(f" {str(path)!r}", "")  # Pillow names the file, which stands first
+    return _UnfitError(
+        path, f"cannot be decoded ({said})", "expected an image; replace or remove the file"
     )
 
 
-__all__ = ["LARGEST_DEFAULT", "SUFFIXES", "find", "fit", "read_image"]
+__all__ = ["LARGEST_DEFAULT", "SUFFIXES", "find", "fit", "listed", "read_image"]

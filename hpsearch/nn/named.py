@@ -93,6 +93,17 @@ def find(name: str, *, data_dir: Path, notify: Notify) -> Source:
     return Source(name=name, signature=sign(name, *map(stat, paths)), decode=decode)
 
 
+def size(name: str) -> tuple[int, int]:
+    """Returns the height and width in pixels of a known data set's images.
+
+    >>> size("digits"), size("emnist-letters"), size("svhn")
+    ((8, 8), (28, 28), (32, 32))
+    """
+    if name in _PACKAGED:
+        return _PACKAGED[name][2]
+    return (32, 32) if name in _FILES else (28, 28)
+
+
 def _packaged_file(name: str) -> Path:
     package, file, _, _ = _PACKAGED[name]
     spec = importlib.util.find_spec(package)  # finds it without importing it

@@ -97,7 +97,7 @@ def joined(
                 f"{origin}: found {name} images of {_size(shape)} and training images of"
                 f" {_size(shapes['train'])}, expected one size; resize them alike"
             )
-    _check_labels({name: labels for name, (_, labels) in parts.items()}, classes, origin)
+    check_labels({name: labels for name, (_, labels) in parts.items()}, classes, origin)
     height, width, _ = shapes["train"]
     if min(height, width) < SMALLEST:
         raise DataError(
@@ -115,7 +115,12 @@ def joined(
     )
 
 
-def _check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
+def check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
+    """Refuses labels (N,) by part that do not match the classes, and classes that cannot be told.
+
+    Raises:
+        DataError: the message begins with ``origin``.
+    """
     if len(classes) < 2:
         raise DataError(
             f"{origin}: found {len(classes)} class, expected at least 2; add images of another"
@@ -274,6 +279,7 @@ __all__ = [
     "Decoded",
     "Notify",
     "Source",
+    "check_labels",
     "joined",
     "npz",
     "opened_npz",

@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.relocation import relocated
-from hpsearch.core.spec import StudySpec
+from hpsearch.core.spec import StudySpec, check_shift
+from hpsearch.core.steps import too_few
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.nn import host
 from hpsearch.nn.code import CODE, look_in
@@ -99,6 +100,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
     if known is None:
+        _warn(spec, ground.images, notify)
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
@@ -166,6 +168,8 @@ class _Ground:
 def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
     device = settle(place, threads)
     data, images = _load(spec, place, device, notify)
+    _, height, width = images.input_shape
+    check_shift(spec.train.shift, height=height, width=width)
     from hpsearch.nn.device import describe
     from hpsearch.nn.rehearsal import rehearse
     from hpsearch.search.corners import corners, objective_bounds
@@ -333,6 +337,14 @@ def _check_grid(spec: StudySpec, notify: Notify) -> None:
     n_cells, trials = len(grid_cells(spec)), spec.search.trials
     if trials < n_cells:
         notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
+
+
+def _warn(spec: StudySpec, images: Tensors, notify: Notify) -> None:
+    """Says of a new study what is legal and will not find a good net."""
+    few = too_few(spec.space, epochs=spec.train.epochs, images=len(images.train_labels))
+    for told in (few, costs_alone(spec.search.objectives)):
+        if told is not None:
+            notify(told)
 
 
 def _threads(place: Place, known: Study | None, *, workers: int) -> int:

@@ -25,6 +25,7 @@ from hpsearch.search.observer import Observer
 from hpsearch.search.ownership import GivenAway
 from hpsearch.search.peers import Others, explain
 from hpsearch.search.records import curve_of
+from hpsearch.search.single import own_culprit
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper
 
@@ -58,8 +59,8 @@ class Trainer:
             return Outcome(state=State.PRUNED, reason=f"diverged: {exc}")
         except Exception as exc:
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
-            said = next(iter(str(exc).strip().splitlines()), "no message")
-            reason = f"{kind}: {type(exc).__name__}: {said[:300]}"
+            culprit = own_culprit(claim.spec, exc) if kind == "bug" else None
+            reason = f"{kind}: {_told(exc, culprit)}"
             failure = {"kind": kind, "traceback": traceback.format_exc()}
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
@@ -116,6 +117,13 @@ class Trainer:
                 f"trial {claim.number} starts over: the checkpoint of its {len(lost)} epochs is"
                 " not to be had here"
             )
+
+
+def _told(exc: Exception, culprit: tuple[str, str] | None) -> str:
+    """The exception in a line; one of the person's own code with its function and its place."""
+    said = next(iter(str(exc).strip().splitlines()), "no message")
+    text = f"{type(exc).__name__}: {said[:300]}"
+    return text if culprit is None else f"{culprit[0]}: {text}{culprit[1]}"
 
 
 def measured(cost: Mapping[str, float], curve: Curve) -> dict[str, float]:

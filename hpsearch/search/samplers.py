@@ -45,6 +45,7 @@ def make_sampler(
     *,
     cell: Mapping[str, Value] | None,
     alone: bool,
+    images: int | None = None,
     scaled: dict[int, FrozenTrial] | None = None,
 ) -> BaseSampler:
     """Returns the sampler for trial ``number``.
@@ -54,13 +55,14 @@ def make_sampler(
         number: the trial.
         cell: its grid cell's values, if any.
         alone: no other trial runs now.
+        images: how many there are to train on, where that is known.
         scaled: complete trials with logarithms of their costs, by number; kept from draw to draw,
             since to make 5,000 anew takes a tenth of a second.
     """
     seed = derive_seed(spec.search.seed, number, "sampler")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        made = _make(spec, number, cell or {}, seed=seed, alone=alone)
+        made = _make(spec, number, cell or {}, seed=seed, alone=alone, images=images)
     several = len(spec.search.objectives) > 1
     learns = spec.search.sampler in LEARNING and costs(spec.search.objectives)
     if not (several and learns):
@@ -69,11 +71,17 @@ def make_sampler(
 
 
 def _make(
-    spec: StudySpec, number: int, cell: Mapping[str, Value], *, seed: int, alone: bool
+    spec: StudySpec,
+    number: int,
+    cell: Mapping[str, Value],
+    *,
+    seed: int,
+    alone: bool,
+    images: int | None,
 ) -> BaseSampler:
     random = optuna.samplers.RandomSampler(seed=seed)
     if number < OPENING and spec.search.sampler in LEARNING:
-        return CellSampler(opening(spec.space, number), random)
+        return CellSampler(opening(spec.space, number, images), random)
     match spec.search.sampler:
         case "tpe":
             # The liar is for trials that run beside this one; it makes TPE read all trials anew

@@ -60,6 +60,24 @@ def own_net(trial: TrialSpec) -> _Own | None:
     return ("model.factory", net.factory) if isinstance(net, FactorySpec) else None
 
 
+def own_culprit(trial: TrialSpec, exc: Exception) -> tuple[str, str] | None:
+    """Returns which function of the person's own broke the trial, and where; None if none did.
+
+    The place reads `` (nets.py, line 3)``; it is empty where what the function returned was unfit.
+    """
+    from hpsearch.nn import factory, training
+    from hpsearch.nn.code import place, went_through
+
+    function, net = trial.train.function, own_net(trial)
+    if function is not None and went_through(training.__name__, exc):
+        return function, place(function, exc)
+    if net is not None:
+        where = place(net[1], exc)
+        if where or went_through(factory.__name__, exc):
+            return net[1], where
+    return None
+
+
 @contextmanager
 def told_failures(own: _Own | None) -> Iterator[None]:
     """Says in one line that memory was full, or that the ``own`` code failed.
@@ -86,4 +104,4 @@ def told_failures(own: _Own | None) -> Iterator[None]:
         raise blamed(*own, exc) from exc
 
 
-__all__ = ["build_net", "epochs_of", "own_net", "told_failures"]
+__all__ = ["build_net", "epochs_of", "own_culprit", "own_net", "told_failures"]

@@ -25,7 +25,7 @@ from hpsearch.errors import StudyError
 from hpsearch.search import reaping, recording, rows
 from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import owned
-from hpsearch.search.records import BOUNDS, CREATED, SPEC, STOP, read, slot_of
+from hpsearch.search.records import BOUNDS, CREATED, DATA, SPEC, STOP, read, slot_of
 from hpsearch.search.roll import Roll, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.standing import Standing
@@ -134,7 +134,12 @@ class Study:
         trial, own = taken.trial, taken.origin
         cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
         self.handle.sampler = make_sampler(
-            self.spec, trial.number, cell=cell, alone=taken.alone, scaled=self._scaled
+            self.spec,
+            trial.number,
+            cell=cell,
+            alone=taken.alone,
+            images=self.attributes.get(DATA, {}).get("train"),
+            scaled=self._scaled,
         )
         params, drawn = sample(self.handle, trial, self.spec.space)
         # Drawing may have taken so long that the trial is another worker's by now.

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.scores import Scores, Spread, score, spread
-from hpsearch.core.spec import TrialSpec, differences
+from hpsearch.core.spec import TrialSpec, check_shift, differences
 from hpsearch.core.trial import Curve, Epoch
 from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn import host
@@ -126,6 +126,8 @@ def _load(plan: Plan, place: Place, notify: Notify) -> ImageData:
             f"study {plan.study!r} searched other images: {told}; name where its own lie with"
             " --dataset"
         )
+    _, height, width = data.input_shape
+    check_shift(spec.train.shift, height=height, width=width)
     return data
 
 

@@ -105,6 +105,8 @@ def _how_good(taken: Taken) -> str:
             f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
             " much"
         )
+    if (told := apart(taken)) is not None:
+        rows["search and test"] = told
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
     if len(taken.seeds) > 1:
@@ -236,6 +238,23 @@ def interval(scores: Scores) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
+def apart(taken: Taken) -> str | None:
+    """Returns what to make of a searched accuracy outside the test accuracy's interval."""
+    searched, (low, high) = taken.plan.searched, taken.scores.interval
+    if searched is None or low <= searched <= high:
+        return None
+    if searched < low:
+        return (
+            "the search saw less than the interval above allows: more training images, longer"
+            " training or easier test images may explain it"
+        )
+    return (
+        "the search saw more than the interval above allows: a front's trials are partly lucky,"
+        " trainings of few steps differ much from each other, and the test images may be harder;"
+        " `hpsearch confirm` tells how much was luck"
+    )
+
+
 def seeds_text(accuracies: Spread) -> str:
     """Returns mean and deviation of several accuracies.
 
@@ -259,4 +278,4 @@ def _escaped(text: str) -> str:
     return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())
 
 
-__all__ = ["accuracy", "card", "interval", "net", "origin", "percent", "seeds_text"]
+__all__ = ["accuracy", "apart", "card", "interval", "net", "origin", "percent", "seeds_text"]

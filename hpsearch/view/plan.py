@@ -6,15 +6,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpsearch.core.outline import Outline
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value
 from hpsearch.core.spec import ShapeSpec, StudySpec
 from hpsearch.view.text import format_seconds
 
+_CLASSES = 12  # named, of however many
 
-def plan(spec: StudySpec) -> RenderableType:
-    """Returns the study in words, and its space as a table."""
+
+def plan(spec: StudySpec, images: Outline | None = None) -> RenderableType:
+    """Returns the study in words, with what is known of its images, and its space as a table."""
     facts = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in _facts(spec).items():
+    for name, value in _facts(spec, images).items():
         facts.add_row(Text(name, "dim"), Text(value))
     table = Table(title=None, show_edge=False)
     table.add_column("dimension")
@@ -24,7 +27,7 @@ def plan(spec: StudySpec) -> RenderableType:
     return Group(facts, Text(), table)
 
 
-def _facts(spec: StudySpec) -> dict[str, str]:
+def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
     data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
     size = f", resized to {data.image_size} px" if data.image_size else ""
     augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
@@ -33,6 +36,7 @@ def _facts(spec: StudySpec) -> dict[str, str]:
     return {
         "study": spec.name,
         "data": data.dataset + size,
+        **({"images": describe_images(images)} if images else {}),
         "objectives": ", ".join(search.objectives),
         "training": f"{train.epochs} epochs, label smoothing {train.label_smoothing:g}, {augment}"
         + (", flip" if train.flip else "")
@@ -49,6 +53,21 @@ def _net_facts(model: ShapeSpec) -> dict[str, str]:
         return {"net": f"built by {model.factory}"}
     cap = f", at most {model.max_width}" if model.widths == "geometric" else ""
     return {"widths": model.widths + cap}
+
+
+def describe_images(images: Outline) -> str:
+    """Returns how many images there are, of which classes, and how they are split.
+
+    >>> describe_images(Outline(classes={"cat": 40, "dog": 30}, train=50, val=10, test=10))
+    '70 in 2 classes (cat: 40, dog: 30): 50 to train on, 10 to validate, 10 to test'
+    """
+    counts = images.classes
+    told = [f"{name}: {count:,}" for name, count in list(counts.items())[:_CLASSES]]
+    told += [f"and {len(counts) - _CLASSES} more"] * (len(counts) > _CLASSES)
+    return (
+        f"{sum(counts.values()):,} in {len(counts)} classes ({', '.join(told)}): {images.train:,}"
+        f" to train on, {images.val:,} to validate, {images.test:,} to test"
+    )
 
 
 def describe_dimension(dim: Dim | Value) -> str:

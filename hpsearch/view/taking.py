@@ -13,7 +13,7 @@ from rich.text import Text
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch
 from hpsearch.search.take import Taken
-from hpsearch.view.card import accuracy, interval, net, origin, percent, seeds_text
+from hpsearch.view.card import accuracy, apart, interval, net, origin, percent, seeds_text
 from hpsearch.view.tables import Spelled, SpelledTable
 from hpsearch.view.text import format_seconds, format_value
 
@@ -45,6 +45,8 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
     if taken.plan.searched is not None:
         told = f"{percent(taken.plan.searched)} of the validation images, which the search went by"
         facts.add_row("in the search", told)
+    if (told_apart := apart(taken)) is not None:
+        facts.add_row("", told_apart)
     facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
     if scores.confused:
         worst = scores.confused[0]

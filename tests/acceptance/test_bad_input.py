@@ -49,6 +49,10 @@ STUDY_FILES = {
         "search.objectives: found 'acc'; did you mean 'accuracy'?",
     ),
     "grid over nothing": ('[search]\nsampler = "grid+random"', "search.grid: found nothing"),
+    "half out of sight": (
+        "[train]\nshift = 14",
+        "train.shift: found 14 on images of 28×28 pixels, expected at most 13, less than half",
+    ),
     "not a duration": ('[search]\ntimeout = "soon"', "timeout: found 'soon'", "30m or 1h30m"),
 }
 
@@ -133,6 +137,10 @@ OPTIONS = {
     "small images": (
         "train --dataset digits -o m --image-size 3",
         "data.image_size: found 3, expected 8 to 512 pixels",
+    ),
+    "a shift out of sight": (
+        "train --dataset digits --set shift=4 -o m",
+        "train.shift: found 4 on images of 8×8 pixels, expected at most 3",
     ),
     "a value without a name": ("train --set =3 -o m", "--set: found '=3', expected NAME=VALUE"),
     "no server": (

@@ -21,8 +21,12 @@ def test_a_run_ends_with_the_front_its_worth_and_what_to_type_next(finished):
 
 
 def test_without_a_terminal_stderr_has_one_line_per_trial(finished):
-    lines = finished.result.err.splitlines()
+    warning, *lines = finished.result.err.splitlines()
 
+    assert warning == (
+        "160 training images at batch 16 are 20 steps in 2 epochs: raise train.epochs or give"
+        " space.batch_size smaller values"
+    )
     assert [line.split()[0] for line in lines] == ["1/3", "2/3", "3/3"], finished.result.err
     assert all(re.search(rf"trial {n} +complete +accuracy", line) for n, line in enumerate(lines))
     assert "\x1b" not in finished.result.err + finished.result.out

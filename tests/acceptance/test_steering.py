@@ -101,3 +101,33 @@ def test_check_without_a_file_shows_the_built_in_default(cli, tmp_path):
     assert "mnist5k" in result.out
     assert "100 trials" in result.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_counts_the_images_of_a_folder_and_names_what_is_wrong_with_it(cli, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "my.toml").write_text('[data]\ndataset = "pets"\n[space]\nbatch_size = 32\n')
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(exist_ok=True)
+        refused = cli("check", "my.toml")
+        assert refused.code == 2
+        assert "found 1 class folder, expected" in refused.err or "found no image" in refused.err
+        for number in range(20):
+            Image.new("L", (8, 8)).save(tmp_path / "pets" / name / f"{number}.png")
+
+    result = cli("check", "my.toml")
+
+    told = "40 in 2 classes (cat: 20, dog: 20): 28 to train on, 6 to validate, 6 to test"
+    assert result.code == 0
+    assert told in " ".join(result.out.split())
+    assert result.err.startswith("28 training images at batch 32 are 8 steps in 8 epochs: raise")
+
+
+def test_check_says_where_a_search_would_find_the_cheapest_net_alone(cli, tmp_path):
+    (tmp_path / "cheap.toml").write_text('[search]\nobjectives = ["train_seconds", "params"]\n')
+
+    result = cli("check", "cheap.toml")
+
+    assert result.code == 0
+    assert "train_seconds, params: the cheapest net wins, whatever it has learnt" in result.err

@@ -62,6 +62,17 @@ def third(params, input_shape, classes):
     return build(params, input_shape, classes) if len(calls) < 3 else calls[9]
 
 
+def inside(params, input_shape, classes):
+    # Works at both ends of the space, where it is rehearsed, and nowhere between.
+    if 4 < params["hidden"] < 32:
+        params["hiden"]
+    return build(params, input_shape, classes)
+
+
+def hollow(params, input_shape, classes):
+    return 3 if 4 < params["hidden"] < 32 else build(params, input_shape, classes)
+
+
 class Forgetful(nn.Linear):
     # Works in training, and not when it is tested.
 

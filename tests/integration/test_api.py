@@ -55,6 +55,25 @@ def test_a_search_prints_nothing_tells_its_trials_and_returns_the_study(spec, tm
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("objectives", ["params", "val_loss"])
+def test_a_search_of_costs_alone_is_warned_of_when_it_is_made(spec, tmp_path, objectives):
+    notes = []
+    for _ in range(2):
+        hpsearch.run(
+            spec,
+            trials=1,
+            objectives=objectives,
+            storage=f"{tmp_path}/cheap.db",
+            threads=1,
+            device="cpu",
+            notify=notes.append,
+        ).close()
+
+    assert notes[0].startswith("160 training images at batch 32 are 5 steps in 1 epoch: raise")
+    told = "objective params: the cheapest net wins, whatever it has learnt; add accuracy"
+    assert notes[1:] == [told] * (objectives == "params")
+
+
 def test_an_opened_study_tells_its_trials_front_and_knee(database, monkeypatch):
     with hpsearch.open_study("small", storage=database) as study:
         summary, front, knee = study.summary(), study.front(), study.knee()

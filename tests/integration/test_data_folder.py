@@ -1,9 +1,13 @@
 """Images from folders of class folders."""
 
+import os
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from hpsearch.core.outline import Outline
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
 from hpsearch.nn import data
@@ -123,6 +127,61 @@ def test_a_damaged_image_is_named(pets):
             load(pets)
 
 
+def test_all_unfit_images_are_named_at_once_the_first_ten_with_why(pets):
+    whole = (pets / "cat" / "2.png").read_bytes()
+    (pets / "cat" / "2.png").write_bytes(whole[:100])  # found out only as it is decoded
+    write(pets / "dog" / "0.png", size=(7, 30))
+    (pets / "dog" / "3.png").write_bytes(b"text")
+    with pytest.raises(DataError) as caught:
+        load(pets)
+    told = str(caught.value)
+    assert told.startswith(f"{pets}: found 3 images that cannot be used, expected none; replace or")
+    assert re.search(
+        r": cat/2\.png: cannot be decoded \(.+\); dog/0\.png: found an image whose shorter side is"
+        r" 7 pixels; dog/3\.png: cannot be decoded \(cannot identify image file\)$",
+        told,
+    )
+    for number in range(10, 20):
+        (pets / "eel").mkdir(exist_ok=True)
+        (pets / "eel" / f"{number}.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"found 13 images .*eel/16\.png: [^;]*; and 3 more$"):
+        load(pets)
+
+
+def test_where_no_image_can_be_read_that_is_told_too(pets):
+    for path in pets.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="found 10 images that cannot be used"):
+        load(pets)
+
+
+def test_the_outline_counts_a_folder_and_decodes_nothing(pets):
+    (pets / "cat" / "9.png").write_bytes(b"text")
+    spec = DataSpec(dataset=str(pets))
+    assert data.outline(spec, seed=0) == Outline(
+        classes={"cat": 6, "dog": 5}, train=7, val=2, test=2
+    )
+    assert data.outline(DataSpec(), seed=0) is None
+    (pets / "eel").mkdir()
+    with pytest.raises(DataError, match="eel: found no image in this class folder"):
+        data.outline(spec, seed=0)
+    (pets / "eel").rename(pets / os.fsdecode(b"\xff"))
+    write(pets / os.fsdecode(b"\xff") / "1.png")
+    with pytest.raises(DataError, match="expected a name in UTF-8"):
+        data.outline(spec, seed=0)
+
+
+def test_the_outline_keeps_given_parts(tmp_path):
+    for part, n in (("train", 8), ("test", 3)):
+        for name in "ab":
+            for i in range(n):
+                write(tmp_path / "set" / part / name / f"{i}.png")
+    spec = DataSpec(dataset=str(tmp_path / "set"))
+    got, split = data.outline(spec, seed=0), data.load(spec).split
+    assert got == Outline(classes={"a": 11, "b": 11}, train=14, val=2, test=6)
+    assert (got.train, got.val, got.test) == tuple(map(len, (split.train, split.val, split.test)))
+
+
 def test_an_image_too_small_is_named(pets):
     write(pets / "dog" / "3.png", size=(7, 30))
     with pytest.raises(DataError, match=r"dog/3\.png: .*shorter side is 7 pixels.* at least 8×8"):
@@ -139,7 +198,7 @@ def test_a_folder_without_two_classes_is_refused(tmp_path):
     with pytest.raises(DataError, match="found 0 class folders, expected at least 2"):
         load(tmp_path)
     write(tmp_path / "one" / "only" / "1.png")
-    with pytest.raises(DataError, match="found 1 class folders"):
+    with pytest.raises(DataError, match="found 1 class folder, expected"):
         load(tmp_path / "one")
 
 

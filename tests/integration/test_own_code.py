@@ -310,7 +310,8 @@ def test_it_is_taken_home_and_loaded_only_where_its_code_is_named(searched, take
 
     with pytest.raises(ModelError, match=f"code that loading does not run.*--factory {name}"):
         hpsearch.load_model(taken.folder, device="cpu")
-    with pytest.raises(ModelError, match=f"built by '{name}', expected factory 'nets:build'"):
+    told = f"built by '{name}', expected factory 'nets:build'; pass --factory {name} "
+    with pytest.raises(ModelError, match=told):
         hpsearch.load_model(taken.folder, device="cpu", factory="nets:build")
     assert project.nets not in sys.modules
     by_name = hpsearch.load_model(taken.folder, device="cpu", factory=name)
@@ -352,7 +353,9 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
     options = {"epochs": 1, "device": "cpu", "threads": 1, "dataset": str(digits_npz)}
     hpsearch.train(tmp_path / "model", settings=settings, **options)
 
-    with pytest.raises(ModelError, match="found a built-in net, expected factory 'a:b'"):
+    with pytest.raises(
+        ModelError, match="found a built-in net, expected factory 'a:b'; leave it out"
+    ):
         hpsearch.load_model(tmp_path / "model", factory="a:b")
 
 
@@ -457,6 +460,42 @@ class TestLateFailure:
         assert "Traceback (most recent call last):" in said
         assert any("in check" in line and f"{project.loops}.py" in line for line in said)
         assert said[-1].startswith("hpsearch: train.function: ")
+
+
+class TestFailureInside:
+    """What works at the ends of the space alone fails its trials, and their reason tells where."""
+
+    def failed(self, project, path):
+        """Returns what the run ended with, and the first trial that failed."""
+        with pytest.raises(StudyError, match=r"trials failed in a row") as caught:
+            project.run(path, trials=8, sampler="random")
+        with hpsearch.open_study(storage=project.database) as study:
+            return str(caught.value), next(r for r in study.trials() if r.state is State.FAILED)
+
+    def test_a_factory(self, project, capsys, monkeypatch):
+        ended, trial = self.failed(project, project.study("inside"))
+
+        line = line_of(NETS, 'params["hiden"]')
+        reason = f"bug: {project.nets}:inside: KeyError: 'hiden' ({project.nets}.py, line {line})"
+        assert trial.reason == reason
+        assert trial.attributes["failure"]["kind"] == "bug"
+        assert f"with {reason}; see" in ended
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit, match="0"):
+            main(["show", str(trial.number), "--storage", project.database])
+        assert f"failed: {reason}" in capsys.readouterr().out
+
+    def test_what_a_factory_returned(self, project):
+        _, trial = self.failed(project, project.study("hollow"))
+
+        told = "TypeError: returned int, expected a torch.nn.Module"
+        assert trial.reason == f"bug: {project.nets}:hollow: {told}"
+
+    def test_a_training(self, project):
+        _, trial = self.failed(project, project.loop("tiring"))
+
+        where = f"({project.loops}.py, line {line_of(LOOPS, 'no more')})"
+        assert trial.reason == f"bug: {project.loops}:tiring: RuntimeError: no more {where}"
 
 
 # -- training of one's own

@@ -229,6 +229,13 @@ class TestDraws:
         assert [r.params["n_blocks"] for r in study.records()] == [1, 2, 3, 4, 5]
         assert len({r.params["growth"] for r in study.records()}) > 1  # what is open is drawn
 
+    @pytest.mark.parametrize(("images", "batch_size"), [(3500, 128), (84, 64)])
+    def test_they_begin_with_batches_that_suit_the_number_of_images(
+        self, sqlite, images, batch_size
+    ):
+        study = make_study(sqlite, data={"content": "abc", "train": images})
+        assert study.claim(origin()).params["batch_size"] == batch_size
+
     def test_samplers_given_the_same_seed_anew_repeat_their_draws(self):
         """The reason for a sampler per trial; if this fails, Optuna has changed."""
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

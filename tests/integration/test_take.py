@@ -1,6 +1,7 @@
 """Taking a trial home, in this process: what is trained on what, and what is kept."""
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -8,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import hpsearch
 from hpsearch.core.scores import as_plain, score
@@ -17,6 +19,8 @@ from hpsearch.nn.batches import tensors
 from hpsearch.nn.data import load
 from hpsearch.nn.model import build
 from hpsearch.nn.train import epochs
+from hpsearch.view.card import card
+from hpsearch.view.taking import result
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,6 +86,23 @@ def test_training_and_validation_images_are_trained_on_and_test_images_are_not(t
     assert [(number, epoch.epoch, total) for number, epoch, total in heard] == [
         (number, epoch, 3) for number in range(3) for epoch in (1, 2, 3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("searched", "words"),
+    [(None, None), ("test", None), (0.001, "saw less than the inter"), (1.0, "saw more than the")],
+)
+def test_what_the_search_promised_beyond_the_interval_is_told(thrice, searched, words):
+    taken = thrice[0].taken
+    seen = taken.scores.accuracy if searched == "test" else searched
+    taken = dataclasses.replace(taken, plan=dataclasses.replace(taken.plan, searched=seen))
+    assert taken.scores.interval[1] < 1
+
+    console = Console(width=400, file=io.StringIO())
+    console.print(result(taken, folder="model"))
+    for text in (console.file.getvalue(), card(taken, params=1, onnx=False)):
+        assert words is None or words in text
+        assert ("than the interval above allows" in text) is (words is not None)
 
 
 def test_several_seeds_are_told_and_the_first_is_kept(thrice, digits_npz, tmp_path):

@@ -12,6 +12,7 @@ from hpsearch import api, build_spec, cli, load_study_file
 from hpsearch.config import WORDS, overrides_of, parse_duration
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
+from hpsearch.core.steps import too_few
 from hpsearch.errors import SpecError
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -36,6 +37,12 @@ def test_quickstart_is_the_built_in_default_but_for_its_name():
     quickstart = load_study_file(STUDIES / "quickstart.toml")
 
     assert quickstart == replace(build_spec(), name=quickstart.name)
+
+
+def test_the_template_trains_long_enough_on_a_hundred_images():
+    spec = load_study_file(STUDIES / "my-images.toml")
+
+    assert too_few(spec.space, epochs=spec.train.epochs, images=84) is None
 
 
 def test_depth_covers_every_depth_with_sgd_and_adam_evenly():

@@ -14,8 +14,8 @@ from hpsearch.core.space import (
 DEFAULT = default_space("geometric")
 
 
-def openings(space):
-    return [opening(space, number) for number in range(OPENING)]
+def openings(space, images=None):
+    return [opening(space, number, images) for number in range(OPENING)]
 
 
 def test_the_first_trials_climb_from_the_cheap_end_to_the_dear_one():
@@ -65,3 +65,27 @@ def test_what_is_nearest_is_chosen_and_what_is_nowhere_near_is_left_open():
 
 def test_per_block_widths_are_left_open():
     assert not any(name.startswith("width") for name in opening(default_space("per-block"), 4))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images", "expected"),
+    [
+        (DEFAULT["batch_size"], 3500, 128),  # mnist5k: as without the number
+        (DEFAULT["batch_size"], 100_000, 128),
+        (DEFAULT["batch_size"], 2000, 64),
+        (ChoiceDim(choices=(64, 8, 16)), 400, 16),
+        (ChoiceDim(choices=(64, 8, 16)), 84, 8),  # the smallest there is
+        (IntDim(low=4, high=512), 1000, 50),
+        (IntDim(low=8, high=512, step=8), 1000, 48),
+        (IntDim(low=32, high=512, log=True), 84, 32),
+    ],
+)
+def test_small_data_begins_with_batches_that_leave_an_epoch_twenty_steps(
+    batch_size, images, expected
+):
+    space = {**DEFAULT, "batch_size": batch_size}
+    assert {o["batch_size"] for o in openings(space, images)} == {expected}
+
+
+def test_with_many_images_the_opening_is_what_it_is_without_their_number():
+    assert openings(DEFAULT, 3500) == openings(DEFAULT)
