@@ -99,12 +99,18 @@ class StudyHandle:
         self.close()
 
 
-def open_study(name: str | None = None, *, storage: str | None = None) -> StudyHandle:
+def open_study(
+    name: str | None = None,
+    *,
+    storage: str | None = None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> StudyHandle:
     """Opens a study to look at it.
 
     Args:
         name: the study's name; None: the only one, or the newest.
         storage: an SQLite file or a URL; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
+        notify: takes a line that tells which was taken, where none was named and there are others.
 
     Raises:
         StudyError: there is none of that name, or none at all.
@@ -120,7 +126,7 @@ def open_study(name: str | None = None, *, storage: str | None = None) -> StudyH
             create=False,
             artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
         )
-        study = catalog.open_study(opened, name)
+        study = catalog.open_study(opened, name, notify=notify)
     place = typed_again(storage, masked=opened.masked)
     return StudyHandle(study=study, name=study.name, place=place)
 

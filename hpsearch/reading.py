@@ -85,7 +85,7 @@ def show(
     if json_:
         print_json(record_as_plain(record))
     else:
-        display(trial_details(record, objectives=opened.objectives))
+        display(trial_details(record, study=opened.name, objectives=opened.objectives))
 
 
 @app.command()
@@ -98,14 +98,14 @@ def front(
     """
     from hpsearch.core.pareto import front as pareto_front
     from hpsearch.core.pareto import front_as_plain
-    from hpsearch.view.tables import front_table
+    from hpsearch.view.tables import titled_front
 
     opened = open_study(study, storage)
     chosen, knee = pareto_front(opened.records(), opened.objectives)
     if json_:
         print_json(front_as_plain(chosen, knee))
     elif chosen:
-        display(front_table(chosen, objectives=opened.objectives, knee=knee))
+        display(titled_front(chosen, study=opened.name, objectives=opened.objectives, knee=knee))
     else:
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
 

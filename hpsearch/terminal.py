@@ -64,14 +64,14 @@ def place_options(study: Study, storage: str | None) -> list[str]:
 
 
 def open_study(study: str | None, storage: str | None) -> Study:
-    """Opens a study to read it: the named one, else the only one, else the newest."""
+    """Opens a study: the named one, else the only one, else the newest, which is told."""
     from hpsearch.search import catalog
     from hpsearch.search.storage import open_storage
 
     opened = open_storage(
         storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None
     )
-    return catalog.open_study(opened, study)
+    return catalog.open_study(opened, study, notify=note)
 
 
 def dashboard_password(user: str) -> str:

@@ -113,8 +113,12 @@ def _equipment(
     return {BOUNDS: ends, REFERENCE: dict(reference), DATA: dict(data)}
 
 
-def open_study(storage: Storage, name: str | None = None) -> Study:
+def open_study(
+    storage: Storage, name: str | None = None, *, notify: Callable[[str], None] = lambda line: None
+) -> Study:
     """Opens a study to read it: the named one, else the only one, else the newest.
+
+    ``notify`` is told which that is, where there are others.
 
     Raises:
         StudyError: there is none of that name, none at all, or it is not ours.
@@ -123,7 +127,10 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        return max((_read(storage, n) for n in names), key=lambda study: study.created)
+        newest = max((_read(storage, n) for n in names), key=lambda study: study.created)
+        if len(names) > 1:
+            notify(f"study {newest.name!r}, the newest of {len(names)}; --study names another")
+        return newest
     if name not in names:
         if _exists(storage, name):
             raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")

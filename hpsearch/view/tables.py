@@ -99,6 +99,14 @@ def front_table(
     return table
 
 
+def titled_front(
+    chosen: Sequence[TrialRecord], *, study: str, objectives: Sequence[str], knee: int | None
+) -> RenderableType:
+    """Returns the front as a table, under the study's name."""
+    table = front_table(chosen, objectives=objectives, knee=knee)
+    return Spelled(Group(Text(f"study {study}", "bold"), Text(), table))
+
+
 def short_front(
     chosen: Sequence[TrialRecord], *, objectives: Sequence[str], knee: int | None, rows: int
 ) -> Table:
@@ -170,9 +178,9 @@ def end_summary(
     return Spelled(Group(*parts))
 
 
-def trial_details(record: TrialRecord, *, objectives: Sequence[str]) -> RenderableType:
+def trial_details(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> RenderableType:
     """Returns all that is known of a trial: its state, values, configuration, curve and origin."""
-    parts: list[RenderableType] = [_trial_facts(record, objectives=objectives)]
+    parts: list[RenderableType] = [_trial_facts(record, study=study, objectives=objectives)]
     if record.curve:
         parts += [Text(), _curve_table(record.curve)]
         if len(record.curve) > _EPOCHS_SHOWN:
@@ -185,8 +193,9 @@ def trial_details(record: TrialRecord, *, objectives: Sequence[str]) -> Renderab
     return Spelled(Group(*parts))
 
 
-def _trial_facts(record: TrialRecord, *, objectives: Sequence[str]) -> Table:
+def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> Table:
     facts = _facts()
+    facts.add_row("study", Text(study))
     facts.add_row("trial", f"{record.number}{' (control: never pruned)' if record.control else ''}")
     facts.add_row("state", state_text(record))
     measured = {**record.cost, **record.values}
@@ -368,5 +377,6 @@ __all__ = [
     "state_text",
     "status_lines",
     "study_list",
+    "titled_front",
     "trial_details",
 ]

@@ -18,6 +18,7 @@ from hpsearch.view.tables import (
     short_front,
     status_lines,
     study_list,
+    titled_front,
     trial_details,
 )
 from hpsearch.view.text import describe, format_seconds, format_value
@@ -111,6 +112,15 @@ def test_the_front_is_one_line_a_trial_at_100_columns_with_the_knee_in_words():
     assert "2 min 10 s" in lines[4]
 
 
+def test_the_front_and_a_trial_name_their_study():
+    front = shown(titled_front(FRONT, study="birds", objectives=OBJECTIVES, knee=9))
+    trial = shown(trial_details(FRONT[0], study="birds", objectives=OBJECTIVES))
+
+    assert front.startswith("study birds\n\ntrial ")
+    assert "◀ knee" in front
+    assert trial.split()[:2] == ["study", "birds"]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_narrow_front_wraps_its_configuration_and_keeps_its_numbers(width):
     lines = shown(front_table(FRONT, objectives=OBJECTIVES, knee=9), width=width).splitlines()
@@ -199,7 +209,7 @@ def test_a_pruned_trial_tells_why_and_by_whom():
             },
         },
     )
-    told = shown(trial_details(pruned, objectives=OBJECTIVES))
+    told = shown(trial_details(pruned, study="birds", objectives=OBJECTIVES))
     assert "pruned after epoch 2: no hope [left]" in told
     for words in ("147,087", "77 on box", "torch 2.14.1", "took 2 min 10 s", "seed"):
         assert words in told
@@ -215,7 +225,7 @@ def test_a_failed_trial_shows_its_traceback_as_it_is():
         reason="OSError: [b]no",
         attributes={"failure": {"kind": "other", "traceback": trace + "\n"}},
     )
-    told = shown(trial_details(failed, objectives=OBJECTIVES), width=60)
+    told = shown(trial_details(failed, study="birds", objectives=OBJECTIVES), width=60)
     assert "failed: OSError: [b]no" in told
     assert told.rstrip().endswith(trace)
 
@@ -223,7 +233,7 @@ def test_a_failed_trial_shows_its_traceback_as_it_is():
 def test_a_long_curve_is_thinned_and_says_so():
     curve = tuple(epoch(i) for i in range(1, 101))
     long = TrialRecord(number=1, state=State.COMPLETE, curve=curve)
-    told = shown(trial_details(long, objectives=OBJECTIVES))
+    told = shown(trial_details(long, study="birds", objectives=OBJECTIVES))
     assert "24 of 100 epochs; --json has them all" in told
     assert len([line for line in told.splitlines() if "80.0 %" in line]) == 24
 
