@@ -68,19 +68,22 @@ class StudyHandle:
         with _told():
             return self.study.summary()
 
-    def report(self, path: str | Path | None = None, *, kind: str = "html") -> Path:
+    def report(self, path: str | Path | None = None, *, kind: str | None = None) -> Path:
         """Writes the report, whole or not at all; returns where.
 
         Args:
             path: the file; None: ``report-STUDY`` in the current folder.
-            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers).
+            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers);
+                None: as the file's name ends, else ``html``.
 
         Raises:
             HpsearchError: there is no such kind, or it cannot be written there.
         """
         from hpsearch.search.findings import findings
-        from hpsearch.view.report import check_format, default_path, render, write
+        from hpsearch.view.report import check_format, default_path, format_of, render, write
 
+        if kind is None:
+            kind = format_of(None if path is None else Path(path))
         check_format(kind)
         with _told():
             text = render(findings(self.study), kind, place=self.place)

@@ -40,10 +40,13 @@ Output = Annotated[
         "-o",
         "--output",
         metavar="PATH",
-        help="The file to write.  [default: report-STUDY.html; md and json go to stdout]",
+        help="The file to write; - is stdout.  [default: report-STUDY.html; md and json: stdout]",
     ),
 ]
-Format = Annotated[str, typer.Option("--format", help="html, md or json.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="html, md or json.  [default: as PATH ends, else html]"),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

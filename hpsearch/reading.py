@@ -129,12 +129,14 @@ def compare(
     from hpsearch.search.storage import open_storage
     from hpsearch.view.comparison import comparison_table
 
+    if output is not None:
+        from hpsearch.view.report import check_page, write
+        from hpsearch.view.side_by_side import comparison_page
+
+        check_page(output)
     opened = open_storage(storage_text(storage), create=False)
     found = compare_studies(opened, studies, mixed_hardware=mixed_hardware)
     if output is not None:
-        from hpsearch.view.report import write
-        from hpsearch.view.side_by_side import comparison_page
-
         write(comparison_page(found), output)
         note(f"wrote {output}")
     if json_:
@@ -148,22 +150,23 @@ def report(
     study: options.Name = None,
     storage: options.Url = None,
     output: options.Output = None,
-    format_: options.Format = "html",
+    format_: options.Format = None,
 ) -> None:
     """Write the report: one page that opens offline, Markdown, or all the numbers as JSON.
 
     Example: hpsearch report -o report.html
     """
     from hpsearch.search.findings import findings
-    from hpsearch.view.report import check_format, default_path, render, write
+    from hpsearch.view.report import STDOUT, check_format, default_path, format_of, render, write
 
-    check_format(format_)
+    kind = format_of(output) if format_ is None else format_
+    check_format(kind)
     opened = open_study(study, storage)
     found = findings(opened)
-    text = render(found, format_, place=place_options(opened, storage))
-    if output is None and format_ == "html":
-        output = default_path(opened.name)
+    text = render(found, kind, place=place_options(opened, storage))
     if output is None:
+        output = default_path(opened.name) if kind == "html" else STDOUT
+    if output == STDOUT:
         typer.echo(text)
     else:
         write(text, output)
