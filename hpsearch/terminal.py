@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from hpsearch.search.study import Study
 
+_UNBOUNDED = 100_000  # columns
+
 
 def note(text: str) -> None:
     """Says a line on stderr."""
@@ -25,10 +27,14 @@ def note(text: str) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Prints a result on stdout."""
+    """Prints a result on stdout; into a file or a pipe with lines as long as they need be.
+
+    What is cut or folded there cannot be searched; COLUMNS, where it is set, is still minded.
+    """
     from rich.console import Console
 
-    Console().print(renderable, soft_wrap=True)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBOUNDED
+    Console(width=width).print(renderable, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -265,6 +265,19 @@ def test_the_list_has_a_row_for_each_study_and_fits_80_columns():
     assert "2026-01-02" in told
 
 
+def test_a_list_puts_objectives_below_one_another_before_it_folds_a_name():
+    long = summary(study="my-flowers-2nd-try")
+    beside, below, folded = (shown(study_list([long]), width=w) for w in (110, 80, 70))
+
+    assert "my-flowers-2nd-try  62/100" in beside
+    assert "accuracy, train_seconds" in beside
+    assert "my-flowers-2nd-try  62/100" in below
+    assert [line.split()[-1] for line in below.splitlines()[3:]] == ["train_seconds"]
+    assert max(map(len, folded.splitlines())) <= 70
+    for words in ("62/100", "0.8123", "accuracy,", "train_seconds"):
+        assert words in folded
+
+
 def test_an_empty_list_says_how_to_start():
     assert shown(study_list([])) == "No study yet; start one with: hpsearch run --trials 100\n"
 
