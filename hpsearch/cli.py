@@ -18,9 +18,11 @@ from hpsearch.terminal import (
     confirmed,
     dashboard_password,
     note,
+    one_name,
     open_study,
     place_options,
     storage_text,
+    the_name,
 )
 from hpsearch.terminal import show as display
 
@@ -199,8 +201,9 @@ def submit(
 
 @app.command()
 def enqueue(
-    study: options.StudyName,
     set_: options.Settings,
+    study: options.StudyName = None,
+    named: options.Name = None,
     storage: options.Url = None,
 ) -> None:
     """Queue a configuration that you want tried; what is left open is sampled.
@@ -209,7 +212,7 @@ def enqueue(
     """
     from hpsearch.core.baseline import read
 
-    opened = open_study(study, storage)
+    opened = open_study(the_name(study, named), storage)
     number = opened.enqueue(read(opened.spec.space, set_))
     note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
     summary = opened.summary()
@@ -218,19 +221,22 @@ def enqueue(
 
 
 @app.command()
-def stop(study: options.Name = None, storage: options.Url = None) -> None:
+def stop(
+    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
+) -> None:
     """Ask every worker of a study to end after its trial; `hpsearch run` goes on.
 
-    Example: hpsearch stop --study mnist5k
+    Example: hpsearch stop mnist5k
     """
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     opened.request_stop(stop=True)
     note(f"study {opened.name!r} stops after the running trial; `hpsearch run` goes on with it")
 
 
 @app.command()
 def delete(
-    study: options.StudyName,
+    study: options.StudyName = None,
+    named: options.Name = None,
     storage: options.Url = None,
     yes: options.Yes = False,
 ) -> None:
@@ -240,13 +246,13 @@ def delete(
     """
     from hpsearch.search.catalog import delete as delete_study
 
-    opened = open_study(study, storage)
-    question = f"Delete study {study!r} with its {len(opened.records())} trials?"
+    opened = open_study(the_name(study, named), storage)
+    question = f"Delete study {opened.name!r} with its {len(opened.records())} trials?"
     if not yes and not confirmed(question):
         note("nothing was deleted")
         return
     delete_study(opened.storage, opened)
-    note(f"study {study!r} is deleted")
+    note(f"study {opened.name!r} is deleted")
 
 
 @app.command()

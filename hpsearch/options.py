@@ -96,7 +96,7 @@ MixedHardware = Annotated[
     bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
-StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="The study's name.")]
 StudyNames = Annotated[
     list[str], typer.Argument(metavar="STUDY", help="The names of two studies or more.")
 ]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import typer
 
 from hpsearch import options
-from hpsearch.terminal import note, open_study, place_options, print_json, storage_text
+from hpsearch.terminal import (
+    note,
+    one_name,
+    open_study,
+    place_options,
+    print_json,
+    storage_text,
+)
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
@@ -50,7 +57,10 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
 @app.command()
 def status(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+    study: options.StudyChoice = None,
+    named: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
 ) -> None:
     """Tell where a study stands.
 
@@ -59,7 +69,7 @@ def status(
     from hpsearch.core.analysis import as_plain
     from hpsearch.view.tables import status_lines
 
-    summary = open_study(study, storage).summary()
+    summary = open_study(one_name(study, named), storage).summary()
     if json_:
         print_json(as_plain(summary))
     else:
@@ -90,7 +100,10 @@ def show(
 
 @app.command()
 def front(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+    study: options.StudyChoice = None,
+    named: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
 ) -> None:
     """Print the Pareto front, cheapest first, with its knee marked.
 
@@ -100,7 +113,7 @@ def front(
     from hpsearch.core.pareto import front_as_plain
     from hpsearch.view.tables import titled_front
 
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     chosen, knee = pareto_front(opened.records(), opened.objectives)
     if json_:
         print_json(front_as_plain(chosen, knee))
@@ -147,7 +160,8 @@ def compare(
 
 @app.command()
 def report(
-    study: options.Name = None,
+    study: options.StudyChoice = None,
+    named: options.Name = None,
     storage: options.Url = None,
     output: options.Output = None,
     format_: options.Format = None,
@@ -161,7 +175,7 @@ def report(
 
     kind = format_of(output) if format_ is None else format_
     check_format(kind)
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     found = findings(opened)
     text = render(found, kind, place=place_options(opened, storage))
     if output is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, StudyError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,6 +67,29 @@ def place_options(study: Study, storage: str | None) -> list[str]:
     from hpsearch.search.url import typed_again
 
     return typed_again(storage, masked=study.storage.masked)
+
+
+def one_name(study: str | None, named: str | None) -> str | None:
+    """Returns the study that was named by its place or by ``--study``; None if in neither way.
+
+    Raises:
+        StudyError: in both ways, and differently.
+    """
+    if study is not None and named not in (None, study):
+        raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
+    return named if study is None else study
+
+
+def the_name(study: str | None, named: str | None) -> str:
+    """Returns the same for a command that takes no study unasked.
+
+    Raises:
+        StudyError: it was not named, or in both ways and differently.
+    """
+    name = one_name(study, named)
+    if name is None:
+        raise StudyError("found no study named, expected one; `hpsearch list` tells the names")
+    return name
 
 
 def open_study(study: str | None, storage: str | None) -> Study:

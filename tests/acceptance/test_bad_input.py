@@ -241,6 +241,13 @@ STUDY_COMMANDS = {
     "unknown study": ("status --study smal", "found no study 'smal'", "did you mean 'small'?"),
     "unknown to enqueue": ("enqueue smal --set n_blocks=1", "did you mean 'small'?"),
     "unknown to delete": ("delete smal --yes", "did you mean 'small'?"),
+    "unknown by its place": ("front smal --json", "did you mean 'small'?"),
+    "two names": (
+        "status small --study other",
+        "found the studies 'small' and 'other', expected one; keep one",
+    ),
+    "no name to delete": ("delete --yes", "found no study named, expected one", "hpsearch list"),
+    "no name to enqueue": ("enqueue --set n_blocks=1", "found no study named, expected one"),
     "unknown to stop": ("stop --study smal", "did you mean 'small'?"),
     "no such trial": ("show 99", "found no trial 99 in study 'small'", "trials 0 to 2"),
     "trial in words": ("show best", "Invalid value for 'trial'", "integer"),

@@ -55,6 +55,18 @@ def test_run_goes_on_with_a_study_that_was_stopped(copied, cli):
     assert cli("status", "--json").json["complete"] == 4
 
 
+@pytest.mark.parametrize("named", [("small",), ("--study", "small")])
+def test_a_study_is_named_by_its_place_or_by_the_option(copied, cli, named):
+    cli("run", copied.study_file, "--threads", 1, "--study", "newer", "--trials", 1)
+
+    assert cli("status", *named, "--json").json["study"] == "small"
+    assert cli("front", *named).out.startswith("study small\n")
+    assert cli("report", *named).err == "wrote report-small.html\n"
+    assert "study 'small'" in cli("stop", *named).err
+    assert cli("enqueue", *named, "--set", "n_blocks=1").code == 0
+    assert cli("delete", *named, "--yes").err == "study 'small' is deleted\n"
+
+
 @pytest.mark.parametrize("answer", ["n\n", "\n"])
 def test_delete_asks_first_and_no_means_no(copied, cli, monkeypatch, answer):
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
