@@ -68,7 +68,7 @@ def _options(
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
 
 
-@app.command()
+@app.command(short_help="Search until the study holds its total of trials.")
 def run(
     context: typer.Context,
     study_file: options.StudyFile = None,
@@ -125,7 +125,7 @@ def run(
         raise typer.Exit(130)
 
 
-@app.command()
+@app.command(short_help="Work on a study that is there, or on every open one.")
 def worker(
     study: options.Name = None,
     storage: options.Url = None,
@@ -171,7 +171,7 @@ def worker(
         raise typer.Exit(130)
 
 
-@app.command()
+@app.command(short_help="Queue a study for workers that are up, or will be.")
 def submit(
     study_file: options.StudyFile = None,
     trials: options.Trials = None,
@@ -199,7 +199,7 @@ def submit(
     )
 
 
-@app.command()
+@app.command(short_help="Queue a configuration that you want tried.")
 def enqueue(
     set_: options.Settings,
     study: options.StudyName = None,
@@ -220,7 +220,7 @@ def enqueue(
         note(f"the study has its {summary.target} trials; run it with a larger --trials")
 
 
-@app.command()
+@app.command(short_help="Ask every worker of a study to end after its trial.")
 def stop(
     study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
 ) -> None:
@@ -255,7 +255,7 @@ def delete(
     note(f"study {opened.name!r} is deleted")
 
 
-@app.command()
+@app.command(short_help="Browse the database's studies in a browser.")
 def dashboard(
     storage: options.Url = None,
     host: options.Host = "127.0.0.1",

@@ -18,7 +18,7 @@ from hpsearch.terminal import show as display
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Validate a study file and print what would be searched.")
 def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
     """Validate a study file and print what would be searched; nothing is trained or written.
 
@@ -76,7 +76,7 @@ def status(
         display(status_lines(summary))
 
 
-@app.command()
+@app.command(short_help="Show all that is known of a trial.")
 def show(
     trial: options.TrialNumber,
     study: options.Name = None,
@@ -123,7 +123,7 @@ def front(
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
 
 
-@app.command()
+@app.command(short_help="Tell which of several studies is ahead.")
 def compare(
     studies: options.StudyNames,
     storage: options.Url = None,
@@ -158,7 +158,7 @@ def compare(
         display(comparison_table(found))
 
 
-@app.command()
+@app.command(short_help="Write the report: a page, Markdown, or JSON.")
 def report(
     study: options.StudyChoice = None,
     named: options.Name = None,
@@ -187,7 +187,7 @@ def report(
         note(f"wrote {output}")
 
 
-@app.command()
+@app.command(short_help="Show the live view of a study that runs elsewhere.")
 def watch(study: options.Name = None, storage: options.Url = None) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
@@ -205,7 +205,7 @@ def watch(study: options.Name = None, storage: options.Url = None) -> None:
     note("`hpsearch front` shows what it found")
 
 
-@app.command()
+@app.command(short_help="Look at this machine and the database; say what to mend.")
 def doctor(
     storage: options.Url = None,
     data_dir: options.DataDir = None,

@@ -11,7 +11,7 @@ from hpsearch.terminal import show as display
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Train a trial again, test it once, write a model folder.")
 def train(
     output: options.ModelOutput,
     trial: options.ChosenTrial = None,
@@ -112,7 +112,7 @@ def predict(
         display(prediction_table(rows))
 
 
-@app.command()
+@app.command(short_help="Write a study's tables as CSV and Parquet.")
 def export(
     output: options.TablesOutput,
     study: options.StudyChoice = None,
