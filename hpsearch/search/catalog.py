@@ -11,6 +11,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from hpsearch.core.analysis import StudySummary
+from hpsearch.core.changes import changes_told
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
 from hpsearch.core.trial import State
@@ -255,9 +256,9 @@ def _other_data(
 
 
 def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
-    told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
     raise StudyError(
-        f"study {name!r} has changed: {told}; run it as it was, or choose another name with --study"
+        f"study {name!r} has changed: {changes_told(changed)}; run it as it was, or choose another"
+        " name with --study"
     )
 
 

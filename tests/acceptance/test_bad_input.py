@@ -306,8 +306,17 @@ def test_changed_images_are_refused(copied, cli, digits, tmp_path):
 
     result = cli("run", copied.study_file, "--dataset", "other.npz", "--threads", 1)
 
-    assert_one_line(result, "study 'small' has changed: data.content was", "now", "--study")
+    assert_one_line(result, "'small' has changed: the images (as many, but others); run")
     assert dump(copied.database) == before
+
+
+def test_of_more_images_the_number_is_told(copied, cli, digits, tmp_path):
+    images, labels = (np.concatenate([part, part[:24]]) for part in digits)
+    np.savez(tmp_path / "more.npz", x_train=images, y_train=labels)
+
+    result = cli("run", copied.study_file, "--dataset", "more.npz", "--threads", 1)
+
+    assert_one_line(result, "has changed: the images (160 for training, now ", "; run it as it was")
 
 
 def test_the_same_images_elsewhere_are_the_same_data(copied, cli, digits, tmp_path):

@@ -300,7 +300,7 @@ def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_p
         (["--study", "other", "--knee"], "found no study 'other'"),
         (["--knee", "--set", "speed=9"], "--set speed: found an unknown name"),
         (["--knee", "--image-size", "16"], "--image-size: found 16 with a study"),
-        (["--knee", "--dataset", "digits"], "study 'small' searched other images: data.content"),
+        (["--knee", "--dataset", "digits"], "study 'small' searched other images (160 for tr"),
         ([], "found no choice"),
     ],
 )
