@@ -270,7 +270,7 @@ def _told() -> Iterator[None]:
     except Exception as exc:
         if (lost := lost_database(exc)) is None:
             raise
-        raise StorageError(f"{lost}; mend it and try again") from exc
+        raise StorageError(f"{lost} and try again") from exc
 
 
 class _Quiet:

@@ -186,6 +186,7 @@ def submit(
     """
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search import launch
+    from hpsearch.search.standing import Standing
 
     words = {"study": study, "dataset": dataset, "trials": trials}
     spec = read_spec(study_file, overrides_of(words))
@@ -193,9 +194,13 @@ def submit(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
     submitted = launch.submit(spec, place, notify=note)
+    total = submitted.spec.search.trials
+    if submitted.standing() is Standing.DONE:
+        note(f"study {submitted.name!r} has {total} trials already, nothing to do")
+        return
     note(
         f"study {submitted.name!r} waits for workers in {submitted.storage.masked}, for"
-        f" {spec.search.trials} trials; start one with `hpsearch worker`"
+        f" {total} trials; start one with `hpsearch worker`"
     )
 
 
@@ -228,9 +233,16 @@ def stop(
 
     Example: hpsearch stop mnist5k
     """
+    from hpsearch.core.trial import State
+    from hpsearch.search.standing import Standing
+
     opened = open_study(one_name(study, named), storage)
+    if (standing := opened.standing()) in (Standing.DONE, Standing.USED_UP):
+        note(f"study {opened.name!r} {standing.words}: there is nothing to stop")
+        return
     opened.request_stop(stop=True)
-    note(f"study {opened.name!r} stops after the running trial; `hpsearch run` goes on with it")
+    now = "stops after the running trial" if opened.tally()[State.RUNNING] else "is stopped"
+    note(f"study {opened.name!r} {now}; `hpsearch run` goes on with it")
 
 
 @app.command()
@@ -330,7 +342,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except Exception as exc:
         if (lost := lost_database(exc)) is not None:
-            sys.exit(_complain(f"{lost}; mend it and run the command again"))
+            sys.exit(_complain(f"{lost} and run the command again"))
         if not hasattr(exc, "format_message"):  # not one of the option parser's own
             raise
         path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")

@@ -68,12 +68,21 @@ class StudyError(HpsearchError):
     """The study is unknown, has changed, or cannot do what was asked."""
 
 
+_READ_ONLY = ("readonly database", "read-only transaction", "permission denied for")
+
+
 def lost_database(error: Exception) -> str | None:
-    """Returns that the database is lost and what its libraries say of it; None if they did not."""
+    """Returns what became of the database and what to mend; None if its libraries did not raise it.
+
+    It is lost, or only not to be written.
+    """
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
         return None
-    said = str(getattr(error.__cause__ or error, "orig", None) or error)
-    return f"lost the database: {said.strip().splitlines()[0]}"
+    cause = error.__cause__ or error
+    line = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    if any(word in line for word in _READ_ONLY):
+        return f"the database cannot be written ({line}); mend its permissions"
+    return f"lost the database: {line}; mend it"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

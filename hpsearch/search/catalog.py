@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from hpsearch.search.records import (
     STOP,
     spec_of,
 )
+from hpsearch.search.roll import call
 from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage
 from hpsearch.search.study import Study
@@ -43,7 +45,8 @@ def create_or_resume(
 
     Args:
         storage: the database.
-        spec: what the study is; where it is there already, only what may change may differ.
+        spec: what the study is; where it is there already, only what may change may differ, and
+            the total of trials becomes no smaller than the number it has had.
         data: the data's fingerprint; likewise.
         reference: the hardware that seconds are measured on; kept when the study is made.
         bounds: gives each objective's range for the hypervolume; asked only for a new study.
@@ -61,6 +64,7 @@ def create_or_resume(
             return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, data)
+        spec = _with_room(storage, handle, spec)
         _note_changes(handle, spec)
     return equip(_opened(storage, handle, spec), data=data, reference=reference, bounds=bounds)
 
@@ -77,6 +81,7 @@ def submit(storage: Storage, spec: StudySpec) -> Study:
             return _create(storage, spec, {})
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, None)
+        spec = _with_room(storage, handle, spec)
         _note_changes(handle, spec)
     return _opened(storage, handle, spec)
 
@@ -260,6 +265,15 @@ def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
         f"study {name!r} has changed: {changes_told(changed)}; run it as it was, or choose another"
         " name with --study"
     )
+
+
+def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
+    """The spec with a total of trials that is no smaller than the number the study has had."""
+    with storage.together() as session:
+        counted = call(session, handle._study_id).counted
+    if counted <= spec.search.trials:
+        return spec
+    return replace(spec, search=replace(spec.search, trials=counted))
 
 
 def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:
