@@ -46,7 +46,7 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     from hpsearch.core.analysis import as_plain
     from hpsearch.search.catalog import summaries
     from hpsearch.search.storage import open_storage
-    from hpsearch.view.tables import study_list
+    from hpsearch.view.study_list import study_list
 
     rows = summaries(open_storage(storage_text(storage), create=False))
     if json_:

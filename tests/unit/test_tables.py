@@ -12,12 +12,12 @@ from rich.console import Console, RenderableType
 from hpsearch.core.analysis import Savings, StudySummary
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view import text
+from hpsearch.view.study_list import study_list
 from hpsearch.view.tables import (
     end_summary,
     front_table,
     short_front,
     status_lines,
-    study_list,
     titled_front,
     trial_details,
 )
