@@ -68,19 +68,22 @@ class StudyHandle:
         with _told():
             return self.study.summary()
 
-    def report(self, path: str | Path | None = None, *, kind: str = "html") -> Path:
+    def report(self, path: str | Path | None = None, *, kind: str | None = None) -> Path:
         """Writes the report, whole or not at all; returns where.
 
         Args:
             path: the file; None: ``report-STUDY`` in the current folder.
-            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers).
+            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers);
+                None: as the file's name ends, else ``html``.
 
         Raises:
             HpsearchError: there is no such kind, or it cannot be written there.
         """
         from hpsearch.search.findings import findings
-        from hpsearch.view.report import check_format, default_path, render, write
+        from hpsearch.view.report import check_format, default_path, format_of, render, write
 
+        if kind is None:
+            kind = format_of(None if path is None else Path(path))
         check_format(kind)
         with _told():
             text = render(findings(self.study), kind, place=self.place)
@@ -99,12 +102,18 @@ class StudyHandle:
         self.close()
 
 
-def open_study(name: str | None = None, *, storage: str | None = None) -> StudyHandle:
+def open_study(
+    name: str | None = None,
+    *,
+    storage: str | None = None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> StudyHandle:
     """Opens a study to look at it.
 
     Args:
         name: the study's name; None: the only one, or the newest.
         storage: an SQLite file or a URL; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
+        notify: takes a line that tells which was taken, where none was named and there are others.
 
     Raises:
         StudyError: there is none of that name, or none at all.
@@ -120,7 +129,7 @@ def open_study(name: str | None = None, *, storage: str | None = None) -> StudyH
             create=False,
             artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
         )
-        study = catalog.open_study(opened, name)
+        study = catalog.open_study(opened, name, notify=notify)
     place = typed_again(storage, masked=opened.masked)
     return StudyHandle(study=study, name=study.name, place=place)
 
@@ -261,7 +270,7 @@ def _told() -> Iterator[None]:
     except Exception as exc:
         if (lost := lost_database(exc)) is None:
             raise
-        raise StorageError(f"{lost}; mend it and try again") from exc
+        raise StorageError(f"{lost} and try again") from exc
 
 
 class _Quiet:

@@ -18,9 +18,11 @@ from hpsearch.terminal import (
     confirmed,
     dashboard_password,
     note,
+    one_name,
     open_study,
     place_options,
     storage_text,
+    the_name,
 )
 from hpsearch.terminal import show as display
 
@@ -66,7 +68,7 @@ def _options(
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
 
 
-@app.command()
+@app.command(short_help="Search until the study holds its total of trials.")
 def run(
     context: typer.Context,
     study_file: options.StudyFile = None,
@@ -124,7 +126,7 @@ def run(
         raise typer.Exit(130)
 
 
-@app.command()
+@app.command(short_help="Work on a study that is there, or on every open one.")
 def worker(
     study: options.Name = None,
     storage: options.Url = None,
@@ -172,7 +174,7 @@ def worker(
         raise typer.Exit(130)
 
 
-@app.command()
+@app.command(short_help="Queue a study for workers that are up, or will be.")
 def submit(
     study_file: options.StudyFile = None,
     trials: options.Trials = None,
@@ -187,6 +189,7 @@ def submit(
     """
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search import launch
+    from hpsearch.search.standing import Standing
 
     words = {"study": study, "dataset": dataset, "trials": trials}
     spec = read_spec(study_file, overrides_of(words))
@@ -194,16 +197,21 @@ def submit(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
     submitted = launch.submit(spec, place, notify=note)
+    total = submitted.spec.search.trials
+    if submitted.standing() is Standing.DONE:
+        note(f"study {submitted.name!r} has {total} trials already, nothing to do")
+        return
     note(
         f"study {submitted.name!r} waits for workers in {submitted.storage.masked}, for"
-        f" {spec.search.trials} trials; start one with `hpsearch worker`"
+        f" {total} trials; start one with `hpsearch worker`"
     )
 
 
-@app.command()
+@app.command(short_help="Queue a configuration that you want tried.")
 def enqueue(
-    study: options.StudyName,
     set_: options.Settings,
+    study: options.StudyName = None,
+    named: options.Name = None,
     storage: options.Url = None,
 ) -> None:
     """Queue a configuration that you want tried; what is left open is sampled.
@@ -212,7 +220,7 @@ def enqueue(
     """
     from hpsearch.core.baseline import read
 
-    opened = open_study(study, storage)
+    opened = open_study(the_name(study, named), storage)
     number = opened.enqueue(read(opened.spec.space, set_))
     note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
     summary = opened.summary()
@@ -220,20 +228,30 @@ def enqueue(
         note(f"the study has its {summary.target} trials; run it with a larger --trials")
 
 
-@app.command()
-def stop(study: options.Name = None, storage: options.Url = None) -> None:
+@app.command(short_help="Ask every worker of a study to end after its trial.")
+def stop(
+    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
+) -> None:
     """Ask every worker of a study to end after its trial; `hpsearch run` goes on.
 
-    Example: hpsearch stop --study mnist5k
+    Example: hpsearch stop mnist5k
     """
-    opened = open_study(study, storage)
+    from hpsearch.core.trial import State
+    from hpsearch.search.standing import Standing
+
+    opened = open_study(one_name(study, named), storage)
+    if (standing := opened.standing()) in (Standing.DONE, Standing.USED_UP):
+        note(f"study {opened.name!r} {standing.words}: there is nothing to stop")
+        return
     opened.request_stop(stop=True)
-    note(f"study {opened.name!r} stops after the running trial; `hpsearch run` goes on with it")
+    now = "stops after the running trial" if opened.tally()[State.RUNNING] else "is stopped"
+    note(f"study {opened.name!r} {now}; `hpsearch run` goes on with it")
 
 
 @app.command()
 def delete(
-    study: options.StudyName,
+    study: options.StudyName = None,
+    named: options.Name = None,
     storage: options.Url = None,
     yes: options.Yes = False,
 ) -> None:
@@ -243,16 +261,16 @@ def delete(
     """
     from hpsearch.search.catalog import delete as delete_study
 
-    opened = open_study(study, storage)
-    question = f"Delete study {study!r} with its {len(opened.records())} trials?"
+    opened = open_study(the_name(study, named), storage)
+    question = f"Delete study {opened.name!r} with its {len(opened.records())} trials?"
     if not yes and not confirmed(question):
         note("nothing was deleted")
         return
     delete_study(opened.storage, opened)
-    note(f"study {study!r} is deleted")
+    note(f"study {opened.name!r} is deleted")
 
 
-@app.command()
+@app.command(short_help="Browse the database's studies in a browser.")
 def dashboard(
     storage: options.Url = None,
     host: options.Host = "127.0.0.1",
@@ -327,7 +345,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except Exception as exc:
         if (lost := lost_database(exc)) is not None:
-            sys.exit(_complain(f"{lost}; mend it and run the command again"))
+            sys.exit(_complain(f"{lost} and run the command again"))
         if not hasattr(exc, "format_message"):  # not one of the option parser's own
             raise
         path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")

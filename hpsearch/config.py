@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hpsearch.core.spec import (
     StudySpec,
     to_dict,
 )
-from hpsearch.errors import SpecError, nearest
+from hpsearch.errors import SpecError, closest, nearest
 from hpsearch.nn.data import default_name
 
 SECTIONS: Mapping[str, type] = {
@@ -33,6 +33,7 @@ SECTIONS: Mapping[str, type] = {
     "pruning": Rule,
 }
 _TOP = ("name", *SECTIONS, "space")
+_ALIKE = 0.8  # of difflib, for a key that is looked for in another table
 
 # The words of `hpsearch run` and of :func:`hpsearch.run` that go over a study file, with its keys.
 WORDS: Mapping[str, str] = {
@@ -122,12 +123,7 @@ def build_spec(
     tables = _merge(raw or {}, overrides or {}, source)
     try:
         parts = {name: _section(name, kind, tables) for name, kind in SECTIONS.items()}
-        dims = space.overlay(
-            parts["model"].widths,
-            tables.get("space", {}),
-            own_model=parts["model"].factory is not None,
-            own_training=parts["train"].function is not None,
-        )
+        dims = _space(tables.get("space", {}), parts["model"], parts["train"])
         name = tables.get("name", default_name(parts["data"].dataset))
         if not isinstance(name, str):
             raise ValueError(f"name: found {name!r}, expected a text")
@@ -139,7 +135,7 @@ def build_spec(
 def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key, value in raw.items():
         if key not in _TOP:
-            raise SpecError(f"{source}: found the unknown key {key!r}; {nearest(key, _TOP)}")
+            raise SpecError(f"{source}: found the unknown key {key!r}; {_meant(key, _TOP)}")
         if key != "name" and not isinstance(value, Mapping):
             raise SpecError(f"{source}: {key}: found {value!r}, expected a table [{key}]")
     tables = {key: dict(v) if isinstance(v, Mapping) else v for key, v in raw.items()}
@@ -152,6 +148,36 @@ def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) ->
         else:
             tables[key] = value
     return tables
+
+
+def _space(table: Mapping[str, Any], model: ShapeSpec, train: RecipeSpec) -> dict[str, Any]:
+    own_model, own_training = model.factory is not None, train.function is not None
+    for name in {} if own_model or own_training else table:
+        if name not in space.KNOWN:
+            hint = _meant(name, space.KNOWN)
+            raise ValueError(f"space.{name}: found an unknown dimension; {hint}")
+    return space.overlay(model.widths, table, own_model=own_model, own_training=own_training)
+
+
+def _meant(word: str, here: Iterable[str]) -> str:
+    """Returns a hint for a key that is not known where it stands: the table that it belongs to.
+
+    Where there is none, the keys that are known where it stands.
+    """
+    here = list(here)
+    tables = {key: section for section, kind in SECTIONS.items() for key in _keys(kind)}
+    tables |= dict.fromkeys(space.KNOWN, "space")
+    meant = closest(word, [*here, *tables, "name"], cutoff=_ALIKE)
+    if meant is None or meant in here:
+        return nearest(word, here)
+    if meant == "name":
+        return "the study's name belongs at the top, as name, above all tables"
+    return f"{meant} belongs under [{tables[meant]}]"
+
+
+def _keys(kind: type) -> list[str]:
+    fields: Iterable[str] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return [field for field in fields if not field.startswith("__")]
 
 
 def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
@@ -172,9 +198,10 @@ def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "unexpected_keyword_argument":
-        fields = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        fields = [field for field in fields if not field.startswith("__")]
-        return f"{key}: found an unknown key; {nearest(str(error['loc'][-1]), fields)}"
+        return f"{key}: found an unknown key; {_meant(str(error['loc'][-1]), _keys(kind))}"
+    if error["type"] == "tuple_type" and isinstance(error["input"], str):
+        parts = [part.strip() for part in error["input"].split(",")]
+        return f"{key}: found {error['input']!r}, expected a list, e.g. {json.dumps(parts)}"
     expected = re.sub(r"^Input should be ", "", error["msg"])
     return f"{key}: found {error['input']!r}, expected {expected}"
 

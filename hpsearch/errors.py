@@ -16,7 +16,30 @@ A message says what was found, what was expected and what to do, in one line.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+# What others call it: the field's abbreviations, and the words of this program's own options.
+ALIASES: Mapping[str, str] = {
+    "batch": "batch_size",
+    "batchnorm": "batch_norm",
+    "blocks": "n_blocks",
+    "bn": "batch_norm",
+    "bs": "batch_size",
+    "depth": "n_blocks",
+    "kernel": "kernel_size",
+    "lr": "learning_rate",
+    "n_epochs": "epochs",
+    "n_layers": "n_blocks",
+    "n_trials": "trials",
+    "num_blocks": "n_blocks",
+    "num_epochs": "epochs",
+    "num_layers": "n_blocks",
+    "num_trials": "trials",
+    "optim": "optimizer",
+    "scheduler": "schedule",
+    "study": "name",
+    "wd": "weight_decay",
+}
 
 
 class HpsearchError(Exception):
@@ -55,12 +78,21 @@ class StudyError(HpsearchError):
     """The study is unknown, has changed, or cannot do what was asked."""
 
 
+_READ_ONLY = ("readonly database", "read-only transaction", "permission denied for")
+
+
 def lost_database(error: Exception) -> str | None:
-    """Returns that the database is lost and what its libraries say of it; None if they did not."""
+    """Returns what became of the database and what to mend; None if its libraries did not raise it.
+
+    It is lost, or only not to be written.
+    """
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
         return None
-    said = str(getattr(error.__cause__ or error, "orig", None) or error)
-    return f"lost the database: {said.strip().splitlines()[0]}"
+    cause = error.__cause__ or error
+    line = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    if any(word in line for word in _READ_ONLY):
+        return f"the database cannot be written ({line}); mend its permissions"
+    return f"lost the database: {line}; mend it"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -68,8 +100,34 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("emist-balanced", ["mnist", "emnist-balanced"])
     "did you mean 'emnist-balanced'? (known: emnist-balanced, mnist)"
+    >>> nearest("lr", ["learning_rate", "width_1", "width_2", "width_3"])
+    "did you mean 'learning_rate'? (known: learning_rate, width_1 …)"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    listing = "known: " + ", ".join(names)
-    return f"did you mean '{close[0]}'? ({listing})" if close else listing
+    close, listing = closest(word, names), "known: " + ", ".join(_without_counting(names))
+    return listing if close is None else f"did you mean '{close}'? ({listing})"
+
+
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Returns the known word that is meant, by its usual other name or its letters; None if none.
+
+    >>> closest("wd", ["width", "weight_decay"]), closest("adem", ["sgd", "adam"]), closest("x", [])
+    ('weight_decay', 'adam', None)
+    """
+    names = list(known)
+    if ALIASES.get(word) in names:
+        return ALIASES[word]
+    return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=cutoff)), None)
+
+
+def _without_counting(names: list[str]) -> list[str]:
+    """The names, of those that only count on (width_1, width_2, width_3) the first alone."""
+    told = []
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        is_counted = number.isdecimal() and f"{stem}_1" in names and f"{stem}_2" in names
+        if not is_counted:
+            told.append(name)
+        elif number == "1":
+            told.append(f"{name} …")
+    return told

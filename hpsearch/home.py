@@ -117,6 +117,7 @@ def train(
         dataset=dataset,
         image_size=image_size,
         epochs=epochs,
+        notify=notify,
     )
     folder = Path(output)
     decide_threads(requested=threads, workers=1)  # refused now rather than once the data is loaded
@@ -174,6 +175,7 @@ def _plan(
     dataset: str | None,
     image_size: int | None,
     epochs: int | None,
+    notify: Notify,
 ) -> Plan:
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
     from hpsearch.api import open_study
@@ -189,7 +191,7 @@ def _plan(
             f"--image-size: found {image_size} with a study, whose images have their own size;"
             " leave it out"
         )
-    opened = open_study(study, storage=storage)
+    opened = open_study(study, storage=storage, notify=notify)
     return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
 
 

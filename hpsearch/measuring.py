@@ -12,7 +12,7 @@ from hpsearch.terminal import show as display
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Train a trial again from its record and compare.")
 def rerun(
     trial: options.TrialNumber,
     study: options.Name = None,
@@ -49,7 +49,7 @@ def rerun(
     note(verdict)
 
 
-@app.command()
+@app.command(short_help="Train the front again with fresh seeds; tell the spread.")
 def confirm(
     trial: options.ConfirmedTrials = None,
     seeds: options.FreshSeeds = 3,

@@ -40,10 +40,13 @@ Output = Annotated[
         "-o",
         "--output",
         metavar="PATH",
-        help="The file to write.  [default: report-STUDY.html; md and json go to stdout]",
+        help="The file to write; - is stdout.  [default: report-STUDY.html; md and json: stdout]",
     ),
 ]
-Format = Annotated[str, typer.Option("--format", help="html, md or json.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="html, md or json.  [default: as PATH ends, else html]"),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -93,7 +96,7 @@ MixedHardware = Annotated[
     bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
-StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="The study's name.")]
 StudyNames = Annotated[
     list[str], typer.Argument(metavar="STUDY", help="The names of two studies or more.")
 ]

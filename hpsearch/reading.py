@@ -5,13 +5,20 @@ from __future__ import annotations
 import typer
 
 from hpsearch import options
-from hpsearch.terminal import note, open_study, place_options, print_json, storage_text
+from hpsearch.terminal import (
+    note,
+    one_name,
+    open_study,
+    place_options,
+    print_json,
+    storage_text,
+)
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Validate a study file and print what would be searched.")
 def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
     """Validate a study file and print what would be searched; nothing is trained or written.
 
@@ -51,7 +58,7 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     from hpsearch.core.analysis import as_plain
     from hpsearch.search.catalog import summaries
     from hpsearch.search.storage import open_storage
-    from hpsearch.view.tables import study_list
+    from hpsearch.view.study_list import study_list
 
     rows = summaries(open_storage(storage_text(storage), create=False))
     if json_:
@@ -62,7 +69,10 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
 @app.command()
 def status(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+    study: options.StudyChoice = None,
+    named: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
 ) -> None:
     """Tell where a study stands.
 
@@ -71,14 +81,14 @@ def status(
     from hpsearch.core.analysis import as_plain
     from hpsearch.view.tables import status_lines
 
-    summary = open_study(study, storage).summary()
+    summary = open_study(one_name(study, named), storage).summary()
     if json_:
         print_json(as_plain(summary))
     else:
         display(status_lines(summary))
 
 
-@app.command()
+@app.command(short_help="Show all that is known of a trial.")
 def show(
     trial: options.TrialNumber,
     study: options.Name = None,
@@ -97,12 +107,15 @@ def show(
     if json_:
         print_json(record_as_plain(record))
     else:
-        display(trial_details(record, objectives=opened.objectives))
+        display(trial_details(record, study=opened.name, objectives=opened.objectives))
 
 
 @app.command()
 def front(
-    study: options.Name = None, storage: options.Url = None, json_: options.Json = False
+    study: options.StudyChoice = None,
+    named: options.Name = None,
+    storage: options.Url = None,
+    json_: options.Json = False,
 ) -> None:
     """Print the Pareto front, cheapest first, with its knee marked.
 
@@ -110,19 +123,19 @@ def front(
     """
     from hpsearch.core.pareto import front as pareto_front
     from hpsearch.core.pareto import front_as_plain
-    from hpsearch.view.tables import front_table
+    from hpsearch.view.tables import titled_front
 
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     chosen, knee = pareto_front(opened.records(), opened.objectives)
     if json_:
         print_json(front_as_plain(chosen, knee))
     elif chosen:
-        display(front_table(chosen, objectives=opened.objectives, knee=knee))
+        display(titled_front(chosen, study=opened.name, objectives=opened.objectives, knee=knee))
     else:
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
 
 
-@app.command()
+@app.command(short_help="Tell which of several studies is ahead.")
 def compare(
     studies: options.StudyNames,
     storage: options.Url = None,
@@ -141,12 +154,14 @@ def compare(
     from hpsearch.search.storage import open_storage
     from hpsearch.view.comparison import comparison_table
 
+    if output is not None:
+        from hpsearch.view.report import check_page, write
+        from hpsearch.view.side_by_side import comparison_page
+
+        check_page(output)
     opened = open_storage(storage_text(storage), create=False)
     found = compare_studies(opened, studies, mixed_hardware=mixed_hardware)
     if output is not None:
-        from hpsearch.view.report import write
-        from hpsearch.view.side_by_side import comparison_page
-
         write(comparison_page(found), output)
         note(f"wrote {output}")
     if json_:
@@ -155,34 +170,36 @@ def compare(
         display(comparison_table(found))
 
 
-@app.command()
+@app.command(short_help="Write the report: a page, Markdown, or JSON.")
 def report(
-    study: options.Name = None,
+    study: options.StudyChoice = None,
+    named: options.Name = None,
     storage: options.Url = None,
     output: options.Output = None,
-    format_: options.Format = "html",
+    format_: options.Format = None,
 ) -> None:
     """Write the report: one page that opens offline, Markdown, or all the numbers as JSON.
 
     Example: hpsearch report -o report.html
     """
     from hpsearch.search.findings import findings
-    from hpsearch.view.report import check_format, default_path, render, write
+    from hpsearch.view.report import STDOUT, check_format, default_path, format_of, render, write
 
-    check_format(format_)
-    opened = open_study(study, storage)
+    kind = format_of(output) if format_ is None else format_
+    check_format(kind)
+    opened = open_study(one_name(study, named), storage)
     found = findings(opened)
-    text = render(found, format_, place=place_options(opened, storage))
-    if output is None and format_ == "html":
-        output = default_path(opened.name)
+    text = render(found, kind, place=place_options(opened, storage))
     if output is None:
+        output = default_path(opened.name) if kind == "html" else STDOUT
+    if output == STDOUT:
         typer.echo(text)
     else:
         write(text, output)
         note(f"wrote {output}")
 
 
-@app.command()
+@app.command(short_help="Show the live view of a study that runs elsewhere.")
 def watch(study: options.Name = None, storage: options.Url = None) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
@@ -200,7 +217,7 @@ def watch(study: options.Name = None, storage: options.Url = None) -> None:
     note("`hpsearch front` shows what it found")
 
 
-@app.command()
+@app.command(short_help="Look at this machine and the database; say what to mend.")
 def doctor(
     storage: options.Url = None,
     data_dir: options.DataDir = None,

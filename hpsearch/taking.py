@@ -5,14 +5,13 @@ from __future__ import annotations
 import typer
 
 from hpsearch import options
-from hpsearch.errors import StudyError
-from hpsearch.terminal import note, open_study, print_json
+from hpsearch.terminal import note, one_name, open_study, print_json
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Train a trial again, test it once, write a model folder.")
 def train(
     output: options.ModelOutput,
     trial: options.ChosenTrial = None,
@@ -113,7 +112,7 @@ def predict(
         display(prediction_table(rows))
 
 
-@app.command()
+@app.command(short_help="Write a study's tables as CSV and Parquet.")
 def export(
     output: options.TablesOutput,
     study: options.StudyChoice = None,
@@ -127,11 +126,7 @@ def export(
     """
     from hpsearch.search.export import export as export_study
 
-    if study is not None and named not in (None, study):
-        raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
-    files = export_study(
-        open_study(named if study is None else study, storage), output, force=force
-    )
+    files = export_study(open_study(one_name(study, named), storage), output, force=force)
     note(f"wrote {', '.join(files)} to {output}")
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, StudyError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hpsearch.search.study import Study
+
+_UNBOUNDED = 100_000  # columns
 
 
 def note(text: str) -> None:
@@ -25,10 +27,14 @@ def note(text: str) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Prints a result on stdout."""
+    """Prints a result on stdout; into a file or a pipe with lines as long as they need be.
+
+    What is cut or folded there cannot be searched; COLUMNS, where it is set, is still minded.
+    """
     from rich.console import Console
 
-    Console().print(renderable, soft_wrap=True)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBOUNDED
+    Console(width=width).print(renderable, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -63,15 +69,38 @@ def place_options(study: Study, storage: str | None) -> list[str]:
     return typed_again(storage, masked=study.storage.masked)
 
 
+def one_name(study: str | None, named: str | None) -> str | None:
+    """Returns the study that was named by its place or by ``--study``; None if in neither way.
+
+    Raises:
+        StudyError: in both ways, and differently.
+    """
+    if study is not None and named not in (None, study):
+        raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
+    return named if study is None else study
+
+
+def the_name(study: str | None, named: str | None) -> str:
+    """Returns the same for a command that takes no study unasked.
+
+    Raises:
+        StudyError: it was not named, or in both ways and differently.
+    """
+    name = one_name(study, named)
+    if name is None:
+        raise StudyError("found no study named, expected one; `hpsearch list` tells the names")
+    return name
+
+
 def open_study(study: str | None, storage: str | None) -> Study:
-    """Opens a study to read it: the named one, else the only one, else the newest."""
+    """Opens a study: the named one, else the only one, else the newest, which is told."""
     from hpsearch.search import catalog
     from hpsearch.search.storage import open_storage
 
     opened = open_storage(
         storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None
     )
-    return catalog.open_study(opened, study)
+    return catalog.open_study(opened, study, notify=note)
 
 
 def dashboard_password(user: str) -> str:

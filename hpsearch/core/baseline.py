@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from hpsearch.core.space import KNOWN, ChoiceDim, Dim, FloatDim, IntDim, Space, Value, dims, draw
+from hpsearch.core.space import (
+    KNOWN,
+    ChoiceDim,
+    Dim,
+    FloatDim,
+    IntDim,
+    Space,
+    Value,
+    dims,
+    draw,
+    listed,
+)
 from hpsearch.errors import SpecError, nearest
 
 
@@ -75,9 +86,7 @@ def _own_value(name: str, text: str, dim: Dim | Value) -> Value:
         for value in legal:
             if text in (str(value), str(value).lower()):
                 return value
-        raise SpecError(
-            f"--set {name}: found {text!r}, expected one of {', '.join(map(str, legal))}"
-        )
+        raise SpecError(f"--set {name}: found {text!r}, expected one of {listed(legal)}")
     kind, expected = (int, "a whole number") if isinstance(dim, IntDim) else (float, "a number")
     try:
         value = kind(text)
@@ -92,7 +101,7 @@ def _inside(name: str, value: Value, dim: Dim) -> Value:
     if dim.contains(value):
         return value
     if isinstance(dim, ChoiceDim):
-        legal = "one of " + ", ".join(map(str, dim.choices))
+        legal = f"one of {listed(dim.choices)}"
     else:
         legal = f"{dim.low} to {dim.high}" + (f" in steps of {dim.step}" if dim.step else "")
     raise SpecError(f"--set {name}: found {value!r}, the study searches {legal}; choose from that")

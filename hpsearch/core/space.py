@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.core import own as own_dims
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.errors import nearest
+from hpsearch.errors import closest, nearest
 
 Value = bool | int | float | str
 
@@ -89,6 +89,15 @@ def _check_range(dim: FloatDim | IntDim) -> None:
         raise ValueError(f"found step {dim.step}, expected a step above 0")
 
 
+def listed(values: Iterable[Value]) -> str:
+    """Returns values as a person types them.
+
+    >>> listed([True, False]), listed([1, "adam"])
+    ('true, false', '1, adam')
+    """
+    return ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What a dimension of that name may hold at all: a kind and its legal values."""
@@ -106,10 +115,10 @@ class Known:
         """
         if self.choices:
             if value not in self.choices or isinstance(value, bool) != (self.kind is bool):
-                legal = ", ".join(str(choice) for choice in self.choices)
-                hint = nearest(value, map(str, self.choices)) if isinstance(value, str) else ""
+                close = closest(value, map(str, self.choices)) if isinstance(value, str) else None
                 raise ValueError(
-                    f"found {value!r}, expected one of {legal}" + f"; {hint}" * bool(hint)
+                    f"found {value!r}, expected one of {listed(self.choices)}"
+                    + f"; did you mean {close!r}?" * (close is not None)
                 )
             return self.kind(value)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):

@@ -25,13 +25,21 @@ def classify(
         paths: files, folders with all below them, and ``.npz`` files, whose images are named
             ``path[index]``.
         top: of how many classes to tell; several come as ``top`` too, the most probable first.
-        notify: takes a line for each file that cannot be told; the others go on.
+        notify: takes a line for each file that cannot be told, and their number in the end; the
+            others go on.
 
     Raises:
         DataError: not one image could be read.
     """
     config, rows = model.config, []
-    for batch in gather(paths, size=config.size, channels=config.channels, notify=notify):
+    refused: list[str] = []
+
+    def refuse(line: str) -> None:
+        refused.append(line)
+        notify(line)
+
+    size, channels = config.size, config.channels
+    for batch in gather(paths, size=size, channels=channels, notify=notify, refuse=refuse):
         told = model.predict(batch.pixels)
         best = zip(batch.names, told.classes, told.confidences.tolist(), strict=True)
         rows += [{"file": name, "class": c, "probability": p} for name, c, p in best]
@@ -40,7 +48,14 @@ def classify(
                 row["top"] = [{"class": c, "probability": p} for c, p in told.top(place, top)]
     if not rows:
         raise DataError("found no image that can be read, expected at least 1; name others")
+    if refused:
+        notify(_left_out(len(refused)))
     return rows
+
+
+def _left_out(count: int) -> str:
+    files, are = ("file", "is") if count == 1 else ("files", "are")
+    return f"{count:,} {files} could not be read and {are} left out"
 
 
 __all__ = ["classify"]

@@ -34,7 +34,12 @@ class Batch:
 
 
 def gather(
-    paths: Sequence[str | Path], *, size: tuple[int, int], channels: int, notify: Notify
+    paths: Sequence[str | Path],
+    *,
+    size: tuple[int, int],
+    channels: int,
+    notify: Notify,
+    refuse: Notify | None = None,
 ) -> Iterator[Batch]:
     """Yields the images of the files, folders (with all below them) and ``.npz`` files, in order.
 
@@ -46,16 +51,18 @@ def gather(
         size: height and width that a model takes, in pixels.
         channels: likewise.
         notify: takes a line for the person.
+        refuse: takes the line of a file that should be told and cannot be read; None: ``notify``.
     """
+    refuse = refuse or notify
     waiting: list[str] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".npz" and os.path.isfile(path):
-            yield from _of_files(waiting, size, channels, notify)
+            yield from _of_files(waiting, size, channels, refuse)
             waiting = []
             try:
                 batch = _of_npz(path, size=size, channels=channels)
             except DataError as exc:
-                notify(_legible(str(exc)))
+                refuse(_legible(str(exc)))
             else:
                 yield batch
         elif os.path.isdir(path):
@@ -64,8 +71,8 @@ def gather(
             waiting.append(str(path))
         else:
             named = str(path)[:200]
-            notify(f"{named}: found no such file, expected an image, a folder or an .npz file")
-    yield from _of_files(waiting, size, channels, notify)
+            refuse(f"{named}: found no such file, expected an image, a folder or an .npz file")
+    yield from _of_files(waiting, size, channels, refuse)
 
 
 def as_images(

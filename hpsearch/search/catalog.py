@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from hpsearch.core.analysis import StudySummary
+from hpsearch.core.changes import changes_told
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
 from hpsearch.core.trial import State
@@ -25,6 +27,7 @@ from hpsearch.search.records import (
     STOP,
     spec_of,
 )
+from hpsearch.search.roll import call
 from hpsearch.search.standing import Standing
 from hpsearch.search.storage import Storage
 from hpsearch.search.study import Study
@@ -42,7 +45,8 @@ def create_or_resume(
 
     Args:
         storage: the database.
-        spec: what the study is; where it is there already, only what may change may differ.
+        spec: what the study is; where it is there already, only what may change may differ, and
+            the total of trials becomes no smaller than the number it has had.
         data: the data's fingerprint; likewise.
         reference: the hardware that seconds are measured on; kept when the study is made.
         bounds: gives each objective's range for the hypervolume; asked only for a new study.
@@ -60,6 +64,7 @@ def create_or_resume(
             return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, data)
+        spec = _with_room(storage, handle, spec)
         _note_changes(handle, spec)
     return equip(_opened(storage, handle, spec), data=data, reference=reference, bounds=bounds)
 
@@ -76,6 +81,7 @@ def submit(storage: Storage, spec: StudySpec) -> Study:
             return _create(storage, spec, {})
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, None)
+        spec = _with_room(storage, handle, spec)
         _note_changes(handle, spec)
     return _opened(storage, handle, spec)
 
@@ -113,8 +119,12 @@ def _equipment(
     return {BOUNDS: ends, REFERENCE: dict(reference), DATA: dict(data)}
 
 
-def open_study(storage: Storage, name: str | None = None) -> Study:
+def open_study(
+    storage: Storage, name: str | None = None, *, notify: Callable[[str], None] = lambda line: None
+) -> Study:
     """Opens a study to read it: the named one, else the only one, else the newest.
+
+    ``notify`` is told which that is, where there are others.
 
     Raises:
         StudyError: there is none of that name, none at all, or it is not ours.
@@ -123,7 +133,10 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        return max((_read(storage, n) for n in names), key=lambda study: study.created)
+        newest = max((_read(storage, n) for n in names), key=lambda study: study.created)
+        if len(names) > 1:
+            notify(f"study {newest.name!r}, the newest of {len(names)}; --study names another")
+        return newest
     if name not in names:
         if _exists(storage, name):
             raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")
@@ -252,10 +265,19 @@ def _other_data(
 
 
 def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
-    told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
     raise StudyError(
-        f"study {name!r} has changed: {told}; run it as it was, or choose another name with --study"
+        f"study {name!r} has changed: {changes_told(changed)}; run it as it was, or choose another"
+        " name with --study"
     )
+
+
+def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
+    """The spec with a total of trials that is no smaller than the number the study has had."""
+    with storage.together() as session:
+        counted = call(session, handle._study_id).counted
+    if counted <= spec.search.trials:
+        return spec
+    return replace(spec, search=replace(spec.search, trials=counted))
 
 
 def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:

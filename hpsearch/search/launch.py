@@ -112,6 +112,8 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         reference=ground.reference,
         bounds=ground.bounds,
     )
+    if (total := study.spec.search.trials) > spec.search.trials:
+        notify(f"study {study.name!r} has {total} trials already, nothing to do")
     if study.storage.artifacts is None:
         notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)

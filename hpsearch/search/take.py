@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.core.changes import images_told
 from hpsearch.core.scores import Scores, Spread, score, spread
 from hpsearch.core.spec import TrialSpec, check_shift, differences
 from hpsearch.core.trial import Curve, Epoch
@@ -119,12 +120,11 @@ def _load(plan: Plan, place: Place, notify: Notify) -> ImageData:
 
     spec = plan.spec
     data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
-    found = {f"data.{k}": v for k, v in differences(plan.data, data.fingerprint).items()}
+    found = differences(plan.data, data.fingerprint)
     if plan.data and found:
-        told = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in found.items())
         raise StudyError(
-            f"study {plan.study!r} searched other images: {told}; name where its own lie with"
-            " --dataset"
+            f"study {plan.study!r} searched other images ({images_told(found)}); name where its own"
+            " lie with --dataset"
         )
     _, height, width = data.input_shape
     check_shift(spec.train.shift, height=height, width=width)

@@ -21,6 +21,41 @@ from hpsearch.view.page import page
 from hpsearch.view.sections import sections
 
 FORMATS = ("html", "md", "json")
+STDOUT = Path("-")
+_PAGES = (".html", ".htm")
+
+
+def format_of(output: Path | None) -> str:
+    """Returns the format that a file's name asks for; a page where it asks for none.
+
+    Raises:
+        HpsearchError: the name ends as no report's does.
+
+    >>> format_of(Path("x.md")), format_of(Path("x.HTM")), format_of(None)
+    ('md', 'html', 'html')
+    """
+    suffix = "" if output is None else output.suffix.lower()
+    if suffix in ("", *_PAGES):
+        return "html"
+    if suffix[1:] in FORMATS:
+        return suffix[1:]
+    raise HpsearchError(
+        f"-o: found {str(output)!r}, expected a name that ends in .html, .md or .json; or say"
+        " which it is with --format"
+    )
+
+
+def check_page(output: Path) -> None:
+    """Refuses a name for a page that is another kind of file's.
+
+    Raises:
+        HpsearchError: it ends otherwise than a page's does.
+    """
+    if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
+        raise HpsearchError(
+            f"-o: found {str(output)!r}, expected a name that ends in .html, as it becomes a page;"
+            " --json prints the numbers"
+        )
 
 
 def check_format(kind: str) -> None:

@@ -99,6 +99,14 @@ def front_table(
     return table
 
 
+def titled_front(
+    chosen: Sequence[TrialRecord], *, study: str, objectives: Sequence[str], knee: int | None
+) -> RenderableType:
+    """Returns the front as a table, under the study's name."""
+    table = front_table(chosen, objectives=objectives, knee=knee)
+    return Spelled(Group(Text(f"study {study}", "bold"), Text(), table))
+
+
 def short_front(
     chosen: Sequence[TrialRecord], *, objectives: Sequence[str], knee: int | None, rows: int
 ) -> Table:
@@ -178,9 +186,9 @@ def end_summary(
     return Spelled(Group(*parts))
 
 
-def trial_details(record: TrialRecord, *, objectives: Sequence[str]) -> RenderableType:
+def trial_details(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> RenderableType:
     """Returns all that is known of a trial: its state, values, configuration, curve and origin."""
-    parts: list[RenderableType] = [_trial_facts(record, objectives=objectives)]
+    parts: list[RenderableType] = [_trial_facts(record, study=study, objectives=objectives)]
     if record.curve:
         parts += [Text(), _curve_table(record.curve)]
         if len(record.curve) > _EPOCHS_SHOWN:
@@ -193,8 +201,9 @@ def trial_details(record: TrialRecord, *, objectives: Sequence[str]) -> Renderab
     return Spelled(Group(*parts))
 
 
-def _trial_facts(record: TrialRecord, *, objectives: Sequence[str]) -> Table:
+def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> Table:
     facts = _facts()
+    facts.add_row("study", Text(study))
     facts.add_row("trial", f"{record.number}{' (control: never pruned)' if record.control else ''}")
     facts.add_row("state", state_text(record))
     measured = {**record.cost, **record.values}
@@ -271,29 +280,6 @@ def _curve_table(curve: Curve) -> Table:
     return table
 
 
-def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
-    """Returns the studies as a table, one row each."""
-    if not summaries:
-        return Text("No study yet; start one with: hpsearch run --trials 100")
-    table = SpelledTable()
-    table.add_column("study", overflow="fold")
-    for header in ("trials", "running", "front", "hypervolume"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("objectives", overflow="fold")
-    table.add_column("created", no_wrap=True)
-    for s in summaries:
-        table.add_row(
-            Text(s.study),
-            f"{s.complete + s.pruned}/{s.target}",
-            str(s.running),
-            str(s.front_size),
-            _worth(s),
-            ", ".join(s.objectives),
-            "-" if s.created is None else f"{s.created:%Y-%m-%d}",
-        )
-    return table
-
-
 def status_lines(summary: StudySummary) -> RenderableType:
     """Returns where a study stands, one fact a line."""
     s, facts = summary, _facts()
@@ -307,12 +293,12 @@ def status_lines(summary: StudySummary) -> RenderableType:
     if s.silent:
         facts.add_row("", f"{s.silent} of those running lost their workers; the next takes them up")
     facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
-    facts.add_row("hypervolume", _worth(s))
+    facts.add_row("hypervolume", worth(s))
     return Spelled(facts)
 
 
-def _worth(summary: StudySummary) -> str:
-    """The hypervolume; of one objective, or without a complete trial, it would tell nothing."""
+def worth(summary: StudySummary) -> str:
+    """Returns the hypervolume as it is told: a dash of one objective, or of no complete trial."""
     tells = summary.complete and len(summary.objectives) > 1
     return f"{summary.hypervolume:.4f}" if tells else "-"
 
@@ -384,6 +370,7 @@ __all__ = [
     "short_front",
     "state_text",
     "status_lines",
-    "study_list",
+    "titled_front",
     "trial_details",
+    "worth",
 ]

@@ -249,6 +249,13 @@ STUDY_COMMANDS = {
     "unknown study": ("status --study smal", "found no study 'smal'", "did you mean 'small'?"),
     "unknown to enqueue": ("enqueue smal --set n_blocks=1", "did you mean 'small'?"),
     "unknown to delete": ("delete smal --yes", "did you mean 'small'?"),
+    "unknown by its place": ("front smal --json", "did you mean 'small'?"),
+    "two names": (
+        "status small --study other",
+        "found the studies 'small' and 'other', expected one; keep one",
+    ),
+    "no name to delete": ("delete --yes", "found no study named, expected one", "hpsearch list"),
+    "no name to enqueue": ("enqueue --set n_blocks=1", "found no study named, expected one"),
     "unknown to stop": ("stop --study smal", "did you mean 'small'?"),
     "no such trial": ("show 99", "found no trial 99 in study 'small'", "trials 0 to 2"),
     "trial in words": ("show best", "Invalid value for 'trial'", "integer"),
@@ -307,8 +314,17 @@ def test_changed_images_are_refused(copied, cli, digits, tmp_path):
 
     result = cli("run", copied.study_file, "--dataset", "other.npz", "--threads", 1)
 
-    assert_one_line(result, "study 'small' has changed: data.content was", "now", "--study")
+    assert_one_line(result, "'small' has changed: the images (as many, but others); run")
     assert dump(copied.database) == before
+
+
+def test_of_more_images_the_number_is_told(copied, cli, digits, tmp_path):
+    images, labels = (np.concatenate([part, part[:24]]) for part in digits)
+    np.savez(tmp_path / "more.npz", x_train=images, y_train=labels)
+
+    result = cli("run", copied.study_file, "--dataset", "more.npz", "--threads", 1)
+
+    assert_one_line(result, "has changed: the images (160 for training, now ", "; run it as it was")
 
 
 def test_the_same_images_elsewhere_are_the_same_data(copied, cli, digits, tmp_path):

@@ -79,6 +79,12 @@ def test_it_is_written_as_a_page_too(two, cli):
     assert f"each, {told.json['ranking'][0]} (" in page
     assert "plotly" in page
     assert_one_line(cli("compare", "small", "flipped", "-o", "no/c.html"), "cannot write no/c.html")
+    for name in ("c.json", "-"):
+        refused = cli("compare", "small", "flipped", "-o", name)
+        assert_one_line(
+            refused, f"-o: found '{name}', expected a name that ends in .html", "--json"
+        )
+    assert [path.name for path in two.parent.glob("*c.*")] == ["c.html"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,12 @@ def test_help_lists_every_command(cli, option):
         assert re.search(rf"^  {name} +\S", result.out, re.MULTILINE)
 
 
+def test_no_description_is_cut_at_80_columns(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert "..." not in cli("--help").out.partition("Commands:")[2]
+
+
 def test_hpsearch_alone_prints_its_help(cli):
     assert cli() == cli("--help")
 

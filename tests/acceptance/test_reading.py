@@ -94,7 +94,19 @@ def test_the_front_of_a_study_without_a_complete_trial_is_an_empty_list(slow_stu
 def test_a_command_without_a_name_takes_the_newest_study(copied, cli):
     cli("run", copied.study_file, "--threads", 1, "--study", "newer", "--trials", 1)
 
-    assert cli("status", "--json").json["study"] == "newer"
+    newest = cli("status", "--json")
+    assert newest.json["study"] == "newer"
+    assert newest.err == "study 'newer', the newest of 2; --study names another\n"
+    for command in (
+        ("front",),
+        ("show", 0),
+        ("confirm", "--trial", 9),
+        ("train", "--trial", 9, "-o", "m"),
+    ):
+        told = cli(*command)
+        assert told.err.startswith(newest.err)
+        assert told.code or "newer" in told.out
+    assert cli("front", "--study", "small").err == ""
     assert cli("status", "--json", "--study", "small").json["study"] == "small"
     assert [study["study"] for study in cli("list", "--json").json] == ["small", "newer"]
 

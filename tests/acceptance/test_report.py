@@ -66,12 +66,33 @@ def test_markdown_goes_to_stdout_or_to_a_file(finished, cli, tmp_path):
     assert kept.splitlines()[5:] == told.out.splitlines()[5:-1]  # but for the minute
 
 
+def test_the_name_of_the_file_tells_the_format_unless_it_is_said(finished, cli, tmp_path):
+    where = ("--storage", finished.database)
+    for name in ("r.md", "r.json", "r.HTM", "r"):
+        assert cli("report", "-o", name, *where).err == f"wrote {name}\n"
+    cli("report", "-o", "said.html", "--format", "md", *where)
+
+    begins = {path.name: path.read_text(encoding="utf-8")[:2] for path in tmp_path.iterdir()}
+    assert begins == {"r.md": "# ", "r.json": "{\n", "r.HTM": "<!", "r": "<!", "said.html": "# "}
+
+
+def test_a_dash_is_stdout(finished, cli, tmp_path):
+    told = cli("report", "-o", "-", "--format", "json", "--storage", finished.database)
+    page = cli("report", "-o", "-", "--storage", finished.database)
+
+    assert told.json["study"] == "small"
+    assert page.out.startswith("<!doctype html>")
+    assert told.err == page.err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_report_cannot_do_is_one_line(finished, cli, tmp_path):
     where = ("--storage", finished.database)
 
     assert_one_line(cli("report", "--format", "pdf", *where), "found 'pdf'", "html, json, md")
     assert_one_line(cli("report", "-o", "no/r.html", *where), "cannot write no/r.html", "-o")
     assert_one_line(cli("report", "-o", tmp_path, *where), "cannot write", "it is a folder")
+    assert_one_line(cli("report", "-o", "r.pdf", *where), "'r.pdf'", ".html, .md or .json")
     assert_one_line(cli("report", "--study", "smal", *where), "did you mean 'small'?")
     assert_one_line(cli("report", "--storage", "none.db"), "none.db")
     assert list(tmp_path.iterdir()) == []

@@ -48,11 +48,46 @@ def test_stop_lets_the_running_trial_end(slow_study, shell, cli):
     assert (stopped["complete"], stopped["running"], stopped["waiting"]) == (1, 0, 0)
 
 
-def test_run_goes_on_with_a_study_that_was_stopped(copied, cli):
-    assert cli("stop").code == 0
+def test_run_goes_on_with_a_study_that_was_stopped(slow_study, cli):
+    assert cli("stop").err == "study 'slow' is stopped; `hpsearch run` goes on with it\n"
+    assert cli("watch").err.splitlines()[-2] == (
+        "study 'slow' is stopped; `hpsearch run` goes on with it"
+    )
 
-    assert cli("run", copied.study_file, "--threads", 1, "--trials", 4).code == 0
-    assert cli("status", "--json").json["complete"] == 4
+    assert cli("run", slow_study, "--threads", 1, "--trials", 1).code == 0
+    assert cli("status", "--json").json["complete"] == 1
+
+
+def test_there_is_nothing_to_stop_when_a_study_is_done(copied, cli):
+    told = cli("stop")
+
+    assert (told.code, told.err) == (
+        0,
+        "study 'small' needs no more trials: there is nothing to stop\n",
+    )
+
+
+def test_a_total_below_what_is_done_leaves_the_study_as_it_is(copied, cli):
+    ran = cli("run", copied.study_file, "--threads", 1, "--trials", 2)
+    queued = cli("submit", copied.study_file, "--trials", 1)
+
+    assert ran.code == queued.code == 0
+    assert "study 'small' has 3 trials already, nothing to do\n" in ran.err
+    assert "done, 3 of 3 trials" in ran.out
+    assert queued.err == "study 'small' has 3 trials already, nothing to do\n"
+    assert cli("status", "--json").json["target"] == 3
+
+
+@pytest.mark.parametrize("named", [("small",), ("--study", "small")])
+def test_a_study_is_named_by_its_place_or_by_the_option(copied, cli, named):
+    cli("run", copied.study_file, "--threads", 1, "--study", "newer", "--trials", 1)
+
+    assert cli("status", *named, "--json").json["study"] == "small"
+    assert cli("front", *named).out.startswith("study small\n")
+    assert cli("report", *named).err == "wrote report-small.html\n"
+    assert "study 'small'" in cli("stop", *named).err
+    assert cli("enqueue", *named, "--set", "n_blocks=1").code == 0
+    assert cli("delete", *named, "--yes").err == "study 'small' is deleted\n"
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n"])

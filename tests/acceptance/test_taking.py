@@ -165,8 +165,24 @@ def test_predictions_of_a_process_are_json_and_broken_files_are_named(
     assert all(0 < row["probability"] <= 1 for row in rows)
     right = [row["class"] == str(n // 24) for n, row in enumerate(rows[10:])]
     assert np.mean(right) >= 0.9
-    assert len(result.err.splitlines()) == 1
-    assert f"{pictures}/broken.png: cannot be decoded" in result.err
+    told, count = result.err.splitlines()
+    assert f"{pictures}/broken.png: cannot be decoded" in told
+    assert count == "1 file could not be read and is left out"
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(None, 1), ("60", 3)])
+def test_what_goes_into_a_file_is_folded_only_where_columns_are_set(
+    home, pictures, cli, tmp_path, monkeypatch, columns, lines
+):
+    monkeypatch.delenv("COLUMNS")
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    image = Path(shutil.copy(pictures / "3.png", tmp_path / f"{'x' * 100}.png")).name
+
+    told = cli("predict", home.folder, image)
+
+    assert (told.code, len(told.out.splitlines())) == (0, 2 + lines)
+    assert (f"\n{image}  " in told.out) == (columns is None)
 
 
 def test_predictions_as_a_table_tell_the_runners_up(home, pictures, cli):
@@ -284,7 +300,7 @@ def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_p
         (["--study", "other", "--knee"], "found no study 'other'"),
         (["--knee", "--set", "speed=9"], "--set speed: found an unknown name"),
         (["--knee", "--image-size", "16"], "--image-size: found 16 with a study"),
-        (["--knee", "--dataset", "digits"], "study 'small' searched other images: data.content"),
+        (["--knee", "--dataset", "digits"], "study 'small' searched other images (160 for tr"),
         ([], "found no choice"),
     ],
 )

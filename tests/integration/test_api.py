@@ -92,7 +92,7 @@ def test_an_opened_study_tells_its_trials_front_and_knee(database, monkeypatch):
 def test_the_report_is_written_where_it_is_wanted(database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with hpsearch.open_study(storage=database) as study:
-        page, numbers = study.report(), study.report("told.json", kind="json")
+        page, numbers = study.report(), study.report("told.json")
         with pytest.raises(HpsearchError, match="found 'pdf'"):
             study.report(kind="pdf")
         with pytest.raises(HpsearchError, match="cannot write"):

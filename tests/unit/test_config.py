@@ -162,7 +162,47 @@ WRONG = {
         r"model\.widths: found 'wide'; known: geometric, per-",
     ),
     "width kind": ({"space": {"width": 8}}, r"space\.width: .*expected only with 'per-block'"),
-    "dimension": ({"space": {"lr": 1}}, r"space\.lr: found an unknown dimension"),
+    "dimension": (
+        {"space": {"lr": 1}},
+        r"space\.lr: found an unknown dimension; did you mean 'learning_rate'\?",
+    ),
+    "key above its table": (
+        {"trials": 3},
+        r"unknown key 'trials'; trials belongs under \[search\]$",
+    ),
+    "misspelled above its table": ({"trails": 3}, r"'trails'; trials belongs under \[search\]$"),
+    "epochs above their table": ({"epochs": 3}, r"'epochs'; epochs belongs under \[train\]$"),
+    "data above its table": ({"dataset": "digits"}, r"dataset belongs under \[data\]$"),
+    "dimension in another table": (
+        {"train": {"learning_rate": 0.1}},
+        r"train\.learning_rate: found an unknown key; learning_rate belongs under \[space\]$",
+    ),
+    "short dimension in another table": (
+        {"train": {"lr": 0.1}},
+        r"learning_rate belongs under \[space\]$",
+    ),
+    "key in the space": (
+        {"space": {"epochs": 3}},
+        r"space\.epochs: found an unknown dimension; epochs belongs under \[train\]$",
+    ),
+    "study for a name": ({"study": "owls"}, r"unknown key 'study'; did you mean 'name'\?"),
+    "name in a table": ({"search": {"study": "owls"}}, "belongs at the top, as name"),
+    "text for objectives": (
+        {"search": {"objectives": "accuracy,params"}},
+        r'objectives: found \S+, expected a list, e\.g\. \["accuracy", "params"\]$',
+    ),
+    "truth in words": (
+        {"space": {"batch_norm": "yes"}},
+        r"space\.batch_norm: found 'yes', expected one of false, true$",
+    ),
+    "optimizer": (
+        {"space": {"optimizer": "lion"}},
+        r"found 'lion', expected one of sgd, adam, adamw, rmsprop$",
+    ),
+    "dimension of no name": (
+        {"space": {"foo": 1}},
+        r"known: base_width, .*, weight_decay, width, width_1 …$",
+    ),
     "kernel": ({"space": {"kernel_size": 4}}, r"space\.kernel_size: found 4, expected one of 1, 3"),
     "infinite end": (
         {"space": {"n_blocks": {"low": 1, "high": float("inf")}}},

@@ -109,11 +109,12 @@ def test_a_trial_turned_to_sgd_gets_momentum():
     [
         (["n_blocks"], "--set: found 'n_blocks', expected NAME=VALUE"),
         (["n_block=3"], "--set n_block: found an unknown name; did you mean 'n_blocks'"),
+        (["lr=0.1"], "--set lr: found an unknown name; did you mean 'learning_rate'"),
         (["n_blocks=3", "n_blocks=2"], "--set n_blocks: found it twice"),
         (["n_blocks=three"], "--set n_blocks: found 'three', expected a number"),
         (["n_blocks=13"], "--set n_blocks: found 13, expected 1 to 12"),
         (["optimizer=adamax"], "--set optimizer: found 'adamax', expected one of sgd, adam"),
-        (["batch_norm=2"], "--set batch_norm: found '2', expected one of False, True"),
+        (["batch_norm=2"], "--set batch_norm: found '2', expected one of false, true"),
         (["shift=1.5"], "--set shift: found '1.5', expected a whole number"),
         (["shift=99"], "--set shift: found 99, expected 0 to 64 pixels"),
         (["rotate=nan"], "--set rotate: found nan, expected 0 to 180 degrees"),

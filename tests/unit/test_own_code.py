@@ -170,7 +170,7 @@ def test_own_values_can_be_set_by_hand():
         ("depth=9", "the study searches 1 to 3"),
         ("depth=two", "expected a whole number"),
         ("act=tanh", "expected one of relu, gelu"),
-        ("residual=false", "expected one of True"),
+        ("residual=false", "expected one of true"),
     ):
         with pytest.raises(SpecError, match=message):
             baseline.read(spec.space, [text])

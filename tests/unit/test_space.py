@@ -47,7 +47,7 @@ def low(name, dim):
         ({"optimizer": []}, "empty list"),
         ({"optimizer": {"low": 1, "high": 2}}, "expected a value or a list"),
         ({"kernel_size": 4}, "expected one of 1, 3, 5, 7"),
-        ({"batch_norm": 1}, "expected one of False, True"),
+        ({"batch_norm": 1}, "expected one of false, true"),
         ({"width": 8}, "expected only with 'per-block'"),
     ],
 )

@@ -13,12 +13,13 @@ from rich.console import Console, RenderableType
 from hpsearch.core.analysis import Savings, StudySummary
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view import text
+from hpsearch.view.study_list import study_list
 from hpsearch.view.tables import (
     end_summary,
     front_table,
     short_front,
     status_lines,
-    study_list,
+    titled_front,
     trial_details,
 )
 from hpsearch.view.text import describe, format_seconds, format_value
@@ -116,6 +117,15 @@ def test_the_front_is_one_line_a_trial_at_100_columns_with_the_knee_in_words():
     assert "3: 24-48-96 k3 gap" in lines[3]
     assert ["◀ knee" in line for line in lines] == [False, False, False, True, False]
     assert "2 min 10 s" in lines[4]
+
+
+def test_the_front_and_a_trial_name_their_study():
+    front = shown(titled_front(FRONT, study="birds", objectives=OBJECTIVES, knee=9))
+    trial = shown(trial_details(FRONT[0], study="birds", objectives=OBJECTIVES))
+
+    assert front.startswith("study birds\n\ntrial ")
+    assert "◀ knee" in front
+    assert trial.split()[:2] == ["study", "birds"]
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -221,7 +231,7 @@ def test_a_pruned_trial_tells_why_and_by_whom():
             },
         },
     )
-    told = shown(trial_details(pruned, objectives=OBJECTIVES))
+    told = shown(trial_details(pruned, study="birds", objectives=OBJECTIVES))
     assert "pruned after epoch 2: no hope [left]" in told
     for words in ("147,087", "77 on box", "torch 2.14.1", "took 2 min 10 s", "seed"):
         assert words in told
@@ -237,7 +247,7 @@ def test_a_failed_trial_shows_its_traceback_as_it_is():
         reason="OSError: [b]no",
         attributes={"failure": {"kind": "other", "traceback": trace + "\n"}},
     )
-    told = shown(trial_details(failed, objectives=OBJECTIVES), width=60)
+    told = shown(trial_details(failed, study="birds", objectives=OBJECTIVES), width=60)
     assert "failed: OSError: [b]no" in told
     assert told.rstrip().endswith(trace)
 
@@ -245,7 +255,7 @@ def test_a_failed_trial_shows_its_traceback_as_it_is():
 def test_a_long_curve_is_thinned_and_says_so():
     curve = tuple(epoch(i) for i in range(1, 101))
     long = TrialRecord(number=1, state=State.COMPLETE, curve=curve)
-    told = shown(trial_details(long, objectives=OBJECTIVES))
+    told = shown(trial_details(long, study="birds", objectives=OBJECTIVES))
     assert "24 of 100 epochs; --json has them all" in told
     assert len([line for line in told.splitlines() if "80.0 %" in line]) == 24
 
@@ -282,6 +292,19 @@ def test_a_hypervolume_that_tells_nothing_is_a_dash(nothing):
     told = summary(**nothing, hypervolume=0.0)
     assert re.search(r"^hypervolume +- *$", shown(status_lines(told)), re.MULTILINE)
     assert re.search(r"7 +- ", shown(study_list([told])))
+
+
+def test_a_list_puts_objectives_below_one_another_before_it_folds_a_name():
+    long = summary(study="my-flowers-2nd-try")
+    beside, below, folded = (shown(study_list([long]), width=w) for w in (110, 80, 70))
+
+    assert "my-flowers-2nd-try  62/100" in beside
+    assert "accuracy, train_seconds" in beside
+    assert "my-flowers-2nd-try  62/100" in below
+    assert [line.split()[-1] for line in below.splitlines()[3:]] == ["train_seconds"]
+    assert max(map(len, folded.splitlines())) <= 70
+    for words in ("62/100", "0.8123", "accuracy,", "train_seconds"):
+        assert words in folded
 
 
 def test_an_empty_list_says_how_to_start():
