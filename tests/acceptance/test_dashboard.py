@@ -79,7 +79,8 @@ def test_a_supervisor_ends_it_at_once(finished, first):
             assert sites_in(process.stderr.readline())
             served = children(process.pid)[0] if first else process.pid
             os.kill(served, signal.SIGTERM)
-            assert process.wait(60) == 0  # seconds, even of a busy machine
+            code = process.wait(60)  # seconds, even of a busy machine
+            assert code in (0, 128 + signal.SIGTERM)  # it may not be waiting for a page yet
             assert process.stderr.read() == ""
         finally:
             process.kill()
