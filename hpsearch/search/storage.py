@@ -31,7 +31,14 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import StorageError, StudyError
 from hpsearch.search.artifacts import Artifacts, open_artifacts
-from hpsearch.search.database import check_server, check_sqlite, engine_options, is_still, plain
+from hpsearch.search.database import (
+    check_server,
+    check_sqlite,
+    engine_options,
+    is_still,
+    make_tables,
+    plain,
+)
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -39,9 +46,13 @@ _AWAY_SECONDS = 120.0  # how long a database may be away
 _SETTLE_SECONDS = 30.0  # after it was, for signs of life to come in again
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
-
-
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
+# Frees the locks of a host that is gone without a word, and waits for none without end. For one
+# transaction: a pooler gives the same connection to others.
+_IMPATIENCE = sql(
+    "SELECT set_config('idle_in_transaction_session_timeout', '60s', true),"
+    " set_config('lock_timeout', '120s', true)"
+)
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -119,6 +130,8 @@ class Storage:
             return
         session.joined = True
         try:
+            if not self.is_sqlite:
+                session.execute(_IMPATIENCE)
             if trial is not None:
                 self._hold(session, trial)
             yield session
@@ -265,11 +278,15 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
     with _translated(url):
         if not sqlite:
             check_server(url, create=create)
-        with _server_lock(url) if create and not sqlite else contextlib.nullcontext():
-            rdb = RDBStorage(plain(url), engine_kwargs=engine_options(url))
-        tune = _tune_sqlite if sqlite else _tune_server
-        if not (sqlite and is_still(Path(url.database or ""))):
-            sqlalchemy.event.listen(rdb.engine, "connect", tune)
+            make_tables(url)
+        rdb = RDBStorage(
+            plain(url),
+            engine_kwargs=engine_options(url),
+            skip_compatibility_check=not sqlite,
+            skip_table_creation=not sqlite,
+        )
+        if sqlite and not is_still(Path(url.database or "")):
+            sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
@@ -281,18 +298,6 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         sessions=sessions,
         artifacts=open_artifacts(url, artifacts),
     )
-
-
-@contextlib.contextmanager
-def _server_lock(url: URL) -> Iterator[None]:
-    """Holds the server's one lock while its tables are made; Optuna makes them unguarded."""
-    engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
-    try:
-        with engine.begin() as connection:
-            connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
-            yield
-    finally:
-        engine.dispose()
 
 
 @contextlib.contextmanager
@@ -332,14 +337,6 @@ def _file_lock(database: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _tune_server(connection: Any, _record: object) -> None:
-    """Frees the locks of a host that is gone without a word, and waits for none without end."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
-        cursor.execute("SET lock_timeout = '120s'")
-    connection.commit()
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:

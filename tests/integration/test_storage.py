@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
 from hpsearch.search.catalog import study_names
+from hpsearch.search.database import engine_options
 from hpsearch.search.filesystem import network_filesystem
 from hpsearch.search.storage import check_storage, open_storage
 from hpsearch.search.url import mask, parse_url
@@ -131,6 +132,30 @@ def test_a_server_that_does_not_answer_is_named_without_its_password():
     with pytest.raises(StorageError, match=r"cannot use postgresql://ann:\*\*\*@127") as caught:
         open_storage("postgresql://ann:hush@127.0.0.1:1/db", create=True)
     assert "hush" not in str(caught.value)
+
+
+def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgres):
+    from tests.integration.conftest import fresh_database
+
+    storage = open_storage(fresh_database(postgres, "limits"), create=True)
+
+    def limits(connection):
+        names = ("lock_timeout", "idle_in_transaction_session_timeout")
+        return [connection.execute(text(f"SHOW {name}")).scalar() for name in names]
+
+    with storage.together() as session:
+        assert limits(session) == ["2min", "1min"]
+    with storage.engine.connect() as connection:  # the same one, as a pooler gives it to others
+        assert limits(connection) == ["0", "0"]
+    storage.close()
+
+
+def test_a_connect_timeout_of_the_url_goes_over_ours():
+    def waits(query):
+        return engine_options(parse_url(f"postgresql://h/d{query}"))["connect_args"]
+
+    assert waits("")["connect_timeout"] == 10
+    assert "connect_timeout" not in waits("?connect_timeout=2")
 
 
 def test_reading_an_empty_server_makes_no_tables(postgres):
