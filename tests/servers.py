@@ -59,10 +59,11 @@ def _patiently(start: Callable[[], None]) -> None:
 
 
 @contextmanager
-def pooler(server_url: str, folder: Path, *, size: int) -> Iterator[str]:
+def pooler(server_url: str, folder: Path, *, size: int, more: str = "") -> Iterator[str]:
     """A pgbouncer in transaction mode before a server; gives the URL of the database through it.
 
-    ``size`` connections to the server at most. Skips the test where pgbouncer is not installed.
+    ``size`` connections to the server at most; ``more`` lines of settings. Skips the test where
+    pgbouncer is not installed.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
@@ -76,7 +77,7 @@ def pooler(server_url: str, folder: Path, *, size: int) -> Iterator[str]:
     settings.write_text(
         f"[databases]\n{url.database} = host={place} user={url.username}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = any\npool_mode = transaction\ndefault_pool_size = {size}\n"
+        f"auth_type = any\npool_mode = transaction\ndefault_pool_size = {size}\n{more}"
         + (f"user = {place.owner()}\n" if os.geteuid() == 0 else "")
     )
     settings.chmod(0o644)
