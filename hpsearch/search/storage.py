@@ -19,6 +19,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
 from optuna.storages._rdb.models import NOT_FOUND_MSG
+from optuna.study._frozen import FrozenStudy
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import (
@@ -39,6 +40,7 @@ from hpsearch.search.database import (
     make_tables,
     plain,
 )
+from hpsearch.search.records import CREATED
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -87,6 +89,7 @@ class Storage:
     sessions: scoped_session[_Session]
     artifacts: Artifacts | None
     _back_at: list[float] = field(default_factory=list)  # the last time, if it was away
+    _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
 
     @property
     def is_sqlite(self) -> bool:
@@ -203,6 +206,25 @@ class Storage:
         """Drops connections, and Optuna's memory of trials whose making was never committed."""
         self.sessions.remove()
         self.engine.dispose()
+        self._forget_trials()
+
+    def studies(self) -> list[FrozenStudy]:
+        """Returns every study, other programs' too; forgets the trials of those that are gone.
+
+        SQLite gives the ids of a deleted study and its trials out anew, and Optuna would go on
+        telling the trials of the old one.
+        """
+        studies = self.backend.get_all_studies()
+        stamps = {s._study_id: (s.study_name, s.user_attrs.get(CREATED)) for s in studies}
+        backend: Any = self.backend
+        before = dict(self._stamps)
+        if any(i not in before or before[i] != stamps.get(i) for i in list(backend._studies)):
+            self._forget_trials()
+        self._stamps.clear()
+        self._stamps.update(stamps)
+        return studies
+
+    def _forget_trials(self) -> None:
         backend: Any = self.backend
         with backend._lock:
             backend._studies.clear()

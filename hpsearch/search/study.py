@@ -188,8 +188,13 @@ class Study:
         """Takes up what `hpsearch run` or `submit` has changed meanwhile: trials, sampler, …
 
         Returns the study's attributes as they are now.
+
+        Raises:
+            StudyError: the study is gone, and another has its id: SQLite gives it out anew.
         """
         attributes: Mapping[str, Any] = self.handle.user_attrs
+        if attributes[CREATED] != self.attributes[CREATED]:
+            raise StudyError(f"study {self.name!r} has been deleted; run it again")
         if attributes[SPEC] != self.attributes[SPEC]:
             self.attributes, self.spec = attributes, from_json(attributes[SPEC])
         return attributes
