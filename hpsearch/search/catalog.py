@@ -163,7 +163,9 @@ def delete(storage: Storage, study: Study) -> None:
 
     Raises:
         StudyError: a worker is in one of them.
+        StorageError: the place for checkpoints cannot be used; nothing is deleted.
     """
+    artifacts = storage.artifacts
     study.reap()
     with storage.lock():  # nobody starts a trial between the look and the deletion
         records = study.records()
@@ -176,8 +178,9 @@ def delete(storage: Storage, study: Study) -> None:
         optuna.delete_study(study_name=study.name, storage=storage.backend)
     if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
         raise StudyError(f"study {study.name!r} could not be deleted; try again")
-    for record in records:
-        study.remove_checkpoint(record.number)
+    if artifacts is not None:
+        for record in records:
+            artifacts.remove(study.checkpoint_key(record.number))
 
 
 def _exists(storage: Storage, name: str) -> bool:

@@ -31,7 +31,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import StorageError, StudyError
-from hpsearch.search.artifacts import Artifacts, open_artifacts
+from hpsearch.search.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.database import (
     check_server,
     check_sqlite,
@@ -80,14 +80,18 @@ class _Session(Session):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """An open database. ``masked`` is its URL as it may be shown."""
+    """An open database. ``masked`` is its URL as it may be shown.
+
+    ``artifacts_at`` is where checkpoints lie, as the person has named it.
+    """
 
     url: URL
     masked: str
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
-    artifacts: Artifacts | None
+    artifacts_at: str | None
+    _artifacts: list[Artifacts | None] = field(default_factory=list)  # when first asked for
     _back_at: list[float] = field(default_factory=list)  # the last time, if it was away
     _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
 
@@ -95,6 +99,19 @@ class Storage:
     def is_sqlite(self) -> bool:
         """Whether it is an SQLite file, else a PostgreSQL server."""
         return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def artifacts(self) -> Artifacts | None:
+        """Where checkpoints lie; None where there is no place for them.
+
+        Opened when it is first asked for: who only reads a study has no need of it.
+
+        Raises:
+            StorageError: the place cannot be used.
+        """
+        if not self._artifacts:
+            self._artifacts.append(open_artifacts(self.url, self.artifacts_at))
+        return self._artifacts[0]
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -248,7 +265,7 @@ class Storage:
 
     def close(self) -> None:
         """Gives this thread's connection and the idle ones back."""
-        self.backend.remove_session()
+        self.sessions.remove()
         self.engine.dispose()
 
 
@@ -261,7 +278,7 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
         StorageError: as :func:`open_storage`.
     """
     url = parse_url(text)
-    open_artifacts(url, artifacts)
+    check_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
         check_sqlite(Path(url.database or ""), create=True)
     else:
@@ -318,7 +335,7 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
-        artifacts=open_artifacts(url, artifacts),
+        artifacts_at=artifacts,
     )
 
 
