@@ -177,8 +177,10 @@ class Study:
         backend = self.storage.backend
         if waiting is not None:
             backend.set_trial_state_values(waiting, TrialState.RUNNING)
+            rows.start_now(session, waiting)
             return backend.get_trial(waiting)
         trial_id = backend.create_new_trial(self.handle._study_id)
+        rows.start_now(session, trial_id)
         trial = optuna.create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = rows.number_of(session, trial_id), trial_id
         return trial
@@ -241,7 +243,7 @@ class Study:
     def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
 
-        Before: when this process first looked. By number, since hosts' clocks differ.
+        Before: when this process first looked. In a row by the database's clock.
         """
         numbers = self.storage.patiently(lambda: self._new_failures(self._roll()))
         return [self.record(number) for number in numbers]
