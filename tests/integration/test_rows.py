@@ -141,7 +141,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
     def late():
         with study.storage.together() as session:
             wrote.append(rows.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
-        study.storage.backend.remove_session()
+        study.storage.sessions.remove()
 
     worker = threading.Thread(target=late)
     with study.storage.together(trial=trial_id) as session:

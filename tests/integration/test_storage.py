@@ -88,6 +88,12 @@ def test_a_password_is_never_shown(url):
     ("url", "message"),
     [
         ("mysql://u:hush@h/db", "found a 'mysql' storage"),
+        ("mysql://u:hu@hush@h/db", r"found a 'mysql' storage \(mysql://u:\*\*\*@h/db\)"),
+        ("mysql://u:hu@x/hush@h/db", r"found a 'mysql' storage \(mysql://u:\*\*\*@h/db\)"),
+        ("postgresql://ann:hu@hush@h/db", "more than one @ .*write %40 for an @ of the password"),
+        ("postgresql://ann:hu@x/hush@h/db", "more than one @ "),
+        ("host=h user=ann password=hush", "words with a password.*write them as a URL"),
+        ("host=h PASSWORD = 'hush'", "words with a password"),
         ("sqlite://", "without a file"),
         ("://", "cannot be read"),
     ],
@@ -200,6 +206,13 @@ def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tm
 @pytest.mark.parametrize(
     ("mounts", "kind"),
     [
+        ("22 1 0:4 / {home} rw - 9p C:\\ rw,aname=drvfs,trans=fd,rfd=8,wfd=8\n", "9p"),
+        ("22 1 0:4 / / rw - 9p none rw,trans=fd,rfdno=4,wfdno=4,directfs\n", None),  # gVisor's
+        ("22 1 0:4 / {home} rw - fuse blobfuse2 rw,user_id=0\n", "fuse.blobfuse2"),
+        ("22 1 0:4 / {home} rw - fuse https://dav.example/x rw\n", "fuse.davfs"),
+        ("22 1 0:4 / {home} rw - fuse.goofys bucket rw\n", "fuse.goofys"),
+        ("22 1 0:4 / {home} rw - fuse /dev/fuse rw\n", None),
+        ("22 1 0:4 / {home} rw - wekafs default rw\n", "wekafs"),
         (
             "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:4 / {home} rw - nfs4 server:/x rw\n",
             "nfs4",
@@ -229,7 +242,7 @@ def test_the_lock_lets_one_in_at_a_time(storage):
     def enter(name):
         with storage.lock():
             order.append(name)
-        storage.backend.remove_session()
+        storage.sessions.remove()
 
     with storage.lock():
         thread = threading.Thread(target=enter, args=("second",))
