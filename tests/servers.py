@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 PATIENCE_SECONDS = 600
 
@@ -59,7 +62,40 @@ def _patiently(start: Callable[[], None]) -> None:
     while True:
         try:
             return start()
-        except (subprocess.SubprocessError, AssertionError):
+        except (OSError, subprocess.SubprocessError, AssertionError):
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
+
+
+@contextmanager
+def pooler(server_url: str, folder: Path, *, size: int, more: str = "") -> Iterator[str]:
+    """A pgbouncer in transaction mode before a server; gives the URL of the database through it.
+
+    ``size`` connections to the server at most; ``more`` lines of settings. Skips the test where
+    pgbouncer is not installed.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("needs pgbouncer")
+    url = make_url(server_url)
+    place = Path(url.query["host"])  # a socket's folder
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n{url.database} = host={place} user={url.username}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = any\npool_mode = transaction\ndefault_pool_size = {size}\n{more}"
+        + (f"user = {place.owner()}\n" if os.geteuid() == 0 else "")
+    )
+    settings.chmod(0o644)
+    with (folder / "pgbouncer.log").open("w") as log:
+        running = subprocess.Popen([program, str(settings)], stderr=log)
+    try:
+        _patiently(lambda: socket.create_connection(("127.0.0.1", port)).close())
+        yield f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
+    finally:
+        running.terminate()
+        running.wait()

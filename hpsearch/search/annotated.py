@@ -39,17 +39,19 @@ def annotated(storage: Storage, annotator: Annotator) -> BaseStorage:
     Nothing is written: a file that cannot be written is annotated too, no worker ever waits for
     it, and two dashboards on one database never meet.
     """
-    return _Annotated(storage.backend, annotator)
+    return _Annotated(storage, annotator)
 
 
 class _Annotated(_CachedStorage):
-    def __init__(self, backend: Any, annotator: Annotator) -> None:
-        self.__dict__.update(backend.__dict__)  # the same connection, and one memory of trials
+    def __init__(self, storage: Storage, annotator: Annotator) -> None:
+        # The same connection, and one memory of trials.
+        self.__dict__.update(storage.backend.__dict__)
+        self._studies_now = storage.studies
         self._annotator = annotator
         self._as_shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        studies: list[FrozenStudy] = super().get_all_studies()
+        studies = self._studies_now()
         for study in studies:
             study.system_attrs = self._annotator.shown(study._study_id, study.system_attrs)
             if self._annotator.is_showing():

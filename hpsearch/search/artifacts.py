@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts._protocol import ArtifactStore
@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.errors import StorageError
 
+_DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +69,15 @@ class Artifacts:
                 return None
         return None
 
+    def keys(self, prefix: str) -> list[str]:
+        """Returns the keys that begin so, of half-written files that of the whole."""
+        with self._tolerant(f"{prefix}… cannot be looked for"):
+            if isinstance(self.store, _Prefixed):
+                return self.store.keys(prefix)
+            found = self.folder.glob(f"{glob.escape(prefix)}*") if self.folder is not None else ()
+            return [_DRAFT.sub("", path.name) for path in found]
+        return []
+
     def remove(self, key: str) -> None:
         """Removes a file, if it is there, and what writers of it have left who were killed."""
         not_there = contextlib.suppress(ArtifactNotFound, FileNotFoundError)
@@ -111,6 +121,26 @@ def open_artifacts(url: URL, place: str | None) -> Artifacts | None:
     return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
 
 
+def check_artifacts(url: URL, place: str | None) -> None:
+    """Checks that a place can be used, as :func:`open_artifacts`, and that a bucket is there.
+
+    Raises:
+        StorageError: it cannot, or is not.
+    """
+    opened = open_artifacts(url, place)
+    if opened is None or not isinstance(opened.store, _Prefixed):
+        return
+    try:
+        opened.store.look()
+    except opened.errors as exc:
+        said = getattr(exc, "response", {}).get("Error", {}).get("Code")
+        if said != "403":  # who may read and write objects may be refused the bucket itself
+            raise StorageError(
+                f"--artifacts: {place} cannot be used ({str(exc).splitlines()[0]}), expected a"
+                " bucket that is there; make it, or name another"
+            ) from exc
+
+
 def _on_s3(place: str) -> Artifacts:
     match = re.fullmatch(r"s3://([^/]+)/?(.*)", place)
     if match is None:
@@ -119,30 +149,58 @@ def _on_s3(place: str) -> Artifacts:
         )
     try:
         from botocore.exceptions import BotoCoreError, ClientError
-
-        store = cast(ArtifactStore, Boto3ArtifactStore(match[1]))
     except ImportError as exc:
+        raise _without_boto3(place) from exc
+    try:
+        store = Boto3ArtifactStore(match[1])
+    except ImportError as exc:
+        raise _without_boto3(place) from exc
+    except BotoCoreError as exc:
         raise StorageError(
-            f"--artifacts: {place} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
+            f"--artifacts: {place} cannot be used ({str(exc).splitlines()[0]}); mend AWS's"
+            " settings, or name another place"
         ) from exc
-    prefixed, errors = _Prefixed(store, match[2].rstrip("/")), (BotoCoreError, ClientError)
-    return Artifacts(store=prefixed, folder=None, errors=(OSError, *errors))
+    errors = (OSError, BotoCoreError, ClientError)
+    return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None, errors=errors)
+
+
+def _without_boto3(place: str) -> StorageError:
+    return StorageError(
+        f"--artifacts: {place} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
+    )
 
 
 class _Prefixed:
-    """A store whose keys all begin with a prefix."""
+    """A bucket in which all keys begin with a prefix."""
 
-    def __init__(self, store: ArtifactStore, prefix: str) -> None:
+    def __init__(self, store: Boto3ArtifactStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix
 
+    def look(self) -> None:
+        """Asks for the bucket, no more."""
+        self._store.client.head_bucket(Bucket=self._store.bucket)
+
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        return self._store.open_reader(self._key(artifact_id))
+        try:
+            return self._store.open_reader(self._key(artifact_id))
+        except ArtifactNotFound as exc:  # Optuna says so of a bucket that is not there, too
+            cause = exc.__cause__
+            if cause is not None and "NoSuchBucket" in str(cause):
+                raise cause from exc
+            raise
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         self._store.write(self._key(artifact_id), content_body)
 
     def remove(self, artifact_id: str) -> None:
         self._store.remove(self._key(artifact_id))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Returns the keys that begin so, without the store's own prefix."""
+        pages = self._store.client.get_paginator("list_objects_v2")
+        whole = self._key(prefix)
+        found = pages.paginate(Bucket=self._store.bucket, Prefix=whole).search("Contents[].Key")
+        return [f"{prefix}{key.removeprefix(whole)}" for key in found if key is not None]
 
     def _key(self, artifact_id: str) -> str:
         return f"{self._prefix}/{artifact_id}".lstrip("/")

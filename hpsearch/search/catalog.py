@@ -147,7 +147,7 @@ def open_study(
 
 def open_numbered(storage: Storage, study_id: int) -> Study | None:
     """Opens the study of that id in the database; None if there is none, or it is not ours."""
-    studies = storage.patiently(storage.backend.get_all_studies)
+    studies = storage.patiently(storage.studies)
     for study in studies:
         if study._study_id == study_id and SPEC in study.user_attrs:
             return _read(storage, study.study_name)
@@ -156,8 +156,7 @@ def open_numbered(storage: Storage, study_id: int) -> Study | None:
 
 def study_names(storage: Storage) -> list[str]:
     """Returns the names of the database's hpsearch studies, oldest first."""
-    backend = storage.backend
-    studies = sorted(backend.get_all_studies(), key=lambda study: study._study_id)
+    studies = sorted(storage.studies(), key=lambda study: study._study_id)
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
@@ -181,25 +180,28 @@ def delete(storage: Storage, study: Study) -> None:
 
     Raises:
         StudyError: a worker is in one of them.
+        StorageError: the place for checkpoints cannot be used; nothing is deleted.
     """
+    artifacts = storage.artifacts
     study.reap()
-    records = study.records()
-    if running := [r.number for r in records if r.state is State.RUNNING]:
-        raise StudyError(
-            f"study {study.name!r} is being worked on (trial {running[0]}); end it with"
-            f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker is gone"
-        )
-    numbers = [record.number for record in records]
-    with storage.lock():
+    with storage.lock():  # nobody starts a trial between the look and the deletion
+        records = study.records()
+        if running := [r.number for r in records if r.state is State.RUNNING]:
+            raise StudyError(
+                f"study {study.name!r} is being worked on (trial {running[0]}); end it with"
+                f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker is"
+                " gone"
+            )
         optuna.delete_study(study_name=study.name, storage=storage.backend)
     if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
         raise StudyError(f"study {study.name!r} could not be deleted; try again")
-    for number in numbers:
-        study.remove_checkpoint(number)
+    if artifacts is not None:
+        for record in records:
+            artifacts.remove(study.checkpoint_key(record.number))
 
 
 def _exists(storage: Storage, name: str) -> bool:
-    return any(study.study_name == name for study in storage.backend.get_all_studies())
+    return any(study.study_name == name for study in storage.studies())
 
 
 def _load(storage: Storage, name: str) -> optuna.Study:
@@ -237,7 +239,7 @@ def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) ->
 
 def _clear_half_made(storage: Storage, name: str) -> None:
     """Removes a study of ours whose making was cut short: our marks on it, but no spec."""
-    for study in storage.backend.get_all_studies():
+    for study in storage.studies():
         marks = [key.startswith("hpsearch:") for key in study.user_attrs]
         if study.study_name == name and SPEC not in study.user_attrs and marks and all(marks):
             optuna.delete_study(study_name=name, storage=storage.backend)

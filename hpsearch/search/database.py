@@ -10,9 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.pool import StaticPool
 
 from hpsearch.errors import NotMadeError, StorageError
 from hpsearch.search.filesystem import network_filesystem
@@ -20,6 +23,9 @@ from hpsearch.search.password import with_password
 from hpsearch.search.url import mask
 
 _BUSY_SECONDS = 60
+_CONNECT_SECONDS = 10
+_MAKING_TRIES = 5
+_ALREADY_THERE = frozenset({"23505", "42710", "42P07"})  # PostgreSQL's codes: another made it
 _SMALLEST_DATABASE = 512  # bytes, its smallest page; SQLite takes what is shorter for empty
 _OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 
@@ -49,7 +55,12 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Returns what SQLAlchemy's engine is to be made with."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+    # Statements that a server has prepared are one connection's: behind a pooler of transactions
+    # the next one finds none of that name, or another's.
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _CONNECT_SECONDS
+    return {"connect_args": arguments, "pool_pre_ping": True}
 
 
 def check_server(url: URL, *, create: bool) -> None:
@@ -66,6 +77,23 @@ def check_server(url: URL, *, create: bool) -> None:
             _check_made(bool(made), mask(url))
     finally:
         engine.dispose()
+
+
+def make_tables(url: URL) -> None:
+    """Makes a server's tables where they are missing, and refuses those of another Optuna.
+
+    By one connection: where Optuna has its own two, it asks for the second while it holds the
+    first, and as many such at once as a pooler has connections wait for one another without end.
+    Of several that make the tables at once, unguarded, one succeeds; the others find what it made.
+    """
+    options = {**engine_options(url), "poolclass": StaticPool, "pool_pre_ping": False}
+    for rest in reversed(range(_MAKING_TRIES)):
+        try:
+            RDBStorage(plain(url), engine_kwargs=options).engine.dispose()
+            return
+        except (IntegrityError, ProgrammingError) as exc:
+            if rest == 0 or getattr(exc.orig, "sqlstate", None) not in _ALREADY_THERE:
+                raise
 
 
 _VERSION = sql("SELECT version_num FROM alembic_version")

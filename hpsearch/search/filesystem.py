@@ -7,8 +7,10 @@ from pathlib import Path
 # As Linux names them; on these, locks are unreliable and SQLite's shared memory is not shared.
 _NETWORK = frozenset(
     """nfs nfs4 cifs smb3 smbfs ncpfs afs coda ceph glusterfs lustre gpfs beegfs orangefs pvfs2
+    9p wekafs panfs
     fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse fuse.smbnetfs
-    fuse.juicefs fuse.mount-s3""".split()  # noqa: SIM905 (a list of 24 lines)
+    fuse.juicefs fuse.mount-s3 fuse.mountpoint-s3 fuse.goofys fuse.blobfuse fuse.blobfuse2
+    fuse.davfs""".split()  # noqa: SIM905 (a list of 32 lines)
 )
 
 
@@ -37,10 +39,20 @@ def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
     found: tuple[int, str] = (0, "")
     for line in lines:
         head, _, tail = line.partition(" - ")
-        fields, kind = head.split(), tail.split()[:1]
+        fields, kind = head.split(), _kind(tail)
         if len(fields) < 5 or not kind:
             continue
         place = Path(fields[4].replace(r"\040", " "))
         if place == target or place in target.parents:  # of two, the longer; of equals, the later
-            found = max((len(place.parts), kind[0]), found, key=lambda pair: pair[0])
+            found = max((len(place.parts), kind), found, key=lambda pair: pair[0])
     return found[1] or None
+
+
+def _kind(described: str) -> str:
+    """The kind of a mount, as its type, source and options tell it; empty where they do not."""
+    kind, source = (*described.split()[:2], "", "")[:2]
+    if kind == "fuse":  # some give their name as the source, WebDAV an address
+        is_address = source.startswith(("http://", "https://"))
+        return "fuse.davfs" if is_address else f"fuse.{source}"
+    # gVisor hands the files of its own host to a sandbox in this way: no network is in between.
+    return "gvisor" if kind == "9p" and "rfdno=" in described else kind

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import GivenAway
+from hpsearch.search.storage import first_line
 from hpsearch.search.study import Study
 
 BEAT_SECONDS = 10.0
@@ -52,8 +53,9 @@ def beating(study: Study, claim: Claim, *, seconds: float = BEAT_SECONDS) -> Ite
             except GivenAway:
                 return  # its worker learns of it when it writes
             except (SQLAlchemyError, StorageInternalError) as exc:
-                _log.warning("no sign of life of trial %d: %s", claim.number, exc)
-        study.storage.backend.remove_session()
+                said = first_line(exc.__cause__ or exc)
+                _log.warning("no sign of life of trial %d: %s", claim.number, said)
+        study.storage.sessions.remove()
 
     thread = threading.Thread(target=beat, name=f"heartbeat-{claim.number}", daemon=True)
     thread.start()

@@ -47,9 +47,11 @@ def reap(
         how = "" if number is None else f", the last by signal {number}"
         words = f"{LOSSES} workers in a row were lost with it{how}, no epoch gained"
         known |= {"reason": f"{kind}: {words}", "failure": {"kind": kind}}
-    state = TrialState.FAIL if in_vain else TrialState.WAITING
     mark = trial.origin.get("claim")
     with contextlib.suppress(GivenAway), owned(storage, trial.trial_id, mark=mark) as session:
         rows.put(session, trial.trial_id, known)
-        storage.backend.set_trial_state_values(trial.trial_id, state)
+        if in_vain:
+            rows.end(session, trial.trial_id, TrialState.FAIL, ())
+        else:
+            storage.backend.set_trial_state_values(trial.trial_id, TrialState.WAITING)
     return record.number if in_vain else None

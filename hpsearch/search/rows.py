@@ -103,9 +103,24 @@ def end(session: Session, trial_id: int, state: TrialState, values: Sequence[flo
     ]
     if rows:
         session.execute(_values.insert(), rows)
-    now = datetime.now(UTC).replace(tzinfo=None)
     ended = _trials.update().where(_trials.c.trial_id == trial_id)
-    session.execute(ended.values(state=state, datetime_complete=now))
+    session.execute(ended.values(state=state, datetime_complete=_time(session)))
+
+
+def start_now(session: Session, trial_id: int) -> None:
+    """Writes that a trial starts now, over what Optuna wrote by this host's clock."""
+    started = _trials.update().where(_trials.c.trial_id == trial_id)
+    session.execute(started.values(datetime_start=_time(session)))
+
+
+def _time(session: Session) -> Any:
+    """The time by the one clock that all workers share, as Optuna stores it: UTC, without a zone.
+
+    A server's own; an SQLite file is shared by processes of one host, whose clock is finer.
+    """
+    if _dialect(session) == "postgresql":
+        return func.timezone("UTC", func.clock_timestamp())
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _dialect(session: Session) -> str:

@@ -19,6 +19,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
 from optuna.storages._rdb.models import NOT_FOUND_MSG
+from optuna.study._frozen import FrozenStudy
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import (
@@ -30,8 +31,16 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import AwayError, StorageError, StudyError
-from hpsearch.search.artifacts import Artifacts, open_artifacts
-from hpsearch.search.database import check_server, check_sqlite, engine_options, is_still, plain
+from hpsearch.search.artifacts import Artifacts, check_artifacts, open_artifacts
+from hpsearch.search.database import (
+    check_server,
+    check_sqlite,
+    engine_options,
+    is_still,
+    make_tables,
+    plain,
+)
+from hpsearch.search.records import CREATED
 from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -39,9 +48,13 @@ AWAY_SECONDS = 120.0  # how long a database may be away
 _SETTLE_SECONDS = 30.0  # after it was, for signs of life to come in again
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
-
-
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
+# Frees the locks of a host that is gone without a word, and waits for none without end. For one
+# transaction: a pooler gives the same connection to others.
+_IMPATIENCE = sql(
+    "SELECT set_config('idle_in_transaction_session_timeout', '60s', true),"
+    " set_config('lock_timeout', '120s', true)"
+)
 
 _REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
 
@@ -69,20 +82,38 @@ class _Session(Session):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """An open database. ``masked`` is its URL as it may be shown."""
+    """An open database. ``masked`` is its URL as it may be shown.
+
+    ``artifacts_at`` is where checkpoints lie, as the person has named it.
+    """
 
     url: URL
     masked: str
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
-    artifacts: Artifacts | None
+    artifacts_at: str | None
+    _artifacts: list[Artifacts | None] = field(default_factory=list)  # when first asked for
     _back_at: list[float] = field(default_factory=list)  # the last time, if it was away
+    _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
 
     @property
     def is_sqlite(self) -> bool:
         """Whether it is an SQLite file, else a PostgreSQL server."""
         return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def artifacts(self) -> Artifacts | None:
+        """Where checkpoints lie; None where there is no place for them.
+
+        Opened when it is first asked for: who only reads a study has no need of it.
+
+        Raises:
+            StorageError: the place cannot be used.
+        """
+        if not self._artifacts:
+            self._artifacts.append(open_artifacts(self.url, self.artifacts_at))
+        return self._artifacts[0]
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -121,6 +152,8 @@ class Storage:
             return
         session.joined = True
         try:
+            if not self.is_sqlite:
+                session.execute(_IMPATIENCE)
             if trial is not None:
                 self._hold(session, trial)
             yield session
@@ -192,6 +225,25 @@ class Storage:
         """Drops connections, and Optuna's memory of trials whose making was never committed."""
         self.sessions.remove()
         self.engine.dispose()
+        self._forget_trials()
+
+    def studies(self) -> list[FrozenStudy]:
+        """Returns every study, other programs' too; forgets the trials of those that are gone.
+
+        SQLite gives the ids of a deleted study and its trials out anew, and Optuna would go on
+        telling the trials of the old one.
+        """
+        studies = self.backend.get_all_studies()
+        stamps = {s._study_id: (s.study_name, s.user_attrs.get(CREATED)) for s in studies}
+        backend: Any = self.backend
+        before = dict(self._stamps)
+        if any(i not in before or before[i] != stamps.get(i) for i in list(backend._studies)):
+            self._forget_trials()
+        self._stamps.clear()
+        self._stamps.update(stamps)
+        return studies
+
+    def _forget_trials(self) -> None:
         backend: Any = self.backend
         with backend._lock:
             backend._studies.clear()
@@ -215,7 +267,7 @@ class Storage:
 
     def close(self) -> None:
         """Gives this thread's connection and the idle ones back."""
-        self.backend.remove_session()
+        self.sessions.remove()
         self.engine.dispose()
 
 
@@ -228,7 +280,7 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
         StorageError: as :func:`open_storage`.
     """
     url = parse_url(text)
-    open_artifacts(url, artifacts)
+    check_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
         check_sqlite(Path(url.database or ""), create=True)
     else:
@@ -267,11 +319,15 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
     with _translated(url):
         if not sqlite:
             check_server(url, create=create)
-        with _server_lock(url) if create and not sqlite else contextlib.nullcontext():
-            rdb = RDBStorage(plain(url), engine_kwargs=engine_options(url))
-        tune = _tune_sqlite if sqlite else _tune_server
-        if not (sqlite and is_still(Path(url.database or ""))):
-            sqlalchemy.event.listen(rdb.engine, "connect", tune)
+            make_tables(url)
+        rdb = RDBStorage(
+            plain(url),
+            engine_kwargs=engine_options(url),
+            skip_compatibility_check=not sqlite,
+            skip_table_creation=not sqlite,
+        )
+        if sqlite and not is_still(Path(url.database or "")):
+            sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
@@ -281,20 +337,8 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
-        artifacts=open_artifacts(url, artifacts),
+        artifacts_at=artifacts,
     )
-
-
-@contextlib.contextmanager
-def _server_lock(url: URL) -> Iterator[None]:
-    """Holds the server's one lock while its tables are made; Optuna makes them unguarded."""
-    engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
-    try:
-        with engine.begin() as connection:
-            connection.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
-            yield
-    finally:
-        engine.dispose()
 
 
 @contextlib.contextmanager
@@ -342,14 +386,6 @@ def _file_lock(database: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _tune_server(connection: Any, _record: object) -> None:
-    """Frees the locks of a host that is gone without a word, and waits for none without end."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
-        cursor.execute("SET lock_timeout = '120s'")
-    connection.commit()
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:

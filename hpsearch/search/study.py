@@ -7,7 +7,7 @@ optuna-dashboard and any notebook read a study of ours as it is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from hpsearch.core.spec import StudySpec, from_json, is_control, resolve, trial_
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search import reaping, recording, rows
+from hpsearch.search.artifacts import Artifacts
 from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import owned
 from hpsearch.search.records import BOUNDS, CREATED, DATA, SPEC, STOP, read, slot_of
@@ -122,13 +123,21 @@ class Study:
 
         Raises:
             GivenAway: drawing took so long that the trial is another worker's by now.
+            StorageError: the place for checkpoints cannot be used.
         """
+        artifacts = self.storage.artifacts
         marked = {**origin, "claim": uuid.uuid4().hex}
-        return self.storage.patiently(lambda: self._claim(marked))
+        claim = self.storage.patiently(lambda: self._claim(marked))
+        over = isinstance(claim, Standing) and claim is not Standing.BUSY
+        if over and artifacts is not None:
+            self._remove_leftovers(artifacts)
+        return claim
 
     def _claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
+        failed: list[int] = []
         with self.storage.lock():
-            taken = self._take(origin)
+            taken = self._take(origin, failed)
+        self._remove_checkpoints(failed)  # however long that takes: not under the lock
         if isinstance(taken, Standing):
             return taken
         trial, own = taken.trial, taken.origin
@@ -155,9 +164,9 @@ class Study:
             attributes=trial.user_attrs,
         )
 
-    def _take(self, origin: Mapping[str, Any]) -> _Taken | Standing:
+    def _take(self, origin: Mapping[str, Any], failed: list[int]) -> _Taken | Standing:
         attributes = self._refresh()
-        roll = self._reaped(self._roll(), claim=origin["claim"])
+        roll = self._reaped(self._roll(), failed, claim=origin["claim"])
         standing = self._standing(roll, attributes)
         if standing is not None:
             return standing
@@ -178,8 +187,10 @@ class Study:
         backend = self.storage.backend
         if waiting is not None:
             backend.set_trial_state_values(waiting, TrialState.RUNNING)
+            rows.start_now(session, waiting)
             return backend.get_trial(waiting)
         trial_id = backend.create_new_trial(self.handle._study_id)
+        rows.start_now(session, trial_id)
         trial = optuna.create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = rows.number_of(session, trial_id), trial_id
         return trial
@@ -198,8 +209,13 @@ class Study:
         """Takes up what `hpsearch run` or `submit` has changed meanwhile: trials, sampler, …
 
         Returns the study's attributes as they are now.
+
+        Raises:
+            StudyError: the study is gone, and another has its id: SQLite gives it out anew.
         """
         attributes: Mapping[str, Any] = self.handle.user_attrs
+        if attributes[CREATED] != self.attributes[CREATED]:
+            raise StudyError(f"study {self.name!r} has been deleted; run it again")
         if attributes[SPEC] != self.attributes[SPEC]:
             self.attributes, self.spec = attributes, from_json(attributes[SPEC])
         return attributes
@@ -237,7 +253,7 @@ class Study:
     def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
 
-        Before: when this process first looked. By number, since hosts' clocks differ.
+        Before: when this process first looked. In a row by the database's clock.
         """
         numbers = self.storage.patiently(lambda: self._new_failures(self._roll()))
         return [self.record(number) for number in numbers]
@@ -253,25 +269,31 @@ class Study:
         ``signals`` tells which signal ended processes of this host, by pid.
         """
 
-        def reap() -> None:
+        def reap() -> list[int]:
+            failed: list[int] = []
             with self.storage.lock():
-                self._reaped(self._roll(), signals=signals)
+                self._reaped(self._roll(), failed, signals=signals)
+            return failed
 
-        self.storage.patiently(reap)
+        self._remove_checkpoints(self.storage.patiently(reap))
 
     def _reaped(
-        self, roll: Roll, *, claim: str | None = None, signals: Mapping[int, int] | None = None
+        self,
+        roll: Roll,
+        failed: list[int],
+        *,
+        claim: str | None = None,
+        signals: Mapping[int, int] | None = None,
     ) -> Roll:
         """Hands the trials back whose workers are gone; fails those that may be what kills them.
 
         Likewise the trial of that very claim, if the database went away while it was made.
-        Returns the roll as it then is.
+        Returns the roll as it then is, and adds the numbers of those that failed to ``failed``.
         """
         lost = reaping.lost(self.storage, roll, claim=claim)
-        for trial in lost:
-            failed = reaping.reap(self.storage, self.spec, trial, signals or {})
-            if failed is not None:
-                self.remove_checkpoint(failed)
+        known = signals or {}
+        ended = [reaping.reap(self.storage, self.spec, trial, known) for trial in lost]
+        failed += [number for number in ended if number is not None]
         return self._roll() if lost else roll
 
     def beat(self, claim: Claim) -> None:
@@ -328,6 +350,22 @@ class Study:
         """Removes the trial's checkpoint, if there is one."""
         if self.storage.artifacts is not None:
             self.storage.artifacts.remove(self.checkpoint_key(number))
+
+    def _remove_checkpoints(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.remove_checkpoint(number)
+
+    def _remove_leftovers(self, artifacts: Artifacts) -> None:
+        """Removes the checkpoints of trials that have ended.
+
+        A worker may be killed between a trial's end and the removal, or write one after its trial
+        has ended elsewhere.
+        """
+        kept = set(artifacts.keys(self.checkpoint_key(0).removesuffix("0.pt")))
+        if kept:
+            going_on = (State.RUNNING, State.WAITING)
+            ended = (r.number for r in self.records() if r.state not in going_on)
+            self._remove_checkpoints(n for n in ended if self.checkpoint_key(n) in kept)
 
     def record(self, number: int) -> TrialRecord:
         """Returns one trial.

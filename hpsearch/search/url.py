@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -34,6 +35,11 @@ def parse_url(text: str) -> URL:
         StorageError: it is neither, or names a database that hpsearch does not run on.
     """
     if "://" not in text:
+        if re.search(r"\bpassword\s*=", text, re.IGNORECASE):
+            raise StorageError(
+                "found words with a password for a storage, expected sqlite:///FILE or"
+                " postgresql://USER@HOST/DATABASE; write them as a URL"
+            )
         text = f"sqlite:///{text}"
     try:
         url = make_url(text)
@@ -54,11 +60,22 @@ def parse_url(text: str) -> URL:
         raise StorageError(
             "found an SQLite storage without a file, expected sqlite:///FILE; name one"
         )
-    return url.set(drivername="postgresql+psycopg") if backend == "postgresql" else url
+    if backend == "sqlite":
+        return url
+    if "@" in f"{url.host}{url.database}" and url.password is not None:
+        raise StorageError(
+            "found more than one @ in the storage URL, expected one, before the host; write %40"
+            " for an @ of the password"
+        )
+    return url.set(drivername="postgresql+psycopg")
 
 
 def mask(url: URL) -> str:
-    """Returns the URL as it may be shown: no password, nor any secret in its query."""
+    """Returns the URL as it may be shown: no password, nor any secret in its query.
+
+    Of a password with an @ in it the rest was read as host: all before the last @ is hidden.
+    """
     secret = {key: "***" for key in url.query if "pass" in key.lower() or "key" in key.lower()}
     shown = url.update_query_dict(secret) if secret else url
-    return shown.render_as_string(hide_password=True).replace("+psycopg://", "://")
+    text = shown.render_as_string(hide_password=True).replace("+psycopg://", "://")
+    return re.sub(r":\*\*\*@[^?]*(?:@|%40)", ":***@", text)

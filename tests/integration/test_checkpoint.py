@@ -17,7 +17,10 @@ from hpsearch.nn.checkpoint import pack, unpack
 from hpsearch.nn.model import build
 from hpsearch.nn.train import Progress, epochs
 from hpsearch.search.artifacts import Artifacts, open_artifacts
+from hpsearch.search.catalog import delete, open_study
 from hpsearch.search.checkpoint import Keeper
+from hpsearch.search.standing import Standing
+from hpsearch.search.storage import check_storage, open_storage
 from hpsearch.search.url import parse_url
 from tests.integration import studies
 
@@ -136,7 +139,7 @@ class TestKeeper:
                 writes.append(now[0])
                 now[0] += 0.5
 
-        object.__setattr__(study.storage, "artifacts", Slow(store=None, folder=None))
+        study.storage._artifacts[:] = [Slow(store=None, folder=None)]
         keeper = Keeper(study, claim, clock=lambda: now[0])
         for _ in range(10_000):
             keeper.keep(model, progress, curve_of(claim)[:1])
@@ -193,7 +196,30 @@ def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
     assert list(study.storage.artifacts.folder.iterdir()) == []
 
 
-def test_artifacts_on_s3_are_written_read_and_removed(monkeypatch, tmp_path):
+def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
+    """Where the place is away, removing takes minutes, for which nobody would get a trial."""
+    from filelock import FileLock
+
+    from tests.integration.test_ownership import ELSEWHERE, fall_silent
+
+    removed = []
+
+    class Away(Artifacts):
+        def remove(self, key):
+            with FileLock(f"{sqlite.url.database}.lock", timeout=0):
+                removed.append((key, open_study(sqlite).record(0).state))
+
+    study = studies.make_study(sqlite)
+    sqlite._artifacts[:] = [Away(store=None, folder=None)]
+    for _ in range(3):
+        fall_silent(study, study.claim(ELSEWHERE))
+    study.reap()
+    assert removed == [(study.checkpoint_key(0), State.FAILED)]
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 of the test's own with an empty bucket "shared"; gives a client of it."""
     server = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -203,21 +229,94 @@ def test_artifacts_on_s3_are_written_read_and_removed(monkeypatch, tmp_path):
     running.start()
     host, port = running.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3")
     try:
-        client = boto3.client("s3")
         client.create_bucket(Bucket="shared")
-        kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a/b/")
-        kept.save("k", b"one")
-        kept.save("k", b"two")
-        listed = client.list_objects_v2(Bucket="shared")["Contents"]
-        assert [entry["Key"] for entry in listed] == ["a/b/k"]
-        assert kept.read("k") == b"two"
-        kept.remove("k")
-        assert kept.read("k") is None
-        kept.remove("k")
-        client.close()
+        yield client
     finally:
+        client.delete_objects(
+            Bucket="shared",
+            Delete={"Objects": [{"Key": key} for key in listed(client)] or [{"Key": "none"}]},
+        )
+        client.delete_bucket(Bucket="shared")
+        client.close()
         running.stop()
+
+
+def listed(client):
+    return [entry["Key"] for entry in client.list_objects_v2(Bucket="shared").get("Contents", ())]
+
+
+def test_artifacts_on_s3_are_written_read_listed_and_removed(s3):
+    kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a/b/")
+    kept.save("k-1", b"one")
+    kept.save("k-1", b"two")
+    kept.save("other", b"three")
+    assert listed(s3) == ["a/b/k-1", "a/b/other"]
+    assert kept.keys("k-") == ["k-1"]
+    assert kept.keys("none") == []
+    assert kept.read("k-1") == b"two"
+    kept.remove("k-1")
+    assert kept.read("k-1") is None
+    kept.remove("k-1")
+
+
+def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, tmp_path, caplog):
+    with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*make it, or name"):
+        check_storage(f"{tmp_path}/a.db", artifacts="s3://nowhere/a")
+    check_storage(f"{tmp_path}/a.db", artifacts="s3://shared/a")
+    kept = open_artifacts(parse_url("postgresql://h/d"), "s3://nowhere/a")
+    assert kept.read("k") is None
+    assert "k cannot be read" in caplog.text
+    assert "NoSuchBucket" in caplog.text
+
+
+def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_needed(
+    sqlite, monkeypatch
+):
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    studies.make_study(sqlite)
+    reader = open_storage(str(sqlite.url.database), create=False, artifacts="s3://shared/a")
+    study = open_study(reader)
+    assert study.summary().complete == 0
+    bad = r"s3://shared/a cannot be used .*no-such-profile.*mend AWS's settings"
+    for needs_it in (
+        lambda: study.claim(studies.origin()),
+        lambda: delete(reader, study),
+        lambda: check_storage(str(sqlite.url.database), artifacts="s3://shared/a"),
+    ):
+        with pytest.raises(StorageError, match=bad) as caught:
+            needs_it()
+        assert "\n" not in str(caught.value)
+    assert study.records() == []
+    reader.close()
+
+
+@pytest.mark.parametrize("place", ["beside", "s3"])
+def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, request, place):
+    """A worker may write after its trial ended elsewhere, or be killed before it has removed it."""
+    if place == "s3":
+        client = request.getfixturevalue("s3")
+        sqlite._artifacts[:] = [open_artifacts(sqlite.url, "s3://shared/p")]
+    study = studies.make_study(sqlite, studies.make_spec(trials=12))
+    studies.search(study, at_most=11)
+    study.hand_back(study.claim(studies.origin()))
+    artifacts = sqlite.artifacts
+    for number in (0, 1, 11):
+        artifacts.save(study.checkpoint_key(number), b"late")
+    artifacts.save("study-2-trial-0.pt", b"another's")
+    if place == "beside":
+        (artifacts.folder / f"{study.checkpoint_key(10)}.{'0' * 16}.part").write_bytes(b"half")
+    study.request_stop(stop=True)
+
+    assert study.claim(studies.origin()) is Standing.STOPPED
+
+    if place == "s3":
+        left = [key.removeprefix("p/") for key in listed(client)]
+    else:
+        left = sorted(path.name for path in artifacts.folder.iterdir())
+    assert left == [study.checkpoint_key(11), "study-2-trial-0.pt"]
 
 
 @pytest.mark.parametrize("place", ["s3://", "s3:///prefix"])

@@ -168,6 +168,26 @@ class TestSilence:
         assert spans[0].ended <= spans[1].started <= spans[2].started
 
 
+def test_a_sign_of_life_that_fails_is_told_in_a_line(postgres, monkeypatch, caplog):
+    storage = open_storage(fresh_database(postgres, f"beats_{time.time_ns()}"), create=True)
+    study = studies.make_study(storage)
+    claim = study.claim(studies.origin())
+
+    def beat(*_):
+        with storage.together() as session:
+            session.execute(text("SELECT nothing FROM nowhere"))
+
+    monkeypatch.setattr(type(study), "beat", beat)
+    with beating(study, claim, seconds=0.01):
+        deadline = time.monotonic() + 600
+        while not caplog.records:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    said = caplog.records[0].getMessage()
+    assert said == 'no sign of life of trial 0: relation "nowhere" does not exist'
+    storage.close()
+
+
 @pytest.fixture
 def restartable():
     """A PostgreSQL server of the test's own, and the URL of an empty database on it."""

@@ -1,14 +1,21 @@
 """What hpsearch writes into Optuna's tables itself, held against what Optuna writes."""
 
 import threading
+import uuid
+from datetime import datetime, timedelta
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from hpsearch.core.space import draw
+from hpsearch.core.trial import Outcome, State
 from hpsearch.search import rows, samplers
+from hpsearch.search.standing import Standing
+from hpsearch.search.storage import open_storage
 from tests.integration import studies
+from tests.integration.conftest import fresh_database
+from tests.integration.test_ownership import ELSEWHERE, fall_silent
 
 ATTRIBUTES = {"curve": {"epoch": [1, 2], "val_loss": [0.5, 0.25]}, "reason": "Grüße, 'x'"}
 ORIGIN = {"claim": "0123456789abcdef0123456789abcdef", "starts": 1}
@@ -83,6 +90,49 @@ def test_a_sign_of_life_is_by_the_databases_clock(study):
     assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
 
 
+@pytest.fixture
+def served(postgres):
+    """A study on a server, which workers of several hosts share."""
+    url = fresh_database(postgres, f"clocks_{uuid.uuid4().hex[:8]}")
+    storage = open_storage(url, create=True)
+    yield studies.make_study(storage, studies.make_spec(pruner="none", max_failures=5))
+    storage.close()
+
+
+def test_failures_in_a_row_are_told_by_the_servers_clock_whatever_the_hosts_say(
+    served, monkeypatch
+):
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=10)
+
+    with monkeypatch.context() as host:
+        host.setattr(rows, "datetime", Ahead)
+        host.setattr("optuna.storages._rdb.storage.datetime", Ahead)
+        studies.search(served, at_most=1)
+        served.hand_back(served.claim(studies.origin()))
+        taken_up = served.claim(studies.origin())
+    failed = Outcome(state=State.FAILED, reason="bug: x")
+    served.finish(taken_up, failed)
+    for _ in range(4):
+        served.finish(served.claim(studies.origin()), failed)
+    assert served.claim(studies.origin()) is Standing.FAILING
+    now = datetime.fromtimestamp(served.storage.now())
+    for record in served.records():
+        assert now - timedelta(minutes=5) < record.started <= record.ended <= now
+
+
+def test_a_trial_that_is_given_up_ends_by_the_servers_clock(served, monkeypatch):
+    for _ in range(3):
+        fall_silent(served, served.claim(ELSEWHERE))
+    monkeypatch.setattr("optuna.storages._rdb.storage.datetime", None)  # asks no host
+    served.reap()
+    lost = served.record(0)
+    now = datetime.fromtimestamp(served.storage.now())
+    assert (lost.state, lost.started <= lost.ended <= now) == (State.FAILED, True)
+
+
 @pytest.mark.parametrize("taken", ["origin", "state"])
 def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_it(study, taken):
     """On PostgreSQL the waiting statement would go by the trial as it was when it began."""
@@ -91,7 +141,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
     def late():
         with study.storage.together() as session:
             wrote.append(rows.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
-        study.storage.backend.remove_session()
+        study.storage.sessions.remove()
 
     worker = threading.Thread(target=late)
     with study.storage.together(trial=trial_id) as session:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
 from hpsearch.search.catalog import study_names
+from hpsearch.search.database import engine_options
 from hpsearch.search.filesystem import network_filesystem
 from hpsearch.search.storage import check_storage, open_storage
 from hpsearch.search.url import mask, parse_url
@@ -87,6 +88,12 @@ def test_a_password_is_never_shown(url):
     ("url", "message"),
     [
         ("mysql://u:hush@h/db", "found a 'mysql' storage"),
+        ("mysql://u:hu@hush@h/db", r"found a 'mysql' storage \(mysql://u:\*\*\*@h/db\)"),
+        ("mysql://u:hu@x/hush@h/db", r"found a 'mysql' storage \(mysql://u:\*\*\*@h/db\)"),
+        ("postgresql://ann:hu@hush@h/db", "more than one @ .*write %40 for an @ of the password"),
+        ("postgresql://ann:hu@x/hush@h/db", "more than one @ "),
+        ("host=h user=ann password=hush", "words with a password.*write them as a URL"),
+        ("host=h PASSWORD = 'hush'", "words with a password"),
         ("sqlite://", "without a file"),
         ("://", "cannot be read"),
     ],
@@ -133,6 +140,30 @@ def test_a_server_that_does_not_answer_is_named_without_its_password():
     assert "hush" not in str(caught.value)
 
 
+def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgres):
+    from tests.integration.conftest import fresh_database
+
+    storage = open_storage(fresh_database(postgres, "limits"), create=True)
+
+    def limits(connection):
+        names = ("lock_timeout", "idle_in_transaction_session_timeout")
+        return [connection.execute(text(f"SHOW {name}")).scalar() for name in names]
+
+    with storage.together() as session:
+        assert limits(session) == ["2min", "1min"]
+    with storage.engine.connect() as connection:  # the same one, as a pooler gives it to others
+        assert limits(connection) == ["0", "0"]
+    storage.close()
+
+
+def test_a_connect_timeout_of_the_url_goes_over_ours():
+    def waits(query):
+        return engine_options(parse_url(f"postgresql://h/d{query}"))["connect_args"]
+
+    assert waits("")["connect_timeout"] == 10
+    assert "connect_timeout" not in waits("?connect_timeout=2")
+
+
 def test_reading_an_empty_server_makes_no_tables(postgres):
     from tests.integration.conftest import fresh_database
 
@@ -175,6 +206,13 @@ def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tm
 @pytest.mark.parametrize(
     ("mounts", "kind"),
     [
+        ("22 1 0:4 / {home} rw - 9p C:\\ rw,aname=drvfs,trans=fd,rfd=8,wfd=8\n", "9p"),
+        ("22 1 0:4 / / rw - 9p none rw,trans=fd,rfdno=4,wfdno=4,directfs\n", None),  # gVisor's
+        ("22 1 0:4 / {home} rw - fuse blobfuse2 rw,user_id=0\n", "fuse.blobfuse2"),
+        ("22 1 0:4 / {home} rw - fuse https://dav.example/x rw\n", "fuse.davfs"),
+        ("22 1 0:4 / {home} rw - fuse.goofys bucket rw\n", "fuse.goofys"),
+        ("22 1 0:4 / {home} rw - fuse /dev/fuse rw\n", None),
+        ("22 1 0:4 / {home} rw - wekafs default rw\n", "wekafs"),
         (
             "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:4 / {home} rw - nfs4 server:/x rw\n",
             "nfs4",
@@ -204,7 +242,7 @@ def test_the_lock_lets_one_in_at_a_time(storage):
     def enter(name):
         with storage.lock():
             order.append(name)
-        storage.backend.remove_session()
+        storage.sessions.remove()
 
     with storage.lock():
         thread = threading.Thread(target=enter, args=("second",))

@@ -1,0 +1,120 @@
+"""A deleted study and its successor, whose ids SQLite gives out anew, seen by who looked before."""
+
+import pytest
+
+from hpsearch.core.space import ChoiceDim, IntDim
+from hpsearch.core.trial import State
+from hpsearch.errors import StudyError
+from hpsearch.search.catalog import delete, open_numbered, open_studies, open_study
+from hpsearch.search.claim import Claim
+from hpsearch.search.standing import Standing
+from hpsearch.search.storage import open_storage
+from tests.integration import studies
+
+GRID = {"n_blocks": IntDim(low=1, high=3), "optimizer": ChoiceDim(choices=("sgd", "adam"))}
+
+
+@pytest.fixture
+def elsewhere(sqlite):
+    """The same file as another process opens it."""
+    opened = open_storage(str(sqlite.url.database), create=False)
+    yield opened
+    opened.close()
+
+
+def succeed(elsewhere, spec, *, name="a"):
+    """Deletes a study and makes another one that gets its id."""
+    old = open_study(elsewhere, name)
+    delete(elsewhere, old)
+    new = studies.make_study(elsewhere, spec)
+    assert new.handle._study_id == old.handle._study_id
+
+
+def test_a_waiting_worker_runs_every_cell_of_a_grid_that_follows_another(sqlite, elsewhere):
+    def spec(name, seed):
+        return studies.make_spec(
+            name, sampler="grid", grid=tuple(GRID), trials=50, space=GRID, pruner="none", seed=seed
+        )
+
+    assert studies.search(studies.make_study(sqlite, spec("a", 0))) is Standing.USED_UP
+    assert open_studies(sqlite) == []
+    succeed(elsewhere, spec("b", 1))
+
+    (study,) = open_studies(sqlite)
+
+    assert study.records() == []
+    assert studies.search(study) is Standing.USED_UP
+    assert study.tally()[State.COMPLETE] == 6
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_trials_of_a_deleted_study_are_nobodys(sqlite, elsewhere, name):
+    studies.search(studies.make_study(sqlite, studies.make_spec("a", trials=12)))
+    succeed(elsewhere, studies.make_spec(name, trials=12, seed=5))
+
+    study = open_study(sqlite, name)
+    by_number = open_numbered(sqlite, study.handle._study_id)
+
+    assert (study.records(), by_number.records()) == ([], [])
+    studies.search(study)
+    fresh = open_study(elsewhere, name).records()
+    assert [(r.number, r.state, r.params) for r in study.records()] == [
+        (r.number, r.state, r.params) for r in fresh
+    ]
+
+
+def test_a_trial_whose_id_was_a_deleted_studys_is_the_living_studys(sqlite, elsewhere):
+    living = studies.make_study(sqlite, studies.make_spec("living"))
+    old = studies.make_study(sqlite, studies.make_spec("old"))
+    studies.search(old, at_most=3)
+    last = old.records()[-1]
+    delete(elsewhere, open_study(elsewhere, "old"))
+    fresh = [open_study(elsewhere, "living").claim(studies.origin()) for _ in range(3)]
+    assert last.attributes["trial_id"] in [claim.trial_id for claim in fresh]
+    open_study(sqlite, "living")
+    for claim in fresh:
+        assert sqlite.backend.get_trial(claim.trial_id).number == claim.number
+    assert [r.state for r in living.records()] == [State.RUNNING] * 3
+
+
+def test_a_worker_between_two_trials_does_not_take_up_the_successor(sqlite, elsewhere):
+    study = studies.make_study(sqlite, studies.make_spec("a"))
+    studies.search(study, at_most=2)
+    succeed(elsewhere, studies.make_spec("a", seed=5))
+    with pytest.raises(StudyError, match="study 'a' has been deleted"):
+        study.claim(studies.origin())
+    assert isinstance(open_study(sqlite, "a").claim(studies.origin()), Claim)
+
+
+def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, monkeypatch):
+    study = studies.make_study(storage)
+    reap = type(study).reap
+
+    def reap_then_claim(self):
+        reap(self)
+        assert isinstance(self.claim(studies.origin()), Claim)
+
+    monkeypatch.setattr(type(study), "reap", reap_then_claim)
+    with pytest.raises(StudyError, match=r"is being worked on \(trial 0\)"):
+        delete(storage, study)
+    assert study.record(0).state is State.RUNNING
+
+
+def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):
+    from hpsearch.search.annotated import annotated
+
+    class Nothing:
+        def is_showing(self):
+            return False
+
+        def shown(self, study_id, system_attributes):
+            return dict(system_attributes)
+
+    shown = annotated(sqlite, Nothing())
+    studies.search(studies.make_study(sqlite, studies.make_spec("a", trials=4)))
+    (before,) = shown.get_all_studies()
+    assert len(shown.get_all_trials(before._study_id)) == 4
+    succeed(elsewhere, studies.make_spec("a", seed=5))
+    (after,) = shown.get_all_studies()
+    assert after._study_id == before._study_id
+    assert shown.get_all_trials(after._study_id) == []
