@@ -35,7 +35,7 @@ def parse_url(text: str) -> URL:
         StorageError: it is neither, or names a database that hpsearch does not run on.
     """
     if "://" not in text:
-        if re.search(r"\bpassword\s*=", text, re.IGNORECASE):
+        if re.search(r"password\s*=", text, re.IGNORECASE):
             raise StorageError(
                 "found words with a password for a storage, expected sqlite:///FILE or"
                 " postgresql://USER@HOST/DATABASE; write them as a URL"
