@@ -40,9 +40,9 @@ def test_a_waiting_worker_runs_every_cell_of_a_grid_that_follows_another(sqlite,
     assert open_studies(sqlite) == []
     succeed(elsewhere, spec("b", 1))
 
-    (study,) = open_studies(sqlite)
+    ((study, standing),) = open_studies(sqlite)
 
-    assert study.records() == []
+    assert (study.records(), standing) == ([], None)
     assert studies.search(study) is Standing.USED_UP
     assert study.tally()[State.COMPLETE] == 6
 
