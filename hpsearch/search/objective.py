@@ -56,7 +56,9 @@ class Trainer:
         except (Interrupted, GivenAway, StorageError):
             raise
         except Diverged as exc:
-            return Outcome(state=State.PRUNED, reason=f"diverged: {exc}")
+            failure = {"kind": "NaN"}
+            reason = f"diverged: {exc}"
+            return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
         except Exception as exc:
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
             culprit = own_culprit(claim.spec, exc) if kind == "bug" else None

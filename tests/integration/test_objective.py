@@ -151,6 +151,7 @@ def test_a_diverged_trial_is_pruned_with_the_reason(tmp_path, images):
     record = study.finish(claim, train(claim, never))
     assert record.state is State.PRUNED
     assert record.reason.startswith("diverged: ")
+    assert record.attributes["failure"] == {"kind": "NaN"}
 
 
 def test_a_hopeless_trial_is_pruned_and_the_control_is_not(tmp_path, images):
