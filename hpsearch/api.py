@@ -17,7 +17,8 @@ from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, lost_database
 
 if TYPE_CHECKING:
-    from hpsearch.search.launch import Ending, Place
+    from hpsearch.search.ending import Ending
+    from hpsearch.search.launch import Place
     from hpsearch.search.study import Study
     from hpsearch.search.worker import Stopper
 
@@ -196,7 +197,8 @@ def run(
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     from hpsearch.config import overrides_of
-    from hpsearch.search.launch import Ending, Place, close
+    from hpsearch.search.ending import Ending, close
+    from hpsearch.search.launch import Place
     from hpsearch.search.url import named_or_default
     from hpsearch.search.worker import Stopper
 

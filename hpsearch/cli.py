@@ -99,6 +99,7 @@ def run(
 
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search import launch
+    from hpsearch.search.ending import Ending, close
     from hpsearch.search.worker import Stopper
     from hpsearch.view.progress import watch
 
@@ -121,8 +122,8 @@ def run(
             ending = launch.run(prepared, place, stop=stop, watcher=view)
             view.sync(prepared.study.records())  # others may have ended the last ones
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
-    launch.close(prepared.study, ending, notify=note)
-    if ending is launch.Ending.INTERRUPTED:
+    close(prepared.study, ending, notify=note)
+    if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)
 
 
@@ -145,6 +146,7 @@ def worker(
     from rich.console import Console
 
     from hpsearch.search import launch
+    from hpsearch.search.ending import Ending
     from hpsearch.search.serve import serve
     from hpsearch.search.worker import Stopper
     from hpsearch.view.progress import Notes, watch
@@ -170,7 +172,7 @@ def worker(
             view=lambda opened: Notes(console) if stop.parent else watch(console, opened),
             notify=note,
         )
-    if ending is launch.Ending.INTERRUPTED:
+    if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +14,18 @@ from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
 from hpsearch.core.steps import too_few
-from hpsearch.errors import DeviceError, StudyError
+from hpsearch.errors import DeviceError
 from hpsearch.nn import host
 from hpsearch.nn.code import CODE, look_in
 from hpsearch.nn.code import check as check_code
 from hpsearch.search import catalog
+from hpsearch.search.ending import Ending, ending_of
 from hpsearch.search.follow import Watcher
 from hpsearch.search.observer import Observer
 from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.samplers import grid_cells
-from hpsearch.search.standing import Standing
 from hpsearch.search.storage import check_storage, exists, open_storage
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper, work
@@ -56,17 +55,6 @@ class Place:
     artifacts: str | None = None
     code: Path | None = None
     gpus_per_worker: float | None = None
-
-
-class Ending(enum.Enum):
-    """How a run ended."""
-
-    DONE = "done"  # the budget is met, or the grid used up
-    TIMED_OUT = "timed out"
-    BUSY = "left to others"  # who run its last trials
-    INTERRUPTED = "interrupted"  # Ctrl-C or SIGTERM
-    STOPPED = "stopped"  # `hpsearch stop`
-    FAILING = "failing"  # too many failures in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +240,7 @@ def run_here(
         standing = work(
             study, trainer, origin=prepared.origin, observer=observer, stop=stop, waits=waits
         )
-    return _ending(standing, stop)
+    return ending_of(standing, stop)
 
 
 def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
@@ -277,7 +265,7 @@ def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Wa
         study.storage.watched(),
         Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
     ):
-        return _ending(pool.run(stop), stop)
+        return ending_of(pool.run(stop), stop)
 
 
 def _options(place: Place, *, device: str, threads: int) -> list[str]:
@@ -287,44 +275,6 @@ def _options(place: Place, *, device: str, threads: int) -> list[str]:
     if place.artifacts is not None:
         options += ["--artifacts", place.artifacts]
     return [*options, *(["--mixed-hardware"] if place.mixed_hardware else [])]
-
-
-def _ending(standing: Standing | None, stop: Stopper) -> Ending:
-    if standing is None:
-        return Ending.TIMED_OUT if stop.timed_out and not stop.signals else Ending.INTERRUPTED
-    return _ENDINGS[standing]
-
-
-_ENDINGS = {
-    Standing.DONE: Ending.DONE,
-    Standing.BUSY: Ending.BUSY,
-    Standing.USED_UP: Ending.DONE,
-    Standing.STOPPED: Ending.STOPPED,
-    Standing.FAILING: Ending.FAILING,
-}
-
-
-def close(study: Study, ending: Ending, *, notify: Notify) -> None:
-    """Closes the study's database; SQLite folds its write-ahead log into the file.
-
-    Of a run that failures ended, it tells the traceback of the last one, and asks every worker to
-    leave the study alone until a person runs it again.
-
-    Raises:
-        StudyError: the run ended because too many trials failed in a row.
-    """
-    failures = study.failures()
-    if ending is Ending.FAILING:
-        study.storage.patiently(lambda: study.request_stop(stop=True))
-    study.storage.close()
-    if ending is Ending.FAILING:
-        last = failures[-1]
-        if told := last.attributes.get("failure", {}).get("traceback"):
-            notify(told.rstrip())
-        raise StudyError(
-            f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
-            f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
-        )
 
 
 def versions() -> dict[str, str]:

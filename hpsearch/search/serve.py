@@ -18,8 +18,9 @@ from hpsearch.errors import (
     StudyError,
 )
 from hpsearch.search import catalog, launch
+from hpsearch.search.ending import Ending, close
 from hpsearch.search.heartbeat import show_alive
-from hpsearch.search.launch import Ending, Notify, Place
+from hpsearch.search.launch import Notify, Place
 from hpsearch.search.observer import Observer
 from hpsearch.search.standing import Standing
 from hpsearch.search.storage import AWAY_SECONDS, Storage, open_storage
@@ -175,7 +176,7 @@ class _Server:
             ending = launch.run_here(
                 prepared, stop=self.stop, observer=observer, waits=self.name is not None
             )
-        launch.close(prepared.study, ending, notify=self.notify)
+        close(prepared.study, ending, notify=self.notify)
         return ending
 
     def _tell(self, text: str) -> None:

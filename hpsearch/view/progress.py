@@ -196,10 +196,13 @@ class Notes:
 
     def note(self, text: str) -> None:
         """Tells the line as it is."""
-        self._console.print(Spelled(Text(text)), soft_wrap=True)
+        self._say(Text(text))
+
+    def _say(self, line: Text) -> None:
+        self._console.print(Spelled(line), soft_wrap=True)
 
 
-class PlainLog:
+class PlainLog(Notes):
     """Tells one line per trial when it ends, for streams that are no terminal.
 
     Args:
@@ -217,20 +220,9 @@ class PlainLog:
         objectives: Sequence[str],
         records: Sequence[TrialRecord] = (),
     ) -> None:
-        self._console, self._target, self._objectives = console, target, tuple(objectives)
+        super().__init__(console)
+        self._target, self._objectives = target, tuple(objectives)
         self._counted = {r.number for r in records if r.state.counts}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Tells nothing: a trial's line comes at its end."""
-
-    def trained(self, number: int, epoch: Epoch) -> None:
-        """Tells nothing: a trial's line comes at its end."""
 
     def ended(self, record: TrialRecord) -> None:
         """Tells how the trial ended, after how many trials of the budget are used up."""
@@ -240,16 +232,9 @@ class PlainLog:
         line = Text(f"{len(self._counted):>{width}}/{self._target}  ")
         self._say(line.append_text(outcome(record, objectives=self._objectives)))
 
-    def note(self, text: str) -> None:
-        """Tells the line as it is."""
-        self._say(Text(text))
-
     def sync(self, records: Sequence[TrialRecord]) -> None:
         """Counts the trials of other workers too, from now on."""
         self._counted |= {r.number for r in records if r.state.counts}
-
-    def _say(self, line: Text) -> None:
-        self._console.print(Spelled(line), soft_wrap=True)
 
 
 def view_for(
