@@ -47,6 +47,7 @@ class _Annotated(_CachedStorage):
         # The same connection, and one memory of trials.
         self.__dict__.update(storage.backend.__dict__)
         self._studies_now = storage.studies
+        storage.studies()  # known before the first thread reads their trials
         self._annotator = annotator
         self._as_shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
 

@@ -7,7 +7,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -225,7 +225,9 @@ class Storage:
         """Drops connections, and Optuna's memory of trials whose making was never committed."""
         self.sessions.remove()
         self.engine.dispose()
-        self._forget_trials()
+        backend: Any = self.backend
+        with backend._lock:
+            self._forget_trials(list(backend._studies))
 
     def studies(self) -> list[FrozenStudy]:
         """Returns every study, other programs' too; forgets the trials of those that are gone.
@@ -236,19 +238,24 @@ class Storage:
         studies = self.backend.get_all_studies()
         stamps = {s._study_id: (s.study_name, s.user_attrs.get(CREATED)) for s in studies}
         backend: Any = self.backend
-        before = dict(self._stamps)
-        if any(i not in before or before[i] != stamps.get(i) for i in list(backend._studies)):
-            self._forget_trials()
-        self._stamps.clear()
-        self._stamps.update(stamps)
+        with backend._lock:  # a dashboard asks with several threads
+            known = self._stamps
+            if any(i not in known or known[i] != stamps.get(i) for i in backend._studies):
+                self._forget_trials(stamps)
+            known.clear()
+            known.update(stamps)
         return studies
 
-    def _forget_trials(self) -> None:
+    def _forget_trials(self, kept: Container[int]) -> None:
+        """Empties Optuna's memory, whose lock is held; another thread may be at a kept study."""
         backend: Any = self.backend
-        with backend._lock:
-            backend._studies.clear()
-            backend._trial_id_to_study_id_and_number.clear()
-            backend._study_id_and_number_to_trial_id.clear()
+        for i, memory in list(backend._studies.items()):
+            if i in kept:
+                backend._studies[i] = type(memory)()
+            else:
+                del backend._studies[i]
+        backend._trial_id_to_study_id_and_number.clear()
+        backend._study_id_and_number_to_trial_id.clear()
 
     def _lost(self, exc: Exception) -> StorageError:
         cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc

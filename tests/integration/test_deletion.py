@@ -118,3 +118,20 @@ def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):
     (after,) = shown.get_all_studies()
     assert after._study_id == before._study_id
     assert shown.get_all_trials(after._study_id) == []
+
+
+def test_who_reads_trials_while_another_thread_forgets_them_is_not_disturbed(sqlite, monkeypatch):
+    """As a dashboard's threads do: one lists the studies between another's two steps."""
+    study = studies.make_study(sqlite, studies.make_spec(trials=3))
+    studies.search(study)
+    number, read = study.handle._study_id, sqlite.backend._read_trials_from_remote_storage
+
+    def read_and_be_interrupted(study_id):
+        read(study_id)
+        sqlite._stamps.clear()  # as before the first look
+        sqlite.studies()
+
+    monkeypatch.setattr(sqlite.backend, "_read_trials_from_remote_storage", read_and_be_interrupted)
+    sqlite.backend.get_all_trials(number)
+    monkeypatch.undo()
+    assert len(sqlite.backend.get_all_trials(number)) == 3
