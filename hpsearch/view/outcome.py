@@ -13,7 +13,16 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.view import story, trade_off
 from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
-from hpsearch.view.text import format_spread, format_value, layers, own, shape, training
+from hpsearch.view.text import (
+    format_spread,
+    format_value,
+    layers,
+    own,
+    shape,
+    training,
+    unworthy,
+    unworthy_text,
+)
 from hpsearch.view.thinning import SHOWN_TRIALS
 
 
@@ -128,10 +137,13 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))
     marked = next((i for i, s in enumerate(findings.front) if s.is_knee), None)
+    words = ["The front, cheapest first, and the command that trains each for use."]
+    if poor := unworthy([s.record for s in findings.front]):
+        words.append(unworthy_text(poor))
     return Section(
         key="winners",
         title="Take one home",
-        words=["The front, cheapest first, and the command that trains each for use."],
+        words=words,
         tables=[Table(header=(*header, "to take it home"), rows=tuple(rows), marked=marked)],
     )
 

@@ -33,6 +33,8 @@ from hpsearch.view.text import (
     sparkline,
     spell,
     training,
+    unworthy,
+    unworthy_text,
 )
 
 KNEE, BEST = "◀ knee", "◀ best"
@@ -85,17 +87,23 @@ def front_table(
 ) -> Table:
     """Returns the front as a table, in the order given, the trial numbered ``knee`` marked.
 
-    One line a trial at 100 columns with two objectives; narrower, the configuration wraps.
+    One line a trial at 100 columns with two objectives; narrower, the configuration wraps. Trials
+    that are no bargain at any price are dim, and a line below says so.
     """
     table = _objectives_table(objectives)
     table.add_column("net")
     table.add_column("training")
+    poor = unworthy(chosen)
+    if poor:
+        table.caption = Text(unworthy_text(poor), "dim", no_wrap=False, overflow="fold")
+        table.caption_justify = "left"
     for record in chosen:
         blocks, widths = shape(record)
         parts = (f"{blocks}: {widths}" if blocks else "", layers(record), own(record))
         net = " ".join(part for part in parts if part)
         cells = _objective_cells(record, objectives=objectives, knee=knee)
-        table.add_row(*cells, Text(net), Text(training(record)))
+        style = "dim" if record in poor else None
+        table.add_row(*cells, Text(net), Text(training(record)), style=style)
     return table
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hpsearch.core.analysis import Savings
+from hpsearch.core.pareto import worthy
 from hpsearch.core.scores import Spread
 from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
@@ -183,6 +184,23 @@ def listed(words: Sequence[str]) -> str:
     """
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def unworthy(chosen: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the trials of a front that are no bargain at any price."""
+    good = worthy([record.values for record in chosen])
+    return [record for i, record in enumerate(chosen) if i not in good]
+
+
+def unworthy_text(poor: Sequence[TrialRecord]) -> str:
+    """Returns what is to be said of them, one or more."""
+    numbers = listed([str(record.number) for record in poor])
+    one = len(poor) == 1
+    return (
+        f"{'Trial' if one else 'Trials'} {numbers} {'has' if one else 'have'} less than half of the"
+        f" best accuracy, and {'is' if one else 'are'} on the front because nothing else is as"
+        " cheap."
+    )
 
 
 def savings_text(saved: Savings) -> str:

@@ -110,6 +110,12 @@ def test_the_front_is_a_table_with_the_command_that_takes_each_home():
     assert table.rows[1][-1] == Code(text=command)
 
 
+def test_the_front_says_which_of_its_trials_learned_little():
+    assert "less than half" not in words_of("winners", findings_of(STUDY))
+    told = words_of("winners", findings_of([*STUDY, trial(6, 0.1, 0.5)]))
+    assert "Trial 6 has less than half of the best accuracy, and is on the front because" in told
+
+
 def test_depth_tells_after_which_more_stops_paying_and_how_that_was_decided():
     told = words_of("depth", findings_of(STUDY))
 

@@ -119,6 +119,20 @@ def test_the_front_is_one_line_a_trial_at_100_columns_with_the_knee_in_words():
     assert "2 min 10 s" in lines[4]
 
 
+def test_trials_of_the_front_that_learned_little_are_told_as_such():
+    said = "has less than half of the best accuracy, and is on the front because nothing else is"
+    assert "Trial 59" not in shown(front_table(FRONT, objectives=OBJECTIVES, knee=9))
+
+    poor = [record(59, 0.1, 0.73, 8), *FRONT]
+    told = shown(front_table(poor, objectives=OBJECTIVES, knee=9))
+    assert " ".join(told.split()).endswith(f"Trial 59 {said} as cheap.")
+
+    poor.insert(1, record(14, 0.3, 0.74, 8))
+    told = shown(front_table(poor, objectives=OBJECTIVES, knee=9), width=70)
+    assert "Trials 59 and 14 have less than half of the best accuracy" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 70
+
+
 def test_the_front_and_a_trial_name_their_study():
     front = shown(titled_front(FRONT, study="birds", objectives=OBJECTIVES, knee=9))
     trial = shown(trial_details(FRONT[0], study="birds", objectives=OBJECTIVES))
