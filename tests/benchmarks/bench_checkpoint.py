@@ -102,8 +102,9 @@ def main() -> None:
     chosen = parser.parse_args()
     spec = read_spec(chosen.study_file, {})
     trials = 3 if chosen.quick else chosen.trials
-    search = replace(spec.search, sampler="random", pruner="none", trials=trials, seed=chosen.seed)
-    kept = measure(replace(spec, search=search), threads=chosen.threads)
+    search = replace(spec.search, sampler="random", trials=trials, seed=chosen.seed)
+    spec = replace(spec, search=search, pruning=replace(spec.pruning, pruner="none"))
+    kept = measure(spec, threads=chosen.threads)
     print(describe_environment())
     trained, seconds = (sum(getattr(k, name) for k in kept) for name in ("trained", "seconds"))
     print(
