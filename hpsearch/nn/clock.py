@@ -56,7 +56,7 @@ class StepClock:
         """Marks the beginning of a step."""
         if self._device.type == "cuda":
             begin, end = _event(), _event()
-            begin.record()
+            self._record(begin)
             self._events.append((begin, end))
         else:
             self._started = _now(self._device)
@@ -64,11 +64,15 @@ class StepClock:
     def stop(self) -> None:
         """Marks the end of the step."""
         if self._device.type == "cuda":
-            self._events[-1][1].record()
+            self._record(self._events[-1][1])
             return
         if self._device.type == "mps":
             torch.mps.synchronize()
         self.step_seconds.append(_now(self._device) - self._started)
+
+    def _record(self, event: Any) -> None:
+        """On the device's own stream: the current one may be another GPU's."""
+        event.record(torch.cuda.current_stream(self._device))
 
     def estimate(self, steps: int) -> float:
         """Returns what a training of that many steps costs, in seconds, by the steps so far."""

@@ -70,8 +70,10 @@ def _latency_ms(model: nn.Module, image: Tensor) -> float:
 def _timed(model: nn.Module, image: Tensor) -> float:
     begin = time.perf_counter()
     model(image)
-    if image.device.type != "cpu":
-        getattr(torch, image.device.type).synchronize()
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)  # by name: the current one may be another GPU
+    elif image.device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter() - begin
 
 

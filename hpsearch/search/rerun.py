@@ -28,14 +28,13 @@ _MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 class Rerun:
     """A trial's curve as it was and as it is now, both equally long.
 
-    ``must_be_equal``: hardware, threads and versions are those of the record, so that any
-    difference is a fault; elsewhere the first epochs may differ by the tolerance, and where the
-    training went from there is told and no more.
+    ``excuse`` is why they may differ: the first epochs by the tolerance, and where the training
+    went from there is told and no more. None: any difference is a fault.
     """
 
     before: Curve
     now: Curve
-    must_be_equal: bool
+    excuse: str | None
 
     @property
     def is_equal(self) -> bool:
@@ -51,7 +50,7 @@ class Rerun:
     @property
     def holds(self) -> bool:
         """Whether the record can be trusted from here."""
-        return self.is_equal if self.must_be_equal else self.apart <= TOLERANCE
+        return self.is_equal if self.excuse is None else self.apart <= TOLERANCE
 
 
 def _same(before: Epoch, now: Epoch) -> bool:
@@ -114,15 +113,21 @@ def rerun(
             f"trial {number} diverged when it was trained again ({exc}), expected its"
             f" {len(record.curve)} epochs; its record does not hold here"
         ) from exc
-    return Rerun(
-        before=record.curve, now=tuple(now), must_be_equal=_is_same_place(record, ready.origin)
-    )
+    return Rerun(before=record.curve, now=tuple(now), excuse=excuse(record, ready.origin))
 
 
-def _is_same_place(record: TrialRecord, here: Mapping[str, Any]) -> bool:
+def excuse(record: TrialRecord, here: Mapping[str, Any]) -> str | None:
+    """Returns why a training may differ from the record; None: it must not.
+
+    ``here`` is where it is trained, in the words of a trial's ``origin``.
+    """
     there = record.attributes["origin"]
     keys = ("device", "processor", "threads")
     alike = all(there.get(key) == here.get(key) for key in keys)
+    if not alike or there["versions"]["torch"] != here["versions"]["torch"]:
+        return "processor, threads or torch differ from the record's"
     if any(start["epochs"] for start in record.attributes.get("history", ())):
-        return False  # its first epochs may have been trained elsewhere
-    return alike and there["versions"]["torch"] == here["versions"]["torch"]
+        return "its first epochs may have been trained elsewhere"
+    if here["device"] != "cpu":
+        return "a GPU adds up in another order each time"
+    return None

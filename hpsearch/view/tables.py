@@ -331,12 +331,12 @@ def rerun_verdict(compared: Rerun) -> str:
         f" {format_value('accuracy', new.val_accuracy)} now; loss {old.val_loss:.6g} before,"
         f" {new.val_loss:.6g} now"
     )
-    if compared.must_be_equal:
+    if compared.excuse is None:
         return f"{told}; expected the same, on the same processor, threads and torch"
     where = "within" if compared.holds else "expected within"
     return (
         f"{told}; training loss of the first epoch {compared.apart:.1%} apart, {where}"
-        f" {TOLERANCE:.0%}, as processor, threads or torch differ from the record's"
+        f" {TOLERANCE:.0%}, as {compared.excuse}"
     )
 
 

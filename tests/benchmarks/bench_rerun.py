@@ -103,7 +103,7 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
         except Diverged as exc:
             print(f"trial {record.number} is left out: {exc}", file=sys.stderr)
             continue
-        result = Rerun(before=record.curve, now=now, must_be_equal=False)
+        result = Rerun(before=record.curve, now=now, excuse="it is another training")
         accuracy = abs(now[-1].val_accuracy - record.curve[-1].val_accuracy)
         found.append({"equal": result.is_equal, "first": result.apart, "accuracy": accuracy})
     Path(out).write_text(json.dumps(found))
