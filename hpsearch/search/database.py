@@ -58,6 +58,8 @@ def engine_options(url: URL) -> dict[str, Any]:
     # Statements that a server has prepared are one connection's: behind a pooler of transactions
     # the next one finds none of that name, or another's.
     arguments: dict[str, Any] = {"prepare_threshold": None}
+    # A database without an encoding, as `initdb` makes them in the C locale, tells bytes otherwise.
+    arguments["client_encoding"] = "utf8"
     if "connect_timeout" not in url.query:
         arguments["connect_timeout"] = _CONNECT_SECONDS
     return {"connect_args": arguments, "pool_pre_ping": True}

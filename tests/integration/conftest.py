@@ -36,13 +36,13 @@ def storage_url(request, tmp_path):
     return fresh_database(server, f"test_{abs(hash(str(tmp_path))) % 10**12}")
 
 
-def fresh_database(server_url, name):
+def fresh_database(server_url, name, *, options=""):
     """Makes an empty database on the server and returns its URL."""
     import psycopg
     from sqlalchemy.engine import make_url
 
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
     return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
 

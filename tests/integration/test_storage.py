@@ -14,6 +14,7 @@ from hpsearch.search.database import engine_options
 from hpsearch.search.filesystem import network_filesystem
 from hpsearch.search.storage import check_storage, open_storage
 from hpsearch.search.url import mask, parse_url
+from tests.integration import studies
 
 
 def test_sqlite_is_opened_in_wal_mode_with_normal_synchronisation(tmp_path):
@@ -162,6 +163,17 @@ def test_a_connect_timeout_of_the_url_goes_over_ours():
 
     assert waits("")["connect_timeout"] == 10
     assert "connect_timeout" not in waits("?connect_timeout=2")
+
+
+def test_a_database_without_an_encoding_holds_any_name(postgres):
+    from tests.integration.conftest import fresh_database
+
+    plain = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    storage = open_storage(fresh_database(postgres, "no_encoding", options=plain), create=True)
+    study = studies.make_study(storage, studies.make_spec("Vögel 鳥"))
+    assert study_names(storage) == ["Vögel 鳥"]
+    assert study.records() == []
+    storage.close()
 
 
 def test_reading_an_empty_server_makes_no_tables(postgres):
