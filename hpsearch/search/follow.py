@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.search.observer import Observer
@@ -14,17 +12,10 @@ from hpsearch.search.study import Study
 _LOOK_SECONDS = 1.0
 
 
-class Watcher(Observer, Protocol):
-    """An observer of trials that others run, which it is shown as the database has them."""
-
-    def sync(self, records: Sequence[TrialRecord]) -> None:
-        """These are the study's trials now."""
-
-
 class Follower:
     """Tells a watcher of the trials that others run."""
 
-    def __init__(self, study: Study, watcher: Watcher) -> None:
+    def __init__(self, study: Study, watcher: Observer) -> None:
         self._study, self._watcher = study, watcher
         self._ended = {r.number for r in study.records() if _has_ended(r)}
 
@@ -39,7 +30,7 @@ class Follower:
         return records
 
 
-def follow(study: Study, watcher: Watcher) -> Standing:
+def follow(study: Study, watcher: Observer) -> Standing:
     """Follows the study until it gives no more trials to workers; returns why."""
     follower, told = Follower(study, watcher), 0
     # What ends from here on is told: without a terminal, nothing may be for an hour.

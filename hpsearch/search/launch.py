@@ -20,7 +20,6 @@ from hpsearch.nn.code import CODE, look_in
 from hpsearch.nn.code import check as check_code
 from hpsearch.search import catalog
 from hpsearch.search.ending import Ending, ending_of
-from hpsearch.search.follow import Watcher
 from hpsearch.search.observer import Observer
 from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
@@ -216,7 +215,7 @@ def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
     return catalog.submit(open_storage(place.storage, create=True), spec)
 
 
-def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
+def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
     """Works on the study until its budget is met, the time is up or a signal comes.
 
     One worker is this process; several are processes of their own.
@@ -243,7 +242,7 @@ def run_here(
     return ending_of(standing, stop)
 
 
-def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Watcher) -> Ending:
+def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
     """Has processes of this host work on the study, as many as its spec says, and watches them."""
     study = prepared.study
     threads = int(prepared.origin["threads"])

@@ -76,7 +76,7 @@ class Trainer:
         study.record_cost(claim, cost, curve)
         self.observer.started(claim.number, claim.params, cost)
         self._tell_of_earlier(claim, curve)
-        others = Others(study, claim.number)
+        others = Others(study, claim.number, seen=self.observer.sync)
         details: dict[str, object] = {}
         going = train(
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hpsearch.core.trial import Epoch, TrialRecord
@@ -19,6 +19,9 @@ class Observer(Protocol):
 
     def ended(self, record: TrialRecord) -> None:
         """The trial is complete, pruned or failed, or was handed back (waiting)."""
+
+    def sync(self, records: Sequence[TrialRecord]) -> None:
+        """These are the study's trials now, those of other workers included."""
 
     def note(self, text: str) -> None:
         """One line that the person should read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hpsearch.core.objectives import costs
 from hpsearch.core.pruning import Peer, Verdict, should_prune
@@ -19,11 +19,20 @@ class Others:
 
     They are read anew at most every five seconds, and for at most a fiftieth of the time: a look
     costs some 10 ms, as much as a short epoch may, and a second where hundreds run.
+
+    ``seen`` is shown the study's trials at each look.
     """
 
-    def __init__(self, study: Study, number: int) -> None:
+    def __init__(
+        self,
+        study: Study,
+        number: int,
+        *,
+        seen: Callable[[Sequence[TrialRecord]], None] = lambda _: None,
+    ) -> None:
         self._study = study
         self._number = number
+        self._seen = seen
         self._names = costs(study.objectives)
         self._peers: list[Peer] = []
         self._due = 0.0
@@ -31,13 +40,10 @@ class Others:
     def judge(self, curve: Curve, cost: Mapping[str, float]) -> Verdict | None:
         """Asks the study's rule whether the trial is hopeless among its no-costlier peers."""
         rule, epochs = self._study.spec.pruning, self._study.spec.train.epochs
-        if rule.pruner == "none" or len(curve) == epochs:
+        if len(curve) == epochs:
             return None  # without reading the other trials
-        began = time.monotonic()
-        if began >= self._due:
-            self._peers = peers(self._study.records(), self._number, self._names)
-            ended = time.monotonic()
-            self._due = ended + max(_FRESH_SECONDS, _SHARE * (ended - began))
+        if time.monotonic() >= self._due:
+            self._look()
         known = {**cost, "train_seconds": curve[-1].train_seconds}
         return should_prune(
             [epoch.val_loss for epoch in curve],
@@ -46,6 +52,14 @@ class Others:
             rule,
             epochs=epochs,
         )
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        records = self._study.records()
+        self._seen(records)
+        self._peers = peers(records, self._number, self._names)
+        ended = time.monotonic()
+        self._due = ended + max(_FRESH_SECONDS, _SHARE * (ended - began))
 
 
 def peers(records: Sequence[TrialRecord], number: int, names: Sequence[str]) -> list[Peer]:

@@ -17,7 +17,8 @@ from typing import Self
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, StudyError
-from hpsearch.search.follow import Follower, Watcher
+from hpsearch.search.follow import Follower
+from hpsearch.search.observer import Observer
 from hpsearch.search.standing import Standing
 from hpsearch.search.study import Study
 from hpsearch.search.worker import PARENT, Stopper
@@ -65,7 +66,7 @@ class Pool:
     study: Study
     commands: Sequence[Sequence[str]]
     environment: Mapping[str, str]
-    watcher: Watcher
+    watcher: Observer
     _workers: list[_Worker] = field(default_factory=list)
     _folder: tempfile.TemporaryDirectory[str] | None = None
     _vain: int = 0

@@ -194,6 +194,9 @@ class Notes:
     def ended(self, record: TrialRecord) -> None:
         """Tells nothing."""
 
+    def sync(self, records: Sequence[TrialRecord]) -> None:
+        """Tells nothing."""
+
     def note(self, text: str) -> None:
         """Tells the line as it is."""
         self._say(Text(text))

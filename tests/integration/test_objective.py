@@ -11,7 +11,7 @@ import torch
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
-from hpsearch.core.trial import State
+from hpsearch.core.trial import Outcome, State
 from hpsearch.nn.batches import tensors_of
 from hpsearch.nn.data import load
 from hpsearch.nn.interrupt import Interrupted
@@ -40,6 +40,9 @@ class Silent:
 
     def ended(self, record):
         self.heard.append(record.state.value)
+
+    def sync(self, records):
+        self.seen = [record.state.value for record in records]
 
     def note(self, text):
         self.heard.append(text)
@@ -112,6 +115,15 @@ def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
     assert observer.heard == ["started", 1, 2]
     assert record.attributes["spec"]["model"]["widths"] == [8]
     assert record.seed == claim.spec.seed
+
+
+@pytest.mark.parametrize("pruner", ["forecast", "none"])
+def test_who_watches_a_trial_is_shown_those_of_other_workers(tmp_path, images, pruner):
+    study, train, observer = make(tmp_path, images, pruner=pruner)
+    elsewhere, here = study.claim(ORIGIN), study.claim(ORIGIN)
+    study.finish(elsewhere, Outcome(state=State.PRUNED, reason="elsewhere"))
+    train(here, never)
+    assert observer.seen == ["pruned", "running"]
 
 
 def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images):
