@@ -12,9 +12,9 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from hpsearch.core.analysis import StudySummary
-from hpsearch.core.changes import changes_told
+from hpsearch.core.changes import changes_told, differences, identity, steering
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
+from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
 from hpsearch.search.records import (

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpsearch.core.changes import dotted
 from hpsearch.core.comparison import Comparison, Entrant, repeats
 from hpsearch.core.comparison import compare as compare_entrants
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.opening import OPENING
-from hpsearch.core.spec import identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.search import catalog
@@ -134,7 +134,7 @@ def _same_hardware(studies: Sequence[Study]) -> bool:
 
 def _differences(studies: Sequence[Study]) -> dict[str, tuple[Any, ...]]:
     """What the study files do not have in common, by dotted key, a value for each study."""
-    plain = [{**identity(study.spec), **steering(study.spec)} for study in studies]
+    plain = [dotted(study.spec) for study in studies]
     found = {}
     for key in dict.fromkeys(key for one in plain for key in one):
         values = tuple(one.get(key) for one in plain)

@@ -5,16 +5,15 @@ import math
 import pytest
 
 from hpsearch.core import baseline, space
+from hpsearch.core.changes import differences, identity
 from hpsearch.core.grid import cells, grid_values
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims, draw
 from hpsearch.core.spec import (
     SearchSpec,
     ShapeSpec,
     StudySpec,
-    differences,
     from_json,
     geometric_widths,
-    identity,
     resolve,
     to_json,
 )
