@@ -55,14 +55,13 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
     Example: hpsearch list
     """
-    from hpsearch.core.analysis import as_plain
     from hpsearch.search.catalog import summaries
     from hpsearch.search.storage import open_storage
     from hpsearch.view.study_list import study_list
 
     rows = summaries(open_storage(storage_text(storage), create=False))
     if json_:
-        print_json([as_plain(row) for row in rows])
+        print_json(rows)
     else:
         display(study_list(rows))
 
@@ -78,12 +77,11 @@ def status(
 
     Example: hpsearch status --json
     """
-    from hpsearch.core.analysis import as_plain
     from hpsearch.view.tables import status_lines
 
     summary = open_study(one_name(study, named), storage).summary()
     if json_:
-        print_json(as_plain(summary))
+        print_json(summary)
     else:
         display(status_lines(summary))
 
@@ -99,13 +97,12 @@ def show(
 
     Example: hpsearch show 12
     """
-    from hpsearch.core.trial import record_as_plain
     from hpsearch.view.tables import trial_details
 
     opened = open_study(study, storage)
     record = opened.record(trial)
     if json_:
-        print_json(record_as_plain(record))
+        print_json(record)
     else:
         display(trial_details(record, study=opened.name, objectives=opened.objectives))
 
@@ -149,7 +146,6 @@ def compare(
 
     Example: hpsearch compare tpe random
     """
-    from hpsearch.core.findings import as_plain
     from hpsearch.search.comparison import compare as compare_studies
     from hpsearch.search.storage import open_storage
     from hpsearch.view.comparison import comparison_table
@@ -165,7 +161,7 @@ def compare(
         write(comparison_page(found), output)
         note(f"wrote {output}")
     if json_:
-        print_json(as_plain(found))
+        print_json(found)
     else:
         display(comparison_table(found))
 
@@ -228,12 +224,12 @@ def doctor(
 
     Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
     """
-    from hpsearch.search.doctor import Health, as_plain, examine
+    from hpsearch.search.doctor import Health, examine
     from hpsearch.view.tables import findings_table
 
     findings = examine(storage_text(storage), data_dir=data_dir, artifacts=artifacts)
     if json_:
-        print_json([as_plain(finding) for finding in findings])
+        print_json(findings)
     else:
         display(findings_table(findings))
     if any(finding.health is Health.BAD for finding in findings):

@@ -38,8 +38,10 @@ def show(renderable: RenderableType) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints a result on stdout, as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Prints a result on stdout, as JSON; what is not finite as null."""
+    from hpsearch.core.findings import as_plain
+
+    typer.echo(json.dumps(as_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def confirmed(question: str) -> bool:
