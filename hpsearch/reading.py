@@ -12,6 +12,7 @@ from hpsearch.terminal import (
     place_options,
     print_json,
     storage_text,
+    typed,
 )
 from hpsearch.terminal import show as display
 
@@ -196,21 +197,23 @@ def report(
 
 
 @app.command(short_help="Show the live view of a study that runs elsewhere.")
-def watch(study: options.Name = None, storage: options.Url = None) -> None:
+def watch(
+    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
+) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
-    Example: hpsearch watch --study mnist5k
+    Example: hpsearch watch mnist5k
     """
     from rich.console import Console
 
     from hpsearch.search.follow import follow
     from hpsearch.view.progress import watch as view_of
 
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     with view_of(Console(stderr=True), opened) as watcher:
         standing = follow(opened, watcher)
     note(f"study {opened.name!r} {standing.words}")
-    note("`hpsearch front` shows what it found")
+    note(f"`{typed('front', opened, storage)}` shows what it found")
 
 
 @app.command(short_help="Look at this machine and the database; say what to mend.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,11 @@ def place_options(study: Study, storage: str | None) -> list[str]:
     from hpsearch.search.url import typed_again
 
     return typed_again(storage, masked=study.storage.masked)
+
+
+def typed(command: str, study: Study, storage: str | None) -> str:
+    """Returns a command about that very study, whatever else its database holds."""
+    return shlex.join(["hpsearch", command, "--study", study.name, *place_options(study, storage)])
 
 
 def one_name(study: str | None, named: str | None) -> str | None:

@@ -85,6 +85,10 @@ def test_a_study_is_named_by_its_place_or_by_the_option(copied, cli, named):
     assert cli("status", *named, "--json").json["study"] == "small"
     assert cli("front", *named).out.startswith("study small\n")
     assert cli("report", *named).err == "wrote report-small.html\n"
+    assert cli("watch", *named).err.endswith(
+        "\n`hpsearch front --study small` shows what it found\n"
+    )
+    assert "has trials 0 to 2" in cli("confirm", *named, "--trial", 9).err
     assert "study 'small'" in cli("stop", *named).err
     assert cli("enqueue", *named, "--set", "n_blocks=1").code == 0
     assert cli("delete", *named, "--yes").err == "study 'small' is deleted\n"

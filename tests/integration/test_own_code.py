@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -479,7 +480,8 @@ class TestFailureInside:
         reason = f"bug: {project.nets}:inside: KeyError: 'hiden' ({project.nets}.py, line {line})"
         assert trial.reason == reason
         assert trial.attributes["failure"]["kind"] == "bug"
-        assert f"with {reason}; see" in ended
+        assert f"with {reason}; see `hpsearch show " in ended
+        assert re.search(r"`hpsearch show \d+ --study \w+` for where, mend it and run", ended)
         monkeypatch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit, match="0"):
             main(["show", str(trial.number), "--storage", project.database])
