@@ -56,11 +56,11 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
     Example: hpsearch list
     """
+    from hpsearch.api import open_database
     from hpsearch.search.catalog import summaries
-    from hpsearch.search.storage import open_storage
     from hpsearch.view.study_list import study_list
 
-    rows = summaries(open_storage(storage_text(storage), create=False))
+    rows = summaries(open_database(storage))
     if json_:
         print_json(rows)
     else:
@@ -147,8 +147,7 @@ def compare(
 
     Example: hpsearch compare tpe random
     """
-    from hpsearch.search.comparison import compare as compare_studies
-    from hpsearch.search.storage import open_storage
+    from hpsearch.evidence import compare as compare_studies
     from hpsearch.view.comparison import comparison_table
 
     if output is not None:
@@ -156,8 +155,7 @@ def compare(
         from hpsearch.view.side_by_side import comparison_page
 
         check_page(output)
-    opened = open_storage(storage_text(storage), create=False)
-    found = compare_studies(opened, studies, mixed_hardware=mixed_hardware)
+    found = compare_studies(studies, storage=storage, mixed_hardware=mixed_hardware)
     if output is not None:
         write(comparison_page(found), output)
         note(f"wrote {output}")

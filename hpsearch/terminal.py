@@ -102,13 +102,10 @@ def the_name(study: str | None, named: str | None) -> str:
 
 def open_study(study: str | None, storage: str | None) -> Study:
     """Opens a study: the named one, else the only one, else the newest, which is told."""
+    from hpsearch.api import open_database
     from hpsearch.search import catalog
-    from hpsearch.search.storage import open_storage
 
-    opened = open_storage(
-        storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None
-    )
-    return catalog.open_study(opened, study, notify=note)
+    return catalog.open_study(open_database(storage), study, notify=note)
 
 
 def dashboard_password(user: str) -> str:

@@ -75,9 +75,10 @@ def _distinct(names: Sequence[str]) -> Sequence[str]:
             f"found study {twice[0]!r} more than once, expected different studies; name each once"
         )
     if len(names) < 2:
+        found = f"study {names[0]!r} alone" if names else "no study"
         raise StudyError(
-            f"found study {names[0]!r} alone, expected two or more; name those to compare it with"
-            " (`hpsearch list` tells them)"
+            f"found {found}, expected two or more; name those to compare (`hpsearch list` tells"
+            " them)"
         )
     return names
 
