@@ -327,8 +327,8 @@ def rerun_verdict(compared: Rerun) -> str:
         return f"{told}; expected the same, on the same processor, threads and torch"
     where = "within" if compared.holds else "expected within"
     return (
-        f"{told}; training loss of the first epoch {compared.apart:.1%} apart, {where}"
-        f" {TOLERANCE:.0%}, as processor, threads or torch differ from the record's"
+        f"{told}; training loss of the first epoch {100 * compared.apart:.1f} % apart, {where}"
+        f" {100 * TOLERANCE:.0f} %, as processor, threads or torch differ from the record's"
     )
 
 
@@ -356,13 +356,11 @@ def _facts() -> Table:
 
 
 __all__ = [
+    "STYLES",
     "Spelled",
     "SpelledTable",
-    "describe",
     "end_summary",
     "findings_table",
-    "format_seconds",
-    "format_value",
     "front_table",
     "knee_mark",
     "rerun_line",

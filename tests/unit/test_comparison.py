@@ -179,6 +179,7 @@ def test_it_is_told_in_a_table_and_in_words():
         "train.flip": (False, True),
         "space.n_blocks": ({"low": 1, "high": 5, "log": False, "step": 2}, None),
         "space.head": ({"choices": ["gap", "flatten"]}, "gap"),
+        "data.val_fraction": (0.1501, 0.1502),
     }
 
     told = shown(comparison_table(replace(found, differences=changed)), width=60)
@@ -190,6 +191,7 @@ def test_it_is_told_in_a_table_and_in_words():
     assert cells["train.flip"] == ["false", "true"]
     assert cells["space.n_blocks"] == ["1 to 5 by 2", "-"]
     assert cells["space.head"] == ["gap, flatten", "gap"]
+    assert cells["data.val_fraction"] == ["0.1501", "0.1502"]
     assert cells["training"] == ["20.0 s", "31.0 s"]
     assert cells["hypervolume"] == ["0.3750", "0.7500"]
     assert cells["knee: train_seconds"] == ["10.0 s", "10.0 s"]
