@@ -28,7 +28,6 @@ def rerun(
     """
     from hpsearch.search import launch
     from hpsearch.search.rerun import rerun as run_again
-    from hpsearch.search.worker import Stopper
     from hpsearch.view.tables import rerun_line, rerun_verdict
 
     place = launch.Place(
@@ -39,7 +38,6 @@ def rerun(
         trial,
         place,
         dataset=dataset,
-        stop=Stopper(),
         notify=note,
         tell=lambda before, now: display(rerun_line(before, now)),
     )

@@ -30,7 +30,6 @@ from hpsearch.search.corners import corners
 from hpsearch.search.launch import Place
 from hpsearch.search.rerun import rerun
 from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
 CPU = torch.device("cpu")
@@ -280,7 +279,6 @@ def test_a_trial_comes_out_the_same_again(searched):
         number,
         Place(storage=project.database, device="cpu", threads=1, code=project.folder),
         dataset=None,
-        stop=Stopper(),
         notify=lambda line: None,
         tell=lambda before, now: None,
     )
