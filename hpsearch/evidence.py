@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from hpsearch.errors import SpecError
 
 if TYPE_CHECKING:
+    from hpsearch.api import Notify
     from hpsearch.core.comparison import Comparison
     from hpsearch.core.confirmation import Confirmed, Repeat
     from hpsearch.core.trial import Epoch
     from hpsearch.search.confirm import Passage
-
-Notify = Callable[[str], None]
 
 
 def confirm(
