@@ -146,13 +146,14 @@ def _passed(found: Comparison) -> str | None:
 
 def _chance(found: Comparison) -> list[str]:
     """What searches that were run again tell of chance."""
-    had = {one.study: one.at_equal for one in found.studies}
-    return [
-        f"{listed(group)} are the same search run again, so that what is between"
-        f" {min(had[name] for name in group):.4f} and {max(had[name] for name in group):.4f} is"
-        " chance."
-        for group in found.repeats
-    ]
+    had, told = {one.study: one.at_equal for one in found.studies}, []
+    for group in found.repeats:
+        low, high = (f"{pick(had[name] for name in group):.4f}" for pick in (min, max))
+        what = f"so that what is between {low} and {high} is chance"
+        if low == high:
+            what = "and came to the same"
+        told.append(f"{listed(group)} are the same search run again, {what}.")
+    return told
 
 
 def _joint_front(found: Comparison) -> str:

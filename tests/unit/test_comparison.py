@@ -254,6 +254,9 @@ def test_searches_that_were_run_again_tell_what_chance_does():
     ) in verdict(found)
     assert len(small_print(found)) == 1
     assert "one search" not in small_print(found)[0]
+    equal = compare([slow(), entrant("twin", *slow().records)], objectives=TWO)
+    told = verdict(replace(equal, repeats=(("slow", "twin"),)))
+    assert "slow and twin are the same search run again, and came to the same." in told
 
 
 def test_all_of_it_becomes_json():
