@@ -288,7 +288,7 @@ def status_lines(summary: StudySummary) -> RenderableType:
     facts.add_row("study", Text(s.study))
     facts.add_row("storage", Text(s.storage))
     facts.add_row("objectives", ", ".join(s.objectives))
-    facts.add_row("created", "-" if s.created is None else f"{s.created:%Y-%m-%d %H:%M}")
+    facts.add_row("created", made(s))
     done = f"{s.complete + s.pruned} of {s.target}"
     facts.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
     facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
@@ -297,6 +297,11 @@ def status_lines(summary: StudySummary) -> RenderableType:
     facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
     facts.add_row("hypervolume", worth(s))
     return Spelled(facts)
+
+
+def made(summary: StudySummary) -> str:
+    """Returns when a study was made, in local time, as all times of trials are told."""
+    return "-" if summary.created is None else f"{summary.created.astimezone():%Y-%m-%d %H:%M}"
 
 
 def worth(summary: StudySummary) -> str:
@@ -365,6 +370,7 @@ __all__ = [
     "findings_table",
     "front_table",
     "knee_mark",
+    "made",
     "rerun_line",
     "rerun_verdict",
     "short_front",
