@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.terminal import print_json
+
+
+def test_times_have_their_zone(capsys):
+    begun = datetime(2030, 1, 1, 12)
+    print_json(TrialRecord(number=3, state=State.RUNNING, started=begun))
+
+    told = json.loads(capsys.readouterr().out)
+    assert (told["started"], told["ended"]) == (begun.astimezone().isoformat(), None)
 
 
 def test_what_is_not_finite_is_null(capsys):
