@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hpsearch.config import load_study_file as load_study_file
     from hpsearch.core.trial import Epoch as Epoch
     from hpsearch.errors import HpsearchError as HpsearchError
+    from hpsearch.evidence import compare as compare
+    from hpsearch.evidence import confirm as confirm
     from hpsearch.home import train as train
     from hpsearch.nn.export import load_model as load_model
 
@@ -21,6 +23,8 @@ _HOMES = {
     "HpsearchError": "hpsearch.errors",
     "build_spec": "hpsearch.config",
     "StudyHandle": "hpsearch.api",
+    "compare": "hpsearch.evidence",
+    "confirm": "hpsearch.evidence",
     "load_model": "hpsearch.nn.export",
     "load_study_file": "hpsearch.config",
     "open_study": "hpsearch.api",
@@ -33,6 +37,8 @@ __all__ = [
     "HpsearchError",
     "StudyHandle",
     "build_spec",
+    "compare",
+    "confirm",
     "load_model",
     "load_study_file",
     "open_study",

@@ -19,6 +19,7 @@ from hpsearch.errors import HpsearchError, StorageError, lost_database
 if TYPE_CHECKING:
     from hpsearch.search.ending import Ending
     from hpsearch.search.launch import Place
+    from hpsearch.search.storage import Storage
     from hpsearch.search.study import Study
     from hpsearch.search.worker import Stopper
 
@@ -52,7 +53,7 @@ class StudyHandle:
 
     def trials(self) -> list[TrialRecord]:
         """Returns all trials by number, whatever their state."""
-        with _told():
+        with told():
             return self.study.records()
 
     def front(self) -> list[TrialRecord]:
@@ -66,7 +67,7 @@ class StudyHandle:
 
     def summary(self) -> StudySummary:
         """Returns the study in a line: its counts, the front's size and hypervolume."""
-        with _told():
+        with told():
             return self.study.summary()
 
     def report(self, path: str | Path | None = None, *, kind: str | None = None) -> Path:
@@ -86,7 +87,7 @@ class StudyHandle:
         if kind is None:
             kind = format_of(None if path is None else Path(path))
         check_format(kind)
-        with _told():
+        with told():
             text = render(findings(self.study), kind, place=self.place)
         target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
         write(text, target)
@@ -107,7 +108,7 @@ def open_study(
     name: str | None = None,
     *,
     storage: str | None = None,
-    notify: Callable[[str], None] = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> StudyHandle:
     """Opens a study to look at it.
 
@@ -121,16 +122,15 @@ def open_study(
         StorageError: the database is not there or cannot be read.
     """
     from hpsearch.search import catalog
-    from hpsearch.search.storage import open_storage
-    from hpsearch.search.url import named_or_default, typed_again
+    from hpsearch.search.url import typed_again
 
-    with _told():
-        opened = open_storage(
-            named_or_default(storage),
-            create=False,
-            artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
-        )
-        study = catalog.open_study(opened, name, notify=notify)
+    with told():
+        opened = open_database(storage)
+        try:
+            study = catalog.open_study(opened, name, notify=notify)
+        except BaseException:
+            opened.close()
+            raise
     place = typed_again(storage, masked=opened.masked)
     return StudyHandle(study=study, name=study.name, place=place)
 
@@ -226,12 +226,28 @@ def run(
         code=code,
         gpus_per_worker=gpus_per_worker,
     )
-    with _told():
+    with told():
         done, ending = _search(spec, place, Stopper(exits=False), _Quiet(notify, ended))
         close(done, ending, notify=notify)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     return replace(open_study(spec.name, storage=storage), ending=ending.value)
+
+
+def open_database(storage: str | None) -> Storage:
+    """Opens the database that was named, or the default one, to look at its studies.
+
+    Raises:
+        StorageError: it is not there or cannot be read.
+    """
+    from hpsearch.search.storage import open_storage
+    from hpsearch.search.url import named_or_default
+
+    return open_storage(
+        named_or_default(storage),
+        create=False,
+        artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
+    )
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:
@@ -263,8 +279,8 @@ def _search(spec: StudySpec, place: Place, stop: Stopper, watcher: _Quiet) -> tu
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Tells what the database's libraries raise as ours."""
+def told() -> Iterator[None]:
+    """Tells what the database's libraries raise as an error of ours."""
     try:
         yield
     except HpsearchError:
@@ -292,4 +308,4 @@ class _Quiet:
         """Nothing is shown."""
 
 
-__all__ = ["StudyHandle", "data_folder", "open_study", "run"]
+__all__ = ["StudyHandle", "data_folder", "open_database", "open_study", "run", "told"]

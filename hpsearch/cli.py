@@ -347,11 +347,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except Exception as exc:
         if (lost := lost_database(exc)) is not None:
-            sys.exit(_complain(f"{lost} and run the command again"))
-        if not hasattr(exc, "format_message"):  # not one of the option parser's own
+            code = _complain(f"{lost} and run the command again")
+        elif hasattr(exc, "format_message"):  # one of the option parser's own
+            path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
+            code = _complain(f"{exc.format_message()} (see `{path} --help`)")
+        else:
             raise
-        path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
-        code = _complain(f"{exc.format_message()} (see `{path} --help`)")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -89,7 +89,8 @@ def lost_database(error: Exception) -> str | None:
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
         return None
     cause = error.__cause__ or error
-    line = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    said = getattr(cause, "orig", None) or cause
+    line = next(iter(str(said).strip().splitlines()), repr(said))
     if any(word in line for word in _READ_ONLY):
         return f"the database cannot be written ({line}); mend its permissions"
     return f"lost the database: {line}; mend it"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
+    from hpsearch.api import Notify
     from hpsearch.core.choice import Choice
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.export import LoadedModel
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from hpsearch.search.take import Taken
 
 MOST_SEEDS = 1000  # trainings in a row
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import typer
 
 from hpsearch import options
 from hpsearch.errors import HpsearchError
-from hpsearch.terminal import note, open_study, print_json, storage_text
+from hpsearch.terminal import note, one_name, open_study, print_json, storage_text, typed
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
@@ -28,7 +28,6 @@ def rerun(
     """
     from hpsearch.search import launch
     from hpsearch.search.rerun import rerun as run_again
-    from hpsearch.search.worker import Stopper
     from hpsearch.view.tables import rerun_line, rerun_verdict
 
     place = launch.Place(
@@ -39,7 +38,6 @@ def rerun(
         trial,
         place,
         dataset=dataset,
-        stop=Stopper(),
         notify=note,
         tell=lambda before, now: display(rerun_line(before, now)),
     )
@@ -51,9 +49,10 @@ def rerun(
 
 @app.command(short_help="Train the front again with fresh seeds; tell the spread.")
 def confirm(
+    study: options.StudyChoice = None,
+    named: options.Name = None,
     trial: options.ConfirmedTrials = None,
     seeds: options.FreshSeeds = 3,
-    study: options.Name = None,
     storage: options.Url = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -66,7 +65,7 @@ def confirm(
 
     What is trained is kept with the study, and shown by the report; the same command goes on.
 
-    Example: hpsearch confirm --seeds 3
+    Example: hpsearch confirm mnist5k --seeds 3
     """
     from rich.console import Console
 
@@ -83,7 +82,7 @@ def confirm(
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened, stop = open_study(study, storage), Stopper()
+    opened, stop = open_study(one_name(study, named), storage), Stopper()
     try:
         with stop.listening(), showing(Console(stderr=True)) as tell:
             found = train_again(
@@ -104,7 +103,7 @@ def confirm(
         print_json(confirmed_as_plain(found, records))
     else:
         display(confirmed_table(found, records, objectives=opened.objectives))
-        note("`hpsearch report` shows them in the trade-off")
+        note(f"`{typed('report', opened, storage)}` shows them in the trade-off")
 
 
 __all__ = ["app"]

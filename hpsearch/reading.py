@@ -12,6 +12,7 @@ from hpsearch.terminal import (
     place_options,
     print_json,
     storage_text,
+    typed,
 )
 from hpsearch.terminal import show as display
 
@@ -55,14 +56,13 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
     Example: hpsearch list
     """
-    from hpsearch.core.analysis import as_plain
+    from hpsearch.api import open_database
     from hpsearch.search.catalog import summaries
-    from hpsearch.search.storage import open_storage
     from hpsearch.view.study_list import study_list
 
-    rows = summaries(open_storage(storage_text(storage), create=False))
+    rows = summaries(open_database(storage))
     if json_:
-        print_json([as_plain(row) for row in rows])
+        print_json(rows)
     else:
         display(study_list(rows))
 
@@ -78,12 +78,11 @@ def status(
 
     Example: hpsearch status --json
     """
-    from hpsearch.core.analysis import as_plain
     from hpsearch.view.tables import status_lines
 
     summary = open_study(one_name(study, named), storage).summary()
     if json_:
-        print_json(as_plain(summary))
+        print_json(summary)
     else:
         display(status_lines(summary))
 
@@ -99,13 +98,12 @@ def show(
 
     Example: hpsearch show 12
     """
-    from hpsearch.core.trial import record_as_plain
     from hpsearch.view.tables import trial_details
 
     opened = open_study(study, storage)
     record = opened.record(trial)
     if json_:
-        print_json(record_as_plain(record))
+        print_json(record)
     else:
         display(trial_details(record, study=opened.name, objectives=opened.objectives))
 
@@ -149,9 +147,7 @@ def compare(
 
     Example: hpsearch compare tpe random
     """
-    from hpsearch.core.findings import as_plain
-    from hpsearch.search.comparison import compare as compare_studies
-    from hpsearch.search.storage import open_storage
+    from hpsearch.evidence import compare as compare_studies
     from hpsearch.view.comparison import comparison_table
 
     if output is not None:
@@ -159,13 +155,12 @@ def compare(
         from hpsearch.view.side_by_side import comparison_page
 
         check_page(output)
-    opened = open_storage(storage_text(storage), create=False)
-    found = compare_studies(opened, studies, mixed_hardware=mixed_hardware)
+    found = compare_studies(studies, storage=storage, mixed_hardware=mixed_hardware)
     if output is not None:
         write(comparison_page(found), output)
         note(f"wrote {output}")
     if json_:
-        print_json(as_plain(found))
+        print_json(found)
     else:
         display(comparison_table(found))
 
@@ -200,21 +195,23 @@ def report(
 
 
 @app.command(short_help="Show the live view of a study that runs elsewhere.")
-def watch(study: options.Name = None, storage: options.Url = None) -> None:
+def watch(
+    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
+) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
-    Example: hpsearch watch --study mnist5k
+    Example: hpsearch watch mnist5k
     """
     from rich.console import Console
 
     from hpsearch.search.follow import follow
     from hpsearch.view.progress import watch as view_of
 
-    opened = open_study(study, storage)
+    opened = open_study(one_name(study, named), storage)
     with view_of(Console(stderr=True), opened) as watcher:
         standing = follow(opened, watcher)
     note(f"study {opened.name!r} {standing.words}")
-    note("`hpsearch front` shows what it found")
+    note(f"`{typed('front', opened, storage)}` shows what it found")
 
 
 @app.command(short_help="Look at this machine and the database; say what to mend.")
@@ -228,12 +225,12 @@ def doctor(
 
     Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
     """
-    from hpsearch.search.doctor import Health, as_plain, examine
+    from hpsearch.search.doctor import Health, examine
     from hpsearch.view.tables import findings_table
 
     findings = examine(storage_text(storage), data_dir=data_dir, artifacts=artifacts)
     if json_:
-        print_json([as_plain(finding) for finding in findings])
+        print_json(findings)
     else:
         display(findings_table(findings))
     if any(finding.health is Health.BAD for finding in findings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,10 @@ def show(renderable: RenderableType) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints a result on stdout, as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Prints a result on stdout, as JSON; what is not finite as null."""
+    from hpsearch.core.findings import as_plain
+
+    typer.echo(json.dumps(as_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def confirmed(question: str) -> bool:
@@ -69,6 +72,11 @@ def place_options(study: Study, storage: str | None) -> list[str]:
     return typed_again(storage, masked=study.storage.masked)
 
 
+def typed(command: str, study: Study, storage: str | None) -> str:
+    """Returns a command about that very study, whatever else its database holds."""
+    return shlex.join(["hpsearch", command, "--study", study.name, *place_options(study, storage)])
+
+
 def one_name(study: str | None, named: str | None) -> str | None:
     """Returns the study that was named by its place or by ``--study``; None if in neither way.
 
@@ -94,13 +102,10 @@ def the_name(study: str | None, named: str | None) -> str:
 
 def open_study(study: str | None, storage: str | None) -> Study:
     """Opens a study: the named one, else the only one, else the newest, which is told."""
+    from hpsearch.api import open_database
     from hpsearch.search import catalog
-    from hpsearch.search.storage import open_storage
 
-    opened = open_storage(
-        storage_text(storage), create=False, artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None
-    )
-    return catalog.open_study(opened, study, notify=note)
+    return catalog.open_study(open_database(storage), study, notify=note)
 
 
 def dashboard_password(user: str) -> str:

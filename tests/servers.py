@@ -35,6 +35,29 @@ def own_server() -> Iterator[Any]:
             yield server
 
 
+@contextmanager
+def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 in this process, and the settings that lead to it; gives a client of it."""
+    moto, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    try:
+        yield client
+    finally:
+        for bucket in client.list_buckets()["Buckets"]:  # the next one would find them again
+            for kept in client.list_objects_v2(Bucket=bucket["Name"]).get("Contents", ()):
+                client.delete_object(Bucket=bucket["Name"], Key=kept["Key"])
+            client.delete_bucket(Bucket=bucket["Name"])
+        client.close()
+        running.stop()
+
+
 def restart(server: Any) -> None:
     """Cuts off who is connected, and is away for a second."""
     halt(server)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from hpsearch.core.noise import wilson
 from hpsearch.core.objectives import merit
@@ -83,12 +82,6 @@ class StudySummary:
     hypervolume: float
     created: datetime | None
     silent: int = 0
-
-
-def as_plain(summary: StudySummary) -> dict[str, Any]:
-    """Returns the summary as JSON can hold it."""
-    created = summary.created.isoformat() if summary.created else None
-    return {**asdict(summary), "objectives": list(summary.objectives), "created": created}
 
 
 def counts(records: Sequence[TrialRecord]) -> dict[str, int]:

@@ -41,17 +41,24 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
             raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
         if name in chosen:
             raise SpecError(f"--set {name}: found it twice, expected it once; keep one")
-        if name not in drawn and name not in space:
-            raise SpecError(f"--set {name}: found an unknown dimension; {nearest(name, drawn)}")
-        value = parse_value(name, text, space)
         if name in drawn:
-            chosen[name] = _inside(name, value, drawn[name])
-        elif value != space[name]:
-            raise SpecError(
-                f"--set {name}: found {value!r}, but the study fixes it at {space[name]!r}"
-            )
+            chosen[name] = _inside(name, parse_value(name, text, space), drawn[name])
+        else:
+            _check_fixed(name, text, space, drawn)
     _refuse_idle(space, chosen)
     return chosen
+
+
+def _check_fixed(name: str, text: str, space: Space, drawn: Mapping[str, Dim]) -> None:
+    """Refuses what no trial draws, unless it is a fixed dimension with the value that it has."""
+    fixed = space.get(name)
+    if fixed is None or isinstance(fixed, Dim):
+        what = "an unknown dimension" if fixed is None else "one that no trial of the study draws"
+        raise SpecError(f"--set {name}: found {what}; {nearest(name, drawn)}")
+    if parse_value(name, text, space) != fixed:
+        raise SpecError(
+            f"--set {name}: found {text}, but the study fixes it at {listed([fixed])}; leave it out"
+        )
 
 
 def parse_value(name: str, text: str, space: Space) -> Value:

@@ -1,14 +1,59 @@
-"""How a study differs from what it was, in words."""
+"""What makes two studies the same, what may change meanwhile, and how changes are told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from hpsearch.core.spec import StudySpec, to_dict
+
+# What a running study may change; all else is its identity. The data's identity is its content.
+_MAY_CHANGE = ("name", "data.dataset", "pruning", "search")
+_SEARCH_IDENTITY = ("search.objectives", "search.seed")
+
 _PARTS = {"train": "training", "val": "validation", "test": "testing"}
 _IMAGES = ("content", "split", "shape", "classes", *_PARTS)  # of a fingerprint
 
 Changes = Mapping[str, tuple[Any, Any]]  # by key: what was, and what is now (None: not there)
+
+
+def identity(spec: StudySpec) -> dict[str, Any]:
+    """Returns what makes two studies comparable, as dotted keys: space, split, recipe, seed, …"""
+    return {key: value for key, value in dotted(spec).items() if _is_identity(key)}
+
+
+def steering(spec: StudySpec) -> dict[str, Any]:
+    """Returns what may change while a study goes on (sampler, trials, …), as dotted keys."""
+    return {key: value for key, value in dotted(spec).items() if not _is_identity(key)}
+
+
+def _is_identity(key: str) -> bool:
+    return key in _SEARCH_IDENTITY or not key.startswith(_MAY_CHANGE)
+
+
+def dotted(spec: StudySpec) -> dict[str, Any]:
+    """Returns all that a study file says, as dotted keys."""
+    return _flat(to_dict(spec))
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and not prefix.startswith("space."):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys whose values differ, with the old and the new value (None: not there).
+
+    >>> differences({"train.epochs": 8, "a": 1}, {"train.epochs": 9, "a": 1})
+    {'train.epochs': (8, 9)}
+    """
+    keys = sorted(set(old) | set(new))
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def changes_told(changed: Changes) -> str:
@@ -56,4 +101,12 @@ def images_told(changed: Changes) -> str:
     return "as many, but others" if "content" in changed else "the same, split otherwise"
 
 
-__all__ = ["Changes", "changes_told", "images_told"]
+__all__ = [
+    "Changes",
+    "changes_told",
+    "differences",
+    "dotted",
+    "identity",
+    "images_told",
+    "steering",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 from hpsearch.core.pareto import front
@@ -17,7 +18,8 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
     """Returns a row per trial; None where a trial has no such value.
 
     What is drawn is named as Optuna names it: ``values_accuracy``, ``params_learning_rate``. Costs
-    are ``cost_params`` and so on; ``widths`` are those of the trial's blocks, as ``8-16``.
+    are ``cost_params`` and so on; ``widths`` are those of the trial's blocks, as ``8-16``. Times
+    are in UTC.
 
     >>> trial_columns([], ["accuracy"])["values_accuracy"]
     []
@@ -39,8 +41,8 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
         "epochs": [len(r.curve) for r in records],
         "control": [r.control for r in records],
         "seed": [r.seed for r in records],
-        "started": [r.started for r in records],
-        "ended": [r.ended for r in records],
+        "started": [_in_utc(r.started) for r in records],
+        "ended": [_in_utc(r.ended) for r in records],
         "reason": [r.reason for r in records],
     }
     origins = [r.attributes.get("origin", {}) for r in records]
@@ -64,6 +66,11 @@ def _spread(prefix: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]
 
 def _seen(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _in_utc(local: datetime | None) -> datetime | None:
+    """A record's time, which has no zone, as whoever reads the table elsewhere takes it."""
+    return None if local is None else local.astimezone(UTC)
 
 
 def _widths(record: TrialRecord) -> str | None:

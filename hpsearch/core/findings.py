@@ -230,8 +230,8 @@ def as_plain(value: Any) -> Any:
         return _plain_standing(value)
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
+    if isinstance(value, datetime):  # of a trial local and without a zone, as Optuna reads them
+        return (value if value.tzinfo else value.astimezone()).isoformat()
     if isinstance(value, Mapping):
         return {str(key): as_plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a study is and what a trial is, as frozen data: specs, their JSON and their differences."""
+"""What a study is and what a trial is, as frozen data: specs and their JSON."""
 
 from __future__ import annotations
 
@@ -376,44 +376,3 @@ def from_json(text: str) -> StudySpec:
 
 def _with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-
-
-# What a running study may change; all else is its identity. The data's identity is its content.
-_MAY_CHANGE = ("name", "data.dataset", "pruning", "search")
-_SEARCH_IDENTITY = ("search.objectives", "search.seed")
-
-
-def identity(spec: StudySpec) -> dict[str, Any]:
-    """Returns what makes two studies comparable, as dotted keys: space, split, recipe, seed, …"""
-    flat = _flat(to_dict(spec))
-    return {
-        key: value
-        for key, value in flat.items()
-        if key in _SEARCH_IDENTITY or not key.startswith(_MAY_CHANGE)
-    }
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns the keys whose values differ, with the old and the new value (None: not there).
-
-    >>> differences({"train.epochs": 8, "a": 1}, {"train.epochs": 9, "a": 1})
-    {'train.epochs': (8, 9)}
-    """
-    keys = sorted(set(old) | set(new))
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
-
-
-def steering(spec: StudySpec) -> dict[str, Any]:
-    """Returns what may change while a study goes on (sampler, trials, …), as dotted keys."""
-    kept = identity(spec)
-    return {key: value for key, value in _flat(to_dict(spec)).items() if key not in kept}
-
-
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, Mapping) and not prefix.startswith("space."):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

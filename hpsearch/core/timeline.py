@@ -83,10 +83,15 @@ def _left(number: int, entry: Mapping[str, Any]) -> Iterator[_Start]:
         yield _Start(
             number=number,
             worker=_worker(entry),
-            started=datetime.fromisoformat(entry["from"]),
-            ended=datetime.fromisoformat(entry["until"]),
+            started=_here(entry["from"]),
+            ended=_here(entry["until"]),
             state=Left(entry["ended"]),
         )
+
+
+def _here(told: str) -> datetime:
+    """A time as a record has it: local, without a zone; one that was kept so is taken as it is."""
+    return datetime.fromisoformat(told).astimezone().replace(tzinfo=None)
 
 
 def _worker(process: Mapping[str, Any]) -> str:

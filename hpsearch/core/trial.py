@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -130,21 +130,3 @@ def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
         elif entry["ended"] == "worker lost":
             in_vain += 1
     return in_vain >= LOSSES
-
-
-def record_as_plain(record: TrialRecord) -> dict[str, Any]:
-    """Returns the record as JSON can hold it."""
-    return {
-        "number": record.number,
-        "state": record.state.value,
-        "reason": record.reason,
-        "values": dict(record.values),
-        "params": dict(record.params),
-        "cost": dict(record.cost),
-        "seed": record.seed,
-        "control": record.control,
-        "started": record.started.isoformat() if record.started else None,
-        "ended": record.ended.isoformat() if record.ended else None,
-        "curve": [asdict(epoch) for epoch in record.curve],
-        "attributes": dict(record.attributes),
-    }

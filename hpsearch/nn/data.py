@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from hpsearch.errors import DataError, nearest
 from hpsearch.nn import cache, folder, named, sources
 
 DATASETS = named.NAMES
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +171,7 @@ def load(
     *,
     data_dir: Path | None = None,
     seed: int = 0,
-    notify: Notify = lambda line: None,
+    notify: sources.Notify = lambda line: None,
 ) -> ImageData:
     """Returns the images that ``spec`` names, split; from the cache when they were decoded before.
 
@@ -204,7 +201,7 @@ def load(
     )
 
 
-def _find(spec: DataSpec, *, data_dir: Path, notify: Notify) -> sources.Source:
+def _find(spec: DataSpec, *, data_dir: Path, notify: sources.Notify) -> sources.Source:
     if spec.dataset in DATASETS:
         return named.find(spec.dataset, data_dir=data_dir.expanduser(), notify=notify)
     path = Path(spec.dataset).expanduser()

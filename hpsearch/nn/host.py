@@ -225,6 +225,7 @@ def apply_threads(threads: int) -> None:
 __all__ = [
     "apply_threads",
     "decide_threads",
+    "has_nvidia",
     "keep_freed_memory",
     "live_workers",
     "prepare_environment",

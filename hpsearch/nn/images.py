@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,9 @@ import numpy.typing as npt
 from hpsearch.errors import DataError
 from hpsearch.nn.folder import SUFFIXES, fit, read_image
 from hpsearch.nn.host import usable_cpus
-from hpsearch.nn.sources import opened_npz
+from hpsearch.nn.sources import Notify, opened_npz
 
 Pixels = npt.NDArray[np.uint8]
-Notify = Callable[[str], None]
 
 _AT_ONCE = 4096  # files that are read before they are classified
 _SLICE = 64  # files that a thread takes at a time

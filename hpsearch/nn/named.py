@@ -330,4 +330,4 @@ def _missing(name: str, data_dir: Path, why: str) -> DataError:
     )
 
 
-__all__ = ["NAMES", "find", "read_idx"]
+__all__ = ["NAMES", "find", "import_torchvision", "read_idx", "size"]

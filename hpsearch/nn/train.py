@@ -222,4 +222,4 @@ def _check_finite(value: float, *, epoch: int, loss: str) -> None:
         raise Diverged(epoch=epoch, loss=loss, value=value)
 
 
-__all__ = ["Diverged", "Interrupted", "Progress", "epochs", "evaluate", "images_at_once", "seeded"]
+__all__ = ["Diverged", "Progress", "epochs", "evaluate", "images_at_once", "seeded"]

@@ -12,9 +12,9 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from hpsearch.core.analysis import StudySummary
-from hpsearch.core.changes import changes_told
+from hpsearch.core.changes import changes_told, differences, identity, steering
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
+from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
 from hpsearch.search.records import (
@@ -49,24 +49,17 @@ def create_or_resume(
             the total of trials becomes no smaller than the number it has had.
         data: the data's fingerprint; likewise.
         reference: the hardware that seconds are measured on; kept when the study is made.
-        bounds: gives each objective's range for the hypervolume; asked only for a new study.
+        bounds: gives each objective's range for the hypervolume; asked only for a study that has
+            none yet.
 
     Raises:
         StudyError: a study of that name differs in what must not change, or is not ours.
     """
-    fresh = None
-    if spec.name not in study_names(storage):
-        fresh = _equipment(data, reference, bounds)
-    with storage.lock():
-        _clear_half_made(storage, spec.name)
-        if not _exists(storage, spec.name):
-            assert fresh is not None
-            return _create(storage, spec, fresh)
-        handle = _load(storage, spec.name)
-        _refuse_changes(handle, spec, data)
-        spec = _with_room(storage, handle, spec)
-        _note_changes(handle, spec)
-    return equip(_opened(storage, handle, spec), data=data, reference=reference, bounds=bounds)
+    is_known = spec.name in study_names(storage)
+    fresh = {} if is_known else _equipment(data, reference, bounds)
+    study = _made_or_opened(storage, spec, fresh=fresh, data=data)
+    # Again where it was submitted, or deleted meanwhile.
+    return equip(study, data=data, reference=reference, bounds=bounds)
 
 
 def submit(storage: Storage, spec: StudySpec) -> Study:
@@ -75,12 +68,19 @@ def submit(storage: Storage, spec: StudySpec) -> Study:
     Raises:
         StudyError: a study of that name differs in what must not change, or is not ours.
     """
+    return _made_or_opened(storage, spec, fresh={}, data=None)
+
+
+def _made_or_opened(
+    storage: Storage, spec: StudySpec, *, fresh: Mapping[str, Any], data: Mapping[str, Any] | None
+) -> Study:
+    """The study of the spec's name, as the spec steers it; where it is not there made, as fresh."""
     with storage.lock():
         _clear_half_made(storage, spec.name)
         if not _exists(storage, spec.name):
-            return _create(storage, spec, {})
+            return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
-        _refuse_changes(handle, spec, None)
+        _refuse_changes(handle, spec, data)
         spec = _with_room(storage, handle, spec)
         _note_changes(handle, spec)
     return _opened(storage, handle, spec)
@@ -185,19 +185,18 @@ def delete(storage: Storage, study: Study) -> None:
     artifacts = storage.artifacts
     study.reap()
     with storage.lock():  # nobody starts a trial between the look and the deletion
-        records = study.records()
-        if running := [r.number for r in records if r.state is State.RUNNING]:
+        if running := [r.number for r in study.records() if r.state is State.RUNNING]:
             raise StudyError(
                 f"study {study.name!r} is being worked on (trial {running[0]}); end it with"
                 f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker is"
                 " gone"
             )
         optuna.delete_study(study_name=study.name, storage=storage.backend)
-    if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
-        raise StudyError(f"study {study.name!r} could not be deleted; try again")
+        if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
+            raise StudyError(f"study {study.name!r} could not be deleted; try again")
     if artifacts is not None:
-        for record in records:
-            artifacts.remove(study.checkpoint_key(record.number))
+        for key in set(artifacts.keys(study.checkpoint_key(0).removesuffix("0.pt"))):
+            artifacts.remove(key)
 
 
 def _exists(storage: Storage, name: str) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpsearch.core.changes import dotted
 from hpsearch.core.comparison import Comparison, Entrant, repeats
 from hpsearch.core.comparison import compare as compare_entrants
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.opening import OPENING
-from hpsearch.core.spec import identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.search import catalog
@@ -75,9 +75,10 @@ def _distinct(names: Sequence[str]) -> Sequence[str]:
             f"found study {twice[0]!r} more than once, expected different studies; name each once"
         )
     if len(names) < 2:
+        found = f"study {names[0]!r} alone" if names else "no study"
         raise StudyError(
-            f"found study {names[0]!r} alone, expected two or more; name those to compare it with"
-            " (`hpsearch list` tells them)"
+            f"found {found}, expected two or more; name those to compare (`hpsearch list` tells"
+            " them)"
         )
     return names
 
@@ -134,7 +135,7 @@ def _same_hardware(studies: Sequence[Study]) -> bool:
 
 def _differences(studies: Sequence[Study]) -> dict[str, tuple[Any, ...]]:
     """What the study files do not have in common, by dotted key, a value for each study."""
-    plain = [{**identity(study.spec), **steering(study.spec)} for study in studies]
+    plain = [dotted(study.spec) for study in studies]
     found = {}
     for key in dict.fromkeys(key for one in plain for key in one):
         values = tuple(one.get(key) for one in plain)

@@ -12,10 +12,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -55,11 +54,6 @@ class Finding:
     health: Health
     found: str
     advice: str = ""
-
-
-def as_plain(finding: Finding) -> dict[str, Any]:
-    """Returns the finding as JSON can hold it."""
-    return {**asdict(finding), "health": finding.health.value}
 
 
 def examine(storage: str, *, data_dir: Path | None, artifacts: str | None) -> list[Finding]:
@@ -102,9 +96,8 @@ def _torch() -> Iterator[Finding]:
 
         named.import_torchvision()
     except (ImportError, RuntimeError, OSError) as exc:
-        said = next(iter(str(exc).splitlines()), repr(exc))
         advice = "install the two as a pair: pip install --upgrade torch torchvision"
-        yield _bad("torch", f"{versions}: {said}", advice)
+        yield _bad("torch", f"{versions}: {first_line(exc)}", advice)
         return
     yield _good("torch", versions)
     picked = device.pick_device("auto")
@@ -295,4 +288,4 @@ def _latency(engine: Engine) -> Finding:
     return _good("latency", f"{median_ms:.2f} ms a question")
 
 
-__all__ = ["Finding", "Health", "as_plain", "examine"]
+__all__ = ["Finding", "Health", "examine"]

@@ -59,5 +59,6 @@ def close(study: Study, ending: Ending, *, notify: Callable[[str], None]) -> Non
         notify(told.rstrip())
     raise StudyError(
         f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
-        f" {last.reason}; see `hpsearch show {last.number}` for where, mend it and run again"
+        f" {last.reason}; see `hpsearch show {last.number} --study {study.name}` for where, mend it"
+        " and run again"
     )

@@ -66,8 +66,8 @@ def is_lost(trial: Running, now: float | None, *, claim: str | None) -> bool:
 def passage(record: TrialRecord, ended: Left) -> dict[str, Any]:
     """Returns one start of a trial, as its history keeps it; it ends now, or was lost.
 
-    A lost one ended at its last sign of life, if it gave any. Like Optuna's own, the times are
-    local and without a zone.
+    A lost one ended at its last sign of life, if it gave any. The times have their zone: who reads
+    them may be in another.
     """
     now = datetime.now()
     beat = record.attributes.get("beat") if ended is Left.LOST else None
@@ -80,6 +80,6 @@ def passage(record: TrialRecord, ended: Left) -> dict[str, Any]:
         "pid": process.get("pid"),
         "epochs": len(record.curve),
         "ended": ended.value,
-        "from": started.isoformat(),
-        "until": max(started, until).isoformat(),
+        "from": started.astimezone().isoformat(),
+        "until": max(started, until).astimezone().isoformat(),
     }

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.changes import images_told
+from hpsearch.core.changes import differences, images_told
 from hpsearch.core.scores import Scores, Spread, score, spread
-from hpsearch.core.spec import TrialSpec, check_shift, differences
+from hpsearch.core.spec import TrialSpec, check_shift
 from hpsearch.core.trial import Curve, Epoch
 from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn import host

@@ -143,7 +143,7 @@ def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
     return {
         "configuration": _escaped(origin(taken.plan)),
         "net": net(taken.trial),
-        "training": recipe(taken.trial),
+        "training": _recipe(taken.trial),
         "seed": str(taken.trial.seed),
         "seconds of training steps": format_seconds(taken.curve[-1].train_seconds),
         "data": f"{_escaped(provenance['dataset'])}: {data['train']:,} training, {data['val']:,}"
@@ -190,8 +190,8 @@ def net(trial: TrialSpec) -> str:
     return ", ".join(parts)
 
 
-def recipe(trial: TrialSpec) -> str:
-    """Returns the training in words."""
+def _recipe(trial: TrialSpec) -> str:
+    """The training in words."""
     train = trial.train
     if train.function is not None:
         values = ", ".join(f"{name} {spelled(value)}" for name, value in train.params.items())

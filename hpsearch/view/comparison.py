@@ -11,9 +11,10 @@ from rich.text import Text
 from hpsearch.core.attainment import Attained
 from hpsearch.core.comparison import Comparison
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.space import listed as typed
 from hpsearch.view.story import points
 from hpsearch.view.tables import Spelled, SpelledTable
-from hpsearch.view.text import format_seconds, format_value, listed, spelled
+from hpsearch.view.text import format_seconds, format_value, listed
 
 Row = tuple[str, list[str]]  # what is told, and what it is of each study
 
@@ -109,8 +110,8 @@ def _setting(value: Any) -> str:
         log, step = " log" * bool(value.get("log")), value.get("step")
         return f"{value['low']:g} to {value['high']:g}{log}" + (f" by {step:g}" if step else "")
     if isinstance(value, (list, tuple)):
-        return ", ".join(spelled(one) for one in value) or "-"
-    return "-" if value is None else spelled(value)
+        return typed(value) or "-"
+    return "-" if value is None else typed([value])
 
 
 def verdict(found: Comparison) -> list[str]:
@@ -145,13 +146,14 @@ def _passed(found: Comparison) -> str | None:
 
 def _chance(found: Comparison) -> list[str]:
     """What searches that were run again tell of chance."""
-    had = {one.study: one.at_equal for one in found.studies}
-    return [
-        f"{listed(group)} are the same search run again, so that what is between"
-        f" {min(had[name] for name in group):.4f} and {max(had[name] for name in group):.4f} is"
-        " chance."
-        for group in found.repeats
-    ]
+    had, told = {one.study: one.at_equal for one in found.studies}, []
+    for group in found.repeats:
+        low, high = (f"{pick(had[name] for name in group):.4f}" for pick in (min, max))
+        what = f"so that what is between {low} and {high} is chance"
+        if low == high:
+            what = "and came to the same"
+        told.append(f"{listed(group)} are the same search run again, {what}.")
+    return told
 
 
 def _joint_front(found: Comparison) -> str:
@@ -197,4 +199,4 @@ def small_print(found: Comparison) -> list[str]:
     return [*sample, *found.caveats, bounds]
 
 
-__all__ = ["comparison_table", "small_print", "verdict"]
+__all__ = ["comparison_table", "rows", "small_print", "verdict"]

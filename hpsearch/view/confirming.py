@@ -91,12 +91,7 @@ def confirmed_as_plain(
     trials: Sequence[Confirmed], records: Sequence[TrialRecord]
 ) -> list[Mapping[str, Any]]:
     """Returns the same as JSON can hold it, with what the search saw as ``searched``."""
-    plain: list[Mapping[str, Any]] = []
-    for one in trials:
-        numbers: dict[str, Any] = as_plain(one)
-        numbers["searched"] = as_plain(dict(records[one.number].values))
-        plain.append(numbers)
-    return plain
+    return [{**as_plain(one), "searched": dict(records[one.number].values)} for one in trials]
 
 
 __all__ = ["confirmed_as_plain", "confirmed_table", "showing"]

@@ -99,36 +99,33 @@ def _told(measure: str, value: float) -> str:
     return format_value(measure, value) if measure in OBJECTIVES else f"{value:+.3f} nats"
 
 
-def curves(trials: Sequence[Standing], measure: str = "val_accuracy") -> go.Figure:
-    """Returns learning curves: the front's bright, the others' grey, the pruned ones cut short.
+def curves(trials: Sequence[Standing]) -> go.Figure:
+    """Returns validation accuracy by epoch: the front's bright, the others' grey.
 
-    ``measure`` is ``val_accuracy`` or ``val_loss``.
+    The curve of a trial that was stopped early ends in a dot.
     """
     trained = [s for s in trials if s.record.curve]
     others = evenly([s for s in trained if not s.is_front], SHOWN_CURVES)
-    name = measure.removeprefix("val_") if measure == "val_accuracy" else measure
-    figure = empty(x={"title": {"text": "epoch"}, "dtick": None}, y=axis(name), legend=True)
+    figure = empty(x={"title": {"text": "epoch"}, "dtick": None}, y=axis("accuracy"), legend=True)
     pruned = [s.record for s in others if s.record.state is State.PRUNED]
     rest = [s.record for s in others if s.record.state is not State.PRUNED]
-    figure.add_trace(_curves("complete", rest, measure, FAINT, width=1.0))
-    figure.add_trace(_curves("stopped early", pruned, measure, FAINTER, width=1.0))
-    figure.add_trace(_stops(pruned, measure))
+    figure.add_trace(_curves("complete", rest, FAINT, width=1.0))
+    figure.add_trace(_curves("stopped early", pruned, FAINTER, width=1.0))
+    figure.add_trace(_stops(pruned))
     chosen = [s.record for s in trained if s.is_front]
-    figure.add_trace(_curves("front", chosen, measure, ACCENT, width=2.0))
+    figure.add_trace(_curves("front", chosen, ACCENT, width=2.0))
     return figure
 
 
-def _curves(
-    name: str, records: Sequence[TrialRecord], measure: str, colour: str, *, width: float
-) -> go.Scatter:
+def _curves(name: str, records: Sequence[TrialRecord], colour: str, *, width: float) -> go.Scatter:
     """All curves in one trace, apart by a gap: hundreds of traces take seconds to draw."""
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
     for record in records:
         x += [*(epoch.epoch for epoch in record.curve), None]
-        y += [*(getattr(epoch, measure) for epoch in record.curve), None]
-        text += [*(_curve_hover(record, epoch, measure) for epoch in record.curve), ""]
+        y += [*(epoch.val_accuracy for epoch in record.curve), None]
+        text += [*(_curve_hover(record, epoch) for epoch in record.curve), ""]
     mode = "lines+markers" if all(len(r.curve) == 1 for r in records) and records else "lines"
     return go.Scatter(
         name=name,
@@ -141,20 +138,20 @@ def _curves(
     )
 
 
-def _curve_hover(record: TrialRecord, epoch: Epoch, measure: str) -> str:
-    value = format_value(measure.replace("val_accuracy", "accuracy"), getattr(epoch, measure))
+def _curve_hover(record: TrialRecord, epoch: Epoch) -> str:
+    value = format_value("accuracy", epoch.val_accuracy)
     return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{safe(describe(record))}"
 
 
-def _stops(records: Sequence[TrialRecord], measure: str) -> go.Scatter:
+def _stops(records: Sequence[TrialRecord]) -> go.Scatter:
     last = [record.curve[-1] for record in records]
     return go.Scatter(
         name="where it was stopped",
         mode="markers",
         marker={"color": FAINT, "size": 4},
         x=[epoch.epoch for epoch in last],
-        y=[getattr(epoch, measure) for epoch in last],
-        hovertext=[_curve_hover(r, e, measure) for r, e in zip(records, last, strict=True)],
+        y=[epoch.val_accuracy for epoch in last],
+        hovertext=[_curve_hover(r, e) for r, e in zip(records, last, strict=True)],
         hoverinfo="text",
     )
 
@@ -173,7 +170,7 @@ def importance(found: Importance) -> go.Figure:
             x=[share for _, share in items],
             y=[safe(name) for name, _ in items],
             marker={"color": [ACCENT if share >= 0.1 else FAINT for _, share in items]},
-            hovertext=[f"{safe(name)} {share:.0%}" for name, share in items],
+            hovertext=[f"{safe(name)} {100 * share:.0f} %" for name, share in items],
             hoverinfo="text",
         )
     )

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.outline import Outline
-from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value
+from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.spec import ShapeSpec, StudySpec
 from hpsearch.view.text import format_seconds
 
@@ -33,6 +33,7 @@ def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
     augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
     grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
     limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
+    control = f"{100 * pruning.control:.3g} %"
     return {
         "study": spec.name,
         "data": data.dataset + size,
@@ -43,7 +44,7 @@ def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
         + (f", by {train.function}" if train.function else ""),
         "search": f"{search.trials} trials{limit}, sampler {search.sampler}{grid}",
         "seed": str(search.seed),
-        "pruning": f"{pruning.pruner}, {pruning.control:.0%} of trials always run to the end",
+        "pruning": f"{pruning.pruner}, {control} of trials always run to the end",
         **_net_facts(spec.model),
     }
 
@@ -77,16 +78,10 @@ def describe_dimension(dim: Dim | Value) -> str:
     ('1 to 5, whole', 'always true')
     """
     if isinstance(dim, ChoiceDim):
-        return "one of " + ", ".join(_spelled(choice) for choice in dim.choices)
+        return f"one of {listed(dim.choices)}"
     if isinstance(dim, (IntDim, FloatDim)):
         parts = [f"{dim.low:g} to {dim.high:g}"]
         parts += ["whole"] * isinstance(dim, IntDim) + ["log scale"] * dim.log
         parts += [f"in steps of {dim.step:g}"] if dim.step else []
         return ", ".join(parts)
-    return f"always {_spelled(dim)}"
-
-
-def _spelled(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"always {listed([dim])}"

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from hpsearch.core.analysis import StudySummary
-from hpsearch.view.tables import SpelledTable, worth
+from hpsearch.view.tables import SpelledTable, made, worth
 
 _LEAST_NAME = 8  # columns of a study's name
 
@@ -56,7 +56,7 @@ class _StudyList:
                 str(s.front_size),
                 worth(s),
                 between.join(s.objectives),
-                "-" if s.created is None else f"{s.created:%Y-%m-%d}",
+                made(s).partition(" ")[0],
             )
         return table
 

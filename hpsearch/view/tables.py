@@ -260,6 +260,8 @@ def _mapping(record: TrialRecord, key: str) -> Mapping[str, Any]:
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -294,7 +296,7 @@ def status_lines(summary: StudySummary) -> RenderableType:
     facts.add_row("study", Text(s.study))
     facts.add_row("storage", Text(s.storage))
     facts.add_row("objectives", ", ".join(s.objectives))
-    facts.add_row("created", "-" if s.created is None else f"{s.created:%Y-%m-%d %H:%M}")
+    facts.add_row("created", made(s))
     done = f"{s.complete + s.pruned} of {s.target}"
     facts.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
     facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
@@ -303,6 +305,11 @@ def status_lines(summary: StudySummary) -> RenderableType:
     facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
     facts.add_row("hypervolume", worth(s))
     return Spelled(facts)
+
+
+def made(summary: StudySummary) -> str:
+    """Returns when a study was made, in local time, as all times of trials are told."""
+    return "-" if summary.created is None else f"{summary.created.astimezone():%Y-%m-%d %H:%M}"
 
 
 def worth(summary: StudySummary) -> str:
@@ -335,8 +342,8 @@ def rerun_verdict(compared: Rerun) -> str:
         return f"{told}; expected the same, on the same processor, threads and torch"
     where = "within" if compared.holds else "expected within"
     return (
-        f"{told}; training loss of the first epoch {compared.apart:.1%} apart, {where}"
-        f" {TOLERANCE:.0%}, as {compared.excuse}"
+        f"{told}; training loss of the first epoch {100 * compared.apart:.1f} % apart, {where}"
+        f" {100 * TOLERANCE:.0f} %, as {compared.excuse}"
     )
 
 
@@ -364,15 +371,14 @@ def _facts() -> Table:
 
 
 __all__ = [
+    "STYLES",
     "Spelled",
     "SpelledTable",
-    "describe",
     "end_summary",
     "findings_table",
-    "format_seconds",
-    "format_value",
     "front_table",
     "knee_mark",
+    "made",
     "rerun_line",
     "rerun_verdict",
     "short_front",

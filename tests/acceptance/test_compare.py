@@ -92,18 +92,10 @@ def test_it_is_written_as_a_page_too(two, cli):
     [
         ((), ("Missing argument",)),
         (("small",), ("study 'small' alone", "two or more", "hpsearch list")),
-        (("small", "small"), ("'small' more than once", "name each once")),
-        (("small", "smal"), ("found no study 'smal'", "did you mean 'small'?")),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_line(names, words, copied, cli):
     assert_one_line(cli("compare", *names), *words)
-
-
-def test_there_is_nothing_to_compare_before_a_trial_is_complete(slow_study, cli):
-    cli("submit", slow_study, "--study", "queued")
-
-    assert_one_line(cli("compare", "slow", "queued"), "no trial of study 'slow' is complete")
 
 
 def test_it_loads_no_torch(two, tmp_path):

@@ -70,6 +70,7 @@ def test_the_report_and_the_table_show_them(copied, cli):
     assert "trained again" in told.out
     assert "±" in told.out
     assert "seed 2/2" in told.err
+    assert "`hpsearch report --study small` shows them in the trade-off\n" in told.err
 
     cli("report", "-o", "r.json", "--format", "json")
     report = json.loads((copied.folder / "r.json").read_text())

@@ -26,7 +26,7 @@ def test_the_python_page_runs_as_it_stands(tmp_path):
     )
 
     assert (process.returncode, process.stderr) == (0, "")
-    assert len(script) == 7
+    assert len(script) == 8
     assert {path.name for path in tmp_path.glob("*.toml")} == {"own.toml", "loop.toml"}
     assert "<html" in (tmp_path / "search.html").read_text(encoding="utf-8")[:200]
     assert (tmp_path / "own-model" / "model.safetensors").exists()

@@ -14,7 +14,7 @@ from hpsearch.nn import device, host
 from hpsearch.search import doctor
 from hpsearch.search.filesystem import filesystem
 from hpsearch.search.storage import open_storage
-from tests.servers import own_server
+from tests.servers import own_s3, own_server
 
 
 def found(result):
@@ -110,31 +110,18 @@ def test_a_role_that_cannot_make_or_write_tables_is_found_before_a_run_is(cli, s
 
 
 def test_a_bucket_is_tried(cli, monkeypatch):
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    try:
-        client = boto3.client("s3")
+    with own_s3(monkeypatch) as client:
         client.create_bucket(Bucket="there")
         result = cli("doctor", "--json", "--artifacts", "s3://there/a")
         checkpoints = found(result)["checkpoints"]
         assert (result.code, checkpoints["health"]) == (0, "good")
         assert checkpoints["found"] == "s3://there/a, can be written, read and removed"
         assert client.list_objects_v2(Bucket="there")["KeyCount"] == 0
-        client.close()
 
         result = cli("doctor", "--json", "--artifacts", "s3://missing")
         checkpoints = found(result)["checkpoints"]
         assert (result.code, checkpoints["health"]) == (2, "bad")
         assert "NoSuchBucket" in checkpoints["found"]
-    finally:
-        running.stop()
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     result = cli("doctor", "--json", "--artifacts", "s3://there")
     assert result.code == 2

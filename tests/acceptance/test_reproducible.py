@@ -48,8 +48,8 @@ def _tamper(database, key, change):
     ("change", "elsewhere", "code", "told"),
     [
         (1e-6, False, 2, "does not come out as its record says"),
-        (1e-6, True, 0, "training loss of the first epoch 0.0% apart, within 2%"),
-        (0.1, True, 2, "% apart, expected within 2%"),
+        (1e-6, True, 0, "training loss of the first epoch 0.0 % apart, within 2 %"),
+        (0.1, True, 2, " % apart, expected within 2 %"),
     ],
 )
 def test_a_record_that_does_not_hold_is_told(copied, cli, change, elsewhere, code, told):

@@ -350,7 +350,7 @@ def test_an_export_holds_the_trials_the_curves_and_a_study_file_that_checks(
     from pyarrow import parquet
 
     from hpsearch.config import load_study_file
-    from hpsearch.core.spec import identity
+    from hpsearch.core.changes import identity
 
     where = ("--storage", finished.database)
     result = cli("export", "small", "-o", "tables", *where)

@@ -30,9 +30,10 @@ from bench_quickstart import search
 from environment import describe_environment, print_table
 
 from hpsearch.core.analysis import savings, study_hypervolume
+from hpsearch.core.findings import as_plain
 from hpsearch.core.pruning import PRUNERS
 from hpsearch.core.spec import StudySpec, from_json, to_json
-from hpsearch.core.trial import Epoch, State, TrialRecord, record_as_plain
+from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.search.peers import Others
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.study import Study
@@ -112,18 +113,18 @@ def record_curves(options: Sequence[str], *, pruner: str, seed: int) -> Recordin
     )
 
 
-def as_plain(recording: Recording) -> dict[str, Any]:
+def to_plain(recording: Recording) -> dict[str, Any]:
     """Returns the recording as JSON can hold it."""
     return {
         "spec": to_json(recording.spec),
         "bounds": dict(recording.bounds),
         "reference": dict(recording.reference),
-        "records": [record_as_plain(record) for record in recording.records],
+        "records": as_plain(recording.records),
     }
 
 
 def from_plain(plain: Mapping[str, Any]) -> Recording:
-    """Returns the recording that :func:`as_plain` wrote."""
+    """Returns the recording that :func:`to_plain` wrote."""
     return Recording(
         spec=from_json(plain["spec"]),
         bounds={name: (low, high) for name, (low, high) in plain["bounds"].items()},
@@ -247,7 +248,7 @@ def record(chosen: argparse.Namespace, options: Sequence[str]) -> dict[str, Any]
     """Records a search for each seed; returns them and where they ran, as JSON can hold it."""
     environment = describe_environment()
     recordings = [record_curves(options, pruner="none", seed=n) for n in range(chosen.seeds)]
-    return {"environment": environment, "recordings": list(map(as_plain, recordings))}
+    return {"environment": environment, "recordings": list(map(to_plain, recordings))}
 
 
 def main() -> None:

@@ -35,10 +35,10 @@ def make_spec(name="s", *, pruner="forecast", space=None, **search):
     )
 
 
-def make_study(storage, spec=None, data=DATA):
+def make_study(storage, spec=None, data=DATA, reference=REFERENCE):
     spec = spec or make_spec()
     bounds = {name: BOUNDS[name] for name in spec.search.objectives}
-    return create_or_resume(storage, spec, data=data, reference=REFERENCE, bounds=lambda: bounds)
+    return create_or_resume(storage, spec, data=data, reference=reference, bounds=lambda: bounds)
 
 
 def origin():

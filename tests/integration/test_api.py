@@ -1,9 +1,12 @@
 """Searching and looking from Python: the same words, nothing printed, nothing ended."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -104,9 +107,8 @@ def test_the_report_is_written_where_it_is_wanted(database, tmp_path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"report-small.html", "told.json"}
 
 
-def test_the_same_call_resumes_and_a_larger_total_goes_on(spec, database, tmp_path):
-    copy = str(tmp_path / "copy.db")
-    options = {"storage": copy, "threads": 1, "device": "cpu"}
+def test_the_same_call_resumes_and_a_larger_total_goes_on(spec, tmp_path):
+    options = {"storage": f"{tmp_path}/resumed.db", "threads": 1, "device": "cpu"}
     hpsearch.run(spec, trials=1, **options).close()
 
     with hpsearch.run(spec, trials=2, **options) as study:
@@ -145,9 +147,62 @@ def test_a_mistake_is_an_error_of_ours_and_nothing_is_made(spec, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def copy(database, tmp_path):
+    """A database of the test's own with that study."""
+    return str(shutil.copy(database, tmp_path / "copy.db"))
+
+
+def test_a_front_is_trained_again_and_nothing_twice(copy, capfd):
+    heard, options = [], {"storage": copy, "threads": 1, "device": "cpu"}
+    with hpsearch.open_study("small", storage=copy) as study:
+        front = [record.number for record in study.front()]
+
+    one = hpsearch.confirm("small", seeds=1, repeated=heard.append, **options)
+    two = hpsearch.confirm(trials=front[:1], seeds=2, repeated=heard.append, **options)
+
+    assert [trial.number for trial in one] == front
+    assert [(repeat.trial, repeat.place) for repeat in heard] == [
+        *((number, 0) for number in front),
+        (front[0], 1),
+    ]
+    assert [(trial.number, trial.repeats) for trial in two] == [(front[0], 2)]
+    seen = tuple(repeat.values["accuracy"] for repeat in heard if repeat.trial == front[0])
+    assert two[0].spreads["accuracy"].values == seen
+    assert capfd.readouterr() == ("", "")
+
+
+def test_searches_are_compared(spec, copy, capfd):
+    options = {"storage": copy, "threads": 1, "device": "cpu"}
+    hpsearch.run(spec, trials=2, study="other", sampler="random", **options).close()
+
+    found = hpsearch.compare(["small", "other"], storage=copy)
+
+    assert [one.study for one in found.studies] == ["small", "other"]
+    assert (found.trials, sorted(found.ranking)) == (2, ["other", "small"])
+    assert found.differences == {"search.sampler": ("tpe", "random")}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_can_be_neither_confirmed_nor_compared_is_told(copy):
+    with pytest.raises(SpecError, match="seeds: found 0, expected a whole number, 1 or more"):
+        hpsearch.confirm(seeds=0, storage=copy)
+    with pytest.raises(StudyError, match="found no trial 9"):
+        hpsearch.confirm(trials=[9], storage=copy)
+    with pytest.raises(SpecError, match="studies: found 'small', expected names; pass a list"):
+        hpsearch.compare("small", storage=copy)
+    with pytest.raises(StudyError, match="found no study, expected two or more"):
+        hpsearch.compare([], storage=copy)
+    with pytest.raises(StorageError, match="no database at"):
+        hpsearch.compare(["small", "other"], storage=f"{copy}.not")
+
+
 def test_an_unknown_study_is_told(database):
-    with pytest.raises(StudyError, match="did you mean 'small'"):
+    with pytest.raises(StudyError, match="did you mean 'small'") as caught:
         hpsearch.open_study("smal", storage=database)
+    opened = Path("/proc/self/fd")
+    assert database not in map(os.path.realpath, opened.iterdir() if opened.exists() else ())
+    assert caught.traceback  # which would have kept it open
 
 
 def test_a_search_without_trials_left_in_time_is_timed_out(spec, tmp_path):

@@ -23,6 +23,7 @@ from hpsearch.search.standing import Standing
 from hpsearch.search.storage import check_storage, open_storage
 from hpsearch.search.url import parse_url
 from tests.integration import studies
+from tests.servers import own_s3
 
 CPU = torch.device("cpu")
 KILLED_WRITER = """
@@ -220,27 +221,9 @@ def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
 @pytest.fixture
 def s3(monkeypatch):
     """An S3 of the test's own with an empty bucket "shared"; gives a client of it."""
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    client = boto3.client("s3")
-    try:
+    with own_s3(monkeypatch) as client:
         client.create_bucket(Bucket="shared")
         yield client
-    finally:
-        client.delete_objects(
-            Bucket="shared",
-            Delete={"Objects": [{"Key": key} for key in listed(client)] or [{"Key": "none"}]},
-        )
-        client.delete_bucket(Bucket="shared")
-        client.close()
-        running.stop()
 
 
 def listed(client):

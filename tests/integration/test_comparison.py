@@ -19,16 +19,7 @@ MORE_THREADS = {**REFERENCE, "threads": 2}
 def searched(storage, name, *, data=IMAGES, reference=REFERENCE, spec=None, **words):
     """A study that has run to its end, on computed curves."""
     spec = spec or make_spec(name, **{"trials": 12, **words})
-    bounds = {
-        "accuracy": (0.5, 1.0),
-        "train_seconds": (0.1, 100.0),
-        "params": (10.0, 1e6),
-        "val_loss": (0.0, 2.3),
-    }
-    chosen = {objective: bounds[objective] for objective in spec.search.objectives}
-    study = catalog.create_or_resume(
-        storage, spec, data=data, reference=reference, bounds=lambda: chosen
-    )
+    study = make_study(storage, spec, data=data, reference=reference)
     search(study)
     return study
 

@@ -1,10 +1,14 @@
 """A deleted study and its successor, whose ids SQLite gives out anew, seen by who looked before."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
+from hpsearch.search import catalog
+from hpsearch.search.artifacts import Artifacts
 from hpsearch.search.catalog import delete, open_numbered, open_studies, open_study
 from hpsearch.search.claim import Claim
 from hpsearch.search.standing import Standing
@@ -98,6 +102,65 @@ def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, 
     with pytest.raises(StudyError, match=r"is being worked on \(trial 0\)"):
         delete(storage, study)
     assert study.record(0).state is State.RUNNING
+
+
+def test_a_study_that_is_deleted_while_it_is_taken_up_is_made_anew(sqlite, elsewhere, monkeypatch):
+    studies.make_study(sqlite, studies.make_spec("a"))
+    look = catalog.study_names
+
+    def look_and_be_too_late(storage):
+        names = look(storage)
+        monkeypatch.undo()
+        delete(elsewhere, open_study(elsewhere, "a"))
+        return names
+
+    monkeypatch.setattr(catalog, "study_names", look_and_be_too_late)
+    study = studies.make_study(sqlite, studies.make_spec("a"))
+
+    assert study.bounds == studies.make_study(elsewhere, studies.make_spec("a")).bounds != {}
+    assert isinstance(study.claim(studies.origin()), Claim)
+
+
+def test_a_successor_that_is_made_at_once_is_no_deletion_that_failed(
+    sqlite, elsewhere, monkeypatch
+):
+    study = studies.make_study(sqlite, studies.make_spec("a"))
+    lock = type(sqlite).lock
+
+    @contextmanager
+    def lock_and_be_succeeded(self):
+        with lock(self):
+            yield
+        monkeypatch.undo()
+        studies.make_study(elsewhere, studies.make_spec("a", seed=5))
+
+    monkeypatch.setattr(type(study), "reap", lambda self: None)
+    monkeypatch.setattr(type(sqlite), "lock", lock_and_be_succeeded)
+    delete(sqlite, study)
+
+    assert open_study(sqlite, "a").spec.search.seed == 5
+
+
+def test_only_the_checkpoints_that_are_there_are_removed_with_a_study(sqlite):
+    """On S3 each removal is a request, and a study may have thousands of trials."""
+    removed = []
+
+    class Counted(Artifacts):
+        def remove(self, key):
+            removed.append(key)
+            super().remove(key)
+
+    study = studies.make_study(sqlite)
+    studies.search(study, at_most=3)
+    kept = sqlite.artifacts
+    sqlite._artifacts[:] = [Counted(store=kept.store, folder=kept.folder)]
+    for key in (study.checkpoint_key(1), "study-99-trial-1.pt"):
+        kept.save(key, b"late")
+
+    delete(sqlite, study)
+
+    assert removed == [study.checkpoint_key(1)]
+    assert [path.name for path in kept.folder.iterdir()] == ["study-99-trial-1.pt"]
 
 
 def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -29,7 +30,6 @@ from hpsearch.search.corners import corners
 from hpsearch.search.launch import Place
 from hpsearch.search.rerun import rerun
 from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
 CPU = torch.device("cpu")
@@ -279,7 +279,6 @@ def test_a_trial_comes_out_the_same_again(searched):
         number,
         Place(storage=project.database, device="cpu", threads=1, code=project.folder),
         dataset=None,
-        stop=Stopper(),
         notify=lambda line: None,
         tell=lambda before, now: None,
     )
@@ -479,7 +478,8 @@ class TestFailureInside:
         reason = f"bug: {project.nets}:inside: KeyError: 'hiden' ({project.nets}.py, line {line})"
         assert trial.reason == reason
         assert trial.attributes["failure"]["kind"] == "bug"
-        assert f"with {reason}; see" in ended
+        assert f"with {reason}; see `hpsearch show " in ended
+        assert re.search(r"`hpsearch show \d+ --study \w+` for where, mend it and run", ended)
         monkeypatch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit, match="0"):
             main(["show", str(trial.number), "--storage", project.database])

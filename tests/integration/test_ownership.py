@@ -64,7 +64,7 @@ class TestSilence:
         assert second.start == first.start + 1
         (passage,) = study.record(0).attributes["history"]
         begun, until = (datetime.fromisoformat(passage.pop(key)) for key in ("from", "until"))
-        assert begun <= until <= study.record(0).started
+        assert begun <= until <= study.record(0).started.astimezone()
         assert passage == {
             "start": 1, "host": "elsewhere", "pid": 1, "epochs": 1, "ended": "worker lost",
         }  # fmt: skip

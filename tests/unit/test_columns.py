@@ -1,6 +1,6 @@
 """Trials and curves as columns."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from hpsearch.core.columns import curve_columns, trial_columns
 from hpsearch.core.trial import Epoch, State, TrialRecord
@@ -42,6 +42,8 @@ def test_every_trial_is_a_row_with_what_it_has():
     assert columns["params_momentum"] == [0.9, None]
     assert columns["widths"] == ["8-16", None]
     assert columns["threads"] == [2, None]
+    assert columns["started"] == [TRIALS[0].started.astimezone(), None]
+    assert columns["started"][0].tzinfo is UTC
     drawn = [name for name in columns if name.startswith("params_")]
     assert drawn == ["params_n_blocks", "params_optimizer", "params_momentum"]
 

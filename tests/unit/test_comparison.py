@@ -179,6 +179,7 @@ def test_it_is_told_in_a_table_and_in_words():
         "train.flip": (False, True),
         "space.n_blocks": ({"low": 1, "high": 5, "log": False, "step": 2}, None),
         "space.head": ({"choices": ["gap", "flatten"]}, "gap"),
+        "data.val_fraction": (0.1501, 0.1502),
     }
 
     told = shown(comparison_table(replace(found, differences=changed)), width=60)
@@ -190,6 +191,7 @@ def test_it_is_told_in_a_table_and_in_words():
     assert cells["train.flip"] == ["false", "true"]
     assert cells["space.n_blocks"] == ["1 to 5 by 2", "-"]
     assert cells["space.head"] == ["gap, flatten", "gap"]
+    assert cells["data.val_fraction"] == ["0.1501", "0.1502"]
     assert cells["training"] == ["20.0 s", "31.0 s"]
     assert cells["hypervolume"] == ["0.3750", "0.7500"]
     assert cells["knee: train_seconds"] == ["10.0 s", "10.0 s"]
@@ -252,6 +254,9 @@ def test_searches_that_were_run_again_tell_what_chance_does():
     ) in verdict(found)
     assert len(small_print(found)) == 1
     assert "one search" not in small_print(found)[0]
+    equal = compare([slow(), entrant("twin", *slow().records)], objectives=TWO)
+    told = verdict(replace(equal, repeats=(("slow", "twin"),)))
+    assert "slow and twin are the same search run again, and came to the same." in told
 
 
 def test_all_of_it_becomes_json():

@@ -33,3 +33,9 @@ def test_one_that_is_gone_is_lost_and_other_errors_are_none(tmp_path):
 
     assert lost_database(caught.value) == "lost the database: unable to open database file; mend it"
     assert lost_database(ValueError("x")) is None
+
+
+def test_a_driver_that_says_nothing_is_told_by_its_name():
+    error = sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError())
+
+    assert lost_database(error) == "lost the database: OperationalError(); mend it"

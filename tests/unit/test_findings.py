@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import pytest
 
@@ -141,6 +141,18 @@ def test_a_trial_that_failed_as_lost_has_its_last_start_once():
     record.attributes["origin"]["starts"] = 3
 
     assert [span.state for span in timeline([record])] == [Left.LOST, Left.LOST, State.FAILED]
+
+
+def test_starts_are_told_by_one_clock_whatever_zone_their_workers_are_in():
+    tokyo = timezone(timedelta(hours=9))
+    begun, until = (START.astimezone(tokyo) + timedelta(seconds=s) for s in (0, 3))
+    entry = {
+        **left(1, "worker lost", (0, 3)),
+        "from": begun.isoformat(),
+        "until": until.isoformat(),
+    }
+    spans = timeline([trial(0, 0.9, 1.0, ended=6, worker=9, history=[entry])])
+    assert [(span.started, span.ended) for span in spans] == [(0.0, 3.0), (4.0, 6.0)]
 
 
 def test_a_history_of_before_it_told_when_still_has_its_last_start():

@@ -224,6 +224,7 @@ def test_every_file_lies_in_a_room_or_at_the_door():
         "hpsearch.api",
         "hpsearch.cli",
         "hpsearch.config",
+        "hpsearch.evidence",
         "hpsearch.home",
         "hpsearch.measuring",
         "hpsearch.options",

@@ -6,6 +6,7 @@ import pytest
 
 from hpsearch.config import build_spec, load_study_file
 from hpsearch.core import baseline
+from hpsearch.core.changes import differences, identity
 from hpsearch.core.grid import cells
 from hpsearch.core.manual import laid_over, read_settings
 from hpsearch.core.opening import OPENING, opening
@@ -13,9 +14,7 @@ from hpsearch.core.space import TRAINING, ChoiceDim, FloatDim, IntDim, dims, dra
 from hpsearch.core.spec import (
     FactorySpec,
     ModelSpec,
-    differences,
     from_json,
-    identity,
     resolve,
     to_dict,
     to_json,

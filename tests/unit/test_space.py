@@ -5,16 +5,15 @@ import math
 import pytest
 
 from hpsearch.core import baseline, space
+from hpsearch.core.changes import differences, identity
 from hpsearch.core.grid import cells, grid_values
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims, draw
 from hpsearch.core.spec import (
     SearchSpec,
     ShapeSpec,
     StudySpec,
-    differences,
     from_json,
     geometric_widths,
-    identity,
     resolve,
     to_json,
 )
@@ -165,11 +164,26 @@ def test_a_baseline_outside_the_space_is_refused(settings, message):
         baseline.read(GEOMETRIC, settings)
 
 
+@pytest.mark.parametrize(
+    ("searched", "setting", "told"),
+    [
+        ({**GEOMETRIC, "optimizer": "adam"}, "momentum=0.9", "known: base_width"),
+        (PER_BLOCK, "width=8", "did you mean 'width_"),
+    ],
+)
+def test_a_baseline_names_only_what_some_trial_draws(searched, setting, told):
+    name = setting.partition("=")[0]
+    with pytest.raises(SpecError, match=f"--set {name}: found one that no trial .*; {told}"):
+        baseline.read(searched, [setting])
+
+
 def test_a_baseline_settles_what_it_names():
     read = baseline.read(GEOMETRIC, ["optimizer=sgd", "momentum=0.9", "batch_norm=false"])
     assert read == {"optimizer": "sgd", "momentum": 0.9, "batch_norm": False}
     fixed = {**GEOMETRIC, "n_blocks": 3}
     assert baseline.read(fixed, ["n_blocks=3"]) == {}
-    with pytest.raises(SpecError, match="the study fixes it at 3"):
+    with pytest.raises(SpecError, match="found 4, but the study fixes it at 3; leave it out"):
         baseline.read(fixed, ["n_blocks=4"])
+    with pytest.raises(SpecError, match="found false, but the study fixes it at true; leave"):
+        baseline.read({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
     assert math.isclose(baseline.read(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import doctest
 import io
 import re
-from datetime import datetime
+import time
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console, RenderableType
@@ -306,6 +307,18 @@ def test_a_hypervolume_that_tells_nothing_is_a_dash(nothing):
     told = summary(**nothing, hypervolume=0.0)
     assert re.search(r"^hypervolume +- *$", shown(status_lines(told)), re.MULTILINE)
     assert re.search(r"7 +- ", shown(study_list([told])))
+
+
+def test_a_study_was_made_at_a_time_of_here(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        late = summary(created=datetime(2026, 1, 2, 20, 4, tzinfo=UTC))
+        assert "2026-01-03 05:04" in shown(status_lines(late))
+        assert "2026-01-03" in shown(study_list([late]))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_list_puts_objectives_below_one_another_before_it_folds_a_name():
