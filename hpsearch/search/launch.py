@@ -234,6 +234,7 @@ def run_here(
 
     study = prepared.study
     trainer = Trainer(
+    study.storage.absence.is_hurried = stop.is_hurried
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
     with host.worker_presence(), study.storage.watched():

@@ -81,9 +81,11 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         away = kind is not None and issubclass(kind, StorageError)
-        self.end(reaps=not away)  # a database that is away has been waited for
-        if self._folder is not None:
-            self._folder.cleanup()
+        try:
+            self.end(reaps=not away)  # a database that is away has been waited for
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
 
     def run(self, stop: Stopper) -> Standing | None:
         """Runs until the study needs no more trials; returns why, or None if asked to stop.
@@ -103,6 +105,7 @@ class Pool:
             time.sleep(_LOOK_SECONDS)
         self.end()
         follower.look()
+        self.study.storage.absence.is_hurried = lambda: bool(stop.signals)
         return None
 
     def _tend(self, records: Sequence[TrialRecord]) -> bool:

@@ -130,7 +130,7 @@ class _Server:
         place, deadline, told = self.place, time.monotonic() + AWAY_SECONDS, ""
         while not self.stop():
             try:
-                return open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
+                opened = open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
             except AwayError as exc:
                 is_child = self.stop.parent is not None and time.monotonic() < deadline
                 if not self.forever and not is_child:
@@ -141,6 +141,9 @@ class _Server:
             time.sleep(_WAIT_SECONDS)
         return None
 
+            else:
+                opened.absence.is_hurried = self.stop.is_hurried
+                return opened
     def _open_studies(self, storage: Storage) -> list[tuple[Study, Standing | None]]:
         """The studies to work on, oldest first, and why no worker would get a trial of one now."""
         name = self.name

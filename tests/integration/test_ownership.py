@@ -279,9 +279,9 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     claim = study.claim(ELSEWHERE)
     fall_silent(study, claim)
-    storage._back_at[:] = [time.monotonic()]
+    storage.absence.back_at = time.monotonic()
     assert study.claim(studies.origin()) is Standing.BUSY
-    storage._back_at[:] = [time.monotonic() - 31]
+    storage.absence.back_at = time.monotonic() - 31
     assert isinstance(study.claim(studies.origin()), Claim)
 
 
