@@ -29,7 +29,7 @@ from hpsearch.search.ownership import owned
 from hpsearch.search.records import BOUNDS, CREATED, DATA, SPEC, STOP, read, slot_of
 from hpsearch.search.roll import Roll, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
-from hpsearch.search.standing import Standing
+from hpsearch.search.standing import Standing, used_up
 from hpsearch.search.storage import Storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -170,17 +170,15 @@ class Study:
         standing = self._standing(roll, attributes)
         if standing is not None:
             return standing
-        alone, slot = not roll.running, None
-        if self.spec.search.sampler.startswith("grid") and roll.waiting is None:
-            slot = self._free_slot()
-            if slot is None:
-                return Standing.USED_UP if alone else Standing.BUSY
+        slot = None
+        if self._deals_cells(roll) and (slot := self._free_slot()) is None:
+            return used_up(alone=not roll.running)
         with self.storage.together() as session:  # without an origin it would never be reaped
             trial = self._start(session, roll.waiting)
             own = {**origin, **self._origin(trial, slot)}
             rows.put(session, trial._trial_id, {"origin": own})
             rows.beat(session, trial._trial_id, mark=origin["claim"])
-        return _Taken(trial=trial, origin=own, alone=alone)
+        return _Taken(trial=trial, origin=own, alone=not roll.running)
 
     def _start(self, session: Session, waiting: int | None) -> FrozenTrial:
         """Starts the trial that waits, by its id, or a new one."""
@@ -225,8 +223,20 @@ class Study:
             return call(session, self.handle._study_id)
 
     def standing(self) -> Standing | None:
-        """Returns why no worker would get a trial now; None if one would."""
-        return self.storage.patiently(lambda: self._standing(self._roll(), self.handle.user_attrs))
+        """Returns why no worker would get a trial now; None if one would.
+
+        One would get a trial that has lost its worker: whoever claims takes it up.
+        """
+
+        def look() -> Standing | None:
+            attributes, roll = self._refresh(), self._roll()
+            standing = self._standing(roll, attributes)
+            if standing is None and self._deals_cells(roll) and self._free_slot() is None:
+                standing = used_up(alone=not roll.running)
+            is_left = standing is Standing.BUSY and reaping.lost(self.storage, roll, claim=None)
+            return None if is_left else standing
+
+        return self.storage.patiently(look)
 
     def _standing(self, roll: Roll, attributes: Mapping[str, Any]) -> Standing | None:
         target, counts = self.spec.search.trials, roll.counts
@@ -236,9 +246,6 @@ class Study:
             return Standing.STOPPED
         if len(self._new_failures(roll)) >= self.spec.search.max_failures:
             return Standing.FAILING
-        idle = not counts[State.RUNNING] and not counts[State.WAITING]
-        if self.spec.search.sampler == "grid" and idle and self._free_slot() is None:
-            return Standing.USED_UP
         return Standing.BUSY if roll.counted + counts[State.RUNNING] >= target else None
 
     def _free_slot(self) -> int | None:
@@ -249,6 +256,10 @@ class Study:
         if self._cells is None:
             self._cells = grid_cells(self.spec)
         return self._cells
+
+    def _deals_cells(self, roll: Roll) -> bool:
+        """Whether the next trial is a cell of a grid; one that waits has its own."""
+        return self.spec.search.sampler.startswith("grid") and roll.waiting is None
 
     def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
