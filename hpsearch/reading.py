@@ -60,7 +60,7 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     from hpsearch.search.storage import open_storage
     from hpsearch.view.study_list import study_list
 
-    rows = summaries(open_storage(storage_text(storage), create=False))
+    rows = summaries(open_storage(storage_text(storage), create=False), notify=note)
     if json_:
         print_json([as_plain(row) for row in rows])
     else:

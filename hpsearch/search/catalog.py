@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -133,10 +135,11 @@ def open_study(
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        newest = max((_read(storage, n) for n in names), key=lambda study: study.created)
-        if len(names) > 1:
+        readable = _readable(storage, names, notify)
+        newest = max(readable, key=lambda study: study.created, default=None)
+        if len(names) > 1 and newest is not None:
             notify(f"study {newest.name!r}, the newest of {len(names)}; --study names another")
-        return newest
+        return newest or _read(storage, names[-1])
     if name not in names:
         if _exists(storage, name):
             raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")
@@ -160,19 +163,42 @@ def study_names(storage: Storage) -> list[str]:
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
-def open_studies(storage: Storage) -> list[tuple[Study, Standing | None]]:
+def open_studies(
+    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
+) -> list[tuple[Study, Standing | None]]:
     """Returns the studies that still give trials to workers, oldest first.
 
     With each, why no worker would get one now: None, or BUSY where others run the last ones.
+    ``notify`` is told of a study that cannot be read.
     """
-    studies = (_read(storage, name) for name in study_names(storage))
-    found = [(study, study.standing()) for study in studies]
+    found = []
+    for study in _readable(storage, study_names(storage), notify):
+        with contextlib.suppress(StudyError):  # deleted since
+            found.append((study, study.standing()))
     return [(study, standing) for study, standing in found if standing in (None, Standing.BUSY)]
 
 
-def summaries(storage: Storage) -> list[StudySummary]:
-    """Returns every study of the database in a line each, oldest first."""
-    return [_read(storage, name).summary() for name in study_names(storage)]
+def summaries(
+    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
+) -> list[StudySummary]:
+    """Returns the studies of the database in a line each, oldest first.
+
+    ``notify`` is told of a study that cannot be read.
+    """
+    return [study.summary() for study in _readable(storage, study_names(storage), notify)]
+
+
+def _readable(
+    storage: Storage, names: Sequence[str], notify: Callable[[str], None]
+) -> Iterator[Study]:
+    """Opens the studies of those names, but for those of a newer version and those just deleted."""
+    for name in names:
+        try:
+            study = storage.patiently(functools.partial(_read, storage, name))
+        except StudyError as exc:
+            notify(str(exc))
+        else:
+            yield study
 
 
 def delete(storage: Storage, study: Study) -> None:

@@ -19,14 +19,23 @@ from sqlalchemy.orm import Session
 from hpsearch.core import analysis
 from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
-from hpsearch.core.spec import StudySpec, from_json, is_control, resolve, trial_seed
+from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search import reaping, recording, rows
 from hpsearch.search.artifacts import Artifacts
 from hpsearch.search.claim import Claim
 from hpsearch.search.ownership import owned
-from hpsearch.search.records import BOUNDS, CREATED, DATA, SPEC, STOP, read, slot_of
+from hpsearch.search.records import (
+    BOUNDS,
+    CREATED,
+    DATA,
+    SPEC,
+    STOP,
+    read,
+    read_spec,
+    slot_of,
+)
 from hpsearch.search.roll import Roll, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.standing import Standing, used_up
@@ -215,7 +224,7 @@ class Study:
         if attributes[CREATED] != self.attributes[CREATED]:
             raise StudyError(f"study {self.name!r} has been deleted; run it again")
         if attributes[SPEC] != self.attributes[SPEC]:
-            self.attributes, self.spec = attributes, from_json(attributes[SPEC])
+            self.attributes, self.spec = attributes, read_spec(self.name, attributes[SPEC])
         return attributes
 
     def _roll(self) -> Roll:
