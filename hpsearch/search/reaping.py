@@ -54,4 +54,5 @@ def reap(
             rows.end(session, trial.trial_id, TrialState.FAIL, ())
         else:
             storage.backend.set_trial_state_values(trial.trial_id, TrialState.WAITING)
-    return record.number if in_vain else None
+        return record.number if in_vain else None
+    return None

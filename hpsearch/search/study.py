@@ -23,8 +23,8 @@ from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search import reaping, recording, rows
-from hpsearch.search.artifacts import Artifacts
 from hpsearch.search.claim import Claim
+from hpsearch.search.leftovers import key_of, remove_ended
 from hpsearch.search.ownership import owned
 from hpsearch.search.records import (
     BOUNDS,
@@ -139,7 +139,7 @@ class Study:
         claim = self.storage.patiently(lambda: self._claim(marked))
         over = isinstance(claim, Standing) and claim is not Standing.BUSY
         if over and artifacts is not None:
-            self._remove_leftovers(artifacts)
+            remove_ended(artifacts, self.created, self.records)
         return claim
 
     def _claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
@@ -257,6 +257,10 @@ class Study:
             return Standing.FAILING
         return Standing.BUSY if roll.counted + counts[State.RUNNING] >= target else None
 
+    def _deals_cells(self, roll: Roll) -> bool:
+        """Whether the next trial is a cell of a grid; one that waits has its own."""
+        return self.spec.search.sampler.startswith("grid") and roll.waiting is None
+
     def _free_slot(self) -> int | None:
         held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
         return free_slot(held, self.spec, len(self._grid()))
@@ -265,10 +269,6 @@ class Study:
         if self._cells is None:
             self._cells = grid_cells(self.spec)
         return self._cells
-
-    def _deals_cells(self, roll: Roll) -> bool:
-        """Whether the next trial is a cell of a grid; one that waits has its own."""
-        return self.spec.search.sampler.startswith("grid") and roll.waiting is None
 
     def failures(self) -> list[TrialRecord]:
         """Returns the failures in a row that the study ends with, but for those known before.
@@ -364,7 +364,7 @@ class Study:
 
     def checkpoint_key(self, number: int) -> str:
         """Returns the name under which the trial's checkpoint lies among the artifacts."""
-        return f"study-{self.handle._study_id}-trial-{number}.pt"
+        return key_of(self.created, number)
 
     def remove_checkpoint(self, number: int) -> None:
         """Removes the trial's checkpoint, if there is one."""
@@ -374,18 +374,6 @@ class Study:
     def _remove_checkpoints(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.remove_checkpoint(number)
-
-    def _remove_leftovers(self, artifacts: Artifacts) -> None:
-        """Removes the checkpoints of trials that have ended.
-
-        A worker may be killed between a trial's end and the removal, or write one after its trial
-        has ended elsewhere.
-        """
-        kept = set(artifacts.keys(self.checkpoint_key(0).removesuffix("0.pt")))
-        if kept:
-            going_on = (State.RUNNING, State.WAITING)
-            ended = (r.number for r in self.records() if r.state not in going_on)
-            self._remove_checkpoints(n for n in ended if self.checkpoint_key(n) in kept)
 
     def record(self, number: int) -> TrialRecord:
         """Returns one trial.
