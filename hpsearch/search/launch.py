@@ -109,17 +109,18 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
 
 def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
-    from hpsearch.nn.device import deal
+    from hpsearch.nn.device import check_share, deal
     from hpsearch.nn.footprint import footprint
     from hpsearch.search.corners import hungriest
 
-    workers = spec.search.workers
+    workers, share = spec.search.workers, place.gpus_per_worker
+    check_share(ground.device, share)
     if workers == 1:
         return ()
     return deal(
         place.device,
         workers=workers,
-        gpus_per_worker=place.gpus_per_worker,
+        gpus_per_worker=share,
         footprint=lambda: footprint(hungriest(spec), ground.images, device=ground.device),
     )
 
@@ -233,8 +234,8 @@ def run_here(
     from hpsearch.search.objective import Trainer
 
     study = prepared.study
-    trainer = Trainer(
     study.storage.absence.is_hurried = stop.is_hurried
+    trainer = Trainer(
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
     with host.worker_presence(), study.storage.watched():
