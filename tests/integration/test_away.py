@@ -7,10 +7,13 @@ import time
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
 from hpsearch.search import storage as storages
 from hpsearch.search import worker
+from hpsearch.search.absence import Absence
 from hpsearch.search.catalog import open_study
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.standing import Standing
@@ -73,6 +76,38 @@ def test_a_claim_that_is_cut_off_after_its_count_counts_again(postgres, monkeypa
     assert [record.number for record in study.records()] == [claims[0].number]
     first.close()
     second.close()
+
+
+def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeypatch):
+    """After each commit in turn the connection is lost: nobody knows whether it was made."""
+    spec = studies.make_spec(trials=100, sampler="random", pruner="none")
+    study = studies.make_study(storage, spec)
+    commit, commits, lost = storages._Session.commit, [], [0]
+
+    def commit_and_be_cut_off(session):
+        commit(session)
+        if not session.joined:
+            commits.append(session)
+            if len(commits) == lost[-1]:
+                raise OperationalError("COMMIT", {}, RuntimeError("lost, or locked"))
+
+    def run_a_trial():
+        commits.clear()
+        claim = study.claim(studies.origin())
+        study.hand_back(claim)
+        claim = study.claim(studies.origin())
+        study.finish(claim, studies.simulate(study, claim))
+        return len(commits)
+
+    monkeypatch.setattr(storages._Session, "commit", commit_and_be_cut_off)
+    monkeypatch.setattr(Absence, "wait", lambda *_: None)
+    made = run_a_trial()
+    for place in range(1, made + 1):
+        lost.append(place)
+        assert run_a_trial() >= place
+    assert [record.number for record in study.records()] == list(range(made + 1))
+    assert {record.state for record in study.records()} == {State.COMPLETE}
+    assert all(len(record.curve) == studies.EPOCHS for record in study.records())
 
 
 class TestSilenceOfAll:
