@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,7 +30,7 @@ from hpsearch.search.worker import Stopper
 
 _WAIT_SECONDS = 1.0
 _REST = 10  # times what a look for an open study took is waited until the next
-_AGAIN_SECONDS = 300.0  # until a study that was left alone is tried again: images may come late
+_AGAIN_SECONDS = 300.0  # until a study is tried again whose images or code were missing
 
 View = Callable[[Study], AbstractContextManager[Observer]]
 
@@ -59,7 +60,8 @@ def serve(
 
     Raises:
         HpsearchError: the study cannot be worked on from here. One of several studies, or of
-            those that may come, is left alone for a while instead, and the person told why.
+            those that may come, is left alone instead, and the person told why: for a while, or
+            for good where the hardware is not the study's.
     """
     server = _Server(
         place=place,
@@ -171,7 +173,8 @@ class _Server:
             if self.only_one:
                 raise
             self._tell_once(f"study {study.name!r} is left alone: {exc}")
-            self.left_alone[_as_it_is(study)] = time.monotonic() + _AGAIN_SECONDS
+            until = math.inf if isinstance(exc, DeviceError) else time.monotonic() + _AGAIN_SECONDS
+            self.left_alone[_as_it_is(study)] = until
             return None
         if ending in (Ending.INTERRUPTED, Ending.TIMED_OUT):
             return ending
