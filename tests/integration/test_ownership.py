@@ -308,6 +308,21 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
     assert isinstance(study.claim(studies.origin()), Claim)
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+def test_nobody_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
+    """As after a night in which the laptop was closed: its own clock of seconds stood still."""
+    study = studies.make_study(storage, studies.make_spec(trials=1))
+    claim = study.claim(ELSEWHERE)
+    assert study.claim(studies.origin()) is Standing.BUSY
+    fall_silent(study, claim)
+
+    storage.absence.clock = lambda: time.monotonic() - hours * 3600
+
+    assert study.claim(studies.origin()) is Standing.BUSY
+    storage.absence.back_at -= 31
+    assert isinstance(study.claim(studies.origin()), Claim)
+
+
 def test_a_machine_cloned_from_the_same_image_is_another_machine():
     here = identity()
     assert is_gone({**here, "boot": "an earlier one"})
