@@ -19,6 +19,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, differences, identity, steering, to_json
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
+from hpsearch.search.reaping import lost
 from hpsearch.search.records import (
     BOUNDS,
     CHANGES,
@@ -48,7 +49,7 @@ def create_or_resume(
     Args:
         storage: the database.
         spec: what the study is; where it is there already, only what may change may differ, and
-            the total of trials becomes no smaller than the number it has had.
+            the total of trials becomes no smaller than the number it has had and others run.
         data: the data's fingerprint; likewise.
         reference: the hardware that seconds are measured on; kept when the study is made.
         bounds: gives each objective's range for the hypervolume; asked only for a new study.
@@ -300,12 +301,16 @@ def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
 
 
 def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
-    """The spec with a total of trials that is no smaller than the number the study has had."""
+    """The spec with a total of trials that is no smaller than the number the study has had.
+
+    With those that others run at this moment, which will count, too.
+    """
     with storage.together() as session:
-        counted = call(session, handle._study_id).counted
-    if counted <= spec.search.trials:
+        roll = call(session, handle._study_id)
+    least = roll.counted + len(roll.running) - len(lost(storage, roll, claim=None))
+    if least <= spec.search.trials:
         return spec
-    return replace(spec, search=replace(spec.search, trials=counted))
+    return replace(spec, search=replace(spec.search, trials=least))
 
 
 def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:

@@ -26,6 +26,7 @@ from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.samplers import grid_cells
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import check_storage, exists, open_storage
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper, work
@@ -101,7 +102,9 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         bounds=ground.bounds,
     )
     if (total := study.spec.search.trials) > spec.search.trials:
-        notify(f"study {study.name!r} has {total} trials already, nothing to do")
+        is_done = study.standing() is Standing.DONE
+        rest = "nothing to do" if is_done else "with those that others run"
+        notify(f"study {study.name!r} has {total} trials already, {rest}")
     if study.storage.artifacts is None:
         notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)

@@ -242,8 +242,10 @@ class Study:
             standing = self._standing(roll, attributes)
             if standing is None and self._deals_cells(roll) and self._free_slot() is None:
                 standing = used_up(alone=not roll.running)
-            is_left = standing is Standing.BUSY and reaping.lost(self.storage, roll, claim=None)
-            return None if is_left else standing
+            is_busy = standing is Standing.BUSY
+            gone = len(reaping.lost(self.storage, roll, claim=None)) if is_busy else 0
+            rest = self.spec.search.trials - roll.counted - (len(roll.running) - gone)
+            return None if gone and rest > 0 else standing
 
         return self.storage.patiently(look)
 

@@ -58,6 +58,22 @@ def test_who_only_looks_learns_of_a_total_that_another_command_has_changed(stora
     assert early.summary().target == 3
 
 
+def test_a_total_is_not_lowered_below_what_others_run(storage):
+    """Else more trials than the total would count: "done, 9 of 7"."""
+    study = studies.make_study(storage, studies.make_spec(trials=9))
+    studies.search(study, at_most=2)
+    running, gone = study.claim(studies.origin()), study.claim(ELSEWHERE)
+    fall_silent(study, gone)
+
+    lower = studies.make_study(storage, studies.make_spec(trials=2))
+
+    assert lower.spec.search.trials == 3
+    assert lower.standing() is Standing.BUSY
+    study.finish(running, studies.simulate(study, running))
+    assert study.claim(studies.origin()) is Standing.DONE
+    assert (study.summary().complete + study.summary().pruned, study.summary().target) == (3, 3)
+
+
 def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypatch):
     monkeypatch.setattr(follow, "_LOOK_SECONDS", 0.01)
     study = studies.make_study(sqlite, studies.make_spec(trials=2))
