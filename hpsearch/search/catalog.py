@@ -63,7 +63,8 @@ def create_or_resume(
     with storage.lock():
         _clear_half_made(storage, spec.name)
         if not _exists(storage, spec.name):
-            assert fresh is not None
+            if fresh is None:
+                raise StudyError(f"study {spec.name!r} has been deleted; run it again")
             return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, data)

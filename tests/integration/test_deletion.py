@@ -5,6 +5,7 @@ import pytest
 from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
+from hpsearch.search import catalog
 from hpsearch.search.catalog import delete, open_numbered, open_studies, open_study
 from hpsearch.search.claim import Claim
 from hpsearch.search.standing import Standing
@@ -84,6 +85,21 @@ def test_a_worker_between_two_trials_does_not_take_up_the_successor(sqlite, else
     with pytest.raises(StudyError, match="study 'a' has been deleted"):
         study.claim(studies.origin())
     assert isinstance(open_study(sqlite, "a").claim(studies.origin()), Claim)
+
+
+def test_a_study_that_is_deleted_while_it_is_taken_up_is_told(sqlite, elsewhere, monkeypatch):
+    study = studies.make_study(sqlite)
+    names = catalog.study_names
+
+    def names_then_delete(storage):
+        found = names(storage)
+        monkeypatch.undo()
+        delete(elsewhere, open_study(elsewhere, study.name))
+        return found
+
+    monkeypatch.setattr(catalog, "study_names", names_then_delete)
+    with pytest.raises(StudyError, match="study 's' has been deleted; run it again"):
+        studies.make_study(sqlite)
 
 
 def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, monkeypatch):

@@ -15,6 +15,7 @@ from hpsearch.search.catalog import (
     summaries,
 )
 from hpsearch.search.records import SPEC
+from hpsearch.view.attributes import of_study
 from tests.integration import studies
 
 TOLD = (
@@ -62,6 +63,11 @@ def test_a_study_that_is_deleted_between_two_looks_ends_no_worker(storage, newer
 
     assert [study.name for study, _ in open_studies(storage, notify=delete_the_last)] == ["ours"]
     assert told[1].endswith("has been deleted")
+
+
+def test_the_dashboard_shows_what_is_kept_of_it_as_it_is(storage, newer):
+    kept = newer.handle.user_attrs
+    assert of_study(kept) == kept
 
 
 def test_who_names_it_is_told_what_to_do(storage, newer):
