@@ -60,7 +60,7 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     from hpsearch.search.catalog import summaries
     from hpsearch.view.study_list import study_list
 
-    rows = summaries(open_database(storage))
+    rows = summaries(open_database(storage), notify=note)
     if json_:
         print_json(rows)
     else:

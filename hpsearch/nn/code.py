@@ -118,16 +118,16 @@ def told(key: str, name: str) -> Iterator[None]:
         yield
     except HpsearchError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise blamed(key, name, exc) from exc
 
 
-def blamed(key: str, name: str, exc: Exception) -> SpecError:
+def blamed(key: str, name: str, exc: BaseException) -> SpecError:
     """Returns what is told of an exception in the person's own code, and where in it that was."""
     return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{place(name, exc)}")
 
 
-def place(name: str, exc: Exception) -> str:
+def place(name: str, exc: BaseException) -> str:
     """Returns the innermost line of theirs that the exception went through, as `` (a.py, line 3)``.
 
     Empty where it went through none.
@@ -140,7 +140,7 @@ def place(name: str, exc: Exception) -> str:
     return found
 
 
-def went_through(module: str, exc: Exception) -> bool:
+def went_through(module: str, exc: BaseException) -> bool:
     """Whether the exception went through that module."""
     frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
     return any(frame.f_globals.get("__name__") == module for frame in frames)

@@ -72,6 +72,19 @@ def deal(
     return dealt
 
 
+def check_share(device: torch.device, share: float | None) -> None:
+    """Refuses a share of a GPU for workers of a device that is none.
+
+    Raises:
+        DeviceError: likewise.
+    """
+    if share is not None and device.type != "cuda":
+        raise DeviceError(
+            f"gpus-per-worker: found {share:g} of a GPU for workers on {device.type}, expected a"
+            " GPU; leave it out, or name one with --device"
+        )
+
+
 def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> list[str]:
     """Returns each worker's GPU, dealt in turn.
 
@@ -192,6 +205,7 @@ __all__ = [
     "autocast_dtype",
     "available",
     "check_room",
+    "check_share",
     "deal",
     "dealt_among",
     "describe",

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.errors import StorageError
 
+_CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # that S3 is granted
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
 _log = logging.getLogger(__name__)
 
@@ -56,8 +57,12 @@ class Artifacts:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = f"{key}.{secrets.token_hex(8)}.part"  # two containers may share a pid
-        self.store.write(draft, io.BytesIO(content))
-        os.replace(self.folder / draft, self.folder / key)
+        try:
+            self.store.write(draft, io.BytesIO(content))
+            os.replace(self.folder / draft, self.folder / key)
+        except OSError:  # the last room on the disk may be the database's
+            (self.folder / draft).unlink(missing_ok=True)
+            raise
 
     def read(self, key: str) -> bytes | None:
         """Returns a file's content; None if it is not there."""
@@ -148,13 +153,19 @@ def _on_s3(place: str) -> Artifacts:
             f"--artifacts: found {place!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
         )
     try:
+        import boto3
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as exc:
         raise _without_boto3(place) from exc
+    # By default a place that swallows what is sent to it holds every trial up for minutes.
+    patience = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_ANSWER_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _TRIES},
+    )
     try:
-        store = Boto3ArtifactStore(match[1])
-    except ImportError as exc:
-        raise _without_boto3(place) from exc
+        store = Boto3ArtifactStore(match[1], boto3.client("s3", config=patience))
     except BotoCoreError as exc:
         raise StorageError(
             f"--artifacts: {place} cannot be used ({str(exc).splitlines()[0]}); mend AWS's"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -17,6 +19,8 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
+from hpsearch.search.leftovers import prefix_of
+from hpsearch.search.reaping import lost
 from hpsearch.search.records import (
     BOUNDS,
     CHANGES,
@@ -46,7 +50,7 @@ def create_or_resume(
     Args:
         storage: the database.
         spec: what the study is; where it is there already, only what may change may differ, and
-            the total of trials becomes no smaller than the number it has had.
+            the total of trials becomes no smaller than the number it has had and others run.
         data: the data's fingerprint; likewise.
         reference: the hardware that seconds are measured on; kept when the study is made.
         bounds: gives each objective's range for the hypervolume; asked only for a study that has
@@ -133,10 +137,11 @@ def open_study(
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        newest = max((_read(storage, n) for n in names), key=lambda study: study.created)
-        if len(names) > 1:
+        readable = _readable(storage, names, notify)
+        newest = max(readable, key=lambda study: study.created, default=None)
+        if len(names) > 1 and newest is not None:
             notify(f"study {newest.name!r}, the newest of {len(names)}; --study names another")
-        return newest
+        return newest or _read(storage, names[-1])
     if name not in names:
         if _exists(storage, name):
             raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")
@@ -160,19 +165,42 @@ def study_names(storage: Storage) -> list[str]:
     return [study.study_name for study in studies if SPEC in study.user_attrs]
 
 
-def open_studies(storage: Storage) -> list[tuple[Study, Standing | None]]:
+def open_studies(
+    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
+) -> list[tuple[Study, Standing | None]]:
     """Returns the studies that still give trials to workers, oldest first.
 
     With each, why no worker would get one now: None, or BUSY where others run the last ones.
+    ``notify`` is told of a study that cannot be read.
     """
-    studies = (_read(storage, name) for name in study_names(storage))
-    found = [(study, study.standing()) for study in studies]
+    found = []
+    for study in _readable(storage, study_names(storage), notify):
+        with contextlib.suppress(StudyError):  # deleted since
+            found.append((study, study.standing()))
     return [(study, standing) for study, standing in found if standing in (None, Standing.BUSY)]
 
 
-def summaries(storage: Storage) -> list[StudySummary]:
-    """Returns every study of the database in a line each, oldest first."""
-    return [_read(storage, name).summary() for name in study_names(storage)]
+def summaries(
+    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
+) -> list[StudySummary]:
+    """Returns the studies of the database in a line each, oldest first.
+
+    ``notify`` is told of a study that cannot be read.
+    """
+    return [study.summary() for study in _readable(storage, study_names(storage), notify)]
+
+
+def _readable(
+    storage: Storage, names: Sequence[str], notify: Callable[[str], None]
+) -> Iterator[Study]:
+    """Opens the studies of those names, but for those of a newer version and those just deleted."""
+    for name in names:
+        try:
+            study = storage.patiently(functools.partial(_read, storage, name))
+        except StudyError as exc:
+            notify(str(exc))
+        else:
+            yield study
 
 
 def delete(storage: Storage, study: Study) -> None:
@@ -195,7 +223,7 @@ def delete(storage: Storage, study: Study) -> None:
         if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
             raise StudyError(f"study {study.name!r} could not be deleted; try again")
     if artifacts is not None:
-        for key in set(artifacts.keys(study.checkpoint_key(0).removesuffix("0.pt"))):
+        for key in set(artifacts.keys(prefix_of(study.created))):
             artifacts.remove(key)
 
 
@@ -273,12 +301,16 @@ def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
 
 
 def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
-    """The spec with a total of trials that is no smaller than the number the study has had."""
+    """The spec with a total of trials that is no smaller than the number the study has had.
+
+    With those that others run at this moment, which will count, too.
+    """
     with storage.together() as session:
-        counted = call(session, handle._study_id).counted
-    if counted <= spec.search.trials:
+        roll = call(session, handle._study_id)
+    least = roll.counted + len(roll.running) - len(lost(storage, roll, claim=None))
+    if least <= spec.search.trials:
         return spec
-    return replace(spec, search=replace(spec.search, trials=counted))
+    return replace(spec, search=replace(spec.search, trials=least))
 
 
 def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:

@@ -62,7 +62,13 @@ def engine_options(url: URL) -> dict[str, Any]:
     arguments["client_encoding"] = "utf8"
     if "connect_timeout" not in url.query:
         arguments["connect_timeout"] = _CONNECT_SECONDS
-    return {"connect_args": arguments, "pool_pre_ping": True}
+    # Who has waited for the lock counts what is there then: at any stricter level it would see
+    # what was there before it waited, and start one trial too many.
+    return {
+        "connect_args": arguments,
+        "pool_pre_ping": True,
+        "isolation_level": "READ COMMITTED",
+    }
 
 
 def check_server(url: URL, *, create: bool) -> None:

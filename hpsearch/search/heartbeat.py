@@ -53,6 +53,7 @@ def beating(study: Study, claim: Claim, *, seconds: float = BEAT_SECONDS) -> Ite
             except GivenAway:
                 return  # its worker learns of it when it writes
             except (SQLAlchemyError, StorageInternalError) as exc:
+                study.storage.absence.note()  # nobody else was heard, either
                 said = first_line(exc.__cause__ or exc)
                 _log.warning("no sign of life of trial %d: %s", claim.number, said)
         study.storage.sessions.remove()

@@ -25,6 +25,7 @@ from hpsearch.search.pool import Pool, worker_command
 from hpsearch.search.process import identity
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.samplers import grid_cells
+from hpsearch.search.standing import Standing
 from hpsearch.search.storage import check_storage, exists, open_storage
 from hpsearch.search.study import Study
 from hpsearch.search.worker import Stopper, work
@@ -100,7 +101,9 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         bounds=ground.bounds,
     )
     if (total := study.spec.search.trials) > spec.search.trials:
-        notify(f"study {study.name!r} has {total} trials already, nothing to do")
+        is_done = study.standing() is Standing.DONE
+        rest = "nothing to do" if is_done else "with those that others run"
+        notify(f"study {study.name!r} has {total} trials already, {rest}")
     if study.storage.artifacts is None:
         notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)
@@ -108,17 +111,18 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
 
 def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
-    from hpsearch.nn.device import deal
+    from hpsearch.nn.device import check_share, deal
     from hpsearch.nn.footprint import footprint
     from hpsearch.search.corners import hungriest
 
-    workers = spec.search.workers
+    workers, share = spec.search.workers, place.gpus_per_worker
+    check_share(ground.device, share)
     if workers == 1:
         return ()
     return deal(
         place.device,
         workers=workers,
-        gpus_per_worker=place.gpus_per_worker,
+        gpus_per_worker=share,
         footprint=lambda: footprint(hungriest(spec), ground.images, device=ground.device),
     )
 
@@ -232,6 +236,7 @@ def run_here(
     from hpsearch.search.objective import Trainer
 
     study = prepared.study
+    study.storage.absence.is_hurried = stop.is_hurried
     trainer = Trainer(
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )

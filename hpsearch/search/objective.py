@@ -59,7 +59,7 @@ class Trainer:
             failure = {"kind": "NaN"}
             reason = f"diverged: {exc}"
             return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # a person's own code may end the process
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
             culprit = own_culprit(claim.spec, exc) if kind == "bug" else None
             reason = f"{kind}: {_told(exc, culprit)}"
@@ -121,7 +121,7 @@ class Trainer:
             )
 
 
-def _told(exc: Exception, culprit: tuple[str, str] | None) -> str:
+def _told(exc: BaseException, culprit: tuple[str, str] | None) -> str:
     """The exception in a line; one of the person's own code with its function and its place."""
     said = next(iter(str(exc).strip().splitlines()), "no message")
     text = f"{type(exc).__name__}: {said[:300]}"

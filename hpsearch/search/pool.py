@@ -25,6 +25,7 @@ from hpsearch.search.worker import PARENT, Stopper
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
+_LAST_BYTES = 10_000  # that hold a worker's last line
 _VAIN_LOOKS = 5  # that saw workers dead, no epoch between, until it is not worth going on
 _ASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # codes of a worker that a person ended
 
@@ -38,21 +39,31 @@ class _Worker:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     start_at: float = 0.0  # monotonic seconds
-    heard: int = 0  # lines of what it said
+    heard: int = 0  # bytes of what it said, to the end of a line
 
     def last_words(self) -> str:
         """The last line that it said on stderr."""
-        lines = self._said().strip().splitlines()
-        return lines[-1].removeprefix("hpsearch: ") if lines else "it said nothing"
+        start = max(0, self._length() - _LAST_BYTES)
+        lines = self._said(start).decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix("hpsearch: ") if said else "it said nothing"
 
     def news(self) -> list[str]:
         """The whole lines that it said on stderr since the last time."""
-        lines = self._said().split("\n")[:-1]
-        new, self.heard = lines[self.heard :], len(lines)
-        return [line.rstrip() for line in new if line.strip()]
+        whole, newline, _ = self._said(self.heard).rpartition(b"\n")
+        self.heard += len(whole) + len(newline)
+        lines = whole.decode(errors="replace").split("\n")
+        return [line.rstrip() for line in lines if line.strip()]
 
-    def _said(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+    def _length(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def _said(self, start: int) -> bytes:
+        if self._length() <= start:
+            return b""
+        with self.log.open("rb") as log:
+            log.seek(start)
+            return log.read()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,9 +93,11 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         away = kind is not None and issubclass(kind, StorageError)
-        self.end(reaps=not away)  # a database that is away has been waited for
-        if self._folder is not None:
-            self._folder.cleanup()
+        try:
+            self.end(reaps=not away)  # a database that is away has been waited for
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
 
     def run(self, stop: Stopper) -> Standing | None:
         """Runs until the study needs no more trials; returns why, or None if asked to stop.
@@ -93,6 +106,7 @@ class Pool:
             HpsearchError: every worker was refused, or they die without getting anywhere.
         """
         stop.raises, stop.at_once = False, self.kill
+        self.study.storage.absence.is_hurried = lambda: bool(stop.signals)
         follower = Follower(self.study, self.watcher)
         while not stop():
             records = follower.look()

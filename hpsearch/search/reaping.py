@@ -21,8 +21,9 @@ from hpsearch.search.storage import Storage
 
 def lost(storage: Storage, roll: Roll, *, claim: str | None) -> list[Running]:
     """Returns the running trials that are nobody's any more, that very claim's among them."""
+    storage.absence.compare(roll.now)
     # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
-    now = roll.now if not storage.was_away() else None
+    now = roll.now if not storage.absence.is_recent() else None
     return [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
 
 
@@ -54,4 +55,5 @@ def reap(
             rows.end(session, trial.trial_id, TrialState.FAIL, ())
         else:
             storage.backend.set_trial_state_values(trial.trial_id, TrialState.WAITING)
-    return record.number if in_vain else None
+        return record.number if in_vain else None
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import version
 from typing import Any
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, from_json
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
+from hpsearch.errors import HpsearchError, StudyError
 
 SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
 CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
@@ -87,6 +89,25 @@ def slot_of(record: TrialRecord) -> int | None:
 
 
 def spec_of(handle: optuna.Study) -> StudySpec | None:
-    """Returns the spec that a study was made from; None for a study that is not ours."""
+    """Returns the spec that a study was made from; None for a study that is not ours.
+
+    Raises:
+        StudyError: as :func:`read_spec`.
+    """
     written = handle.user_attrs.get(SPEC)
-    return from_json(written) if written is not None else None
+    return read_spec(handle.study_name, written) if written is not None else None
+
+
+def read_spec(name: str, written: str) -> StudySpec:
+    """Returns the spec of the study of that name.
+
+    Raises:
+        StudyError: it holds what this version does not know.
+    """
+    try:
+        return from_json(written)
+    except (KeyError, TypeError, ValueError, HpsearchError) as exc:
+        raise StudyError(
+            f"study {name!r} cannot be read by hpsearch {version('hpsearch')}"
+            f" ({type(exc).__name__}: {exc}); it was made by a newer version: install that one"
+        ) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ from hpsearch.search.worker import Stopper
 
 _WAIT_SECONDS = 1.0
 _REST = 10  # times what a look for an open study took is waited until the next
+_AGAIN_SECONDS = 300.0  # until a study is tried again whose images or code were missing
 
 View = Callable[[Study], AbstractContextManager[Observer]]
 
@@ -58,7 +60,8 @@ def serve(
 
     Raises:
         HpsearchError: the study cannot be worked on from here. One of several studies, or of
-            those that may come, is left alone instead, and the person told why.
+            those that may come, is left alone instead, and the person told why: for a while, or
+            for good where the hardware is not the study's.
     """
     server = _Server(
         place=place,
@@ -92,8 +95,9 @@ class _Server:
     stop: Stopper
     view: View
     notify: Notify
-    # Studies as they were made and steered.
-    left_alone: set[tuple[datetime, str]] = field(default_factory=set)
+    # Studies as they were made and steered, and until when (monotonic seconds).
+    left_alone: dict[tuple[datetime, str], float] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     @property
     def only_one(self) -> bool:
@@ -116,7 +120,8 @@ class _Server:
                     return ending
                 continue
             if not studies and not self.forever:
-                self._tell(_nothing_open(storage, self.name))
+                rest = f"nothing else is open in {storage.masked}"
+                self._tell(rest if self.left_alone else _nothing_open(storage, self.name))
                 return Ending.DONE
             time.sleep(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
         return None
@@ -130,7 +135,7 @@ class _Server:
         place, deadline, told = self.place, time.monotonic() + AWAY_SECONDS, ""
         while not self.stop():
             try:
-                return open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
+                opened = open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
             except AwayError as exc:
                 is_child = self.stop.parent is not None and time.monotonic() < deadline
                 if not self.forever and not is_child:
@@ -138,6 +143,9 @@ class _Server:
                 if str(exc) != told:
                     told = str(exc)
                     self.notify(f"{told}; it is waited for")
+            else:
+                opened.absence.is_hurried = self.stop.is_hurried
+                return opened
             time.sleep(_WAIT_SECONDS)
         return None
 
@@ -148,9 +156,14 @@ class _Server:
             storage.patiently(lambda: catalog.open_study(storage, name))  # or says which there are
         return [
             (study, standing)
-            for study, standing in storage.patiently(lambda: catalog.open_studies(storage))
-            if name in (None, study.name) and _as_it_is(study) not in self.left_alone
+            for study, standing in storage.patiently(
+                lambda: catalog.open_studies(storage, notify=self._tell_once)
+            )
+            if name in (None, study.name) and not self._is_left_alone(study)
         ]
+
+    def _is_left_alone(self, study: Study) -> bool:
+        return time.monotonic() < self.left_alone.get(_as_it_is(study), 0.0)
 
     def _work_on(self, study: Study) -> Ending | None:
         """Works on the study; returns how it ended if that ends the worker, too."""
@@ -159,8 +172,9 @@ class _Server:
         except (DataError, DeviceError, SpecError, StudyError) as exc:
             if self.only_one:
                 raise
-            self.notify(f"study {study.name!r} is left alone: {exc}")
-            self.left_alone.add(_as_it_is(study))
+            self._tell_once(f"study {study.name!r} is left alone: {exc}")
+            until = math.inf if isinstance(exc, DeviceError) else time.monotonic() + _AGAIN_SECONDS
+            self.left_alone[_as_it_is(study)] = until
             return None
         if ending in (Ending.INTERRUPTED, Ending.TIMED_OUT):
             return ending
@@ -178,6 +192,11 @@ class _Server:
             )
         close(prepared.study, ending, notify=self.notify)
         return ending
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self.told:
+            self.told.add(text)
+            self.notify(text)
 
     def _tell(self, text: str) -> None:
         """Says what the command that started this worker, if one did, says for all."""

@@ -60,7 +60,7 @@ def own_net(trial: TrialSpec) -> _Own | None:
     return ("model.factory", net.factory) if isinstance(net, FactorySpec) else None
 
 
-def own_culprit(trial: TrialSpec, exc: Exception) -> tuple[str, str] | None:
+def own_culprit(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
     """Returns which function of the person's own broke the trial, and where; None if none did.
 
     The place reads `` (nets.py, line 3)``; it is empty where what the function returned was unfit.
@@ -93,7 +93,7 @@ def told_failures(own: _Own | None) -> Iterator[None]:
         yield
     except (Interrupted, Diverged, HpsearchError):
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         if is_out_of_memory(exc):
             raise DeviceError(
                 "found too little memory for this net and batch size; close what else runs, or"

@@ -21,6 +21,14 @@ class Standing(enum.Enum):
         return _WORDS[self]
 
 
+def used_up(*, alone: bool) -> Standing:
+    """Returns the standing of a grid without a free cell: of those that others run one may return.
+
+    ``alone``: nobody runs any.
+    """
+    return Standing.USED_UP if alone else Standing.BUSY
+
+
 _WORDS: Mapping[Standing, str] = {
     Standing.DONE: "needs no more trials",
     Standing.USED_UP: "has tried every cell of its grid",

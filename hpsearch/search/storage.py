@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
@@ -22,15 +23,11 @@ from optuna.storages._rdb.models import NOT_FOUND_MSG
 from optuna.study._frozen import FrozenStudy
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import (
-    InterfaceError,
-    OperationalError,
-    PendingRollbackError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hpsearch.errors import AwayError, StorageError, StudyError
+from hpsearch.search.absence import Absence, cause_of, may_come_back
 from hpsearch.search.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.database import (
     check_server,
@@ -45,8 +42,8 @@ from hpsearch.search.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
 AWAY_SECONDS = 120.0  # how long a database may be away
-_SETTLE_SECONDS = 30.0  # after it was, for signs of life to come in again
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
+_UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 # Frees the locks of a host that is gone without a word, and waits for none without end. For one
@@ -63,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Session(Session):
-    """A database session that, while ``joined``, leaves commit and close to whoever joined it."""
+    """A database session that, while ``joined``, leaves its end to whoever joined it."""
 
     joined = False
 
@@ -73,6 +70,16 @@ class _Session(Session):
             self.flush()
         else:
             super().commit()
+
+    def rollback(self) -> None:
+        """Takes back; joined, raises what made that necessary.
+
+        Optuna tries to make a trial again, and would do so after the lock had gone with all else.
+        """
+        error = sys.exception() if self.joined else None
+        if error is not None:
+            raise error
+        super().rollback()
 
     def close(self) -> None:
         """Closes; joined, stays open."""
@@ -93,8 +100,8 @@ class Storage:
     engine: Engine
     sessions: scoped_session[_Session]
     artifacts_at: str | None
+    absence: Absence = field(default_factory=Absence)
     _artifacts: list[Artifacts | None] = field(default_factory=list)  # when first asked for
-    _back_at: list[float] = field(default_factory=list)  # the last time, if it was away
     _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
 
     @property
@@ -188,38 +195,29 @@ class Storage:
 
         Raises:
             StorageError: the database stayed away.
+            KeyboardInterrupt: who waits is in a hurry, see ``absence``.
         """
         deadline, pause = None, 0.25
         while True:
             try:
                 result = action()
                 if deadline is not None:
-                    self._back_at[:] = [time.monotonic()]
+                    self.absence.note()
                 return result
             except KeyError as exc:
                 if exc.args != (NOT_FOUND_MSG,):
                     raise
                 raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
             except (SQLAlchemyError, StorageInternalError) as exc:
-                cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+                cause = cause_of(exc)
                 deadline = deadline or time.monotonic() + AWAY_SECONDS
-                if not self._may_come_back(cause) or time.monotonic() + pause > deadline:
+                is_lost = not may_come_back(cause, is_sqlite=self.is_sqlite)
+                if is_lost or time.monotonic() + pause > deadline:
                     raise self._lost(exc) from exc
                 _log.warning("%s is away (%s); trying again", self.masked, first_line(cause or exc))
             self._forget()
-            time.sleep(pause * random.uniform(0.5, 1.5))  # not all workers at once
+            self.absence.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
             pause = min(2 * pause, 5.0)
-
-    def was_away(self) -> bool:
-        """Whether the database was away so lately that nobody's signs of life are fresh yet."""
-        return bool(self._back_at) and time.monotonic() - self._back_at[0] < _SETTLE_SECONDS
-
-    def _may_come_back(self, cause: BaseException | None) -> bool:
-        """Whether it was the connection that failed, not what was asked; SQLite is only locked."""
-        if not isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)):
-            return False
-        # "database is locked", or the "locking protocol" when many begin at once.
-        return not self.is_sqlite or "lock" in str(cause)
 
     def _forget(self) -> None:
         """Drops connections, and Optuna's memory of trials whose making was never committed."""
@@ -258,10 +256,10 @@ class Storage:
         backend._study_id_and_number_to_trial_id.clear()
 
     def _lost(self, exc: Exception) -> StorageError:
-        cause = exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+        said = first_line(cause_of(exc) or exc)
         return StorageError(
-            f"lost {self.masked} in mid-run: {first_line(cause or exc)}; mend it and run the same"
-            " command again: the running trial is taken up again"
+            f"lost {self.masked} in mid-run: {said}; mend it and run the same command again: the"
+            " running trial is taken up again"
         )
 
     @contextlib.contextmanager
@@ -335,6 +333,7 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         )
         if sqlite and not is_still(Path(url.database or "")):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
+        back_at = None if sqlite else time.monotonic() - _age(rdb.engine)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
@@ -345,7 +344,14 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         engine=rdb.engine,
         sessions=sessions,
         artifacts_at=artifacts,
+        absence=Absence(back_at=back_at),
     )
+
+
+def _age(engine: Engine) -> float:
+    """Returns how long a server has been up, in seconds."""
+    with engine.connect() as connection:
+        return float(connection.execute(_UP_FOR).scalar_one())
 
 
 @contextlib.contextmanager

@@ -19,17 +19,26 @@ from sqlalchemy.orm import Session
 from hpsearch.core import analysis
 from hpsearch.core.pareto import front
 from hpsearch.core.space import Value
-from hpsearch.core.spec import StudySpec, from_json, is_control, resolve, trial_seed
+from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search import reaping, recording, rows
-from hpsearch.search.artifacts import Artifacts
 from hpsearch.search.claim import Claim
+from hpsearch.search.leftovers import key_of, remove_ended
 from hpsearch.search.ownership import owned
-from hpsearch.search.records import BOUNDS, CREATED, DATA, SPEC, STOP, read, slot_of
+from hpsearch.search.records import (
+    BOUNDS,
+    CREATED,
+    DATA,
+    SPEC,
+    STOP,
+    read,
+    read_spec,
+    slot_of,
+)
 from hpsearch.search.roll import Roll, call
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
-from hpsearch.search.standing import Standing
+from hpsearch.search.standing import Standing, used_up
 from hpsearch.search.storage import Storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -130,7 +139,7 @@ class Study:
         claim = self.storage.patiently(lambda: self._claim(marked))
         over = isinstance(claim, Standing) and claim is not Standing.BUSY
         if over and artifacts is not None:
-            self._remove_leftovers(artifacts)
+            remove_ended(artifacts, self.created, self.records)
         return claim
 
     def _claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
@@ -170,17 +179,15 @@ class Study:
         standing = self._standing(roll, attributes)
         if standing is not None:
             return standing
-        alone, slot = not roll.running, None
-        if self.spec.search.sampler.startswith("grid") and roll.waiting is None:
-            slot = self._free_slot()
-            if slot is None:
-                return Standing.USED_UP if alone else Standing.BUSY
+        slot = None
+        if self._deals_cells(roll) and (slot := self._free_slot()) is None:
+            return used_up(alone=not roll.running)
         with self.storage.together() as session:  # without an origin it would never be reaped
             trial = self._start(session, roll.waiting)
             own = {**origin, **self._origin(trial, slot)}
             rows.put(session, trial._trial_id, {"origin": own})
             rows.beat(session, trial._trial_id, mark=origin["claim"])
-        return _Taken(trial=trial, origin=own, alone=alone)
+        return _Taken(trial=trial, origin=own, alone=not roll.running)
 
     def _start(self, session: Session, waiting: int | None) -> FrozenTrial:
         """Starts the trial that waits, by its id, or a new one."""
@@ -217,7 +224,7 @@ class Study:
         if attributes[CREATED] != self.attributes[CREATED]:
             raise StudyError(f"study {self.name!r} has been deleted; run it again")
         if attributes[SPEC] != self.attributes[SPEC]:
-            self.attributes, self.spec = attributes, from_json(attributes[SPEC])
+            self.attributes, self.spec = attributes, read_spec(self.name, attributes[SPEC])
         return attributes
 
     def _roll(self) -> Roll:
@@ -225,8 +232,22 @@ class Study:
             return call(session, self.handle._study_id)
 
     def standing(self) -> Standing | None:
-        """Returns why no worker would get a trial now; None if one would."""
-        return self.storage.patiently(lambda: self._standing(self._roll(), self.handle.user_attrs))
+        """Returns why no worker would get a trial now; None if one would.
+
+        One would get a trial that has lost its worker: whoever claims takes it up.
+        """
+
+        def look() -> Standing | None:
+            attributes, roll = self._refresh(), self._roll()
+            standing = self._standing(roll, attributes)
+            if standing is None and self._deals_cells(roll) and self._free_slot() is None:
+                standing = used_up(alone=not roll.running)
+            is_busy = standing is Standing.BUSY
+            gone = len(reaping.lost(self.storage, roll, claim=None)) if is_busy else 0
+            rest = self.spec.search.trials - roll.counted - (len(roll.running) - gone)
+            return None if gone and rest > 0 else standing
+
+        return self.storage.patiently(look)
 
     def _standing(self, roll: Roll, attributes: Mapping[str, Any]) -> Standing | None:
         target, counts = self.spec.search.trials, roll.counts
@@ -236,10 +257,11 @@ class Study:
             return Standing.STOPPED
         if len(self._new_failures(roll)) >= self.spec.search.max_failures:
             return Standing.FAILING
-        idle = not counts[State.RUNNING] and not counts[State.WAITING]
-        if self.spec.search.sampler == "grid" and idle and self._free_slot() is None:
-            return Standing.USED_UP
         return Standing.BUSY if roll.counted + counts[State.RUNNING] >= target else None
+
+    def _deals_cells(self, roll: Roll) -> bool:
+        """Whether the next trial is a cell of a grid; one that waits has its own."""
+        return self.spec.search.sampler.startswith("grid") and roll.waiting is None
 
     def _free_slot(self) -> int | None:
         held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
@@ -344,7 +366,7 @@ class Study:
 
     def checkpoint_key(self, number: int) -> str:
         """Returns the name under which the trial's checkpoint lies among the artifacts."""
-        return f"study-{self.handle._study_id}-trial-{number}.pt"
+        return key_of(self.created, number)
 
     def remove_checkpoint(self, number: int) -> None:
         """Removes the trial's checkpoint, if there is one."""
@@ -354,18 +376,6 @@ class Study:
     def _remove_checkpoints(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.remove_checkpoint(number)
-
-    def _remove_leftovers(self, artifacts: Artifacts) -> None:
-        """Removes the checkpoints of trials that have ended.
-
-        A worker may be killed between a trial's end and the removal, or write one after its trial
-        has ended elsewhere.
-        """
-        kept = set(artifacts.keys(self.checkpoint_key(0).removesuffix("0.pt")))
-        if kept:
-            going_on = (State.RUNNING, State.WAITING)
-            ended = (r.number for r in self.records() if r.state not in going_on)
-            self._remove_checkpoints(n for n in ended if self.checkpoint_key(n) in kept)
 
     def record(self, number: int) -> TrialRecord:
         """Returns one trial.

@@ -77,6 +77,10 @@ class Stopper:
         assert self._asked_at is not None
         return self.clock() - self._asked_at > FINISH_SECONDS
 
+    def is_hurried(self) -> bool:
+        """Whether a signal came so long ago that a database that is away is waited for no more."""
+        return bool(self.signals) and self.overdue()
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one ends at once."""

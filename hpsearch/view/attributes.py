@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpsearch.core.spec import from_json
-from hpsearch.search.records import CREATED, DATA, REFERENCE, SPEC, STOP, curve_of
+from hpsearch.errors import StudyError
+from hpsearch.search.records import CREATED, DATA, REFERENCE, SPEC, STOP, curve_of, read_spec
 
 
 def of_trial(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,10 +35,16 @@ _KEPT = frozenset(("cost", "curve", "origin", "history", "spec", "beat", "prunin
 
 
 def of_study(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a study's attributes as a page shows them; those of another program as they are."""
+    """Returns a study's attributes as a page shows them.
+
+    Those of another program, or of a newer version, as they are.
+    """
     if SPEC not in kept:
         return dict(kept)
-    spec = from_json(kept[SPEC])
+    try:
+        spec = read_spec("", kept[SPEC])
+    except StudyError:
+        return dict(kept)
     told: dict[str, Any] = {
         "images": f"{spec.data.dataset}{_split(kept.get(DATA) or {})}",
         "trials": spec.search.trials,

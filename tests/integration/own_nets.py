@@ -184,6 +184,13 @@ def check(epoch):
     raise RuntimeError(f"no more\\nafter {epoch.epoch}")
 
 
+def quitting(model, data, spec, *, params, device, stop, progress):
+    for epoch in epochs(model, data, spec, device=device, stop=stop, progress=progress):
+        if epoch.epoch == 2 or spec.label_smoothing > 0.4:
+            raise SystemExit(0)  # as an argument parser does
+        yield epoch
+
+
 def breaking(model, data, spec, **rest):
     raise RuntimeError("out of paper")
     yield

@@ -2,9 +2,12 @@
 
 import dataclasses
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from hpsearch.nn.batches import tensors
 from hpsearch.nn.checkpoint import pack, unpack
 from hpsearch.nn.model import build
 from hpsearch.nn.train import Progress, epochs
+from hpsearch.search import artifacts as artifacts_module
 from hpsearch.search.artifacts import Artifacts, open_artifacts
 from hpsearch.search.catalog import delete, open_study
 from hpsearch.search.checkpoint import Keeper
@@ -117,10 +121,30 @@ class TestKeeper:
     def test_another_studys_checkpoint_of_the_same_name_is_left_alone(self, study, trained):
         model, progress, curve_of = trained
         claim = study.claim(studies.origin())
-        keeper = Keeper(study, claim)
-        keeper.keep(model, progress, curve_of(claim)[:1])
+        folder = study.storage.artifacts.folder
+        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        (ours,) = folder.iterdir()
         study.attributes["hpsearch:created"] = "2020-01-01T00:00:00+00:00"
+        ours.rename(folder / study.checkpoint_key(claim.number))
         assert Keeper(study, claim).restore(model, device=CPU)[1] == ()
+
+    def test_two_databases_with_one_place_for_checkpoints_leave_each_other_theirs(
+        self, study, trained, tmp_path
+    ):
+        model, progress, curve_of = trained
+        place = str(study.storage.artifacts.folder)
+        second = open_storage(f"{tmp_path}/second.db", create=True, artifacts=place)
+        both = [study, studies.make_study(second, study.spec)]
+        claims = [each.claim(studies.origin()) for each in both]
+        for each, claim in zip(both, claims, strict=True):
+            Keeper(each, claim).keep(model, progress, curve_of(claim)[:1])
+
+        for each, claim in zip(both, claims, strict=True):
+            assert len(Keeper(each, claim).restore(model, device=CPU)[1]) == 1
+            each.finish(claim, studies.simulate(each, claim))
+
+        assert list(study.storage.artifacts.folder.iterdir()) == []
+        second.close()
 
     def test_it_is_removed_when_the_trial_ends(self, study, trained):
         model, progress, curve_of = trained
@@ -162,6 +186,17 @@ class TestArtifacts:
         kept.save("k", b"new")  # a full disk costs the checkpoint, not the trial
         assert kept.read("k") == b"old"
         assert "k is not kept: no space left" in caplog.text
+
+    def test_a_full_disk_is_not_filled_by_what_did_not_fit(self, tmp_path, monkeypatch, caplog):
+        """The database lies on it, too: it would be lost in mid-run for want of the same room."""
+        monkeypatch.setattr(secrets, "token_hex", lambda _: "0" * 16)
+        kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
+        kept.save("k", b"old")
+        (kept.folder / f"k.{'0' * 16}.part").symlink_to("/dev/full")
+        kept.save("k", b"new" * 100_000)
+        assert "k is not kept: [Errno 28]" in caplog.text
+        assert [path.name for path in kept.folder.iterdir()] == ["k"]
+        assert kept.read("k") == b"old"
 
     def test_they_lie_beside_an_sqlite_file_and_nowhere_for_a_server(self, tmp_path):
         assert open_artifacts(parse_url(f"{tmp_path}/a.db"), None).folder == (
@@ -254,6 +289,19 @@ def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, t
     assert "NoSuchBucket" in caplog.text
 
 
+def test_an_s3_that_never_answers_costs_seconds(s3, monkeypatch, caplog):
+    monkeypatch.setattr(artifacts_module, "_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes whoever connects, and no more
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a")
+        began = time.monotonic()
+        assert kept.read("k") is None
+        kept.save("k", b"one")
+    assert time.monotonic() - began < 60  # by default each takes 180
+    assert "k cannot be read: Read timeout" in caplog.text
+    assert "k is not kept: Read timeout" in caplog.text
+
+
 def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_needed(
     sqlite, monkeypatch
 ):
@@ -296,10 +344,10 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
     assert study.claim(studies.origin()) is Standing.STOPPED
 
     if place == "s3":
-        left = [key.removeprefix("p/") for key in listed(client)]
+        left = {key.removeprefix("p/") for key in listed(client)}
     else:
-        left = sorted(path.name for path in artifacts.folder.iterdir())
-    assert left == [study.checkpoint_key(11), "study-2-trial-0.pt"]
+        left = {path.name for path in artifacts.folder.iterdir()}
+    assert left == {study.checkpoint_key(11), "study-2-trial-0.pt"}
 
 
 @pytest.mark.parametrize("place", ["s3://", "s3:///prefix"])

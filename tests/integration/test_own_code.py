@@ -497,6 +497,19 @@ class TestFailureInside:
         where = f"({project.loops}.py, line {line_of(LOOPS, 'no more')})"
         assert trial.reason == f"bug: {project.loops}:tiring: RuntimeError: no more {where}"
 
+    def test_a_training_that_ends_the_process(self, project):
+        """The worker would be gone, with a code that says that all is done."""
+        _, trial = self.failed(project, project.loop("quitting"))
+
+        where = f"({project.loops}.py, line {line_of(LOOPS, 'SystemExit')})"
+        assert trial.reason == f"bug: {project.loops}:quitting: SystemExit: 0 {where}"
+
+    def test_a_rehearsal_that_ends_the_process(self, project):
+        path = project.loop("quitting")
+        path.write_text(path.read_text().replace("[train]", "[train]\nlabel_smoothing = 0.45"))
+        with pytest.raises(SpecError, match=r"quitting' fails on this study: SystemExit: 0 \("):
+            project.run(path, trials=1)
+
 
 # -- training of one's own
 

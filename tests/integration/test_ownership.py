@@ -15,8 +15,8 @@ from sqlalchemy import text
 from hpsearch.core.timeline import Left, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
-from hpsearch.search import ownership
-from hpsearch.search.catalog import delete
+from hpsearch.search import ownership, reaping
+from hpsearch.search.catalog import delete, open_study
 from hpsearch.search.claim import Claim
 from hpsearch.search.heartbeat import beating
 from hpsearch.search.ownership import GivenAway
@@ -128,6 +128,29 @@ class TestSilence:
         assert failed.attributes["failure"] == {"kind": "killed"}
         assert failed.reason.startswith("killed: 3 workers in a row were lost with it, the last by")
         assert [p["signal"] for p in failed.attributes["history"]] == [9, 9, 9]
+
+    def test_a_trial_that_was_handed_back_while_it_was_reaped_keeps_its_checkpoint(
+        self, study, storage_url, monkeypatch
+    ):
+        for _ in range(3):
+            slow = study.claim(ELSEWHERE)
+            fall_silent(study, slow)
+        other = open_study(open_storage(storage_url, create=False))
+        read, removed = reaping.read, []
+
+        def read_just_before(*arguments):
+            record = read(*arguments)
+            other.hand_back(slow)
+            return record
+
+        monkeypatch.setattr(reaping, "read", read_just_before)
+        monkeypatch.setattr(
+            type(study), "remove_checkpoint", lambda _, number: removed.append(number)
+        )
+        study.reap()
+        assert study.record(0).state is State.WAITING
+        assert removed == []
+        other.storage.close()
 
     def test_a_trial_that_gains_epochs_is_never_given_up(self, study):
         for epochs in range(1, 5):
@@ -279,9 +302,24 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     claim = study.claim(ELSEWHERE)
     fall_silent(study, claim)
-    storage._back_at[:] = [time.monotonic()]
+    storage.absence.back_at = time.monotonic()
     assert study.claim(studies.origin()) is Standing.BUSY
-    storage._back_at[:] = [time.monotonic() - 31]
+    storage.absence.back_at = time.monotonic() - 31
+    assert isinstance(study.claim(studies.origin()), Claim)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_nobody_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
+    """As after a night in which the laptop was closed: its own clock of seconds stood still."""
+    study = studies.make_study(storage, studies.make_spec(trials=1))
+    claim = study.claim(ELSEWHERE)
+    assert study.claim(studies.origin()) is Standing.BUSY
+    fall_silent(study, claim)
+
+    storage.absence.clock = lambda: time.monotonic() - hours * 3600
+
+    assert study.claim(studies.origin()) is Standing.BUSY
+    storage.absence.back_at -= 31
     assert isinstance(study.claim(studies.origin()), Claim)
 
 

@@ -3,12 +3,14 @@
 import sys
 
 import pytest
+import torch
 
 from hpsearch.errors import StudyError
-from hpsearch.search import pool
+from hpsearch.search import launch, pool
 from hpsearch.search.pool import Pool
+from hpsearch.search.standing import Standing
 from hpsearch.search.worker import Stopper
-from tests.integration.studies import make_study
+from tests.integration.studies import make_spec, make_study, origin, search
 
 
 class Heard:
@@ -79,3 +81,50 @@ def test_a_worker_that_a_person_ends_has_not_died_in_vain(run, tmp_path, monkeyp
     )
     (note,) = run(ended_once, workers=1)
     assert note.startswith("worker 0 was asked to end; another starts in")
+
+
+def test_what_a_worker_says_is_read_once_however_much_it_is(tmp_path):
+    """Code of a person's own may print a line per step, for days."""
+    log = tmp_path / "worker.log"
+    worker = pool._Worker(number=0, command=(), log=log)
+    assert (worker.news(), worker.last_words()) == ([], "it said nothing")
+    log.write_bytes(b"one\n\ntwo\nhal")
+    assert worker.news() == ["one", "two"]
+    with log.open("ab") as more:
+        more.write("f \u2026\n".encode()[:-2])  # a character cut in two
+    assert worker.news() == []
+    with log.open("ab") as more:
+        more.write(b"\xa6\nhpsearch: the end\n")
+    assert worker.news() == ["half \u2026", "hpsearch: the end"]
+    assert worker.news() == []
+    assert worker.last_words() == "the end"
+    with log.open("ab") as more:
+        more.write(b"a step\n" * 2_000_000)  # 14 MB
+    assert len(worker.news()) == 2_000_000
+    assert worker.heard == log.stat().st_size  # from where it reads on
+    assert (worker.news(), worker.last_words()) == ([], "a step")
+
+
+@pytest.mark.parametrize(("counted", "started"), [(0, 3), (8, 2), (10, 1)])
+def test_no_more_workers_are_started_than_trials_are_left(sqlite, monkeypatch, counted, started):
+    study = make_study(sqlite, make_spec(trials=10, workers=3))
+    search(study, at_most=counted)
+    prepared = launch.Prepared(
+        study=study,
+        images=None,
+        device=torch.device("cpu"),
+        origin=origin(),
+        devices=["cpu", "cpu", "cpu"],
+    )
+    pools = []
+
+    def run(self, stop):
+        pools.append(self.commands)
+        return Standing.DONE
+
+    monkeypatch.setattr(Pool, "run", run)
+    place = launch.Place(storage=str(sqlite.url.database))
+    launch.run(prepared, place, stop=Stopper(), watcher=Heard())
+    (commands,) = pools
+    assert len(commands) == started
+    assert all("--study" in command and "--threads" in command for command in commands)

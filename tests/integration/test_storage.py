@@ -157,6 +157,44 @@ def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgre
     storage.close()
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, level):
+    """Else who has waited for the lock would count what was there before it waited."""
+    import threading
+
+    from sqlalchemy.engine import make_url
+
+    from hpsearch.search.catalog import open_study
+    from hpsearch.search.standing import Standing
+    from tests.integration.conftest import fresh_database
+    from tests.integration.studies import make_spec, make_study, origin
+
+    url = fresh_database(postgres, f"isolated_{level[:3]}")
+    name = make_url(url).database
+    first = open_storage(postgres, create=True)
+    with first.engine.begin() as connection:
+        default = f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
+        connection.execute(text(default))
+    first.close()
+    first, second = open_storage(url, create=True), open_storage(url, create=True)
+    study = make_study(first, make_spec(trials=1))
+    claims = []
+
+    def claim():
+        claims.append(open_study(second).claim(origin()))
+        second.close()
+
+    waiting = threading.Thread(target=claim)
+    with first.lock():
+        waiting.start()
+        waiting.join(1)  # it waits for the lock by now
+        claims.append(study.claim(origin()))
+    waiting.join(600)
+    assert claims[1] is Standing.BUSY
+    assert len(study.records()) == 1
+    first.close()
+
+
 def test_a_connect_timeout_of_the_url_goes_over_ours():
     def waits(query):
         return engine_options(parse_url(f"postgresql://h/d{query}"))["connect_args"]

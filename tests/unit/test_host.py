@@ -160,6 +160,14 @@ def test_workers_are_dealt_to_the_gpus_in_turn():
         device.dealt_among(["cuda:0"], workers=2, share=0.6)
 
 
+def test_a_share_of_a_gpu_means_nothing_where_there_is_none():
+    device.check_share(torch.device("cpu"), None)
+    device.check_share(torch.device("cuda", 1), 0.25)
+    told = r"gpus-per-worker: found 0\.25 of a GPU for workers on cpu, .*; leave it out"
+    with pytest.raises(DeviceError, match=told):
+        device.check_share(torch.device("cpu"), 0.25)
+
+
 def test_more_workers_than_a_gpus_memory_holds_are_refused():
     gib = 2**30
     device.check_room("cuda:0", workers=4, needed=2 * gib, free=8 * gib, total=16 * gib)

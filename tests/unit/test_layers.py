@@ -35,7 +35,7 @@ LIBRARIES_OF_FILES = {
     "hpsearch.search.objective": {"torch"},  # the glue: it holds tensors and a device
     "hpsearch.search.corners": {"torch"},  # the type of the device
     "hpsearch.search.checkpoint": {"torch"},  # likewise
-    "hpsearch.search.artifacts": {"botocore"},  # the errors of S3
+    "hpsearch.search.artifacts": {"boto3", "botocore"},  # S3, its patience and its errors
     "hpsearch.search.launch": {"torch"},  # the type of the device
     "hpsearch.search.take": {"torch", "numpy"},  # the glue: it holds a model and its test images
     "hpsearch.search.single": {"torch"},  # the types of a net and a device

@@ -1,0 +1,144 @@
+"""A worker that goes from study to study: what it leaves alone, and when it looks at that again."""
+
+import contextlib
+import shutil
+import sys
+
+import pytest
+
+from hpsearch.config import read_spec
+from hpsearch.search import launch, serve
+from hpsearch.search.catalog import open_study
+from hpsearch.search.ending import Ending
+from hpsearch.search.storage import open_storage
+from hpsearch.search.worker import Stopper
+
+STUDY = """
+[data]
+dataset = "{npz}"
+[train]
+epochs = 2
+function = "flaky:train"
+[search]
+trials = 1
+max_failures = 1
+[space]
+n_blocks = 1
+base_width = 4
+batch_size = 64
+"""
+FLAKY = """
+from pathlib import Path
+
+from hpsearch.nn.train import epochs
+
+
+def train(model, data, spec, *, params, device, stop, progress):
+    if spec.epochs > 1 and Path("broken").exists():  # and it is no rehearsal
+        raise ValueError("it is broken")
+    yield from epochs(model, data, spec, device=device, stop=stop, progress=progress)
+"""
+
+
+class Ended:
+    """An observer that asks the worker to stop when a trial is complete."""
+
+    def __init__(self, stop):
+        self.stop = stop
+
+    def ended(self, record):
+        if record.state.counts:
+            self.stop.signals.append(15)
+
+    def __getattr__(self, _):
+        return lambda *_: None
+
+
+@pytest.fixture
+def place(tmp_path, digits_npz, monkeypatch, one_thread):
+    """A folder with a study that is queued, and its images and training."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "flaky", raising=False)
+    shutil.copy(digits_npz, tmp_path / "digits.npz")
+    (tmp_path / "flaky.py").write_text(FLAKY)
+    (tmp_path / "study.toml").write_text(STUDY.format(npz=tmp_path / "digits.npz"))
+    place = launch.Place(storage=f"{tmp_path}/a.db", device="cpu", threads=1)
+    submit(place)
+    return place
+
+
+def submit(place):
+    from pathlib import Path
+
+    launch.submit(read_spec(Path("study.toml"), {}), place, notify=lambda _: None)
+
+
+def work_on(place, notify, **options):
+    stop = Stopper()
+    stop.start_clock(60)  # in case that it never comes to that
+    return serve.serve(
+        place,
+        name=None,
+        dataset=None,
+        stop=stop,
+        view=lambda _: contextlib.nullcontext(Ended(stop)),
+        notify=notify,
+        **options,
+    )
+
+
+def complete(place):
+    opened = open_storage(place.storage, create=False)
+    with contextlib.closing(opened):
+        return open_study(opened).summary().complete
+
+
+def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(serve, "_WAIT_SECONDS", 0.1)
+    (tmp_path / "digits.npz").rename(tmp_path / "later.npz")
+    told = []
+
+    def notify(line):
+        told.append(line)
+        if len(told) == 1:  # and is not told again
+            looks = iter(range(3))
+            monkeypatch.setattr(launch, "join", lambda *a, **k: look(looks, *a, **k))
+
+    join = launch.join
+
+    def look(looks, *arguments, **options):
+        if next(looks, None) is None and (tmp_path / "later.npz").exists():
+            (tmp_path / "later.npz").rename(tmp_path / "digits.npz")
+        return join(*arguments, **options)
+
+    assert work_on(place, notify, forever=True) is Ending.INTERRUPTED
+    assert [line for line in told if "is left alone" in line] == told[:1]
+    assert complete(place) == 1
+
+
+def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(serve, "_AGAIN_SECONDS", 0.1)
+    (tmp_path / "broken").touch()
+    told = []
+
+    def notify(line):
+        told.append(line)
+        if "failed in a row" in line:
+            (tmp_path / "broken").unlink()
+            submit(place)
+
+    assert work_on(place, notify, forever=True) is Ending.INTERRUPTED
+    assert "trials failed in a row, the last one, trial 0, with bug: flaky:train" in told[-1]
+    assert complete(place) == 1
+
+
+def test_a_worker_that_leaves_every_study_alone_does_not_say_that_there_is_none(place, tmp_path):
+    (tmp_path / "digits.npz").unlink()
+    told = []
+    assert work_on(place, told.append, forever=False) is Ending.DONE
+    assert "study 'study' is left alone: " in told[0]
+    assert told[1:] == ["nothing else is open in sqlite:///" + place.storage]
