@@ -351,8 +351,19 @@ def main(arguments: list[str] | None = None) -> None:
         if not hasattr(exc, "format_message"):  # not one of the option parser's own
             raise
         path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
-        code = _complain(f"{exc.format_message()} (see `{path} --help`)")
+        code = _complain(f"{_said(exc)} (see `{path} --help`)")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _said(error: Any) -> str:
+    """The option parser's complaint, with what was found where it leaves that out."""
+    problems = getattr(error.__context__, "errors", None)  # pydantic's, which it quotes
+    if problems is not None:
+        from hpsearch.config import expected_of
+
+        problem = problems()[0]
+        error.message = f"found {problem['input']!r}, expected {expected_of(problem)}"
+    return str(error.format_message())
 
 
 def enter() -> None:

@@ -260,7 +260,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content, message):
 
 
 def test_a_folder_is_not_a_study_file(tmp_path):
-    with pytest.raises(SpecError, match=r"cannot be read .*expected a TOML file"):
+    with pytest.raises(SpecError, match=r"found a folder, expected a TOML file; .*--dataset"):
         load_study_file(tmp_path)
 
 
