@@ -6,7 +6,7 @@ import typer
 
 from hpsearch import options
 from hpsearch.errors import HpsearchError
-from hpsearch.terminal import note, open_study, print_json, storage_text
+from hpsearch.terminal import note, one_name, open_study, print_json, storage_text
 from hpsearch.terminal import show as display
 
 app = typer.Typer()
@@ -51,9 +51,10 @@ def rerun(
 
 @app.command(short_help="Train the front again with fresh seeds; tell the spread.")
 def confirm(
+    study: options.StudyChoice = None,
     trial: options.ConfirmedTrials = None,
     seeds: options.FreshSeeds = 3,
-    study: options.Name = None,
+    named: options.Name = None,
     storage: options.Url = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -66,7 +67,7 @@ def confirm(
 
     What is trained is kept with the study, and shown by the report; the same command goes on.
 
-    Example: hpsearch confirm --seeds 3
+    Example: hpsearch confirm mnist5k --seeds 3
     """
     from rich.console import Console
 
@@ -83,7 +84,7 @@ def confirm(
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened, stop = open_study(study, storage), Stopper()
+    opened, stop = open_study(one_name(study, named), storage), Stopper()
     try:
         with stop.listening(), showing(Console(stderr=True)) as tell:
             found = train_again(
