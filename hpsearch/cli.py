@@ -118,9 +118,9 @@ def run(
     with stop.listening():
         prepared = launch.prepare(spec, place, notify=note)
         stop.start_clock(spec.search.timeout)
-        with watch(Console(stderr=True), prepared.study) as view:
+        console, stopping = Console(stderr=True), lambda: bool(stop.signals)
+        with watch(console, prepared.study, stopping=stopping) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
-            view.sync(prepared.study.records())  # others may have ended the last ones
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
     close(prepared.study, ending, notify=note)
     if ending is Ending.INTERRUPTED:
@@ -169,7 +169,11 @@ def worker(
             dataset=dataset,
             stop=stop,
             # A command that started it shows the trials, and passes on what it notes.
-            view=lambda opened: Notes(console) if stop.parent else watch(console, opened),
+            view=lambda opened: (
+                Notes(console)
+                if stop.parent
+                else watch(console, opened, stopping=lambda: bool(stop.signals))
+            ),
             notify=note,
         )
     if ending is Ending.INTERRUPTED:

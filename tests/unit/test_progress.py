@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -102,7 +103,14 @@ def failed(number: int) -> TrialRecord:
     return TrialRecord(number=number, state=State.FAILED, params=PARAMS, reason="OSError: [x] full")
 
 
-def live(screen: Screen, *, records=(), clock=time.monotonic, target: int = 10) -> LiveView:
+def live(
+    screen: Screen,
+    *,
+    records=(),
+    stopping=lambda: False,
+    clock=time.monotonic,
+    target: int = 10,
+) -> LiveView:
     return LiveView(
         screen.console,
         title="quickstart · mnist5k · cpu",
@@ -110,6 +118,7 @@ def live(screen: Screen, *, records=(), clock=time.monotonic, target: int = 10) 
         epochs=8,
         objectives=OBJECTIVES,
         records=records,
+        stopping=stopping,
         clock=clock,
     )
 
@@ -153,6 +162,33 @@ def test_a_failure_and_a_note_stay_above_the_picture():
         view.refresh()
     assert screen.lines[0].startswith("trial 3  failed: OSError: [x] full")
     assert screen.lines[1] == "[bold] is text"
+
+
+def test_a_trial_that_is_handed_back_stays_above_the_picture():
+    screen = Screen()
+    with live(screen) as view:
+        view.started(4, PARAMS, {})
+        view.ended(replace(pruned(4), state=State.WAITING, reason=None))
+    assert screen.lines[0].startswith("trial 4  handed back after epoch 2, to be resumed")
+
+
+def test_ctrl_c_is_acknowledged_at_once():
+    screen, signals = Screen(), []
+    with live(screen, stopping=lambda: bool(signals)) as view:
+        view.started(4, PARAMS, {})
+        view.refresh()
+        assert "stopping" not in screen.told
+        signals.append("SIGINT")
+        view.refresh()
+        assert "stopping after this epoch; Ctrl-C again ends at once" in screen.told
+
+
+def test_what_the_terminal_echoes_of_ctrl_c_fits_beside_the_last_line():
+    screen = Screen(width=60)
+    with live(screen, records=[complete(i, seconds=1.0 + i) for i in range(3)]) as view:
+        view.refresh()
+        drawn = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.stream.getvalue())
+    assert max(map(len, drawn.split("\n"))) == 60 - len("^C")
 
 
 def test_one_line_remains_and_the_cursor_comes_back():
