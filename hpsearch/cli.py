@@ -101,7 +101,7 @@ def run(
     from hpsearch.search import launch
     from hpsearch.search.ending import Ending, close
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.progress import watch
+    from hpsearch.view.progress import getting_ready, watch
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
     place = launch.Place(
@@ -114,12 +114,12 @@ def run(
         code=study_file and study_file.parent,
         gpus_per_worker=gpus_per_worker,
     )
-    stop = Stopper()
+    stop, console = Stopper(), Console(stderr=True)
     with stop.listening():
-        prepared = launch.prepare(spec, place, notify=note)
+        with getting_ready(console) as tell:
+            prepared = launch.prepare(spec, place, notify=tell)
         stop.start_clock(spec.search.timeout)
-        console, stopping = Console(stderr=True), lambda: bool(stop.signals)
-        with watch(console, prepared.study, stopping=stopping) as view:
+        with watch(console, prepared.study, stopping=lambda: bool(stop.signals)) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
     close(prepared.study, ending, notify=note)

@@ -267,6 +267,16 @@ def view_for(
 
 
 @contextmanager
+def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal that a study is being prepared, which has nothing to show yet.
+
+    Gives what tells a line meanwhile: above, where it stays.
+    """
+    with console.status("getting ready", spinner="line"):
+        yield lambda text: console.print(Spelled(Text(text)), soft_wrap=True)
+
+
+@contextmanager
 def watch(
     console: Console, study: Study, *, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[LiveView | PlainLog]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.picture import Front, Picture, draw
-from hpsearch.view.progress import LiveView, PlainLog, view_for
+from hpsearch.view.progress import LiveView, PlainLog, getting_ready, view_for
 
 OBJECTIVES = ("accuracy", "train_seconds")
 PARAMS = {
@@ -351,3 +351,19 @@ def test_the_view_fits_the_console():
     assert isinstance(view_for(Console(file=io.StringIO()), **options), PlainLog)
     dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
     assert isinstance(view_for(dumb, **options), PlainLog)
+
+
+def test_what_is_told_while_a_study_is_prepared_stays_and_the_sign_of_work_goes():
+    screen = Screen()
+    with getting_ready(screen.console) as tell:
+        tell("decoding [120] images")
+        assert screen.lines[0] == "decoding [120] images"
+        assert screen.lines[1].endswith(" getting ready")
+    assert [line for line in screen.lines if line] == ["decoding [120] images"]
+
+
+def test_no_sign_of_work_is_written_into_a_file():
+    stream = io.StringIO()
+    with getting_ready(Console(file=stream)) as tell:
+        tell("decoding " + "images " * 30)
+    assert stream.getvalue() == "decoding " + "images " * 30 + "\n"
