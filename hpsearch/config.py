@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,8 @@ def _keys(kind: type) -> list[str]:
 
 def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
     table = dict(tables.get(name, {}))
+    if not isinstance(table.get("dataset", ""), str | PathLike):
+        raise ValueError(f"{name}.dataset: {_no_dataset(table['dataset'])}")
     if name == "search" and isinstance(table.get("timeout"), str):
         table["timeout"] = parse_duration(table["timeout"])
     try:
@@ -219,6 +222,13 @@ def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
         return TypeAdapter(kind).validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as exc:
         raise ValueError(_first_problem(name, kind, exc)) from exc
+
+
+def _no_dataset(value: Any) -> str:
+    """Says what a data set is named by; arrays, which scripts have at hand, are not printed."""
+    found = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
+    hint = "save arrays with numpy.savez(path, x_train=images, y_train=labels) and give that path"
+    return f"found {found}, expected a name or a path; {hint}"
 
 
 def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
