@@ -101,7 +101,7 @@ def run(
     from hpsearch.search import launch
     from hpsearch.search.ending import Ending, close
     from hpsearch.search.worker import Stopper
-    from hpsearch.view.progress import watch
+    from hpsearch.view.progress import getting_ready, watch
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
     place = launch.Place(
@@ -114,13 +114,13 @@ def run(
         code=study_file and study_file.parent,
         gpus_per_worker=gpus_per_worker,
     )
-    stop = Stopper()
+    stop, console = Stopper(), Console(stderr=True)
     with stop.listening():
-        prepared = launch.prepare(spec, place, notify=note)
+        with getting_ready(console) as tell:
+            prepared = launch.prepare(spec, place, notify=tell)
         stop.start_clock(spec.search.timeout)
-        with watch(Console(stderr=True), prepared.study) as view:
+        with watch(console, prepared.study, stopping=lambda: bool(stop.signals)) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
-            view.sync(prepared.study.records())  # others may have ended the last ones
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
     close(prepared.study, ending, notify=note)
     if ending is Ending.INTERRUPTED:
@@ -169,7 +169,11 @@ def worker(
             dataset=dataset,
             stop=stop,
             # A command that started it shows the trials, and passes on what it notes.
-            view=lambda opened: Notes(console) if stop.parent else watch(console, opened),
+            view=lambda opened: (
+                Notes(console)
+                if stop.parent
+                else watch(console, opened, stopping=lambda: bool(stop.signals))
+            ),
             notify=note,
         )
     if ending is Ending.INTERRUPTED:
@@ -350,10 +354,21 @@ def main(arguments: list[str] | None = None) -> None:
             code = _complain(f"{lost} and run the command again")
         elif hasattr(exc, "format_message"):  # one of the option parser's own
             path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
-            code = _complain(f"{exc.format_message()} (see `{path} --help`)")
+            code = _complain(f"{_said(exc)} (see `{path} --help`)")
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _said(error: Any) -> str:
+    """The option parser's complaint, with what was found where it leaves that out."""
+    problems = getattr(error.__context__, "errors", None)  # pydantic's, which it quotes
+    if problems is not None:
+        from hpsearch.config import expected_of
+
+        problem = problems()[0]
+        error.message = f"found {problem['input']!r}, expected {expected_of(problem)}"
+    return str(error.format_message())
 
 
 def enter() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from hpsearch.core.spec import (
     to_dict,
 )
 from hpsearch.errors import SpecError, closest, nearest
-from hpsearch.nn.data import default_name
+from hpsearch.nn.data import DATASETS, default_name
 
 SECTIONS: Mapping[str, type] = {
     "data": DataSpec,
@@ -78,17 +80,46 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         SpecError: the file is not there, is not TOML, or holds an unknown key or illegal value.
     """
     path = Path(path)
+    if (images := _images_instead(path)) is not None:
+        hint = f"images are named by --dataset {shlex.quote(str(path))}"
+        raise SpecError(f"study file {path}: found {images}, expected a TOML file; {hint}")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a mark first
+        raw = tomllib.loads(text)
     except FileNotFoundError as exc:
         hint = "give the path of a TOML study file (examples are in studies/)"
         raise SpecError(f"study file {path} is not there; {hint}") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SpecError(f"study file {path} cannot be read ({exc}); expected a TOML file") from exc
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise SpecError(
+            f"study file {path} cannot be read ({reason}); expected a TOML file"
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise SpecError(
+            f"study file {path} cannot be read ({exc}); expected a TOML file; save it as UTF-8"
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
-        raise SpecError(f"{path}: found invalid TOML ({exc}); mend that line") from exc
+        raise SpecError(f"{path}: found invalid TOML ({exc}); {_to_mend(text, exc)}") from exc
     raw.setdefault("name", path.stem)
     return build_spec(raw, overrides, source=str(path))
+
+
+def _images_instead(path: Path) -> str | None:
+    """Returns what images were given for a study file, as who has no study file may well do."""
+    if path.is_dir():
+        return "a folder"
+    if path.suffix == ".npz":
+        return "an .npz file"
+    return "the name of a data set" if str(path) in DATASETS and not path.exists() else None
+
+
+def _to_mend(text: str, error: tomllib.TOMLDecodeError) -> str:
+    """Returns what to do about invalid TOML: a Windows path between double quotes is usual."""
+    place = re.search(r"at line (\d+)", str(error))
+    line = text.splitlines()[int(place[1]) - 1] if place else ""
+    if re.search(r'"[^"]*\\', line):
+        return "write the path with / for \\, or between single quotes"
+    return "mend that line"
 
 
 def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpec:
@@ -182,6 +213,8 @@ def _keys(kind: type) -> list[str]:
 
 def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
     table = dict(tables.get(name, {}))
+    if not isinstance(table.get("dataset", ""), str | PathLike):
+        raise ValueError(f"{name}.dataset: {_no_dataset(table['dataset'])}")
     if name == "search" and isinstance(table.get("timeout"), str):
         table["timeout"] = parse_duration(table["timeout"])
     try:
@@ -189,6 +222,13 @@ def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
         return TypeAdapter(kind).validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as exc:
         raise ValueError(_first_problem(name, kind, exc)) from exc
+
+
+def _no_dataset(value: Any) -> str:
+    """Says what a data set is named by; arrays, which scripts have at hand, are not printed."""
+    found = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
+    hint = "save arrays with numpy.savez(path, x_train=images, y_train=labels) and give that path"
+    return f"found {found}, expected a name or a path; {hint}"
 
 
 def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
@@ -202,8 +242,40 @@ def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
     if error["type"] == "tuple_type" and isinstance(error["input"], str):
         parts = [part.strip() for part in error["input"].split(",")]
         return f"{key}: found {error['input']!r}, expected a list, e.g. {json.dumps(parts)}"
-    expected = re.sub(r"^Input should be ", "", error["msg"])
-    return f"{key}: found {error['input']!r}, expected {expected}"
+    return f"{key}: found {error['input']!r}, expected {expected_of(error)}"
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "a text",
+    "bool": "true or false",
+    "tuple": "a list",
+}
+_BOUNDS = {"greater_than_equal": ("ge", "or more"), "less_than_equal": ("le", "or less")}
+
+
+def expected_of(error: Mapping[str, Any]) -> str:
+    """Returns what pydantic expected in one of its errors, in words for who never heard of it.
+
+    >>> expected_of({"type": "int_type", "input": "7", "msg": "Input should be a valid integer"})
+    'a whole number without quotes'
+    >>> expected_of({"type": "less_than_equal", "input": 3, "ctx": {"le": 2}})
+    '2 or less'
+    """
+    if error["type"] in _BOUNDS:
+        bound, words = _BOUNDS[error["type"]]
+        return f"{error['ctx'][bound]:g} {words}"
+    kind, _, what = str(error["type"]).partition("_")
+    if kind not in _KINDS or what not in ("type", "parsing", "from_float"):
+        return re.sub(r"^Input should be ", "", error["msg"])
+    is_quoted = what == "type" and _reads_as_more(error["input"])
+    return _KINDS[kind] + " without quotes" * is_quoted
+
+
+def _reads_as_more(value: Any) -> bool:
+    """Whether a text says something that is none: a number, or true or false."""
+    return isinstance(value, str) and re.fullmatch(r"[-+.\deE]*\d|true|false", value) is not None
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

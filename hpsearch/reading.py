@@ -20,7 +20,11 @@ app = typer.Typer()
 
 
 @app.command(short_help="Validate a study file and print what would be searched.")
-def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None) -> None:
+def check(
+    study_file: options.StudyFile = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+) -> None:
     """Validate a study file and print what would be searched; nothing is trained or written.
 
     A net or training of your own is imported, and must take what it will be given. The images of a
@@ -28,7 +32,7 @@ def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None
 
     Example: hpsearch check studies/depth.toml
     """
-    from hpsearch.config import read_spec
+    from hpsearch.config import overrides_of, read_spec
     from hpsearch.core.objectives import costs_alone
     from hpsearch.core.spec import check_shift
     from hpsearch.core.steps import too_few
@@ -37,7 +41,7 @@ def check(study_file: options.StudyFile = None, data_dir: options.DataDir = None
     from hpsearch.nn.data import known_size, outline
     from hpsearch.view.plan import plan
 
-    spec = read_spec(study_file, {})
+    spec = read_spec(study_file, overrides_of({"dataset": dataset}))
     check_data(spec.data, data_dir=data_dir)
     images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
     if size is not None:

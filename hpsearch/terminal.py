@@ -30,12 +30,19 @@ def note(text: str) -> None:
 def show(renderable: RenderableType) -> None:
     """Prints a result on stdout; into a file or a pipe with lines as long as they need be.
 
-    What is cut or folded there cannot be searched; COLUMNS, where it is set, is still minded.
+    What is cut or folded there cannot be searched; COLUMNS, where it is set, is still minded. A
+    table's lines are all as long as its longest one: there, the blanks at their ends are left out.
     """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBOUNDED
-    Console(width=width).print(renderable, soft_wrap=True)
+    if sys.stdout.isatty():
+        Console().print(renderable, soft_wrap=True)
+        return
+    console = Console(width=None if "COLUMNS" in os.environ else _UNBOUNDED)
+    with console.capture() as captured:
+        console.print(renderable, soft_wrap=True)
+    lines = captured.get().split("\n")
+    sys.stdout.write("\n".join(line.rstrip(" ") for line in lines))
 
 
 def print_json(value: Any) -> None:

@@ -291,6 +291,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _damaged(path: str | Path, exc: BaseException) -> DataError:
+    if isinstance(exc, FileNotFoundError):
+        return _UnfitError(path, "no such file", "expected an image; check the path")
     said = reason(exc).replace(f" {str(path)!r}", "")  # Pillow names the file, which stands first
     return _UnfitError(
         path, f"cannot be decoded ({said})", "expected an image; replace or remove the file"

@@ -192,6 +192,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files if name in wanted}
 
 
+_ARRAY = np.lib.format.MAGIC_PREFIX
+
+
 @contextlib.contextmanager
 def opened_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Yields the arrays of an ``.npz`` file, each read when it is asked for; never a pickle.
@@ -201,6 +204,8 @@ def opened_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """
     try:
         with path.open("rb") as file:
+            if file.peek(2)[:2] not in (b"PK", _ARRAY[:2]):  # NumPy takes all else for a pickle
+                raise ValueError("it is no archive of arrays")
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it holds a single array")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.constrain import Constrain
 from rich.segment import Segment
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from hpsearch.view.text import describe, format_value
 
 _FRONT_HEAD = 4  # lines above the front's first trial: a space, its title, the header and a rule
 _LABEL = 9  # columns
+_ECHO = 2  # columns left free at the right: where a typed ^C wraps, the next picture is displaced
 
 
 class Front:
@@ -69,6 +71,7 @@ class Picture:
     running: tuple[TrialRecord, ...]
     last: Text | None
     front: Front
+    stopping: bool = False
 
     @property
     def counted(self) -> int:
@@ -94,8 +97,10 @@ def outcome(record: TrialRecord, *, objectives: Sequence[str]) -> Text:
 
 def draw(picture: Picture, *, width: int, height: int) -> RenderableType:
     """Returns the picture in at most ``height`` - 1 lines; the front takes what the rest leaves."""
-    room = max(1, height - 1)
+    room, width = max(1, height - 1), max(1, width - _ECHO)
     lines = [_bar(picture, width=width), _tally(picture)]
+    if picture.stopping and room > len(lines):
+        lines.append(_label("stopping").append("after this epoch; Ctrl-C again ends at once"))
     lines += _running(picture, width=width, room=room - len(lines))
     if picture.last is not None and room > len(lines):
         lines.append(_label("last").append_text(picture.last))
@@ -108,7 +113,7 @@ def draw(picture: Picture, *, width: int, height: int) -> RenderableType:
         size = f"{rows} of {count}" if rows < count else f"{count}"
         parts += [Text(), _label("front").append(f"{size} trial{'s' * (size != '1')}")]
         parts.append(picture.front.table(rows=rows))
-    return Spelled(Group(*parts))
+    return Spelled(Constrain(Group(*parts), width))
 
 
 def closing(picture: Picture) -> RenderableType:

@@ -9,6 +9,7 @@ from rich.text import Text
 from hpsearch.core.outline import Outline
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.spec import ShapeSpec, StudySpec
+from hpsearch.view.tables import SpelledTable
 from hpsearch.view.text import format_seconds
 
 _CLASSES = 12  # named, of however many
@@ -19,9 +20,7 @@ def plan(spec: StudySpec, images: Outline | None = None) -> RenderableType:
     facts = Table.grid(padding=(0, 2, 0, 0))
     for name, value in _facts(spec, images).items():
         facts.add_row(Text(name, "dim"), Text(value))
-    table = Table(title=None, show_edge=False)
-    table.add_column("dimension")
-    table.add_column("searched")
+    table = SpelledTable("dimension", "searched")
     for name, dim in spec.space.items():
         table.add_row(name, Text(describe_dimension(dim)))
     return Group(facts, Text(), table)
@@ -31,6 +30,7 @@ def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
     data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
     size = f", resized to {data.image_size} px" if data.image_size else ""
     augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
+    recipe = f"label smoothing {train.label_smoothing:g}, {augment}"
     grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
     limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
     control = f"{100 * pruning.control:.3g} %"
@@ -39,14 +39,18 @@ def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
         "data": data.dataset + size,
         **({"images": describe_images(images)} if images else {}),
         "objectives": ", ".join(search.objectives),
-        "training": f"{train.epochs} epochs, label smoothing {train.label_smoothing:g}, {augment}"
+        "training": f"{_counted(train.epochs, 'epoch')}, {recipe}"
         + (", flip" if train.flip else "")
         + (f", by {train.function}" if train.function else ""),
-        "search": f"{search.trials} trials{limit}, sampler {search.sampler}{grid}",
+        "search": f"{_counted(search.trials, 'trial')}{limit}, sampler {search.sampler}{grid}",
         "seed": str(search.seed),
         "pruning": f"{pruning.pruner}, {control} of trials always run to the end",
         **_net_facts(spec.model),
     }
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _net_facts(model: ShapeSpec) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from hpsearch.core.analysis import counts
 from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.errors import HpsearchError
 from hpsearch.search.launch import hardware
 from hpsearch.search.records import REFERENCE
 from hpsearch.search.study import Study
@@ -39,6 +41,7 @@ class LiveView:
         epochs: the epochs of a full training.
         objectives: the names of the objectives.
         records: the study's trials so far; those running elsewhere appear with :meth:`sync`.
+        stopping: tells whether a person has asked for the end.
         clock: returns monotonic seconds.
     """
 
@@ -51,9 +54,10 @@ class LiveView:
         epochs: int,
         objectives: Sequence[str],
         records: Sequence[TrialRecord],
+        stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console, self._clock = console, clock
+        self._console, self._stopping, self._clock = console, stopping, clock
         self._title, self._target, self._epochs = title, target, epochs
         self._objectives = tuple(objectives)
         self._ours: dict[int, TrialRecord] = {}  # running, and told of by their worker
@@ -100,13 +104,13 @@ class LiveView:
             self._ours[number] = replace(record, curve=(*record.curve, epoch), cost=cost)
 
     def ended(self, record: TrialRecord) -> None:
-        """Counts the trial; a failure is told above the picture, where it stays."""
+        """Counts the trial; one that failed or is to go on is told above the picture, and stays."""
         line = outcome(record, objectives=self._objectives)
         with self._lock:
             self._ours.pop(record.number, None)
             self._take({**self._rest, record.number: record})
             self._last = line
-        if record.state is State.FAILED:
+        if record.state in (State.FAILED, State.WAITING):
             self._say(line)
 
     def note(self, text: str) -> None:
@@ -157,6 +161,7 @@ class LiveView:
                 running=tuple(running[number] for number in sorted(running)),
                 last=self._last,
                 front=self._front,
+                stopping=self._stopping(),
             )
 
     def _time_left(self, remaining: int) -> str:
@@ -248,6 +253,7 @@ def view_for(
     epochs: int,
     objectives: Sequence[str],
     records: Sequence[TrialRecord],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> LiveView | PlainLog:
     """Returns the live view for a console that can show it, and the plain log for any other."""
     if console.is_interactive and not console.is_dumb_terminal:
@@ -258,19 +264,41 @@ def view_for(
             epochs=epochs,
             objectives=objectives,
             records=records,
+            stopping=stopping,
         )
     return PlainLog(console, target=target, objectives=objectives, records=records)
 
 
-def watch(console: Console, study: Study) -> LiveView | PlainLog:
-    """Returns the view of a study that is worked on, or is about to be."""
+@contextmanager
+def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal that a study is being prepared, which has nothing to show yet.
+
+    Gives what tells a line meanwhile: above, where it stays.
+    """
+    with console.status("getting ready", spinner="line"):
+        yield lambda text: console.print(Spelled(Text(text)), soft_wrap=True)
+
+
+@contextmanager
+def watch(
+    console: Console, study: Study, *, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[LiveView | PlainLog]:
+    """Shows a study that is worked on, or is about to be, and in the end how it stands then.
+
+    Others may have ended its last trials. ``stopping`` tells whether a person asked for the end.
+    """
     reference = study.attributes.get(REFERENCE)
     processor = hardware(reference) if reference else "no worker yet"
-    return view_for(
+    view = view_for(
         console,
         title=f"{study.name} on {study.storage.masked}, {processor}",
         target=study.spec.search.trials,
         epochs=study.spec.train.epochs,
         objectives=study.objectives,
         records=study.records(),
+        stopping=stopping,
     )
+    with view:
+        yield view
+        with suppress(HpsearchError):  # a study that was deleted leaves what was last known
+            view.sync(study.records())

@@ -34,7 +34,13 @@ STUDY_FILES = {
     "unknown dimension": ("[space]\nn_block = 3", "space.n_block", "did you mean 'n_blocks'?"),
     "no table": ("search = 3", "search: found 3, expected a table [search]"),
     "out of range": ("[train]\nepochs = 0", "train.epochs: found 0, expected 1 to 10000"),
-    "text for a number": ('[train]\nepochs = "8"', "train.epochs: found '8', expected a valid int"),
+    "text for a number": ('[train]\nepochs = "8"', "found '8', expected a whole number without"),
+    "a Windows path": (
+        '[data]\ndataset = "C:\\Users\\ann"',
+        "invalid TOML",
+        "line 2",
+        "with / for \\",
+    ),
     "range the wrong way": ("[space]\nn_blocks = {low=3, high=1}", "low 3 above high 1; swap them"),
     "illegal dimension": (
         "[space]\ndropout = 1.5",
@@ -69,13 +75,21 @@ def test_a_study_file_that_cannot_be_searched_is_refused(case, command, cli, tmp
 
 OPTIONS = {
     "no trials": ("run --trials 0", "search.trials: found 0, expected 1 or more"),
-    "trials in words": ("run --trials many", "'--trials'", "integer", "`hpsearch run --help`"),
+    "trials in words": ("run --trials many", "'--trials': found 'many', expected a whole number"),
+    "trials as a real": (
+        "run --trials 1e3",
+        "found '1e3'",
+        "whole number",
+        "`hpsearch run --help`",
+    ),
     "unknown option": ("run --trails 3", "No such option: --trails", "--trials", "--help"),
     "unknown command": ("rnu", "No such command 'rnu'", "`hpsearch --help`"),
     "missing argument": ("show", "Missing argument", "`hpsearch show --help`"),
     "missing option": ("enqueue mnist5k", "Missing option '--set'", "`hpsearch enqueue --help`"),
     "argument too many": ("run a.toml b.toml", "unexpected extra argument", "b.toml"),
     "no study file": ("run nothere.toml", "study file nothere.toml is not there", "studies/"),
+    "an .npz file for a study file": ("run own.npz", ".npz file", "--dataset own.npz"),
+    "a data set for a study file": ("run mnist5k", "name of a data set", "--dataset mnist5k"),
     "unknown dataset": ("run --dataset mnits5k", "unknown dataset", "did you mean 'mnist5k'?"),
     "unknown sampler": ("run --sampler tpee", "'tpee'", "did you mean 'tpe'?"),
     "unknown pruner": ("run --pruner forcast", "'forcast'", "did you mean 'forecast'?"),
@@ -83,9 +97,9 @@ OPTIONS = {
     "objective twice": ("run --objectives accuracy,accuracy", "each objective once"),
     "no such device": ("run --device cuda:99", "device: found 'cuda:99'", "cpu", "choose"),
     "no kind of device": ("run --device gpu", "device: found 'gpu'", "auto, cpu, cuda"),
-    "no threads": ("run --threads 0", "'--threads'", "greater than or equal to 1"),
+    "no threads": ("run --threads 0", "'--threads': found '0', expected 1 or more"),
     "no workers": ("run --workers 0", "search.workers: found 0, expected 1 or more"),
-    "a share of a GPU above one": ("run --gpus-per-worker 2", "less than or equal to 1", "--gpus"),
+    "a share of a GPU above one": ("run --gpus-per-worker 2", "found '2', expected 1 or less"),
     "a worker without a database": ("worker", "no database at", "--storage"),
     "nothing to watch": ("watch", "no database at", "--storage"),
     "artifacts in a file": ("run --artifacts /dev/null", "is not a folder that can be written"),
@@ -126,10 +140,17 @@ OPTIONS = {
         f"train --set n_blocks=1 -o m --seeds {10**30}",
         "seeds: found 1000000000000000000000000000000, expected 1 to 1000",
     ),
-    "no training": ("train --knee -o m --seeds 0", "'--seeds'", "greater than or equal to 1"),
+    "no training": ("train --knee -o m --seeds 0", "'--seeds'", "expected 1 or more"),
     "no epochs": ("train --set n_blocks=1 -o m --epochs 0", "train.epochs: found 0, expected 1"),
-    "seconds below none": ("train -o m --within-seconds -1", "'--within-seconds'", "equal to 0"),
-    "no number of parameters": ("train -o m --within-params nan", "'--within-params'", "equal to"),
+    "seconds below none": (
+        "train -o m --within-seconds -1",
+        "'--within-seconds': found '-1', expected 0 or more",
+    ),
+    "no number of parameters": (
+        "train -o m --within-params nan",
+        "'--within-params'",
+        "expected 0 or more",
+    ),
     "seconds without end": (
         "train -o m --within-seconds inf",
         "--within-seconds: found inf, expected a number of 0 or more that is finite",
@@ -166,6 +187,24 @@ def test_options_that_cannot_be_followed_are_refused(case, cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["run", "check", "submit"])
+def test_a_folder_for_a_study_file_is_told_how_images_are_named(command, cli, tmp_path):
+    (tmp_path / "my images").mkdir()
+
+    result = cli(command, "my images")
+
+    assert_one_line(result, "found a folder, expected a TOML file", "--dataset 'my images'")
+
+
+def test_a_study_file_may_begin_with_the_mark_that_editors_on_windows_write(cli, tmp_path):
+    (tmp_path / "study.toml").write_text('name = "marked"\r\n', encoding="utf-8-sig")
+
+    result = cli("check", "study.toml")
+
+    assert result.code == 0, result.err
+    assert "marked" in result.out
+
+
 def test_the_password_of_a_storage_is_not_told_with_verbose_either(shell):
     url = "postgresql://user:secret@127.0.0.1:1/x"
 
@@ -194,7 +233,7 @@ def _spoil(case, x, y):
     """What makes the data of that case, and the words that tell what is wrong with it."""
     return {
         "missing": (lambda path: None, "bad.npz: no such file or folder"),
-        "corrupt": (lambda path: path.write_bytes(b"hello"), "cannot be read", "numpy.savez"),
+        "corrupt": (lambda path: path.write_bytes(b"hello"), "no archive of arrays", "numpy.savez"),
         "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
         "without labels": (lambda path: np.savez(path, x_train=x), "found x_train, expected"),
         "labels out of range": (_arrays(x, y - 1), "found the label -1", "renumber"),
@@ -258,7 +297,7 @@ STUDY_COMMANDS = {
     "no name to enqueue": ("enqueue --set n_blocks=1", "found no study named, expected one"),
     "unknown to stop": ("stop --study smal", "did you mean 'small'?"),
     "no such trial": ("show 99", "found no trial 99 in study 'small'", "trials 0 to 2"),
-    "trial in words": ("show best", "Invalid value for 'trial'", "integer"),
+    "trial in words": ("show best", "'trial': found 'best', expected a whole number"),
     "outside the space": (
         "enqueue small --set n_blocks=5",
         "n_blocks: found 5",

@@ -29,7 +29,7 @@ def front_numbers(cli):
 
 def test_the_front_is_trained_again_and_the_same_command_trains_nothing_twice(copied, cli):
     numbers = front_numbers(cli)
-    first = cli("confirm", "--seeds", 1, "--json")
+    first = cli("confirm", cli("status", "--json").json["study"], "--seeds", 1, "--json")
     assert first.code == 0, first.err
     assert f"{len(numbers)} training" in first.err
     assert {one["number"]: one["repeats"] for one in first.json} == dict.fromkeys(numbers, 1)

@@ -33,6 +33,16 @@ def test_status_as_json_has_the_promised_keys(read, finished):
     assert 0 < status["hypervolume"] <= 1
 
 
+@pytest.mark.parametrize("command", ["list", "status", "show 0", "front", "check", "doctor"])
+def test_lines_in_a_pipe_are_no_longer_than_what_they_say(command, finished, cli):
+    place = [] if command == "check" else ["--storage", finished.database]
+
+    lines = cli(*command.split(), *place).out.split("\n")
+
+    assert len(lines) > 2
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_front_as_json_is_sorted_by_cost_with_one_knee(read):
     front = read("front", "--json").json
 

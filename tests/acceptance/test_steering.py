@@ -162,6 +162,14 @@ def test_check_counts_the_images_of_a_folder_and_names_what_is_wrong_with_it(cli
     assert result.err.startswith("28 training images at batch 32 are 8 steps in 8 epochs: raise")
 
 
+def test_check_takes_images_without_a_study_file(digits_npz, cli):
+    result = cli("check", "--dataset", digits_npz)
+
+    assert result.code == 0, result.err
+    assert str(digits_npz) in result.out
+    assert "did you mean 'mnist5k'?" in cli("check", "--dataset", "mnits5k").err
+
+
 def test_check_says_where_a_search_would_find_the_cheapest_net_alone(cli, tmp_path):
     (tmp_path / "cheap.toml").write_text('[search]\nobjectives = ["train_seconds", "params"]\n')
 

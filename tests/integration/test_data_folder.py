@@ -119,6 +119,11 @@ def test_a_changed_folder_is_read_again(pets):
     assert before.content != after.content
 
 
+def test_an_image_that_is_not_there_is_not_told_to_be_damaged(tmp_path):
+    with pytest.raises(DataError, match=r"none\.png: no such file, expected an image; check the"):
+        read_image(tmp_path / "none.png", size=10, channels=1)
+
+
 def test_a_damaged_image_is_named(pets):
     whole = (pets / "cat" / "2.png").read_bytes()
     for damaged in (whole[:100], b"", b"text"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpsearch import api, build_spec, cli, load_study_file
@@ -259,8 +260,29 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (np.zeros((9, 9)), "a ndarray"),
+        ((np.zeros(9), np.zeros(9)), "a tuple"),
+        ([1] * 99, "a list"),
+        (5, "5"),
+    ],
+)
+def test_arrays_for_a_data_set_are_told_how_to_be_named(given, found):
+    with pytest.raises(SpecError, match=rf"data\.dataset: found {found}, .*numpy\.savez") as caught:
+        build_spec(overrides={"data.dataset": given})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_data_set_may_be_a_path_object():
+    assert build_spec(overrides={"data.dataset": Path("my") / "set.npz"}).data.dataset == (
+        str(Path("my") / "set.npz")
+    )
+
+
 def test_a_folder_is_not_a_study_file(tmp_path):
-    with pytest.raises(SpecError, match=r"cannot be read .*expected a TOML file"):
+    with pytest.raises(SpecError, match=r"found a folder, expected a TOML file; .*--dataset"):
         load_study_file(tmp_path)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.picture import Front, Picture, draw
-from hpsearch.view.progress import LiveView, PlainLog, view_for
+from hpsearch.view.progress import LiveView, PlainLog, getting_ready, view_for
 
 OBJECTIVES = ("accuracy", "train_seconds")
 PARAMS = {
@@ -102,7 +103,14 @@ def failed(number: int) -> TrialRecord:
     return TrialRecord(number=number, state=State.FAILED, params=PARAMS, reason="OSError: [x] full")
 
 
-def live(screen: Screen, *, records=(), clock=time.monotonic, target: int = 10) -> LiveView:
+def live(
+    screen: Screen,
+    *,
+    records=(),
+    stopping=lambda: False,
+    clock=time.monotonic,
+    target: int = 10,
+) -> LiveView:
     return LiveView(
         screen.console,
         title="quickstart · mnist5k · cpu",
@@ -110,6 +118,7 @@ def live(screen: Screen, *, records=(), clock=time.monotonic, target: int = 10) 
         epochs=8,
         objectives=OBJECTIVES,
         records=records,
+        stopping=stopping,
         clock=clock,
     )
 
@@ -153,6 +162,33 @@ def test_a_failure_and_a_note_stay_above_the_picture():
         view.refresh()
     assert screen.lines[0].startswith("trial 3  failed: OSError: [x] full")
     assert screen.lines[1] == "[bold] is text"
+
+
+def test_a_trial_that_is_handed_back_stays_above_the_picture():
+    screen = Screen()
+    with live(screen) as view:
+        view.started(4, PARAMS, {})
+        view.ended(replace(pruned(4), state=State.WAITING, reason=None))
+    assert screen.lines[0].startswith("trial 4  handed back after epoch 2, to be resumed")
+
+
+def test_ctrl_c_is_acknowledged_at_once():
+    screen, signals = Screen(), []
+    with live(screen, stopping=lambda: bool(signals)) as view:
+        view.started(4, PARAMS, {})
+        view.refresh()
+        assert "stopping" not in screen.told
+        signals.append("SIGINT")
+        view.refresh()
+        assert "stopping after this epoch; Ctrl-C again ends at once" in screen.told
+
+
+def test_what_the_terminal_echoes_of_ctrl_c_fits_beside_the_last_line():
+    screen = Screen(width=60)
+    with live(screen, records=[complete(i, seconds=1.0 + i) for i in range(3)]) as view:
+        view.refresh()
+        drawn = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.stream.getvalue())
+    assert max(map(len, drawn.split("\n"))) == 60 - len("^C")
 
 
 def test_one_line_remains_and_the_cursor_comes_back():
@@ -315,3 +351,19 @@ def test_the_view_fits_the_console():
     assert isinstance(view_for(Console(file=io.StringIO()), **options), PlainLog)
     dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
     assert isinstance(view_for(dumb, **options), PlainLog)
+
+
+def test_what_is_told_while_a_study_is_prepared_stays_and_the_sign_of_work_goes():
+    screen = Screen()
+    with getting_ready(screen.console) as tell:
+        tell("decoding [120] images")
+        assert screen.lines[0] == "decoding [120] images"
+        assert screen.lines[1].endswith(" getting ready")
+    assert [line for line in screen.lines if line] == ["decoding [120] images"]
+
+
+def test_no_sign_of_work_is_written_into_a_file():
+    stream = io.StringIO()
+    with getting_ready(Console(file=stream)) as tell:
+        tell("decoding " + "images " * 30)
+    assert stream.getvalue() == "decoding " + "images " * 30 + "\n"
