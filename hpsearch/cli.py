@@ -249,7 +249,7 @@ def stop(
     if (standing := opened.standing()) in (Standing.DONE, Standing.USED_UP):
         note(f"study {opened.name!r} {standing.words}: there is nothing to stop")
         return
-    opened.request_stop(stop=True)
+    opened.request_stop()
     now = "stops after the running trial" if opened.tally()[State.RUNNING] else "is stopped"
     note(f"study {opened.name!r} {now}; `hpsearch run` goes on with it")
 

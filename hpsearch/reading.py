@@ -33,24 +33,15 @@ def check(
     Example: hpsearch check studies/depth.toml
     """
     from hpsearch.config import overrides_of, read_spec
-    from hpsearch.core.objectives import costs_alone
-    from hpsearch.core.spec import check_shift
-    from hpsearch.core.steps import too_few
-    from hpsearch.nn.code import check as check_code
-    from hpsearch.nn.data import check as check_data
-    from hpsearch.nn.data import known_size, outline
+    from hpsearch.search.launch import examine
     from hpsearch.view.plan import plan
 
     spec = read_spec(study_file, overrides_of({"dataset": dataset}))
-    check_data(spec.data, data_dir=data_dir)
-    images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
-    if size is not None:
-        check_shift(spec.train.shift, height=size[0], width=size[1])
-    check_code(spec, folder=study_file and study_file.parent)
+    warnings: list[str] = []
+    code = study_file and study_file.parent
+    images = examine(spec, data_dir=data_dir, code=code, notify=warnings.append)
     display(plan(spec, images))
-    if images and (told := too_few(spec.space, epochs=spec.train.epochs, images=images.train)):
-        note(told)
-    if told := costs_alone(spec.search.objectives):
+    for told in warnings:  # below, where they are seen
         note(told)
 
 

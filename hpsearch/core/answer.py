@@ -56,7 +56,8 @@ class Answer:
     there is no such objective. ``following`` is the next dearer trial of the front, ``sure`` the
     first dearer one whose gain is beyond the noise, ``best`` the one of the best quality,
     ``cheaper`` the next cheaper one, ``rival`` the cheapest of those that cost half of the knee or
-    less and may, by the noise, be as good; each None where there is none.
+    less and may, by the noise, be as good; each None where there is none. ``top`` is the trial of
+    the best accuracy and ``chance`` what guessing gives; None where that is not known.
     """
 
     objectives: tuple[str, ...]
@@ -70,6 +71,14 @@ class Answer:
     best: Step | None = None
     cheaper: Step | None = None
     rival: Step | None = None
+    top: Pick | None = None
+    chance: float | None = None
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether no trial of the front is better than guessing for certain."""
+        low = self.top.low if self.top is not None else None
+        return self.chance is not None and low is not None and low <= self.chance
 
     @property
     def is_end(self) -> bool:
@@ -84,7 +93,11 @@ class Answer:
 
 
 def answer(
-    records: Sequence[TrialRecord], *, objectives: Sequence[str], val_images: int | None
+    records: Sequence[TrialRecord],
+    *,
+    objectives: Sequence[str],
+    val_images: int | None,
+    chance: float | None = None,
 ) -> Answer:
     """Returns the knee and its neighbours on the front.
 
@@ -92,6 +105,7 @@ def answer(
         records: the study's trials.
         objectives: their names, in the study's order.
         val_images: how many images an accuracy was counted on; None if that is not known.
+        chance: the accuracy that guessing gives, 0-1; None if that is not known.
     """
     chosen, knee = front(records, objectives)
     quality = next((name for name in objectives if not OBJECTIVES[name].is_cost), None)
@@ -107,6 +121,12 @@ def answer(
         val_images=val_images,
         front_size=len(chosen),
         knee=pick(at, val_images=val_images) if at is not None else None,
+        top=max(
+            (pick(record, val_images=val_images) for record in chosen),
+            key=lambda one: one.measured.get("accuracy", 0.0),
+            default=None,
+        ),
+        chance=chance,
         **steps,
     )
 

@@ -152,7 +152,12 @@ def find(
     return Findings(
         study=name,
         counts=counts(records),
-        answer=answer(records, objectives=objectives, val_images=val_images),
+        answer=answer(
+            records,
+            objectives=objectives,
+            val_images=val_images,
+            chance=bounds["accuracy"][0] if "accuracy" in bounds else None,
+        ),
         front=tuple(by_number[r.number] for r in chosen),
         trials=trials,
         confirmed=tuple(confirmed),

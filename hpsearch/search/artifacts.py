@@ -113,9 +113,8 @@ def open_artifacts(url: URL, place: str | None) -> Artifacts | None:
         return _on_s3(place)
     folder = Path(place)
     try:
-        usable = bool(place) and (
-            not folder.exists() or (folder.is_dir() and os.access(folder, os.W_OK))
-        )
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        usable = bool(place) and there.is_dir() and os.access(there, os.W_OK)
     except OSError:  # its name is too long, or what lies above it is closed
         usable = False
     if not usable:

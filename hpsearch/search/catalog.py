@@ -280,7 +280,10 @@ def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, An
             " with --study"
         )
     changed = differences(identity(kept), identity(spec))
-    changed |= _other_data(handle.user_attrs, data)
+    if others := _other_data(handle.user_attrs, data):
+        before, now = kept.data.dataset, spec.data.dataset
+        named = {"data.dataset": (before, now)} if before != now else {}
+        changed |= {**named, **others}
     if changed:
         _refuse(spec.name, changed)
 

@@ -52,7 +52,7 @@ def close(study: Study, ending: Ending, *, notify: Callable[[str], None]) -> Non
         study.storage.close()
         return
     failures = study.failures() or [r for r in study.records() if r.state is State.FAILED]
-    study.storage.patiently(lambda: study.request_stop(stop=True))
+    study.storage.patiently(lambda: study.request_stop())
     study.storage.close()
     last = failures[-1]
     if told := last.attributes.get("failure", {}).get("traceback"):

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.core.changes import changes_told, differences, steering
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
+from hpsearch.core.outline import Outline
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
 from hpsearch.core.steps import too_few
@@ -88,7 +90,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     threads = _threads(place, known, workers=spec.search.workers)
     ground = _survey(spec, place, threads, notify)
     if known is None:
-        _warn(spec, ground.images, notify)
+        _warn(spec, len(ground.images.train_labels), notify)
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
@@ -104,6 +106,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         is_done = study.standing() is Standing.DONE
         rest = "nothing to do" if is_done else "with those that others run"
         notify(f"study {study.name!r} has {total} trials already, {rest}")
+    _tell_changes(known, study, notify)
     if study.storage.artifacts is None:
         notify(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)
@@ -210,13 +213,35 @@ def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
-    from hpsearch.nn.data import check
-
     _check_grid(spec, notify)
-    check(spec.data, data_dir=place.data_dir)
-    check_code(spec, folder=place.code)  # it cannot be tried: there are no images yet
+    examine(spec, data_dir=place.data_dir, code=place.code, notify=notify)
     check_storage(place.storage)
-    return catalog.submit(open_storage(place.storage, create=True), spec)
+    known = _existing(spec, place)
+    study = catalog.submit(open_storage(place.storage, create=True), spec)
+    _tell_changes(known, study, notify)
+    return study
+
+
+def examine(
+    spec: StudySpec, *, data_dir: Path | None, code: Path | None, notify: Notify
+) -> Outline | None:
+    """Checks what can be told of a study before its images are there; returns what is told of them.
+
+    A person's own code is imported and no more. ``notify`` hears what is legal and will not find a
+    good net.
+
+    Raises:
+        HpsearchError: something is not as it must be.
+    """
+    from hpsearch.nn.data import check, known_size, outline
+
+    check(spec.data, data_dir=data_dir)
+    images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
+    if size is not None:
+        check_shift(spec.train.shift, height=size[0], width=size[1])
+    check_code(spec, folder=code)
+    _warn(spec, None if images is None else images.train, notify)
+    return images
 
 
 def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
@@ -295,10 +320,22 @@ def _check_grid(spec: StudySpec, notify: Notify) -> None:
         notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
 
 
-def _warn(spec: StudySpec, images: Tensors, notify: Notify) -> None:
-    """Says of a new study what is legal and will not find a good net."""
-    few = too_few(spec.space, epochs=spec.train.epochs, images=len(images.train_labels))
-    for told in (few, costs_alone(spec.search.objectives)):
+def _tell_changes(before: Study | None, now: Study, notify: Notify) -> None:
+    """Says what a study that goes on is steered by from here on, and was not before."""
+    if before is None:
+        return
+    changed = differences(steering(before.spec), steering(now.spec))
+    if changed:
+        notify(f"study {now.name!r} goes on: {changes_told(changed)}")
+
+
+def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
+    """Says of a new study what is legal and will not find a good net.
+
+    ``images`` to train on; None: not known.
+    """
+    few = images and too_few(spec.space, epochs=spec.train.epochs, images=images)
+    for told in (few or None, costs_alone(spec.search.objectives)):
         if told is not None:
             notify(told)
 

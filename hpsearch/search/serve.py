@@ -80,7 +80,7 @@ def serve(
             if not forever:
                 raise
             notify(f"{exc}; it is waited for")
-            time.sleep(_WAIT_SECONDS)
+            stop.wait(_WAIT_SECONDS)
     return ending or Ending.INTERRUPTED
 
 
@@ -123,7 +123,7 @@ class _Server:
                 rest = f"nothing else is open in {storage.masked}"
                 self._tell(rest if self.left_alone else _nothing_open(storage, self.name))
                 return Ending.DONE
-            time.sleep(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
+            self.stop.wait(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
         return None
 
     def _opened(self) -> Storage | None:
@@ -146,7 +146,7 @@ class _Server:
             else:
                 opened.absence.is_hurried = self.stop.is_hurried
                 return opened
-            time.sleep(_WAIT_SECONDS)
+            self.stop.wait(_WAIT_SECONDS)
         return None
 
     def _open_studies(self, storage: Storage) -> list[tuple[Study, Standing | None]]:

@@ -197,12 +197,13 @@ class Storage:
             StorageError: the database stayed away.
             KeyboardInterrupt: who waits is in a hurry, see ``absence``.
         """
-        deadline, pause = None, 0.25
+        since, pause = None, 0.25
         while True:
             try:
                 result = action()
-                if deadline is not None:
+                if since is not None:
                     self.absence.note()
+                    _log.warning("%s is back", self.masked)
                 return result
             except KeyError as exc:
                 if exc.args != (NOT_FOUND_MSG,):
@@ -210,11 +211,13 @@ class Storage:
                 raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
             except (SQLAlchemyError, StorageInternalError) as exc:
                 cause = cause_of(exc)
-                deadline = deadline or time.monotonic() + AWAY_SECONDS
+                is_first, since = since is None, since or time.monotonic()
                 is_lost = not may_come_back(cause, is_sqlite=self.is_sqlite)
-                if is_lost or time.monotonic() + pause > deadline:
+                if is_lost or time.monotonic() + pause > since + AWAY_SECONDS:
                     raise self._lost(exc) from exc
-                _log.warning("%s is away (%s); trying again", self.masked, first_line(cause or exc))
+                if is_first:
+                    said = first_line(cause or exc)
+                    _log.warning("%s is away (%s); it is waited for", self.masked, said)
             self._forget()
             self.absence.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
             pause = min(2 * pause, 5.0)

@@ -389,9 +389,9 @@ class Study:
             raise StudyError(f"found no trial {number} in study {self.name!r}, which has {has}")
         return records[number]
 
-    def request_stop(self, *, stop: bool) -> None:
-        """Asks every worker of the study to end after its trial, or takes that back."""
-        self.handle.set_user_attr(STOP, stop)
+    def request_stop(self) -> None:
+        """Asks every worker of the study to end after its trial; the next run takes that back."""
+        self.handle.set_user_attr(STOP, True)
 
     def enqueue(self, params: Mapping[str, Value]) -> int:
         """Queues a configuration; what it leaves open is sampled. Returns the trial's number."""

@@ -77,6 +77,12 @@ class Stopper:
         assert self._asked_at is not None
         return self.clock() - self._asked_at > FINISH_SECONDS
 
+    def wait(self, seconds: float) -> None:
+        """Waits so long, or until it is time to stop."""
+        until = self.clock() + seconds
+        while not self() and (left := until - self.clock()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+
     def is_hurried(self) -> bool:
         """Whether a signal came so long ago that a database that is away is waited for no more."""
         return bool(self.signals) and self.overdue()
@@ -144,7 +150,7 @@ def work(
         except GivenAway:  # drawing its values took too long
             continue
         if claim is Standing.BUSY and waits:
-            time.sleep(_POLL_SECONDS)
+            stop.wait(_POLL_SECONDS)
             continue
         if isinstance(claim, Standing):
             return claim

@@ -10,9 +10,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpsearch.core.analysis import savings, study_hypervolume
+from hpsearch.core.answer import answer
 from hpsearch.core.pareto import front
+from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError
+from hpsearch.search.records import DATA
 from hpsearch.search.study import Study
+from hpsearch.view.story import guessing_words, headline
 from hpsearch.view.tables import end_summary
 
 
@@ -58,7 +62,7 @@ def ending_view(
     records = study.records()
     chosen, knee = front(records, study.objectives)
     counted, target = sum(r.state.counts for r in records), study.spec.search.trials
-    head = f"study {study.name}: {ending}, {counted} of {target} trials"
+    head = f"study {study.name}: {ending}, {counted} of {target} trial{'s' * (target != 1)}"
     summary = end_summary(
         chosen,
         objectives=study.objectives,
@@ -67,7 +71,19 @@ def ending_view(
         saved=savings(records, epochs=study.spec.train.epochs),
         commands=[*_next(study, knee, place, again, done=counted >= target), *_open(report)],
     )
-    return Group(Text(head, "bold"), Text(), summary)
+    told = _doubt(study, records)
+    return Group(Text(head, "bold"), *[Text(told, "yellow")] * bool(told), Text(), summary)
+
+
+def _doubt(study: Study, records: Sequence[TrialRecord]) -> str:
+    """What is to be said above a front that is worth nothing; empty of any other."""
+    found = answer(
+        records,
+        objectives=study.objectives,
+        val_images=study.attributes.get(DATA, {}).get("val"),
+        chance=study.bounds.get("accuracy", (None,))[0],
+    )
+    return f"{headline(found)} {guessing_words(found)}" if found.is_guessing else ""
 
 
 def _open(report: Path | None) -> list[str]:

@@ -20,6 +20,8 @@ def headline(answer: Answer) -> str:
     knee = answer.knee
     if knee is None:
         return "There is no answer yet: no trial is complete."
+    if answer.is_guessing:
+        return "No trial is better than guessing for certain."
     if len(answer.objectives) == 1:
         name = answer.objectives[0]
         return f"Trial {knee.number} is the best, with {value_of(knee, name)}."
@@ -64,10 +66,23 @@ def interval(pick: Pick) -> str:
     return f"{100 * pick.low:.1f}–{100 * pick.high:.1f} %"
 
 
+def guessing_words(answer: Answer) -> str:
+    """Returns what is to be said where no trial is better than guessing for certain."""
+    assert answer.top is not None
+    best = format_value("accuracy", answer.top.measured["accuracy"])
+    return (
+        f"The best accuracy is {best}, within {interval(answer.top)}, and guessing gives"
+        f" {format_value('accuracy', answer.chance or 0.0)}. More epochs or smaller batches give a"
+        " training more steps to learn in."
+    )
+
+
 def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
     """Returns the sentences under the headline, from the numbers and their uncertainty."""
     if answer.knee is None or knee is None:
         return []
+    if answer.is_guessing:
+        return [guessing_words(answer)]
     words = [f"It is {spoken(knee)}."]
     if span := interval(answer.knee):
         words.append(

@@ -102,6 +102,10 @@ OPTIONS = {
     "a share of a GPU above one": ("run --gpus-per-worker 2", "found '2', expected 1 or less"),
     "a worker without a database": ("worker", "no database at", "--storage"),
     "nothing to watch": ("watch", "no database at", "--storage"),
+    "artifacts below a file": (
+        "run --artifacts /dev/null/here",
+        "'/dev/null/here' is not a folder that can be written",
+    ),
     "artifacts in a file": ("run --artifacts /dev/null", "is not a folder that can be written"),
     "no duration": ("run --timeout 5x", "timeout: found '5x'", "30m or 1h30m"),
     "no time": ("run --timeout 0", "search.timeout: found 0.0, expected more than 0 seconds"),
@@ -353,7 +357,11 @@ def test_changed_images_are_refused(copied, cli, digits, tmp_path):
 
     result = cli("run", copied.study_file, "--dataset", "other.npz", "--threads", 1)
 
-    assert_one_line(result, "'small' has changed: the images (as many, but others); run")
+    assert_one_line(
+        result,
+        "'small' has changed: data.dataset was '",
+        ", now 'other.npz'; the images (as many, but others); run",
+    )
     assert dump(copied.database) == before
 
 
@@ -363,7 +371,9 @@ def test_of_more_images_the_number_is_told(copied, cli, digits, tmp_path):
 
     result = cli("run", copied.study_file, "--dataset", "more.npz", "--threads", 1)
 
-    assert_one_line(result, "has changed: the images (160 for training, now ", "; run it as it was")
+    assert_one_line(
+        result, "now 'more.npz'; the images (160 for training, now ", "; run it as it was"
+    )
 
 
 def test_the_same_images_elsewhere_are_the_same_data(copied, cli, digits, tmp_path):

@@ -153,6 +153,21 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
         )
 
 
+def test_what_is_queued_is_examined_as_what_is_run(shell, cli):
+    (shell.folder / "dark.toml").write_text("[data]\ndataset = 'digits'\n[train]\nshift = 4\n")
+    refused = cli("submit", "dark.toml")
+    assert refused.code == 2
+    assert "train.shift: found 4 on images of 8×8 pixels" in refused.err
+    (shell.folder / "cheap.toml").write_text(
+        "[data]\ndataset = 'digits'\n[search]\nobjectives = ['params']\n"
+    )
+    cheap = cli("submit", "cheap.toml", "--trials", 2)
+    assert cheap.code == 0
+    assert "objective params: the cheapest net wins" in cheap.err
+    again = cli("submit", "cheap.toml", "--trials", 5)
+    assert "study 'cheap' goes on: search.trials was 2, now 5" in again.err
+
+
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):
     process, (victim, _) = two()
     (before,) = [

@@ -339,7 +339,7 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
     artifacts.save("study-2-trial-0.pt", b"another's")
     if place == "beside":
         (artifacts.folder / f"{study.checkpoint_key(10)}.{'0' * 16}.part").write_bytes(b"half")
-    study.request_stop(stop=True)
+    study.request_stop()
 
     assert study.claim(studies.origin()) is Standing.STOPPED
 

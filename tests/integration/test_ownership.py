@@ -341,6 +341,16 @@ def test_a_supervisors_and_the_parents_signal_are_one():
         stop._hear(signal.SIGTERM, None)
 
 
+def test_who_waits_for_work_hears_a_signal():
+    stop, began = Stopper(raises=False, exits=False), time.monotonic()
+    timer = threading.Timer(0.2, stop._hear, (signal.SIGTERM, None))
+    timer.start()
+    stop.wait(60)
+    assert stop()
+    assert time.monotonic() - began < 30
+    timer.join()
+
+
 def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
     stop = Stopper(raises=False, exits=False, clock=lambda: 100.0)
     stop._hear(signal.SIGTERM, None)

@@ -304,8 +304,8 @@ def test_the_lock_lets_one_in_at_a_time(storage):
 
 
 @pytest.mark.parametrize("said", ["database is locked", "locking protocol"])
-def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said):
-    told = iter([OperationalError("SELECT 1", {}, sqlite3.OperationalError(said))])
+def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said, caplog):
+    told = iter([OperationalError("SELECT 1", {}, sqlite3.OperationalError(said))] * 2)
 
     def action():
         for error in told:
@@ -313,6 +313,9 @@ def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said):
         return "there"
 
     assert sqlite.patiently(action) == "there"
+    name = sqlite.masked
+    noted = [record.getMessage() for record in caplog.records]
+    assert noted == [f"{name} is away ({said}); it is waited for", f"{name} is back"]
 
 
 def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):

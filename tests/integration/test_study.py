@@ -77,7 +77,7 @@ class TestBudget:
 
     def test_a_stop_request_ends_the_search_until_it_is_run_again(self, storage):
         study = make_study(storage)
-        study.request_stop(stop=True)
+        study.request_stop()
         assert study.claim(origin()) is Standing.STOPPED
         assert isinstance(make_study(storage).claim(origin()), Claim)
 

@@ -192,3 +192,14 @@ def test_costs_alone_have_a_knee_and_no_gain():
     told = answer([trial(0, 0.5, 1.0, objectives=objectives)], objectives=objectives, val_images=9)
 
     assert (told.knee.number, told.quality, told.following) == (0, None, None)
+
+
+def test_a_front_within_the_noise_of_guessing_is_told_from_one_above_it():
+    few = [trial(0, 0.35, 1.0), trial(1, 0.33, 0.5)]
+    told = answer(few, objectives=TWO, val_images=120, chance=1 / 3)
+    assert told.is_guessing
+    assert told.top.number == 0
+    assert not answer(few, objectives=TWO, val_images=12_000, chance=1 / 3).is_guessing
+    assert not answer(few, objectives=TWO, val_images=None, chance=1 / 3).is_guessing
+    assert not answer(few, objectives=TWO, val_images=120).is_guessing
+    assert not answer([], objectives=TWO, val_images=120, chance=1 / 3).is_guessing

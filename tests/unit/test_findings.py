@@ -222,7 +222,7 @@ def test_failures_and_settings_are_counted_the_most_frequent_first():
     assert [(s.versions, s.trials) for s in found] == [({"torch": "2.2"}, 2), ({"torch": "2.1"}, 1)]
 
 
-def findings_of(records, *, objectives=TWO, data=None, confirmed=(), **overrides):
+def findings_of(records, *, objectives=TWO, data=None, confirmed=(), chance=0.0, **overrides):
     spec = build_spec({}, {"search.objectives": list(objectives), "train.epochs": 4, **overrides})
     environment = Environment(
         spec=spec,
@@ -232,7 +232,8 @@ def findings_of(records, *, objectives=TWO, data=None, confirmed=(), **overrides
         changes=(),
         created=None,
     )
-    bounds = {n: BOUNDS.get(n, (1.0, 1e6)) for n in objectives}
+    known = {**BOUNDS, "accuracy": (chance, 1.0)}
+    bounds = {n: known.get(n, (1.0, 1e6)) for n in objectives}
     return find(spec.name, records, bounds=bounds, environment=environment, confirmed=confirmed)
 
 

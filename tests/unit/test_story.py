@@ -77,6 +77,16 @@ def test_the_answer_is_told_with_its_doubts():
     assert "The most frequent failure (1 of 1): bug: it broke." in told
 
 
+def test_a_search_that_learned_nothing_is_told_so_first():
+    poor = [trial(0, 0.11, 1.0), trial(1, 0.105, 0.5)]
+    told = words_of("answer", findings_of(poor, data={"val": 100}, chance=0.1))
+    assert told.startswith(
+        "No trial is better than guessing for certain. The best accuracy is 11.0 %, within"
+        " 6.3–18.6 %, and guessing gives 10.0 %. More epochs or smaller batches"
+    )
+    assert "best bargain" not in told
+
+
 def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
     two = [trial(0, 0.980, 1.0), trial(1, 0.981, 10.0)]
     told = words_of("answer", findings_of(two))
