@@ -72,6 +72,8 @@ class Prepared:
 
 Notify = Callable[[str], None]
 
+_OF_A_RUN = ("search.timeout", "search.workers")  # and nothing of the study's
+
 NO_ARTIFACTS = (
     "no checkpoints are kept, and a trial that loses its worker starts over; name a folder that all"
     " workers see with --artifacts"
@@ -324,7 +326,8 @@ def _tell_changes(before: Study | None, now: Study, notify: Notify) -> None:
     """Says what a study that goes on is steered by from here on, and was not before."""
     if before is None:
         return
-    changed = differences(steering(before.spec), steering(now.spec))
+    found = differences(steering(before.spec), steering(now.spec))
+    changed = {key: pair for key, pair in found.items() if key not in _OF_A_RUN}
     if changed:
         notify(f"study {now.name!r} goes on: {changes_told(changed)}")
 
