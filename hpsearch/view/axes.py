@@ -29,7 +29,7 @@ TITLES: Mapping[str, str] = {
     "latency_ms": "time per image (ms)",
     "params": "parameters",
     "flops": "operations per image (FLOPs)",
-    "gap": "validation minus training loss (nats)",
+    "gap": "loss gap (nats)",
 }
 
 

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from hpsearch.view.document import SPAN, Cell, Code, Section, Table
 
 
-def markdown(sections: Sequence[Section], *, study: str, about: str) -> str:
+def markdown(sections: Sequence[Section], *, subject: str, about: str) -> str:
     """Returns the report as Markdown; the arguments as for :func:`hpsearch.view.page.page`."""
     answer, *rest = sections
-    lines = [f"# {escaped(answer.title)}", "", f"Study {escaped(study)}. {escaped(about)}"]
+    lines = [
+        f"# {escaped(answer.title)}",
+        "",
+        f"{escaped(subject[:1].upper() + subject[1:])}. {escaped(about)}",
+    ]
     lines += body(answer)
     for section in rest:
         if told := body(section):  # else it holds figures alone

@@ -23,36 +23,36 @@ _POLICY = (
 )
 
 
-def page(sections: Sequence[Section], *, study: str, about: str) -> str:
+def page(sections: Sequence[Section], *, subject: str, about: str) -> str:
     """Returns the report as HTML.
 
     Args:
         sections: the first one is the answer, its title the page's headline.
-        study: the study's name.
+        subject: what the page is of: a study or several, by name.
         about: a line on what the report tells of and when, under the headline.
     """
     answer, *rest = sections
     drawings = [drawing for section in sections for drawing in section.drawings]
     body = "\n".join(
         [
-            f"<header><p>hpsearch · study {_text(study)}</p>",
+            f"<header><p>hpsearch · {_text(subject)}</p>",
             f"<h1>{_text(answer.title)}</h1></header>",
             f"<main>{_body(answer)}",
             *(f'<section id="{s.key}"><h2>{_text(s.title)}</h2>{_body(s)}</section>' for s in rest),
             f"</main><footer>{_text(about)}</footer>",
         ]
     )
-    return "\n".join([_head(study), "<body>", body, *_scripts(drawings), "</body></html>", ""])
+    return "\n".join([_head(subject), "<body>", body, *_scripts(drawings), "</body></html>", ""])
 
 
-def _head(study: str) -> str:
+def _head(subject: str) -> str:
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<link rel="icon" href="data:,">',
-            f"<title>{_text(study)} · hpsearch report</title>",
+            f"<title>{_text(subject)} · hpsearch report</title>",
             f"<style>{_part('report.css')}</style></head>",
         ]
     )

@@ -85,7 +85,7 @@ def render(findings: Findings, kind: str, *, place: Sequence[str] = ()) -> str:
     told = sections(findings, place=place)
     about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     make = page if kind == "html" else markdown
-    return make(told, study=findings.study, about=about)
+    return make(told, subject=f"study {findings.study}", about=about)
 
 
 def as_numbers(findings: Findings) -> dict[str, object]:

@@ -20,7 +20,9 @@ def comparison_page(found: Comparison) -> str:
     about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     made = [_answer(found), _fronts(found), _courses(found), _numbers(found)]
     sections = [section for section in made if section is not None]
-    return page(sections, study=listed([one.study for one in found.studies]), about=about)
+    return page(
+        sections, subject=f"studies {listed([one.study for one in found.studies])}", about=about
+    )
 
 
 def _answer(found: Comparison) -> Section:

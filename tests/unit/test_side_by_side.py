@@ -55,6 +55,7 @@ def test_many_studies_are_told_apart_in_colours_that_the_dark_knows():
 
 def test_the_page_tells_the_answer_the_fronts_and_the_numbers():
     page = comparison_page(replace(FOUND, caveats=("<b>so & so</b>",)))
+    assert "<header><p>hpsearch · studies " in page
 
     headline = re.search(r"<h1>(.*?)</h1>", page)[1].replace("\xa0", " ")
     assert headline.startswith("After 20.0 s of training each, fast (0.7500) is ahead of slow")

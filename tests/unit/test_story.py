@@ -319,7 +319,7 @@ def test_the_page_needs_nothing_from_elsewhere():
 
 
 def test_numbers_stay_with_their_units():
-    html = page(sections(findings_of(STUDY), place=()), study="s", about="")
+    html = page(sections(findings_of(STUDY), place=()), subject="study s", about="")
 
     assert "95.0\u00a0% accuracy and 2.00\u00a0s of" in html
 
