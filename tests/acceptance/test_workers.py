@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.core.findings import as_plain
+from hpsearch.search.catalog import open_study
+from hpsearch.search.storage import open_storage
 from tests.acceptance.holding import HELD
 from tests.servers import halt, own_server, start
 
@@ -48,12 +51,11 @@ def study_file(tmp_path, digits_npz):
 
 @pytest.fixture
 def records(cli):
-    """Every trial of the study, by number."""
+    """Every trial of the study, by number, as ``show --json`` tells it."""
 
     def read():
-        tally = cli("status", "--json").json
-        total = sum(tally[s] for s in ("complete", "pruned", "failed", "running", "waiting"))
-        return [cli("show", number, "--json").json for number in range(total)]
+        with closing(open_storage("hpsearch.db", create=False)) as opened:
+            return [as_plain(record) for record in open_study(opened).records()]
 
     return read
 
