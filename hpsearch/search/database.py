@@ -13,7 +13,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import text as sql
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.pool import StaticPool
 
@@ -104,6 +104,13 @@ def make_tables(url: URL) -> None:
                 raise
 
 
+def age(engine: Engine) -> float:
+    """Returns how long a server has been up, in seconds."""
+    with engine.connect() as connection:
+        return float(connection.execute(_UP_FOR).scalar_one())
+
+
+_UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
 _VERSION = sql("SELECT version_num FROM alembic_version")
 
 

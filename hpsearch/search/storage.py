@@ -30,6 +30,7 @@ from hpsearch.errors import AwayError, StorageError, StudyError
 from hpsearch.search.absence import Absence, cause_of, may_come_back
 from hpsearch.search.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.database import (
+    age,
     check_server,
     check_sqlite,
     engine_options,
@@ -43,7 +44,6 @@ from hpsearch.search.url import mask, parse_url
 _LOCK_SECONDS = 120.0
 AWAY_SECONDS = 120.0  # how long a database may be away
 _POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
-_UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 # Frees the locks of a host that is gone without a word, and waits for none without end. For one
@@ -336,7 +336,7 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         )
         if sqlite and not is_still(Path(url.database or "")):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
-        back_at = None if sqlite else time.monotonic() - _age(rdb.engine)
+        back_at = None if sqlite else time.monotonic() - age(rdb.engine)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
@@ -349,12 +349,6 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         artifacts_at=artifacts,
         absence=Absence(back_at=back_at),
     )
-
-
-def _age(engine: Engine) -> float:
-    """Returns how long a server has been up, in seconds."""
-    with engine.connect() as connection:
-        return float(connection.execute(_UP_FOR).scalar_one())
 
 
 @contextlib.contextmanager
