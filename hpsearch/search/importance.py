@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import builtins
 import functools
 import math
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,9 @@ from hpsearch.core.findings import Importance
 from hpsearch.core.objectives import utility
 from hpsearch.core.space import without_effect
 from hpsearch.search.study import Study
+
+if TYPE_CHECKING:
+    from optuna.importance import PedAnovaImportanceEvaluator
 
 ENOUGH = 20  # complete trials, so that the best tenth is two of them at least
 
@@ -72,16 +76,11 @@ def _shares(
     *,
     without: frozenset[str],
 ) -> dict[str, float]:
-    importance = _optuna_importance()
+    evaluator = _ped_anova()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that smaller is better, and that a regime is small
         try:
-            found = importance.get_param_importances(
-                handle,
-                evaluator=importance.PedAnovaImportanceEvaluator(),
-                target=target,
-                normalize=False,  # where nothing matters it would make all equal
-            )
+            found = evaluator.evaluate(handle, target=target)
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
     kept = {name: float(value) for name, value in found.items() if name not in without}
@@ -91,43 +90,30 @@ def _shares(
 
 
 @functools.cache
-def _optuna_importance() -> ModuleType:
-    """Optuna's module of importances, a copy of our own that was loaded without scikit-learn.
+def _ped_anova() -> type[PedAnovaImportanceEvaluator]:
+    """Optuna's PED-ANOVA, from copies of its files that no other import can see.
 
-    It imports scikit-learn for the sake of fANOVA, which is not used here: 2 to 4 s (Intel Xeon,
-    Optuna 5.0). Others in this process still get the whole module.
+    `import optuna.importance` loads scikit-learn for fANOVA, which is not used here: 2 to 4 s
+    (Intel Xeon, Optuna 5.0). The copies stay out of `sys.modules`, because other threads may
+    import Optuna's or scikit-learn's modules at the same time.
     """
-    with _hidden("sklearn"), _forgotten("optuna.importance"):
-        return import_module("optuna.importance")
+    copies: dict[str, ModuleType] = {}
+
+    def import_(name: str, *rest: Any) -> ModuleType:
+        if not name.startswith("optuna.importance."):
+            return builtins.__import__(name, *rest)
+        if name not in copies:
+            copies[name] = _copy(name, import_)
+        return copies[name]
+
+    found = import_("optuna.importance._ped_anova.evaluator").PedAnovaImportanceEvaluator
+    return found  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def _hidden(library: str) -> Iterator[None]:
-    """Makes a library look as if it were not installed, unless it is loaded already."""
-    if library in sys.modules:
-        yield
-        return
-    sys.modules[library] = None  # type: ignore[assignment]  # Python's own way to say so
-    try:
-        yield
-    finally:
-        del sys.modules[library]
-
-
-@contextlib.contextmanager
-def _forgotten(package: str) -> Iterator[None]:
-    """Puts the imports of a package back to what they were, whatever is imported inside."""
-
-    def take() -> dict[str, ModuleType]:
-        names = [n for n in sys.modules if n == package or n.startswith(f"{package}.")]
-        return {name: sys.modules.pop(name) for name in names}
-
-    parent, _, child = package.rpartition(".")
-    attribute = getattr(sys.modules[parent], child)
-    before = take()
-    try:
-        yield
-    finally:
-        take()
-        sys.modules.update(before)
-        setattr(sys.modules[parent], child, attribute)
+def _copy(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
+    """Runs the file of one of Optuna's modules, whose imports are made by the given function."""
+    path = Path(optuna.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    module = ModuleType(name)
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
+    SourceFileLoader(name, str(path)).exec_module(module)
+    return module

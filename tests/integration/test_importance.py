@@ -123,3 +123,33 @@ assert "optuna.importance" not in sys.modules  # whoever imports it gets it whol
     process = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
 
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_other_threads_import_scikit_learn_and_optuna_as_ever_meanwhile(storage, found):
+    """Halfway through the loading of Optuna's importance, a thread imports what it may see."""
+    code = """
+import importlib, sys, threading
+from hpsearch.search.catalog import open_study
+from hpsearch.search.importance import importances
+from hpsearch.search.storage import open_storage
+seen = []
+def look():
+    for name in ("sklearn", "optuna.importance"):
+        seen.append(importlib.import_module(name).__spec__.loader is not None)
+    seen.append(hasattr(importlib.import_module("optuna.importance"), "FanovaImportanceEvaluator"))
+def halfway(event, arguments):
+    if event == "exec" and "_ped_anova" in arguments[0].co_filename and not threads:
+        threads.append(threading.Thread(target=look))
+        threads[0].start()
+        threads[0].join(timeout=60)
+threads = []
+sys.addaudithook(halfway)
+assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
+assert seen == [True, True, True], seen
+import optuna
+assert optuna.importance.get_param_importances is not None
+"""
+    path = storage.url.database
+    process = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+
+    assert (process.returncode, process.stderr) == (0, "")
