@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import shutil
 import subprocess
 import sys
+import venv
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +87,25 @@ def test_every_public_name_is_there():
 def test_a_name_that_is_not_there_is_an_ordinary_error():
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = hpsearch.serach
+
+
+def test_a_type_checker_sees_the_signatures_of_the_package_where_it_is_installed(tmp_path):
+    """Not in the checkout, where mypy reads sources: without py.typed each name would be Any."""
+    venv.create(tmp_path / "user")
+    (site,) = tmp_path.glob("user/lib/python*/site-packages")
+    shutil.copytree(Path(hpsearch.__file__).parent, site / "hpsearch")
+    (tmp_path / "script.py").write_text("import hpsearch\n\nreveal_type(hpsearch.run)\n")
+
+    mypy = [sys.executable, "-m", "mypy", "--cache-dir", os.devnull]
+    process = subprocess.run(
+        [*mypy, "--python-executable", "user/bin/python", "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert process.returncode == 0, process.stdout
+    assert 'Revealed type is "def (spec_or_path: hpsearch.core.' in process.stdout
 
 
 def test_every_module_imports_and_has_the_names_it_promises():
