@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-Z = 1.959964  # of a normal distribution's 95 % interval
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -14,23 +14,17 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
     >>> [round(bound, 3) for bound in wilson(0.9, 100)]
     [0.826, 0.945]
-    >>> [round(bound, 3) for bound in wilson(1.0, 100)]
-    [0.963, 1.0]
+    >>> wilson(0.0, 5)[0], wilson(1.0, 5)[1]
+    (0.0, 1.0)
     """
     if n < 1:
         raise ValueError(f"found n = {n}, expected 1 or more cases")
-    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def standard_error(share: float, n: int) -> float:
-    """Returns the binomial standard error of a share that was counted on n cases.
-
-    >>> round(standard_error(0.9, 100), 3)
-    0.03
-    """
-    return math.sqrt(max(0.0, share * (1 - share)) / n)
+    z2 = Z * Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # Rounding alone would keep the ends of no cases and of all cases off 0 and 1.
+    low = max(0.0, middle - half) if share > 0 else 0.0
+    return low, min(1.0, middle + half) if share < 1 else 1.0
 
 
 def gain(better: float, worse: float, n: int) -> tuple[float, float]:
@@ -49,12 +43,3 @@ def gain(better: float, worse: float, n: int) -> tuple[float, float]:
         difference - math.hypot(better - low_better, high_worse - worse),
         difference + math.hypot(high_better - better, worse - low_worse),
     )
-
-
-def is_beyond_noise(better: float, worse: float, n: int) -> bool:
-    """Whether the better accuracy is better for certain, as far as n images can tell.
-
-    >>> is_beyond_noise(0.95, 0.90, 750), is_beyond_noise(0.95, 0.94, 750)
-    (True, False)
-    """
-    return gain(better, worse, n)[0] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hpsearch.core.noise import wilson
+
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 PAIRS = 10  # the most confused ones that are told
-_Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 Matrix = npt.NDArray[np.int64]
 
@@ -93,26 +93,13 @@ def score(
     return Scores(
         n=n,
         accuracy=right / n,
-        interval=wilson(right, n),
+        interval=wilson(right / n, n),
         loss=cross_entropy(probabilities, labels),
         calibration_error=calibration_error(probabilities, labels),
         classes=by_class(matrix, classes),
         confused=confused_pairs(matrix, classes, most=PAIRS),
         matrix=matrix,
     )
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a share (Wilson 1927), n at least 1.
-
-    >>> [round(end, 4) for end in wilson(9, 10)], wilson(0, 5)[0], wilson(5, 5)[1]
-    ([0.5958, 0.9821], 0.0, 1.0)
-    """
-    share, z2 = right / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low = 0.0 if right == 0 else max(0.0, middle - half)
-    return low, 1.0 if right == n else min(1.0, middle + half)
 
 
 def confusion(
@@ -231,5 +218,4 @@ __all__ = [
     "cross_entropy",
     "score",
     "spread",
-    "wilson",
 ]

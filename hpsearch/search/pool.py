@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -28,8 +27,6 @@ _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 
 _LAST_BYTES = 10_000  # that hold a worker's last line
 _VAIN_LOOKS = 5  # that saw workers dead, no epoch between, until it is not worth going on
 _ASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # codes of a worker that a person ended
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
