@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hpsearch.core.plural import plural
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Space
 
 AN_EPOCH = 20  # steps that an epoch should have
@@ -49,8 +50,8 @@ space.batch_size smaller values'
     if steps >= A_TRAINING:
         return None
     return (
-        f"{images:,} training images at batch {smallest} are {steps} steps in {epochs}"
-        f" epoch{'s' * (epochs != 1)}: raise train.epochs or give space.batch_size smaller values"
+        f"{images:,} training images at batch {smallest} are {steps} steps in"
+        f" {plural(epochs, 'epoch')}: raise train.epochs or give space.batch_size smaller values"
     )
 
 

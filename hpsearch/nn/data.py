@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpsearch.core.outline import Outline
+from hpsearch.core.plural import plural
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError, nearest
 from hpsearch.nn import cache, folder, named, sources
@@ -269,7 +270,7 @@ def _shuffled_by_class(labels: np.ndarray, *, n_classes: int, seed: int) -> list
 def _too_few(name: str, *, n: int, counts: dict[str, int]) -> DataError:
     cuts = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
     return DataError(
-        f"class {name!r} has {n} training image{'s' * (n != 1)}, of which {cuts} would be cut,"
+        f"class {name!r} has {plural(n, 'training image')}, of which {cuts} would be cut,"
         " expected at least 1 to be left to train on; add images, remove the class or give"
         " smaller fractions"
     )

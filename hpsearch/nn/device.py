@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from hpsearch.core.plural import plural
 from hpsearch.errors import DeviceError, nearest
 from hpsearch.nn.host import processor
 
@@ -98,7 +99,7 @@ def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> li
     if workers > room:
         raise DeviceError(
             f"found {workers} workers that need {share:g} of a GPU each, expected at most"
-            f" {room} on {len(gpus)} GPU{'s' * (len(gpus) != 1)}; start fewer or give each less"
+            f" {room} on {plural(len(gpus), 'GPU')}; start fewer or give each less"
         )
     return [gpus[worker % len(gpus)] for worker in range(workers)]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from hpsearch.core.plural import plural
 from hpsearch.errors import DataError
 from hpsearch.nn.sources import (
     PARTS,
@@ -108,7 +109,7 @@ def _files(root: Path) -> tuple[list[_File], tuple[str, ...]]:
     classes = _folders(parts["train"])
     if len(classes) < 2:
         raise DataError(
-            f"{parts['train']}: found {len(classes)} class folder{'s' * (len(classes) != 1)},"
+            f"{parts['train']}: found {plural(len(classes), 'class folder')},"
             " expected at least 2 that hold images; make a folder for each class"
         )
     files = [file for part, top in parts.items() for file in _part(top, part, classes)]

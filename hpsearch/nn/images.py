@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hpsearch.core.plural import plural
 from hpsearch.errors import DataError
 from hpsearch.nn.folder import SUFFIXES, fit, read_image
 from hpsearch.nn.host import usable_cpus
@@ -101,7 +102,7 @@ def as_images(
         shape = "×".join(map(str, images.shape)) or "of a single number"
         raise DataError(
             f"{what}: found the shape {shape}, expected {_shapes(channels)}, as the model was"
-            f" trained on images of {channels} channel{'s' * (channels != 1)}; convert them"
+            f" trained on images of {plural(channels, 'channel')}; convert them"
         )
     if images.shape[1:3] != size:
         return _fitted(images, size=size, channels=channels)

@@ -12,6 +12,7 @@ from hpsearch.core.comparison import Comparison, Entrant, repeats
 from hpsearch.core.comparison import compare as compare_entrants
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.opening import OPENING
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import State
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.search import catalog
@@ -175,7 +176,7 @@ def _own_caveats(study: Study, entrant: Entrant) -> list[str]:
         told.append(f"{study.name} was changed on the way: {', '.join(sorted(changed))}.")
     elsewhere = sum("mixed_hardware" in record.attributes.get("origin", {}) for record in records)
     if elsewhere:
-        trials = f"{elsewhere:,} trial{'s' * (elsewhere != 1)}"
+        trials = plural(elsewhere, "trial", thousands=",")
         told.append(f"{study.name} has {trials} that ran on other hardware than its own.")
     return told
 

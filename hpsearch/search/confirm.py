@@ -10,6 +10,7 @@ from typing import Any
 from hpsearch.core.choice import Choice, choose
 from hpsearch.core.confirmation import Confirmed, Repeat, confirmed
 from hpsearch.core.pareto import front
+from hpsearch.core.plural import plural
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.errors import StudyError
@@ -131,12 +132,11 @@ def _say_what_is_ahead(
 ) -> None:
     trials = len({record.number for record, _ in missing})
     notify(
-        f"{len(missing)} training{'s' * (len(missing) != 1)} of"
-        f" {trials} trial{'s' * (trials != 1)} of study {study.name!r}"
+        f"{plural(len(missing), 'training')} of {plural(trials, 'trial')} of study {study.name!r}"
     )
     if others := host.live_workers():
         notify(
-            f"{others} worker{'s' * (others != 1)} of hpsearch run{'s' * (others == 1)} on this"
+            f"{plural(others, 'worker')} of hpsearch run{'s' * (others == 1)} on this"
             " machine; times come out truest when nothing else does"
         )
 

@@ -24,6 +24,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpsearch.core.plural import plural
 from hpsearch.errors import HpsearchError, NotMadeError, StorageError
 from hpsearch.nn import cache, host, named
 from hpsearch.search import catalog
@@ -128,7 +129,7 @@ def _idle_gpu(built_for: str | None) -> Iterator[Finding]:
 
 def _threads() -> Iterator[Finding]:
     cpus, alive = host.usable_cpus(), host.live_workers()
-    busy = f", {alive} worker{'s' * (alive != 1)} at work" if alive else ""
+    busy = f", {plural(alive, 'worker')} at work" if alive else ""
     yield _good("cores", f"{cpus} usable: {host.processor()}{busy}")
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy and policy.upper() != "PASSIVE":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.core.changes import changes_told, differences, steering
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.outline import Outline
+from hpsearch.core.plural import plural
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
 from hpsearch.core.steps import too_few
@@ -286,7 +287,7 @@ def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Ob
     ]
     if prepared.device.type == "cpu" and len(commands) * threads > host.usable_cpus():
         watcher.note(
-            f"{len(commands)} workers of {threads} thread{'s' * (threads != 1)} share"
+            f"{len(commands)} workers of {plural(threads, 'thread')} share"
             f" {host.usable_cpus()} cores: fewer would search as fast"
         )
     known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
@@ -393,4 +394,4 @@ def _differs(study: Study, reference: Mapping[str, Any], *, mixed: bool) -> bool
 def hardware(reference: Mapping[str, Any]) -> str:
     """Returns in words what seconds are measured on: the processor and its threads."""
     threads = reference["threads"]
-    return f"{reference['processor']} with {threads} thread{'s' * (threads != 1)}"
+    return f"{reference['processor']} with {plural(threads, 'thread')}"

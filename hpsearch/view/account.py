@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from hpsearch.core.findings import Environment, Findings
+from hpsearch.core.plural import plural
 from hpsearch.core.study_file import to_toml
 from hpsearch.view import figures, story
 from hpsearch.view.document import Cell, Code, Drawing, Section, Table
@@ -25,7 +26,7 @@ def timeline(findings: Findings) -> Section | None:
         key="timeline",
         title="Who worked when",
         words=[
-            f"{there.workers} worker{'s' * (there.workers != 1)}, {format_seconds(there.seconds)}"
+            f"{plural(there.workers, 'worker')}, {format_seconds(there.seconds)}"
             " from the first start to the last end,"
             f" {story.percent(there.busy)} of {'its' if there.workers == 1 else 'their'} time in"
             " trials."
@@ -73,12 +74,12 @@ def _facts(known: Environment) -> list[tuple[Cell, ...]]:
     facts += _data_facts(known.data)
     if "processor" in known.reference:
         threads = known.reference.get("threads", 1)
-        told = f"{known.reference['processor']}, {threads} thread{'s' * (threads != 1)}"
+        told = f"{known.reference['processor']}, {plural(threads, 'thread')}"
         facts.append(("seconds are those of", told))
     for setting in known.settings:
         told = ", ".join(f"{name} {version}" for name, version in setting.versions.items())
-        trials = f"{setting.trials:,} trial{'s' * (setting.trials != 1)} ran on"
-        facts.append((trials, f"{setting.processor}; {told}"))
+        trials = plural(setting.trials, "trial", thousands=",")
+        facts.append((f"{trials} ran on", f"{setting.processor}; {told}"))
     seed = f"{known.spec.search.seed}; each trial's own follows from it and the trial's number"
     facts.append(("seed", seed))
     facts += [("changed on the way", _change(change)) for change in known.changes]

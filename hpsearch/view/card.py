@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpsearch.core.plural import plural
 from hpsearch.core.scores import ClassScore, Scores, Spread
 from hpsearch.core.spec import FactorySpec, TrialSpec
 from hpsearch.search.plan import Plan
@@ -80,7 +81,7 @@ def _usage(taken: Taken, *, onnx: bool) -> str:
         "told.classes, told.probabilities\n```",
         f"Images of another size or mode are turned upright, scaled to cover {height}×{width}"
         " pixels, cropped to their middle and converted"
-        f" to {config.channels} channel{'s' * (config.channels != 1)}; then each value is divided"
+        f" to {plural(config.channels, 'channel')}; then each value is divided"
         " by 255, less the mean, over the deviation in [`config.json`](config.json). The weights"
         f" are in `model.safetensors`{note}",
     ]
@@ -139,7 +140,7 @@ def _mistakes(scores: Scores) -> str:
 
 def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
     data, hardware = provenance["data"], provenance["hardware"]
-    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
+    threads = plural(hardware["threads"], "thread")
     return {
         "configuration": _escaped(origin(taken.plan)),
         "net": net(taken.trial),
@@ -183,7 +184,7 @@ def net(trial: TrialSpec) -> str:
     if isinstance(model, FactorySpec):
         values = ", ".join(f"{name} {spelled(value)}" for name, value in model.params.items())
         return f"{model.factory} ({values})" if values else model.factory
-    blocks = f"{len(model.widths)} block{'s' * (len(model.widths) != 1)}"
+    blocks = plural(len(model.widths), "block")
     parts = [f"{blocks} {'-'.join(map(str, model.widths))}", f"kernel {model.kernel_size}"]
     parts += ["batch norm"] * model.batch_norm
     parts += [model.head, f"dropout {model.dropout:.2g}"]

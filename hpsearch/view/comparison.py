@@ -11,6 +11,7 @@ from rich.text import Text
 from hpsearch.core.attainment import Attained
 from hpsearch.core.comparison import Comparison
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.plural import plural
 from hpsearch.core.space import listed as typed
 from hpsearch.view.story import points
 from hpsearch.view.tables import Spelled, SpelledTable
@@ -99,7 +100,7 @@ def _where(at: Attained | None, found: Comparison) -> str:
 
 
 def _trials(number: int) -> str:
-    return f"{number:,} trial{'s' * (number != 1)}"
+    return plural(number, "trial", thousands=",")
 
 
 def _setting(value: Any) -> str:

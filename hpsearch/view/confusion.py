@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from hpsearch.core.plural import plural
 from hpsearch.core.scores import Scores
 
 _INK, _PALE, _PAPER = (32, 32, 36), (120, 120, 128), (255, 255, 255)
@@ -141,7 +142,7 @@ def _write_pair(
     pen.line((tail, middle, tip, middle), fill=_WRONG, width=2)
     pen.polygon(((tip + 4, middle), (tip - 4, middle - 5), (tip - 4, middle + 5)), fill=_WRONG)
     pen.text((tip + 12, y), predicted, fill=_INK, font=font)
-    pen.text((x, y + 24), f"{count} image{'s' * (count != 1)}", fill=_PALE, font=_font(13))
+    pen.text((x, y + 24), plural(count, "image"), fill=_PALE, font=_font(13))
 
 
 def _thumb(image: Pixels) -> Image.Image:

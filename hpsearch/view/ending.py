@@ -12,6 +12,7 @@ from rich.text import Text
 from hpsearch.core.analysis import savings, study_hypervolume
 from hpsearch.core.answer import answer
 from hpsearch.core.pareto import front
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError
 from hpsearch.search.records import DATA
@@ -62,7 +63,7 @@ def ending_view(
     records = study.records()
     chosen, knee = front(records, study.objectives)
     counted, target = sum(r.state.counts for r in records), study.spec.search.trials
-    head = f"study {study.name}: {ending}, {counted} of {target} trial{'s' * (target != 1)}"
+    head = f"study {study.name}: {ending}, {counted} of {plural(target, 'trial')}"
     summary = end_summary(
         chosen,
         objectives=study.objectives,

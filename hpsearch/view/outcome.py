@@ -10,6 +10,7 @@ from itertools import combinations
 from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.findings import Findings, Standing
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.plural import plural
 from hpsearch.view import story, trade_off
 from hpsearch.view.axes import word
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
@@ -154,7 +155,7 @@ def _again(one: Confirmed | None, names: Sequence[str]) -> str:
         return UNKNOWN
     changing = [name for name in names if name in one.spreads and not OBJECTIVES[name].is_fixed]
     told = [format_spread(name, one.spreads[name]) for name in changing]
-    told.append(f"{one.repeats} seed{'s' * (one.repeats != 1)}")
+    told.append(plural(one.repeats, "seed"))
     told += [f"{one.diverged} diverged"] * bool(one.diverged)
     told += ["dominated"] * (not one.is_front)
     return ", ".join(told)
@@ -162,6 +163,6 @@ def _again(one: Confirmed | None, names: Sequence[str]) -> str:
 
 def _net(standing: Standing) -> tuple[str, str]:
     blocks, widths = shape(standing.record)
-    of_blocks = f"{blocks} block{'s' * (blocks != 1)}: {widths}" if blocks else ""
+    of_blocks = f"{plural(blocks, 'block')}: {widths}" if blocks else ""
     parts = (of_blocks, layers(standing.record), own(standing.record))
     return ", ".join(part for part in parts if part), training(standing.record)

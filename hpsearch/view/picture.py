@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from hpsearch.core.pareto import front
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.view.tables import STYLES, Spelled, short_front, state_text
 from hpsearch.view.text import describe, format_value
@@ -110,8 +111,8 @@ def draw(picture: Picture, *, width: int, height: int) -> RenderableType:
     rows = room - len(lines) - _FRONT_HEAD
     count = len(picture.front.trials)
     if count and rows >= 1:
-        size = f"{rows} of {count}" if rows < count else f"{count}"
-        parts += [Text(), _label("front").append(f"{size} trial{'s' * (size != '1')}")]
+        shown = f"{rows} of " if rows < count else ""
+        parts += [Text(), _label("front").append(shown + plural(count, "trial"))]
         parts.append(picture.front.table(rows=rows))
     return Spelled(Constrain(Group(*parts), width))
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.outline import Outline
+from hpsearch.core.plural import plural
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.spec import ShapeSpec, StudySpec
 from hpsearch.view.tables import SpelledTable
@@ -39,18 +40,15 @@ def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
         "data": data.dataset + size,
         **({"images": describe_images(images)} if images else {}),
         "objectives": ", ".join(search.objectives),
-        "training": f"{_counted(train.epochs, 'epoch')}, {recipe}"
+        "training": f"{plural(train.epochs, 'epoch', thousands=',')}, {recipe}"
         + (", flip" if train.flip else "")
         + (f", by {train.function}" if train.function else ""),
-        "search": f"{_counted(search.trials, 'trial')}{limit}, sampler {search.sampler}{grid}",
+        "search": plural(search.trials, "trial", thousands=",")
+        + f"{limit}, sampler {search.sampler}{grid}",
         "seed": str(search.seed),
         "pruning": f"{pruning.pruner}, {control} of trials always run to the end",
         **_net_facts(spec.model),
     }
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _net_facts(model: ShapeSpec) -> dict[str, str]:

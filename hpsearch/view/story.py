@@ -11,6 +11,7 @@ from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.effects import DepthEffect, Enough, OptimizerEffect
 from hpsearch.core.findings import Findings
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
 from hpsearch.view.text import format_seconds, format_spread, format_value, own, shape
 
@@ -129,7 +130,7 @@ def confirmed_words(findings: Findings) -> list[str]:
 
 def _came_to(one: Confirmed, objectives: Sequence[str]) -> str:
     """The means of a trial that was trained again, and how many seeds they are of."""
-    seeds = _count(one.repeats, "fresh seed")
+    seeds = plural(one.repeats, "fresh seed")
     if one.diverged == one.repeats:
         return f"diverged with {seeds}"
     known = [name for name in objectives if name in one.spreads]
@@ -154,7 +155,7 @@ def spoken(record: TrialRecord) -> str:
     inner = [f"{widths} channels"] * bool(widths) + [kernel] * bool(known["kernel_size"])
     inner += ["no batch norm"] * (known.get("batch_norm") is False)
     inner += [own(record)] * bool(own(record))
-    net = f"a net of {_count(count, 'conv block')}" if count else "a net"
+    net = f"a net of {plural(count, 'conv block')}" if count else "a net"
     net += f" ({', '.join(inner)})" * bool(inner)
     by = f"trained by {known['optimizer']}" if "optimizer" in known else ""
     by += f" at rate {known['learning_rate']:.3g}" if by and "learning_rate" in known else ""
@@ -238,11 +239,11 @@ def _enough(enough: Enough, what: str) -> str:
     if enough.deeper is None or enough.noise is None:
         return (
             f"By {what}, every block still paid, up to the deepest that can be compared:"
-            f" {_count(enough.n_blocks, 'block')} ({here})."
+            f" {plural(enough.n_blocks, 'block')} ({here})."
         )
     deeper = format_value("accuracy", enough.deeper)
     return (
-        f"By {what}, nothing beyond {_count(enough.n_blocks, 'block')} is better for certain:"
+        f"By {what}, nothing beyond {plural(enough.n_blocks, 'block')} is better for certain:"
         f" {here} there, {deeper} at most with more, and chance alone moves such a difference by"
         f" {points(enough.noise)}."
     )
@@ -270,7 +271,7 @@ def attainment_words(findings: Findings) -> list[str]:
     if sooner is not None:
         told += "The best trial was found" if is_one else "; it had 99 % of that"
         told += (
-            f" after {sooner.trials} of {_count(last.trials, 'trial')} and"
+            f" after {sooner.trials} of {plural(last.trials, 'trial', thousands=',')} and"
             f" {format_seconds(sooner.seconds)} of {format_seconds(last.seconds)} of training"
         )
     words = [f"{told}."] * bool(told)
@@ -281,7 +282,7 @@ def attainment_words(findings: Findings) -> list[str]:
     brought = "a better one"
     if not is_one:
         share = 100 * lately.gained / last.hypervolume
-        brought = f"{lately.arrived} of its {_count(len(findings.front), 'trial')}"
+        brought = f"{lately.arrived} of its {plural(len(findings.front), 'trial', thousands=',')}"
         brought += f" and {lately.gained:.4f} of its worth ({share:.1f} %)"
     if not lately.arrived and not lately.gained:
         brought = "nothing better"
@@ -309,18 +310,14 @@ def audit_words(found: Audit) -> list[str]:
     judged, wronged = len(found.judged), len(found.wronged)
     told = ", ".join(f"trial {number}" for number in found.wronged)
     return [
-        f"What it may have cost: {_count(judged, 'control trial')} ran to the end though the rule"
-        f" would have stopped {'it' if judged == 1 else 'them'}. Of these,"
+        f"What it may have cost: {plural(judged, 'control trial', thousands=',')} ran to the end"
+        f" though the rule would have stopped {'it' if judged == 1 else 'them'}. Of these,"
         f" {len(found.on_front)} ended on the front and {len(found.beat_forecast)} with a lower"
         " loss than the rule held possible.",
         f"So stopping would have been wrong in {wronged} of {judged}"
         f" ({percent(share)}, 95 % interval {percent(low)} to {percent(high)})"
         f"{': ' * bool(told)}{told}.",
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def percent(share: float) -> str:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis import Savings, StudySummary
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 from hpsearch.search.doctor import Finding, Health
 from hpsearch.search.rerun import TOLERANCE, Rerun
@@ -302,7 +303,7 @@ def status_lines(summary: StudySummary) -> RenderableType:
     facts.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
     if s.silent:
         facts.add_row("", f"{s.silent} of those running lost their workers; the next takes them up")
-    facts.add_row("front", f"{s.front_size} trial{'s' * (s.front_size != 1)}")
+    facts.add_row("front", plural(s.front_size, "trial"))
     facts.add_row("hypervolume", worth(s))
     return Spelled(facts)
 

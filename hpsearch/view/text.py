@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from hpsearch.core.analysis import Savings
 from hpsearch.core.pareto import worthy
+from hpsearch.core.plural import plural
 from hpsearch.core.scores import Spread
 from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
@@ -114,7 +115,7 @@ def describe(record: TrialRecord) -> str:
     '2 blocks 24-48, adamw 3.1e-03 batch 64'
     """
     blocks, widths = shape(record)
-    net = f"{blocks} block{'s' * (blocks != 1)} {widths}".strip() if blocks else ""
+    net = f"{plural(blocks, 'block')} {widths}".strip() if blocks else ""
     parts = (net, layers(record), own(record), training(record))
     return ", ".join(part for part in parts if part)
 

@@ -13,6 +13,7 @@ from hpsearch.core.confirmation import Confirmed
 from hpsearch.core.findings import Standing
 from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.pareto import worthy
+from hpsearch.core.plural import plural
 from hpsearch.core.scores import Spread
 from hpsearch.core.trial import State
 from hpsearch.view.axes import ACCENT, FAINT, FAINTER, INK, axis, empty, log_ticks, safe, word
@@ -125,7 +126,7 @@ def _means(again: Sequence[Confirmed], x: str, y: str) -> go.Scatter:
 
 
 def _mean_hover(one: Confirmed, x: str, y: str) -> str:
-    seeds = f"{one.repeats} fresh seed{'s' * (one.repeats != 1)}"
+    seeds = plural(one.repeats, "fresh seed")
     parts = [f"trial {one.number}, trained again with {seeds}"]
     parts += [f"{word(name)} {format_spread(name, one.spreads[name])}" for name in (y, x)]
     return "<br>".join([*parts, *[f"{one.diverged} diverged"] * bool(one.diverged)])
