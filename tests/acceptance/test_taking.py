@@ -141,6 +141,8 @@ def test_the_onnx_file_eats_bytes_in_any_batch_and_agrees_with_torch(home, digit
     told = home.read("config.json")["onnx"]
     images = digits[0][..., None]
     expected = hpsearch.load_model(home.folder, device="cpu").predict(images)
+    *_, second, first = np.sort(expected.probabilities).T
+    clear = first - second > 2e-3  # else what the two may differ by decides the class
 
     (taken,) = session.get_inputs()
     assert (taken.name, taken.type) == (told["input"]["name"], "tensor(uint8)")
@@ -148,7 +150,9 @@ def test_the_onnx_file_eats_bytes_in_any_batch_and_agrees_with_torch(home, digit
     for count in (1, 7, 240):
         (found,) = session.run(["probabilities"], {"images": images[:count]})
         np.testing.assert_allclose(found, expected.probabilities[:count], atol=1e-3)
-        np.testing.assert_array_equal(found.argmax(1), expected.indices[:count])
+        same = found.argmax(1) == expected.indices[:count]
+        assert same[clear[:count]].all()
+    assert clear.mean() > 0.9
 
 
 def test_predictions_of_a_process_are_json_and_broken_files_are_named(

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.nn.batches import Batches, Scaler, rotate, tensors
+from hpsearch.nn.device import autocast_dtype
 from hpsearch.nn.interrupt import Interrupted
 from hpsearch.nn.model import build
 from hpsearch.nn.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -256,8 +257,9 @@ def test_a_training_stops_within_one_step_when_asked(few):
 def test_evaluation_counts_every_image_once_and_keeps_no_gradient(few):
     model = build(SMALL, few.input_shape, 10, seed=0)
     loss, accuracy = evaluate(model, few.val_images, few.val_labels, mean=few.mean, std=few.std)
-    images = (few.val_images / 255 - few.mean[0]) / few.std[0]
-    logits = model.eval()(images)
-    expected = torch.nn.functional.cross_entropy(logits, few.val_labels).item()
+    images = Scaler(few.mean, few.std, width=8, device=CPU)(few.val_images)
+    with torch.autocast("cpu", dtype=autocast_dtype(CPU), enabled=autocast_dtype(CPU) is not None):
+        logits = model.eval()(images)
+    expected = torch.nn.functional.cross_entropy(logits.float(), few.val_labels).item()
     assert loss == pytest.approx(expected, rel=1e-4)
     assert accuracy == (logits.argmax(1) == few.val_labels).sum().item() / 50
