@@ -6,30 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsearch.api import StudyHandle as StudyHandle
-    from hpsearch.api import open_study as open_study
-    from hpsearch.api import run as run
+    from hpsearch.api.evaluate import compare as compare
+    from hpsearch.api.evaluate import confirm as confirm
+    from hpsearch.api.run import StudyHandle as StudyHandle
+    from hpsearch.api.run import open_study as open_study
+    from hpsearch.api.run import run as run
+    from hpsearch.api.train import train as train
     from hpsearch.config import build_spec as build_spec
     from hpsearch.config import load_study_file as load_study_file
     from hpsearch.core.trial import Epoch as Epoch
     from hpsearch.errors import HpsearchError as HpsearchError
-    from hpsearch.evidence import compare as compare
-    from hpsearch.evidence import confirm as confirm
-    from hpsearch.home import train as train
-    from hpsearch.nn.export import load_model as load_model
+    from hpsearch.nn.serving.model_folder import load_model as load_model
 
 _HOMES = {
     "Epoch": "hpsearch.core.trial",
     "HpsearchError": "hpsearch.errors",
     "build_spec": "hpsearch.config",
-    "StudyHandle": "hpsearch.api",
-    "compare": "hpsearch.evidence",
-    "confirm": "hpsearch.evidence",
-    "load_model": "hpsearch.nn.export",
+    "StudyHandle": "hpsearch.api.run",
+    "compare": "hpsearch.api.evaluate",
+    "confirm": "hpsearch.api.evaluate",
+    "load_model": "hpsearch.nn.serving.model_folder",
     "load_study_file": "hpsearch.config",
-    "open_study": "hpsearch.api",
-    "run": "hpsearch.api",
-    "train": "hpsearch.home",
+    "open_study": "hpsearch.api.run",
+    "run": "hpsearch.api.run",
+    "train": "hpsearch.api.train",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """``python -m hpsearch`` is ``hpsearch``."""
 
-from hpsearch.cli import enter
+from hpsearch.cli.main import enter
 
 if __name__ == "__main__":
     enter()

@@ -16,16 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.core import space
 from hpsearch.core.pruning import Rule
-from hpsearch.core.spec import (
-    DataSpec,
-    RecipeSpec,
-    SearchSpec,
-    ShapeSpec,
-    StudySpec,
-    to_dict,
-)
+from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec, to_dict
 from hpsearch.errors import SpecError, closest, nearest
-from hpsearch.nn.data import DATASETS, default_name
+from hpsearch.nn.data.dataset import DATASETS, default_name
 
 SECTIONS: Mapping[str, type] = {
     "data": DataSpec,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.core import own as own_dims
+from hpsearch.core import custom_dimensions as own_dims
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.errors import closest, nearest
 

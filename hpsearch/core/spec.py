@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hpsearch.core.initial_trials import RECIPE
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.opening import RECIPE
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import TRAINING, Dim, Space, Value, dims, parse, width_names
 from hpsearch.errors import SpecError, nearest
@@ -68,7 +68,7 @@ class RecipeSpec:
 
     ``shift`` is in pixels, ``rotate`` in degrees, each the largest size of a random change to
     either side; ``flip`` mirrors half of the images left to right. ``function`` names a training of
-    the person's own, as ``mypackage.loops:train`` (see :mod:`hpsearch.nn.training`).
+    the person's own, as ``mypackage.loops:train`` (see :mod:`hpsearch.nn.training.custom_loop`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -113,7 +113,7 @@ class ShapeSpec:
     """How channel widths are drawn: ``geometric`` (base width and growth) or ``per-block``.
 
     ``max_width`` caps geometric widths. ``factory`` names a builder of the person's own instead, as
-    ``mypackage.nets:build`` (see :mod:`hpsearch.nn.factory`).
+    ``mypackage.nets:build`` (see :mod:`hpsearch.nn.models.custom`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID

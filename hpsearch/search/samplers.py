@@ -27,12 +27,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core.grid import cells
+from hpsearch.core.initial_trials import OPENING, opening
 from hpsearch.core.objectives import OBJECTIVES, costs
-from hpsearch.core.opening import OPENING, opening
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
-from hpsearch.search.rows import Write
+from hpsearch.search.storage.tables import Write
 
 MAX_CELLS = 100_000
 LEARNING = ("tpe", "nsga2", "gp")  # the samplers that learn, and so profit from a good beginning

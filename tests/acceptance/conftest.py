@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 from tests.acceptance.holding import HELD
 
 PATIENCE_SECONDS = 600  # how long a process may take to get anywhere on a busy machine

@@ -4,7 +4,7 @@ HELD = '''
 import time
 from pathlib import Path
 
-from hpsearch.nn.train import epochs
+from hpsearch.nn.training.loop import epochs
 
 
 def train(model, data, spec, *, params, device, stop, progress):

@@ -408,7 +408,7 @@ def test_an_empty_study_name_before_the_options_is_none_too(copied, cli):
 
 
 def test_images_whose_names_are_too_long_are_told_like_those_that_are_not_there():
-    from hpsearch.nn.images import gather
+    from hpsearch.nn.serving.inputs import gather
 
     told = []
 

@@ -12,9 +12,9 @@ import pytest
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import HpsearchError
-from hpsearch.search.catalog import open_study
-from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.study.study import Study
 from tests.acceptance.conftest import PATIENCE_SECONDS
 from tests.acceptance.holding import HELD
 from tests.killing import kill_while

@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_is_told_in_a_line(names, words, copied, cli):
 def test_it_loads_no_torch(two, tmp_path):
     script = """
 import sys
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 try:
     main(["compare", "small", "flipped"])
 except SystemExit as exc:

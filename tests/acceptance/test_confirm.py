@@ -11,8 +11,8 @@ from contextlib import closing
 import pytest
 
 from hpsearch.errors import HpsearchError
-from hpsearch.search.catalog import open_study
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
 
 
 def kept(database):

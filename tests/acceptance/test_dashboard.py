@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.search.storage import open_storage
-from hpsearch.view.text import format_value
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.view.format import format_value
 from tests.acceptance.browser import Browser, browsing
 from tests.acceptance.conftest import Shell, sites_in
 from tests.acceptance.test_bad_input import assert_one_line

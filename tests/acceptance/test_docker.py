@@ -28,8 +28,8 @@ from sqlalchemy.engine import make_url
 
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
-from hpsearch.search.catalog import open_study
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
 from tests.acceptance.conftest import PATIENCE_SECONDS, sites_in
 from tests.servers import own_server, restart
 

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from hpsearch.nn import device, host
-from hpsearch.search import doctor
-from hpsearch.search.filesystem import filesystem
-from hpsearch.search.storage import open_storage
+from hpsearch.nn.runtime import cpu, device
+from hpsearch.search.jobs import doctor
+from hpsearch.search.storage.filesystem import filesystem
+from hpsearch.search.storage.storage import open_storage
 from tests.servers import own_s3, own_server
 
 
@@ -139,10 +139,10 @@ def test_a_cache_over_the_network_is_warned_of(cli, monkeypatch):
 
 @pytest.mark.parametrize("path", ["dev/nvidia0", "proc/driver/nvidia/version"])
 def test_a_gpu_is_seen_by_its_files(tmp_path, path):
-    assert not host.has_nvidia(root=tmp_path)
+    assert not cpu.has_nvidia(root=tmp_path)
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text("")
-    assert host.has_nvidia(root=tmp_path)
+    assert cpu.has_nvidia(root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_gpu_is_seen_by_its_files(tmp_path, path):
     [(None, None, "without CUDA"), ("13.0", None, "CUDA 13.0"), (None, "", None)],
 )
 def test_a_gpu_that_torch_makes_nothing_of_is_told(cli, monkeypatch, cuda, hidden, said):
-    monkeypatch.setattr(host, "has_nvidia", lambda: True)
+    monkeypatch.setattr(cpu, "has_nvidia", lambda: True)
     monkeypatch.setattr(device, "available", lambda: ("cpu",))
     monkeypatch.setattr(device, "cuda_version", lambda: cuda)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

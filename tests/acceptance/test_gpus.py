@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.nn.device import available
+from hpsearch.nn.runtime.device import available
 from tests.acceptance.conftest import SMALL
 
 pytestmark = pytest.mark.skipif("cuda:0" not in available(), reason="needs a CUDA device")

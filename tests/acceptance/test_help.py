@@ -8,7 +8,7 @@ import shlex
 import pytest
 import typer
 
-from hpsearch.cli import app
+from hpsearch.cli.main import app
 
 ROOT = typer.main.get_command(app)
 COMMANDS = sorted(ROOT.commands)

@@ -130,7 +130,7 @@ def test_the_storage_may_come_from_the_environment(finished, cli, monkeypatch):
 def test_the_reading_commands_import_no_torch(finished, tmp_path):
     script = """
 import json, sys
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 for arguments in json.loads(sys.argv[1]):
     try:
         main(arguments)

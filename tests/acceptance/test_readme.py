@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import hpsearch
-from hpsearch.cli import app
+from hpsearch.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 COMMAND = typer.main.get_command(app)

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 import typer
 
-from hpsearch.cli import app
+from hpsearch.cli.main import app
 from tests.acceptance.fixed_study import write_database
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -354,7 +354,7 @@ def test_an_export_holds_the_trials_the_curves_and_a_study_file_that_checks(
     from pyarrow import parquet
 
     from hpsearch.config import load_study_file
-    from hpsearch.core.changes import identity
+    from hpsearch.core.spec_diff import identity
 
     where = ("--storage", finished.database)
     result = cli("export", "small", "-o", "tables", *where)
@@ -408,7 +408,7 @@ def test_an_export_can_be_repeated_and_names_one_study(finished, cli, tmp_path):
 def test_an_export_does_not_load_torch(finished, tmp_path):
     code = f"""
 import sys
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 try: main(["export", "-o", {str(tmp_path / "t")!r}, "--storage", {str(finished.database)!r}])
 except SystemExit as exc: assert exc.code == 0, exc.code
 sys.stderr.write("torch" * ("torch" in sys.modules))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.core.findings import as_plain
-from hpsearch.search.catalog import open_study
-from hpsearch.search.storage import open_storage
+from hpsearch.core.analysis.study_analysis import as_plain
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
 from tests.acceptance.holding import HELD
 from tests.servers import halt, own_server, start
 
@@ -314,7 +314,7 @@ def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
 
 def test_workers_to_come_leave_a_study_alone_that_failures_ended(shell, study_file, cli, tmp_path):
     (tmp_path / "held.py").write_text(
-        "from hpsearch.nn.train import epochs\n"
+        "from hpsearch.nn.training.loop import epochs\n"
         "def train(model, data, spec, *, params, device, stop, progress):\n"
         "    if spec.epochs > 1:\n"
         "        raise ValueError('no such layer')\n"

@@ -23,10 +23,10 @@ from environment import describe_environment, print_table
 from hpsearch.config import read_spec
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import Curve
-from hpsearch.search import objective
-from hpsearch.search.checkpoint import Keeper
-from hpsearch.search.launch import Place, prepare, run_here
-from hpsearch.search.worker import Stopper
+from hpsearch.search.worker import trainer
+from hpsearch.search.worker.checkpointer import Keeper
+from hpsearch.search.worker.launch import Place, prepare, run_here
+from hpsearch.search.worker.work_loop import Stopper
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Silent:
 
 def measure(spec: StudySpec, *, threads: int | None) -> Sequence[Kept]:
     """Searches; returns what every trial kept that trained an epoch."""
-    objective.Keeper = TimedKeeper
+    trainer.Keeper = TimedKeeper
     with tempfile.TemporaryDirectory() as folder:
         place = Place(storage=str(Path(folder, "bench.db")), device="cpu", threads=threads)
         ready = prepare(spec, place, notify=print)

@@ -42,7 +42,7 @@ from arguments import add_quick, parser_of
 from environment import describe_environment, print_table
 from pace import spread
 
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu
 
 LIMIT_PERCENT = 5.0
 _IMPORTANCE_SECONDS = 10.0
@@ -313,7 +313,9 @@ def options() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=12.0, help="of a window")
-    parser.add_argument("--workers", type=int, default=host.usable_cpus(), help="of one thread")
+    parser.add_argument(
+        "--workers", type=int, default=cpu.usable_cpus(), help="of one thread"
+    )
     add_quick(parser)
     chosen = parser.parse_args()
     if chosen.quick:

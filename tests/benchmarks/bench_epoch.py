@@ -20,7 +20,7 @@ from environment import describe_environment, print_table, settle
 from pace import spread
 
 if TYPE_CHECKING:
-    from hpsearch.nn.batches import Tensors
+    from hpsearch.nn.data.tensors import Tensors
 
 NETS = ((32, 64, 128), (64, 128, 128, 128), (16,), (16, 32))
 BATCH_SIZE = 64
@@ -80,7 +80,7 @@ def random_data(count: int) -> Tensors:
     """Returns random images as tensors: that many to train on, and one to validate on."""
     import numpy as np
 
-    from hpsearch.nn.batches import tensors
+    from hpsearch.nn.data.tensors import tensors
 
     images, labels = pictures(count + 1)
     index = np.arange(count + 1)
@@ -94,8 +94,8 @@ def ours(widths: tuple[int, ...], count: int) -> Callable[[], None]:
     import torch
 
     from hpsearch.core.spec import ModelSpec, TrainSpec
-    from hpsearch.nn.model import build
-    from hpsearch.nn.train import epochs
+    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.training.loop import epochs
 
     data = random_data(count)
     model = build(ModelSpec(widths=widths), data.input_shape, data.classes, seed=0)

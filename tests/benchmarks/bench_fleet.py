@@ -36,8 +36,8 @@ from postgres import Server, postgres
 from simulation import Clock, Diary, Work, fleet, watch_lock
 
 from hpsearch.core.trial import State
-from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.study import Study
 
 if TYPE_CHECKING:
     from crowd import Crowd  # it imports the samplers and more, which a worker need not

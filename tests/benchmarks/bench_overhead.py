@@ -30,11 +30,11 @@ from hpsearch.config import build_spec
 from hpsearch.core.space import draw
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search import samplers
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.claim import Claim
-from hpsearch.search.process import identity
-from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.storage.storage import Storage, open_storage
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.process import identity
+from hpsearch.search.study.study import Study
 
 EPOCHS = 10
 
@@ -179,7 +179,7 @@ def main() -> None:
             ):
                 ours, plain = Ours(ours_url, size), Plain(plain_url, size)
                 original = samplers.sample
-                from hpsearch.search import study as study_module
+                from hpsearch.search.study import study as study_module
 
                 study_module.sample = ours.timed.around(original)
                 found = measure({"ours": ours, "plain": plain}, chosen.trials)

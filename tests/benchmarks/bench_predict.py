@@ -18,16 +18,16 @@ from pathlib import Path
 from arguments import parser_of
 from environment import describe_environment, print_table, settle
 
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu
 
 
 def main() -> None:
     """Measures both, in turn, and prints the table."""
-    options = parser_of(__doc__, repeats=9, threads=host.usable_cpus()).parse_args()
+    options = parser_of(__doc__, repeats=9, threads=cpu.usable_cpus()).parse_args()
     settle(options.threads)
-    host.keep_freed_memory()
-    from hpsearch.nn.classify import classify
-    from hpsearch.nn.export import load_model
+    cpu.keep_freed_memory()
+    from hpsearch.nn.serving.model_folder import load_model
+    from hpsearch.nn.serving.predict import classify
 
     print(describe_environment())
     with tempfile.TemporaryDirectory() as name:
@@ -57,10 +57,10 @@ def write(folder: Path) -> int:
     from PIL import Image
 
     from hpsearch.core.spec import DataSpec, ModelSpec
-    from hpsearch.nn.data import load
-    from hpsearch.nn.export import write_model
-    from hpsearch.nn.model import build
-    from hpsearch.nn.model_config import ModelConfig
+    from hpsearch.nn.data.dataset import load
+    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.serving.model_config import ModelConfig
+    from hpsearch.nn.serving.model_folder import write_model
 
     data = load(DataSpec())
     spec = ModelSpec(widths=(8, 16), batch_norm=False)

@@ -29,14 +29,14 @@ from arguments import parser_of
 from bench_quickstart import search
 from environment import describe_environment, print_table
 
-from hpsearch.core.analysis import savings, study_hypervolume
-from hpsearch.core.findings import as_plain
+from hpsearch.core.analysis.pruning_stats import savings, study_hypervolume
+from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.pruning import PRUNERS
 from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.core.trial import Epoch, State, TrialRecord
-from hpsearch.search.peers import Others
-from hpsearch.search.records import REFERENCE
-from hpsearch.search.study import Study
+from hpsearch.search.storage.records import REFERENCE
+from hpsearch.search.study.study import Study
+from hpsearch.search.worker.peers import Others
 
 AIM_SAVED, AIM_KEPT = 0.30, 0.98
 

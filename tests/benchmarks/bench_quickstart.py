@@ -24,12 +24,12 @@ from pathlib import Path
 from arguments import parser_of
 from environment import describe_environment, print_table
 
-from hpsearch.core.analysis import counts, savings, study_hypervolume
-from hpsearch.core.pareto import front
-from hpsearch.search.catalog import open_study
-from hpsearch.search.records import REFERENCE
-from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Study
+from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.pruning_stats import counts, savings, study_hypervolume
+from hpsearch.search.storage.records import REFERENCE
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.study.study import Study
 
 AIM_WALL_SECONDS, AIM_ACCURACY = 240.0, 0.97
 AIM_START_UP_SECONDS, AIM_REST_SECONDS = 6.0, 0.1

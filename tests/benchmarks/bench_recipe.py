@@ -17,12 +17,12 @@ import time
 from arguments import parser_of
 from environment import describe_environment, print_table, settle
 
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu
 
 
 def main() -> None:
     """Trains once per seed and prints the table."""
-    parser = parser_of(__doc__, seeds=3, epochs=12, threads=host.usable_cpus())
+    parser = parser_of(__doc__, seeds=3, epochs=12, threads=cpu.usable_cpus())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     path = os.environ.get("HPSEARCH_EMNIST_SAMPLE")
@@ -32,7 +32,7 @@ def main() -> None:
             " y_train, x_test and y_test; set it and run again"
         )
     settle(options.threads)
-    from hpsearch.nn.device import pick_device
+    from hpsearch.nn.runtime.device import pick_device
 
     device = pick_device(options.device)
     print(describe_environment(device))
@@ -55,9 +55,9 @@ def train(path: str, *, seed: int, epochs_: int, device):
     import numpy as np
 
     from hpsearch.core.spec import ModelSpec, TrainSpec
-    from hpsearch.nn.batches import tensors
-    from hpsearch.nn.model import build
-    from hpsearch.nn.train import epochs
+    from hpsearch.nn.data.tensors import tensors
+    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.training.loop import epochs
 
     with np.load(path) as sample:
         images = np.concatenate([sample["x_train"], sample["x_test"]])[..., None]

@@ -31,12 +31,12 @@ from untrained import add, draw_at_random
 
 from hpsearch.config import build_spec
 from hpsearch.core.trial import Epoch
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.findings import findings
-from hpsearch.search.records import columns_of
-from hpsearch.search.storage import open_storage
-from hpsearch.search.study import Study
-from hpsearch.view.report import render, write
+from hpsearch.search.jobs.analyse import findings
+from hpsearch.search.storage.records import columns_of
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.study.study import Study
+from hpsearch.view.report.report import render, write
 
 EPOCHS = 8
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (0.1, 500.0)}

@@ -79,13 +79,13 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
     """Trains the complete trials again in this process and writes how far each ended."""
     settle(threads)
     from hpsearch.core.spec import resolve
-    from hpsearch.nn.train import Diverged
-    from hpsearch.search.catalog import open_study
-    from hpsearch.search.launch import Place, join
-    from hpsearch.search.rerun import Rerun
-    from hpsearch.search.single import build_net, epochs_of
-    from hpsearch.search.storage import open_storage
-    from hpsearch.search.worker import Stopper
+    from hpsearch.nn.training.failures import build_net, epochs_of
+    from hpsearch.nn.training.loop import Diverged
+    from hpsearch.search.jobs.rerun import Rerun
+    from hpsearch.search.storage.storage import open_storage
+    from hpsearch.search.study.catalog import open_study
+    from hpsearch.search.worker.launch import Place, join
+    from hpsearch.search.worker.work_loop import Stopper
 
     database = str(Path(folder, "hpsearch.db"))
     study = open_study(open_storage(database, create=False))

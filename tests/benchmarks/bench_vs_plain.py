@@ -217,8 +217,8 @@ class Run:
 
     def hypervolumes(self, bounds: Mapping[str, tuple[float, float]]) -> list[float]:
         """The front's hypervolume after each finished trial."""
+        from hpsearch.core.analysis.pareto import hypervolume
         from hpsearch.core.objectives import merit
-        from hpsearch.core.pareto import hypervolume
 
         points = [merit({"accuracy": f.accuracy, "flops": f.flops}, bounds) for f in self.finished]
         return [hypervolume(points[: n + 1]) for n in range(len(points))]
@@ -288,7 +288,7 @@ def run_ours(spec: StudySpec, chosen: argparse.Namespace, folder: Path) -> Run:
 
 def write_images(spec: StudySpec, folder: Path) -> Path:
     """Writes the study's training and validation images to a file for the plain script."""
-    from hpsearch.nn.data import load
+    from hpsearch.nn.data.dataset import load
 
     data = load(spec.data, seed=spec.search.seed)
     arrays = {}
@@ -313,7 +313,7 @@ def check_space(spec: StudySpec, trials: Sequence[Mapping[str, Any]]) -> None:
 def flops_of(spec: StudySpec, params: Mapping[str, Any]) -> int:
     """Returns the operations of one image's forward pass through a net of the plain script."""
     from hpsearch.core.spec import resolve
-    from hpsearch.nn.cost import count
+    from hpsearch.nn.models.cost import count
 
     model = resolve(spec, number=0, params=params).model
     return int(count(model, INPUT_SHAPE, CLASSES)["flops"])
@@ -321,9 +321,9 @@ def flops_of(spec: StudySpec, params: Mapping[str, Any]) -> int:
 
 def score_bounds(spec: StudySpec) -> dict[str, tuple[float, float]]:
     """Returns the ends of both scales: of accuracy, and of FLOPs × epochs over the space."""
-    from hpsearch.nn.batches import tensors_of
-    from hpsearch.nn.data import load
-    from hpsearch.search.corners import objective_bounds
+    from hpsearch.nn.data.dataset import load
+    from hpsearch.nn.data.tensors import tensors_of
+    from hpsearch.search.worker.bounds import objective_bounds
 
     images = tensors_of(load(spec.data, seed=spec.search.seed), device="cpu")
     assert (images.input_shape, images.classes) == (INPUT_SHAPE, CLASSES)
@@ -417,7 +417,7 @@ def rows(races: Sequence[Race]) -> list[list[str]]:
 
 
 def options() -> argparse.Namespace:
-    from hpsearch.nn.host import usable_cpus
+    from hpsearch.nn.runtime.cpu import usable_cpus
 
     parser = parser_of(__doc__, seeds=3)
     parser.add_argument("--trials", type=int, default=40, help="of the plain script")

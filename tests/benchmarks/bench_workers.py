@@ -32,7 +32,7 @@ from pace import SAME_FOR_ALL, Pace, pace, spread
 from processes import gather
 
 from hpsearch.core.spec import StudySpec, resolve
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu
 
 _LOADING_SECONDS = 300.0
 
@@ -101,7 +101,7 @@ def run_bare(way: Way, spec: StudySpec, nets: Sequence[Net]) -> Pace:
 def train_bare(spec: StudySpec, threads: int, start: Any, jobs: Any, ends: Any) -> None:
     """What a bare process does: loads the images, and trains nets until none is left."""
     settle(threads)
-    host.keep_freed_memory()
+    cpu.keep_freed_memory()
     import torch
 
     images, spans = load_images(spec), []
@@ -115,16 +115,16 @@ def train_bare(spec: StudySpec, threads: int, start: Any, jobs: Any, ends: Any) 
 
 def load_images(spec: StudySpec) -> Any:
     """Returns the study's images as tensors."""
-    from hpsearch.nn.batches import tensors_of
-    from hpsearch.nn.data import load
+    from hpsearch.nn.data.dataset import load
+    from hpsearch.nn.data.tensors import tensors_of
 
     return tensors_of(load(spec.data, seed=spec.search.seed), device="cpu")
 
 
 def train_net(spec: StudySpec, net: Net, images: Any, device: Any) -> int:
     """Builds and trains one net; returns the epochs, fewer than wanted if it diverged."""
-    from hpsearch.nn.model import build
-    from hpsearch.nn.train import Diverged, epochs
+    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.training.loop import Diverged, epochs
 
     trial = resolve(spec, number=net.number, params=net.params)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
@@ -226,8 +226,8 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Runs the rounds and prints the tables."""
     chosen = parse_options()
-    if host.usable_cpus() < 2:
-        sys.exit(f"found {host.usable_cpus()} usable core, expected two or more")
+    if cpu.usable_cpus() < 2:
+        sys.exit(f"found {cpu.usable_cpus()} usable core, expected two or more")
     print(describe_environment())
     numbers = {"--trials": chosen.trials, "--epochs": chosen.epochs, "--seed": chosen.seed}
     options = [*(word for key, n in numbers.items() for word in (key, str(n))), *SAME_FOR_ALL]

@@ -21,13 +21,13 @@ from untrained import add, draw_at_random
 from hpsearch.config import build_spec
 from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, State
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.claim import Claim
-from hpsearch.search.heartbeat import BEAT_SECONDS, beating
-from hpsearch.search.process import identity
-from hpsearch.search.records import TRIAL_STATES, columns_of
-from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.storage.records import TRIAL_STATES, columns_of
+from hpsearch.search.storage.storage import Storage, open_storage
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.process import identity
+from hpsearch.search.study.study import Study
+from hpsearch.search.worker.heartbeat import BEAT_SECONDS, beating
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (0.1, 100.0)}
 LOOK_SECONDS = 5.0  # between two looks of a worker at the other trials, at least; search/peers.py

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu
 
 if TYPE_CHECKING:
     import torch
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def settle(threads: int) -> None:
     """Has torch compute with so many threads in this process; called before torch is imported."""
-    host.prepare_environment(threads)
-    host.apply_threads(threads)
+    cpu.prepare_environment(threads)
+    cpu.apply_threads(threads)
 
 
 def describe_environment(device: torch.device | None = None) -> str:
     """Returns hardware, thread settings and versions in a few lines."""
     import torch
 
-    from hpsearch.nn.device import autocast_dtype, describe
+    from hpsearch.nn.runtime.device import autocast_dtype, describe
 
     device = device or torch.device("cpu")
     packages = ("torch", "torchvision", "numpy", "optuna")
@@ -33,7 +33,7 @@ def describe_environment(device: torch.device | None = None) -> str:
     return "\n".join(
         [
             f"date      {date.today().isoformat()}",
-            f"device    {describe(device)}, {host.usable_cpus()} cores usable, load before {load}",
+            f"device    {describe(device)}, {cpu.usable_cpus()} cores usable, load before {load}",
             f"bf16      {'in hardware' if autocast_dtype(device) else 'no: float32'}",
             f"threads   {torch.get_num_threads()},"
             f" OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'not set')}",

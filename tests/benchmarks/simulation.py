@@ -1,6 +1,6 @@
 """Workers that sleep where others train, each in a process of its own, and where their time went.
 
-A worker here does what :func:`hpsearch.search.worker.work` does, with signs of life and looks at
+A worker here does what :func:`hpsearch.search.worker.work_loop.work` does, with signs of life and looks at
 the other trials, but for training, checkpoints and pruning: the rule is asked and not obeyed, so
 that all trials have the same number of epochs. It imports no torch, and checks that it did not.
 """
@@ -20,14 +20,14 @@ from typing import Any
 from processes import gather
 
 from hpsearch.core.trial import Curve, Epoch, Outcome, State
-from hpsearch.search.catalog import open_study
-from hpsearch.search.claim import Claim
-from hpsearch.search.heartbeat import beating
-from hpsearch.search.peers import Others
-from hpsearch.search.process import identity
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import Storage, open_storage
-from hpsearch.search.study import Study
+from hpsearch.search.storage.storage import Storage, open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.process import identity
+from hpsearch.search.study.status import Standing
+from hpsearch.search.study.study import Study
+from hpsearch.search.worker.heartbeat import beating
+from hpsearch.search.worker.peers import Others
 
 BUSY_SECONDS = 0.5  # between two questions for a trial, as in a real worker
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}

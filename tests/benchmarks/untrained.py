@@ -10,7 +10,7 @@ import optuna
 
 from hpsearch.core.space import Dim, Space, Value, draw
 from hpsearch.search.samplers import distribution
-from hpsearch.search.storage import Storage
+from hpsearch.search.storage.storage import Storage
 
 
 def draw_at_random(space: Space, *, seed: int) -> tuple[dict[str, Value], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
 from tests.servers import own_server
 
 

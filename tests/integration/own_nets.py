@@ -98,9 +98,9 @@ import torch
 import torch.nn.functional as F
 
 import hpsearch
-from hpsearch.nn.batches import Batches
-from hpsearch.nn.clock import StepClock
-from hpsearch.nn.train import epochs, evaluate
+from hpsearch.nn.data.tensors import Batches
+from hpsearch.nn.training.step_timer import StepClock
+from hpsearch.nn.training.loop import epochs, evaluate
 
 
 def train(model, data, spec, *, params, device, stop, progress):

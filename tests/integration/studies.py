@@ -8,9 +8,9 @@ from hpsearch.core.pruning import Rule
 from hpsearch.core.space import IntDim, default_space
 from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.peers import Others
-from hpsearch.search.process import identity
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.study.process import identity
+from hpsearch.search.worker.peers import Others
 
 EPOCHS = 4
 WIDTHS = IntDim(low=8, high=32, log=True)
@@ -105,9 +105,9 @@ def work_in_process(url, name, go):
 
     It stands still in its first trial until the file ``go`` is there.
     """
-    from hpsearch.search.catalog import open_study
-    from hpsearch.search.standing import Standing
-    from hpsearch.search.storage import open_storage
+    from hpsearch.search.storage.storage import open_storage
+    from hpsearch.search.study.catalog import open_study
+    from hpsearch.search.study.status import Standing
 
     study = open_study(open_storage(url, create=True), name)
     while True:

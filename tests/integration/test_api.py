@@ -13,7 +13,7 @@ import pytest
 import hpsearch
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError, SpecError, StorageError, StudyError
-from hpsearch.search.worker import Stopper
+from hpsearch.search.worker.work_loop import Stopper
 
 SPACE = {"n_blocks": 1, "base_width": {"low": 4, "high": 8}, "batch_size": 32}
 

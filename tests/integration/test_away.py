@@ -11,14 +11,14 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
-from hpsearch.search import storage as storages
-from hpsearch.search import worker
-from hpsearch.search.absence import Absence
-from hpsearch.search.catalog import open_study
-from hpsearch.search.heartbeat import beating
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
+from hpsearch.search.storage import storage as storages
+from hpsearch.search.storage.retry import Absence
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker import work_loop
+from hpsearch.search.worker.heartbeat import beating
+from hpsearch.search.worker.work_loop import Stopper
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
@@ -176,7 +176,7 @@ class TestGivingUp:
     def test_a_worker_grants_the_server_a_while_to_hand_its_trial_back(
         self, away, stop, monkeypatch
     ):
-        monkeypatch.setattr(worker, "FINISH_SECONDS", 2.0)
+        monkeypatch.setattr(work_loop, "FINISH_SECONDS", 2.0)
         away.storage.absence.is_hurried = stop.is_hurried
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
@@ -185,7 +185,7 @@ class TestGivingUp:
 
     def test_time_that_is_up_is_no_such_hurry(self, away, monkeypatch):
         monkeypatch.setattr(storages, "AWAY_SECONDS", 1.0)
-        monkeypatch.setattr(worker, "FINISH_SECONDS", 0.0)
+        monkeypatch.setattr(work_loop, "FINISH_SECONDS", 0.0)
         stop = Stopper(raises=False)
         stop.start_clock(0.0)
         assert stop()

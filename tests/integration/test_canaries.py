@@ -60,7 +60,7 @@ TABLES = {
 @canary(
     "optuna.storages._rdb.models",
     *(f"optuna.storages._rdb.models.{name}" for name in TABLES),
-    fix=["hpsearch/search/rows.py", "hpsearch/search/roll.py"],
+    fix=["hpsearch/search/storage/tables.py", "hpsearch/search/storage/counts.py"],
 )
 def test_the_tables_have_the_columns_that_are_written():
     """What the rows mean is compared in tests/integration/test_rows.py."""
@@ -69,7 +69,7 @@ def test_the_tables_have_the_columns_that_are_written():
         assert f"{table}: {', '.join(f'{c.name} {c.type}' for c in table.columns)}" == expected
 
 
-@canary(fix=["hpsearch/search/rows.py"])
+@canary(fix=["hpsearch/search/storage/tables.py"])
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
@@ -84,7 +84,7 @@ def test_an_attribute_and_a_step_are_unique_in_a_trial(name, columns):
     assert [sorted(column.name for column in c.columns) for c in unique] == [columns]
 
 
-@canary(fix=["hpsearch/search/rows.py"])
+@canary(fix=["hpsearch/search/storage/tables.py"])
 def test_values_are_stored_with_the_kind_finite():
     assert models.TrialValueModel.TrialValueType.FINITE.value == 1
     assert models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE.value == 1
@@ -93,7 +93,7 @@ def test_values_are_stored_with_the_kind_finite():
 @canary(
     "optuna.storages._rdb.models.BaseModel",
     "optuna.storages._rdb.models.BaseModel.metadata",
-    fix=["hpsearch/search/database.py"],
+    fix=["hpsearch/search/storage/engine.py"],
 )
 def test_the_metadata_lists_the_tables_of_a_database(tmp_path):
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/plain.db")
@@ -103,7 +103,7 @@ def test_the_metadata_lists_the_tables_of_a_database(tmp_path):
     assert {"studies", "trials", "version_info", "alembic_version"} <= there
 
 
-@canary("optuna.storages._rdb.models.NOT_FOUND_MSG", fix=["hpsearch/search/storage.py"])
+@canary("optuna.storages._rdb.models.NOT_FOUND_MSG", fix=["hpsearch/search/storage/storage.py"])
 def test_a_deleted_study_and_trial_are_reported_by_one_message(sqlite, study):
     trial_id = study.ask()._trial_id
     optuna.delete_study(study_name=study.study_name, storage=sqlite.backend)
@@ -119,7 +119,7 @@ def test_a_deleted_study_and_trial_are_reported_by_one_message(sqlite, study):
 # -- Optuna's storages
 
 
-@canary(fix=["hpsearch/search/storage.py"])
+@canary(fix=["hpsearch/search/storage/storage.py"])
 def test_every_write_goes_through_the_replaced_session_and_ends_with_it(sqlite):
     """``RDBStorage.scoped_session`` is replaced; its sessions ignore commit, rollback and close."""
 
@@ -154,7 +154,7 @@ def memories(backend):
     "._studies",
     "._trial_id_to_study_id_and_number",
     "._study_id_and_number_to_trial_id",
-    fix=["hpsearch/search/storage.py"],
+    fix=["hpsearch/search/storage/storage.py"],
 )
 def test_what_the_cache_remembers_can_be_emptied(sqlite, study):
     backend = sqlite.backend
@@ -173,7 +173,7 @@ def test_what_the_cache_remembers_can_be_emptied(sqlite, study):
     assert [len(memory) for memory in memories(backend)] == [1, 1, 1]
 
 
-@canary("._lock", fix=["hpsearch/search/storage.py"])
+@canary("._lock", fix=["hpsearch/search/storage/storage.py"])
 def test_the_caches_lock_keeps_readers_out(sqlite, study):
     read = []
     reader = threading.Thread(target=lambda: read.append(study.get_trials()))
@@ -188,7 +188,7 @@ def test_the_caches_lock_keeps_readers_out(sqlite, study):
 @canary(
     "optuna.storages._cached_storage._CachedStorage",
     ".__dict__",
-    fix=["hpsearch/search/annotated.py", "hpsearch/search/storage.py"],
+    fix=["hpsearch/search/storage/overlay.py", "hpsearch/search/storage/storage.py"],
 )
 def test_a_cached_storage_is_its_dictionary(sqlite, study):
     """The dashboard's storage is a subclass with the same ``__dict__``: one memory, one lock."""
@@ -214,7 +214,11 @@ def test_a_cached_storage_is_its_dictionary(sqlite, study):
 
 @canary(
     "._trial_id",
-    fix=["hpsearch/search/annotated.py", "hpsearch/search/records.py", "hpsearch/search/study.py"],
+    fix=[
+        "hpsearch/search/storage/overlay.py",
+        "hpsearch/search/storage/records.py",
+        "hpsearch/search/study/study.py",
+    ],
 )
 def test_a_trial_has_the_id_of_its_row_and_takes_another(sqlite, study):
     asked = study.ask()
@@ -228,10 +232,10 @@ def test_a_trial_has_the_id_of_its_row_and_takes_another(sqlite, study):
 @canary(
     "._study_id",
     fix=[
-        "hpsearch/search/annotated.py",
-        "hpsearch/search/catalog.py",
-        "hpsearch/search/storage.py",
-        "hpsearch/search/study.py",
+        "hpsearch/search/storage/overlay.py",
+        "hpsearch/search/study/catalog.py",
+        "hpsearch/search/storage/storage.py",
+        "hpsearch/search/study/study.py",
     ],
 )
 def test_a_study_has_the_id_of_its_row(sqlite, study):
@@ -240,7 +244,7 @@ def test_a_study_has_the_id_of_its_row(sqlite, study):
     assert sqlite.backend.get_study_name_from_id(study._study_id) == study.study_name
 
 
-@canary(fix=["hpsearch/search/recording.py", "hpsearch/search/reaping.py"])
+@canary(fix=["hpsearch/search/study/recording.py", "hpsearch/search/study/reaping.py"])
 def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study):
     trial = study.ask()
     value = trial.suggest_float("x", 0, 1)
@@ -254,9 +258,9 @@ def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study)
     "optuna.study._frozen.FrozenStudy",
     "optuna.artifacts._protocol.ArtifactStore",
     fix=[
-        "hpsearch/search/annotated.py",
-        "hpsearch/search/artifacts.py",
-        "hpsearch/search/storage.py",
+        "hpsearch/search/storage/overlay.py",
+        "hpsearch/search/storage/artifacts.py",
+        "hpsearch/search/storage/storage.py",
     ],
 )
 def test_the_types_that_are_imported_are_those_of_the_objects(sqlite, study, tmp_path):
@@ -348,7 +352,7 @@ def test_gp_learns_from_the_trials_it_is_handed():
     assert asked == [(1, 0, {"x": kind})]
 
 
-@canary(fix=["hpsearch/search/samplers.py", "hpsearch/search/records.py"])
+@canary(fix=["hpsearch/search/samplers.py", "hpsearch/search/storage/records.py"])
 def test_an_enqueued_trial_keeps_its_values_as_fixed_params(study):
     study.enqueue_trial({"x": 0.25})
     (trial,) = study.trials
@@ -356,14 +360,14 @@ def test_an_enqueued_trial_keeps_its_values_as_fixed_params(study):
     assert trial.system_attrs["fixed_params"] == {"x": 0.25}
 
 
-@canary(fix=["hpsearch/search/recording.py", "hpsearch/search/samplers.py"])
+@canary(fix=["hpsearch/search/study/recording.py", "hpsearch/search/samplers.py"])
 def test_reporting_in_a_multi_objective_study_is_still_refused(study):
     """Curves are kept in a trial attribute for this reason; Optuna may support it some day."""
     with pytest.raises(NotImplementedError):
         study.ask().report(1.0, 1)
 
 
-@canary("optuna.importance._ped_anova.evaluator", fix=["hpsearch/search/importance.py"])
+@canary("optuna.importance._ped_anova.evaluator", fix=["hpsearch/search/jobs/importance.py"])
 def test_ped_anova_needs_no_scikit_learn_and_takes_a_study_and_a_target():
     names, seen = ["optuna.importance._ped_anova.evaluator"], set()
     while names:

@@ -15,25 +15,25 @@ import torch
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
-from hpsearch.nn.batches import tensors
-from hpsearch.nn.checkpoint import pack, unpack
-from hpsearch.nn.model import build
-from hpsearch.nn.train import Progress, epochs
-from hpsearch.search import artifacts as artifacts_module
-from hpsearch.search.artifacts import Artifacts, open_artifacts
-from hpsearch.search.catalog import delete, open_study
-from hpsearch.search.checkpoint import Keeper
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import check_storage, open_storage
-from hpsearch.search.url import parse_url
+from hpsearch.nn.data.tensors import tensors
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.training.checkpoint import pack, unpack
+from hpsearch.nn.training.loop import Progress, epochs
+from hpsearch.search.storage import artifacts as artifacts_module
+from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
+from hpsearch.search.storage.storage import check_storage, open_storage
+from hpsearch.search.storage.url import parse_url
+from hpsearch.search.study.catalog import delete, open_study
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker.checkpointer import Keeper
 from tests.integration import studies
 from tests.servers import own_s3
 
 CPU = torch.device("cpu")
 KILLED_WRITER = """
 import os, signal, sys
-from hpsearch.search.artifacts import open_artifacts
-from hpsearch.search.url import parse_url
+from hpsearch.search.storage.artifacts import open_artifacts
+from hpsearch.search.storage.url import parse_url
 
 # when all is written, and before it has its name
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

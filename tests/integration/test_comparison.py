@@ -8,8 +8,8 @@ import pytest
 
 from hpsearch.core.spec import RecipeSpec
 from hpsearch.errors import DeviceError, HpsearchError, StudyError
-from hpsearch.search import catalog
-from hpsearch.search.comparison import compare
+from hpsearch.search.jobs.compare import compare
+from hpsearch.search.study import catalog
 from tests.integration.studies import REFERENCE, make_spec, make_study, origin, search
 
 IMAGES = {"content": "abc", "shape": [1, 8, 8], "classes": ["a", "b"], "val": 40, "split": "s"}

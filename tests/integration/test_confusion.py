@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.core.scores import score
-from hpsearch.view import confusion
-from hpsearch.view.confusion import confused_picture, matrix_csv, matrix_picture
+from hpsearch.core.analysis.metrics import score
+from hpsearch.view.model import confusion
+from hpsearch.view.model.confusion import confused_picture, matrix_csv, matrix_picture
 
 
 def scored(names, *, right=0.8, n=600):

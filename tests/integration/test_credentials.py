@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from hpsearch.errors import StorageError
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
 from tests.integration.conftest import fresh_database
 from tests.servers import own_server, pooler
 
@@ -81,7 +81,7 @@ def test_a_wrong_password_and_none_are_told_in_a_line(guarded, password, said):
 
 
 def test_a_server_that_stays_away_is_told_in_a_line(monkeypatch):
-    monkeypatch.setattr("hpsearch.search.storage.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("hpsearch.search.storage.storage.AWAY_SECONDS", 0.5)
     with own_server() as server:
         url = with_user(server.get_uri(), "postgres", "hush")
         storage = open_storage(url, create=True)

@@ -24,26 +24,26 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 
-from hpsearch.core.pareto import front
+from hpsearch.core.analysis.pareto import front
 from hpsearch.errors import HpsearchError, NotMadeError
-from hpsearch.search.catalog import open_study, study_names
-from hpsearch.search.findings import essentials
-from hpsearch.search.records import CONFIRMED
-from hpsearch.search.storage import open_storage
-from hpsearch.view import annotator as annotating
-from hpsearch.view import story
-from hpsearch.view.annotator import Annotator
-from hpsearch.view.dashboard import open_patiently, serve
-from hpsearch.view.gate import Login, read_only
+from hpsearch.search.jobs.analyse import essentials
+from hpsearch.search.storage.records import CONFIRMED
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study, study_names
+from hpsearch.view.dashboard import annotator as annotating
+from hpsearch.view.dashboard.annotator import Annotator
+from hpsearch.view.dashboard.auth import Login, read_only
+from hpsearch.view.dashboard.server import open_patiently, serve
+from hpsearch.view.report import narrative
 from tests.integration.conftest import fresh_database
 from tests.integration.studies import make_spec, make_study, origin, search, simulate
 
 SERVER = """
 import os, sys
-from hpsearch.search import database
-from hpsearch.search.storage import open_storage
-from hpsearch.view.dashboard import serve
-from hpsearch.view.gate import Login
+from hpsearch.search.storage import engine as database
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.view.dashboard.server import serve
+from hpsearch.view.dashboard.auth import Login
 database._BUSY_SECONDS = 3600  # what waits for a busy database waits longer than any test
 password = os.environ.get("TEST_PASSWORD")
 login = Login(user="ann", password=password) if password else None
@@ -193,7 +193,7 @@ def test_the_study_has_the_answer_in_words_and_our_figures(served):
     detail = study_detail(site)
 
     note = detail["note"]["body"]
-    assert note.startswith(f"## {story.headline(found.answer)}\n")
+    assert note.startswith(f"## {narrative.headline(found.answer)}\n")
     assert f"| {found.front[0].record.number} |" in note
     assert f"hpsearch train --trial {found.answer.knee.number} --study quick -o model" in note
     drawn = {g["id"]: json.loads(g["graph_object"]) for g in detail["plotly_graph_objects"]}

@@ -10,8 +10,8 @@ import optuna_dashboard
 import plotly.graph_objects as go
 import pytest
 
-from hpsearch.view.annotations import Annotations
-from hpsearch.view.hiding import CHANGES, UPLOADS
+from hpsearch.view.dashboard.annotations import Annotations
+from hpsearch.view.dashboard.hide_buttons import CHANGES, UPLOADS
 from tests.integration.canaries import canary
 
 KEY = "0ae1cbf2-2b3f-5b8e-9a5b-b3f6f1a7a5c2"
@@ -98,7 +98,7 @@ def routes(app):
     return {f"{route.method} {route.rule}" for route in app.routes}
 
 
-@canary(fix=["hpsearch/view/annotations.py", "hpsearch/view/annotator.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/annotator.py"])
 def test_notes_figures_and_files_are_read_from_a_studys_system_attributes(app):
     status, _, body = ask(app, "/api/studies/0")
     detail = json.loads(body)
@@ -111,7 +111,7 @@ def test_notes_figures_and_files_are_read_from_a_studys_system_attributes(app):
     assert (artifact["artifact_id"], artifact["filename"]) == (KEY, "c.svg")
 
 
-@canary(fix=["hpsearch/view/annotations.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py"])
 def test_the_dashboard_itself_writes_notes_and_figures_by_these_names():
     study = optuna.create_study()
     trial = study.ask()
@@ -129,7 +129,7 @@ def test_the_dashboard_itself_writes_notes_and_figures_by_these_names():
     }
 
 
-@canary(fix=["hpsearch/view/annotations.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py"])
 def test_a_note_is_saved_by_the_version_after_the_one_that_is_shown(app):
     """A note of ours has version 1: what a user saves over it has version 2."""
     address = "/api/studies/0/note"
@@ -139,14 +139,14 @@ def test_a_note_is_saved_by_the_version_after_the_one_that_is_shown(app):
     assert json.loads(ask(app, "/api/studies/0")[2])["note"] == {"version": 2, "body": "mine"}
 
 
-@canary(fix=["hpsearch/view/annotations.py", "hpsearch/view/annotator.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/annotator.py"])
 def test_a_file_is_read_from_the_store_and_has_an_address_of_its_own(app):
     status, headers, body = ask(app, f"/artifacts/0/0/{KEY}")
     assert (status, headers["Content-Type"]) == ("200", "image/svg+xml")
     assert body == f"content of {KEY}".encode()
 
 
-@canary(fix=["hpsearch/view/gate.py", "hpsearch/view/hiding.py"])
+@canary(fix=["hpsearch/view/dashboard/auth.py", "hpsearch/view/dashboard/hide_buttons.py"])
 def test_only_these_requests_write(app):
     """A new one may need a button hidden; one that writes files begins with its own prefix."""
     found = {route for route in routes(app) if not route.startswith("GET ")}
@@ -155,7 +155,13 @@ def test_only_these_requests_write(app):
     assert all(path.startswith(("/artifacts/", "/api/artifacts/")) for path in files)
 
 
-@canary(fix=["hpsearch/view/annotator.py", "hpsearch/view/dashboard.py", "hpsearch/view/hiding.py"])
+@canary(
+    fix=[
+        "hpsearch/view/dashboard/annotator.py",
+        "hpsearch/view/dashboard/server.py",
+        "hpsearch/view/dashboard/hide_buttons.py",
+    ]
+)
 def test_pages_and_the_studies_have_these_addresses(app):
     assert {"GET /dashboard<:re:(/.*)?>", "GET /api/studies/<study_id:int>"} <= routes(app)
     status, headers, body = ask(app, "/dashboard/studies/0")
@@ -164,7 +170,7 @@ def test_pages_and_the_studies_have_these_addresses(app):
     assert ask(app, "/api/studies/0/")[0] == "200"
 
 
-@canary(fix=["hpsearch/search/annotated.py"])
+@canary(fix=["hpsearch/search/storage/overlay.py"])
 def test_pages_read_a_storage_by_the_methods_that_are_overridden(app, study, monkeypatch):
     read, within = set(), []
 
@@ -192,7 +198,7 @@ def test_pages_read_a_storage_by_the_methods_that_are_overridden(app, study, mon
     }
 
 
-@canary(fix=["hpsearch/view/hiding.py"])
+@canary(fix=["hpsearch/view/dashboard/hide_buttons.py"])
 @pytest.mark.parametrize("selector", [*UPLOADS, *CHANGES])
 def test_what_is_hidden_is_marked_so_in_the_pages_code(selector):
     """tests/acceptance/test_dashboard.py looks at the pages, where there is a browser."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hpsearch.core.spec import DataSpec
-from hpsearch.nn import cache, data
+from hpsearch.nn.data import cache, dataset
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).integers(0, 256, (60, 9, 9), dtype=np.uint8)
@@ -40,14 +40,14 @@ def arrays(cached):
 
 
 def test_images_are_mapped_read_only(spec):
-    got = data.load(spec)
+    got = dataset.load(spec)
     assert isinstance(got.images, np.memmap)
     assert not got.images.flags.writeable
     assert not got.labels.flags.writeable
 
 
 def test_a_second_load_maps_the_same_file(spec, cached):
-    first, second = data.load(spec), data.load(spec)
+    first, second = dataset.load(spec), dataset.load(spec)
     assert first.images.filename == second.images.filename == arrays(cached) / "images.npy"
     assert same(first, second)
 
@@ -55,34 +55,34 @@ def test_a_second_load_maps_the_same_file(spec, cached):
 def test_the_content_does_not_depend_on_where_the_file_lies(spec, cached, tmp_path):
     (tmp_path / "else").mkdir()
     shutil.copy(tmp_path / "set.npz", tmp_path / "else" / "other.npz")
-    other = data.load(DataSpec(dataset=str(tmp_path / "else" / "other.npz")))
-    assert same(data.load(spec), other)
+    other = dataset.load(DataSpec(dataset=str(tmp_path / "else" / "other.npz")))
+    assert same(dataset.load(spec), other)
     assert len(list((cached / "v1" / "arrays").iterdir())) == 1
 
 
 def test_the_content_depends_on_labels_names_and_parts(spec, tmp_path):
-    keys = {data.load(spec).content}
+    keys = {dataset.load(spec).content}
     for change in (
         {"y_train": (Y + 1) % 3},
         {"classes": np.array(["a", "b", "c"])},
         {"x_train": X[3:], "y_train": Y[3:], "x_val": X[:3], "y_val": Y[:3]},
     ):
         np.savez(tmp_path / "set.npz", **({"x_train": X, "y_train": Y} | change))
-        keys.add(data.load(spec).content)
+        keys.add(dataset.load(spec).content)
     assert len(keys) == 4
 
 
 def test_the_cache_may_be_deleted_while_its_arrays_are_in_use(spec, cached):
-    first = data.load(spec)
+    first = dataset.load(spec)
     shutil.rmtree(cached)
     assert np.array_equal(first.images[..., 0], X)
-    assert same(first, data.load(spec))
+    assert same(first, dataset.load(spec))
     assert arrays(cached).is_dir()
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "moments.npy", "meta.json"])
 def test_a_missing_or_damaged_file_is_made_again(spec, cached, name):
-    expected = data.load(spec).fingerprint
+    expected = dataset.load(spec).fingerprint
     file = arrays(cached) / name
     whole = file.read_bytes()
     flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
@@ -92,7 +92,7 @@ def test_a_missing_or_damaged_file_is_made_again(spec, cached, name):
         else:
             file.write_bytes(damaged)
             os.utime(file, ns=(1, 1))
-        again = data.load(spec)
+        again = dataset.load(spec)
         assert again.fingerprint == expected
         assert np.array_equal(again.images[..., 0], X)
         assert isinstance(again.images, np.memmap)
@@ -100,11 +100,11 @@ def test_a_missing_or_damaged_file_is_made_again(spec, cached, name):
 
 
 def test_a_copied_cache_is_still_good(spec, cached, tmp_path, monkeypatch):
-    first = data.load(spec)
+    first = dataset.load(spec)
     shutil.copytree(cached, tmp_path / "copy", copy_function=shutil.copyfile)
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "copy"))
     before = arrays(tmp_path / "copy").stat().st_ino
-    assert same(first, data.load(spec))
+    assert same(first, dataset.load(spec))
     assert arrays(tmp_path / "copy").stat().st_ino == before
 
 
@@ -112,7 +112,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(spec, tmp_path, monkeypat
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "file" / "cache"))
     lines = []
-    got = data.load(spec, notify=lines.append)
+    got = dataset.load(spec, notify=lines.append)
     assert np.array_equal(got.images[..., 0], X)
     assert not got.images.flags.writeable
     (line,) = lines
@@ -132,7 +132,7 @@ def test_what_a_killed_process_left_is_swept_after_a_day(spec, cached):
     left = cached / "v1" / "arrays" / ".new-1-dead"
     left.mkdir(parents=True)
     os.utime(left, (time.time() - 90_000,) * 2)
-    data.load(spec)
+    dataset.load(spec)
     assert not left.exists()
 
 
@@ -140,7 +140,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from hpsearch.core.spec import DataSpec
-from hpsearch.nn import data
+from hpsearch.nn.data import dataset as data
 Path(sys.argv[2] + ".ready").touch()
 while not Path(sys.argv[3]).exists():
     time.sleep(0.001)
@@ -180,7 +180,7 @@ def test_a_warm_start_reads_nothing_but_the_cache_and_imports_nothing_heavy(cach
     code = """
 import json, sys
 from hpsearch.core.spec import DataSpec
-from hpsearch.nn import cache, data
+from hpsearch.nn.data import cache, dataset as data
 cache.content_key = None
 opened = []
 sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)
@@ -188,7 +188,7 @@ data.load(DataSpec())
 heavy = {"torch", "torchvision", "sklearn", "mlxtend", "pandas", "PIL", "scipy"} & set(sys.modules)
 print(json.dumps([sorted(heavy), [name for name in opened if not name.endswith((".py", ".pyc"))]]))
 """
-    data.load(DataSpec())
+    dataset.load(DataSpec())
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

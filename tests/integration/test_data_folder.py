@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.core.outline import Outline
+from hpsearch.core.dataset_summary import Outline
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
-from hpsearch.nn import data
-from hpsearch.nn.folder import read_image
+from hpsearch.nn.data import dataset
+from hpsearch.nn.data.image_folder import read_image
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def pets(tmp_path):
 
 
 def load(folder, **spec):
-    return data.load(DataSpec(dataset=str(folder), **spec))
+    return dataset.load(DataSpec(dataset=str(folder), **spec))
 
 
 def test_classes_are_the_folders_in_order_of_name(pets):
@@ -163,17 +163,17 @@ def test_where_no_image_can_be_read_that_is_told_too(pets):
 def test_the_outline_counts_a_folder_and_decodes_nothing(pets):
     (pets / "cat" / "9.png").write_bytes(b"text")
     spec = DataSpec(dataset=str(pets))
-    assert data.outline(spec, seed=0) == Outline(
+    assert dataset.outline(spec, seed=0) == Outline(
         classes={"cat": 6, "dog": 5}, train=7, val=2, test=2
     )
-    assert data.outline(DataSpec(), seed=0) is None
+    assert dataset.outline(DataSpec(), seed=0) is None
     (pets / "eel").mkdir()
     with pytest.raises(DataError, match="eel: found no image in this class folder"):
-        data.outline(spec, seed=0)
+        dataset.outline(spec, seed=0)
     (pets / "eel").rename(pets / os.fsdecode(b"\xff"))
     write(pets / os.fsdecode(b"\xff") / "1.png")
     with pytest.raises(DataError, match="expected a name in UTF-8"):
-        data.outline(spec, seed=0)
+        dataset.outline(spec, seed=0)
 
 
 def test_the_outline_keeps_given_parts(tmp_path):
@@ -182,7 +182,7 @@ def test_the_outline_keeps_given_parts(tmp_path):
             for i in range(n):
                 write(tmp_path / "set" / part / name / f"{i}.png")
     spec = DataSpec(dataset=str(tmp_path / "set"))
-    got, split = data.outline(spec, seed=0), data.load(spec).split
+    got, split = dataset.outline(spec, seed=0), dataset.load(spec).split
     assert got == Outline(classes={"a": 11, "b": 11}, train=14, val=2, test=6)
     assert (got.train, got.val, got.test) == tuple(map(len, (split.train, split.val, split.test)))
 
@@ -223,5 +223,5 @@ def test_a_class_with_too_few_images_is_named(pets):
 def test_the_person_who_waits_is_told_once(pets):
     lines = []
     for _ in range(2):
-        data.load(DataSpec(dataset=str(pets)), notify=lines.append)
+        dataset.load(DataSpec(dataset=str(pets)), notify=lines.append)
     assert lines == ["decoding 10 images of pets (once; later starts use the cache)"]

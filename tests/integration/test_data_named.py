@@ -15,7 +15,7 @@ import pytest
 
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
-from hpsearch.nn import data
+from hpsearch.nn.data import dataset
 
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 
@@ -29,7 +29,7 @@ def alone(tmp_path, monkeypatch):
 @pytest.fixture
 def digits():
     """Real images, 100 of them, 10 of each digit: (100, 28, 28) uint8 and their labels."""
-    got = data.load(DataSpec())
+    got = dataset.load(DataSpec())
     chosen = np.concatenate([np.flatnonzero(got.labels == k)[:10] for k in range(10)])
     return np.asarray(got.images[chosen, ..., 0]), got.labels[chosen]
 
@@ -57,7 +57,7 @@ def write_idx(folder, prefix, images, labels, *, suffix=""):
 
 
 def load(name, data_dir):
-    return data.load(DataSpec(dataset=name), data_dir=data_dir)
+    return dataset.load(DataSpec(dataset=name), data_dir=data_dir)
 
 
 def md5(path):
@@ -65,7 +65,7 @@ def md5(path):
 
 
 def test_the_default_is_five_thousand_digits_that_need_no_network():
-    got = data.load(DataSpec())
+    got = dataset.load(DataSpec())
     assert got.images.shape == (5000, 28, 28, 1)
     assert np.bincount(got.labels).tolist() == [500] * 10
     assert [len(p) for p in (got.split.train, got.split.val, got.split.test)] == [3500, 750, 750]
@@ -73,7 +73,7 @@ def test_the_default_is_five_thousand_digits_that_need_no_network():
 
 
 def test_the_small_digits_use_the_whole_range():
-    got = data.load(DataSpec(dataset="digits"))
+    got = dataset.load(DataSpec(dataset="digits"))
     assert (got.images.shape, got.images.min(), got.images.max()) == ((1797, 8, 8, 1), 0, 255)
     assert len(got.classes) == 10
 
@@ -105,13 +105,13 @@ def test_emnist_comes_out_upright_with_its_class_names(tmp_path, digits, name, n
 def test_our_class_names_are_those_of_torchvision():
     from torchvision import datasets
 
-    from hpsearch.nn import named
+    from hpsearch.nn.data import builtin
 
-    for split, ours in named._EMNIST.items():
+    for split, ours in builtin._EMNIST.items():
         theirs = datasets.EMNIST.classes_split_dict[split]
         assert list(ours) == [name for name in theirs if name != "N/A"]
-    assert list(named._MNIST["fashion-mnist"][1]) == datasets.FashionMNIST.classes
-    assert list(named._MNIST["kmnist"][1]) == datasets.KMNIST.classes
+    assert list(builtin._MNIST["fashion-mnist"][1]) == datasets.FashionMNIST.classes
+    assert list(builtin._MNIST["kmnist"][1]) == datasets.KMNIST.classes
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -194,7 +194,7 @@ def test_a_download_is_kept_and_found_by_the_next_load(tmp_path, monkeypatch, se
     serve_kmnist(server, monkeypatch, digits)
     lines = []
     spec, folder = DataSpec(dataset="kmnist"), tmp_path / "data"
-    got = data.load(spec, data_dir=folder, notify=lines.append)
+    got = dataset.load(spec, data_dir=folder, notify=lines.append)
     assert np.array_equal(got.images[:100, ..., 0], digits[0])
     assert lines == [f"downloading kmnist to {folder}"]
     unreachable(monkeypatch)

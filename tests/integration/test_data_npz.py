@@ -5,7 +5,7 @@ import pytest
 
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
-from hpsearch.nn import data
+from hpsearch.nn.data import dataset
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (30, 9, 10), dtype=np.uint8)
@@ -22,7 +22,7 @@ def load(tmp_path):
     def save_and_load(*, image_size=None, **arrays):
         path = tmp_path / "set.npz"
         np.savez(path, **arrays)
-        return data.load(DataSpec(dataset=str(path), image_size=image_size))
+        return dataset.load(DataSpec(dataset=str(path), image_size=image_size))
 
     return save_and_load
 
@@ -130,11 +130,11 @@ def test_a_damaged_file_is_named(tmp_path):
     for damaged in (whole[:500], b"", b"PK nonsense", whole[:100] + b"?" * 50 + whole[150:]):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"set\.npz: cannot be read"):
-            data.load(DataSpec(dataset=str(path)))
+            dataset.load(DataSpec(dataset=str(path)))
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "set.csv"
     path.write_text("1,2")
     with pytest.raises(DataError, match="found a file of another kind"):
-        data.load(DataSpec(dataset=str(path)))
+        dataset.load(DataSpec(dataset=str(path)))

@@ -7,12 +7,12 @@ import pytest
 from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
-from hpsearch.search import catalog
-from hpsearch.search.artifacts import Artifacts
-from hpsearch.search.catalog import delete, open_numbered, open_studies, open_study
-from hpsearch.search.claim import Claim
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.artifacts import Artifacts
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study import catalog
+from hpsearch.search.study.catalog import delete, open_numbered, open_studies, open_study
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.status import Standing
 from tests.integration import studies
 
 GRID = {"n_blocks": IntDim(low=1, high=3), "optimizer": ChoiceDim(choices=("sgd", "adam"))}
@@ -164,7 +164,7 @@ def test_only_the_checkpoints_that_are_there_are_removed_with_a_study(sqlite):
 
 
 def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):
-    from hpsearch.search.annotated import annotated
+    from hpsearch.search.storage.overlay import annotated
 
     class Nothing:
         def is_showing(self):

@@ -8,15 +8,21 @@ import torch
 
 import hpsearch
 from hpsearch.core.spec import ModelSpec, TrainSpec
-from hpsearch.nn.batches import tensors
-from hpsearch.nn.checkpoint import pack, unpack
-from hpsearch.nn.clock import StepClock
-from hpsearch.nn.cost import measure
-from hpsearch.nn.device import autocast_dtype, available, describe, is_out_of_memory, pick_device
-from hpsearch.nn.export import write_model
-from hpsearch.nn.model import build
-from hpsearch.nn.model_config import ModelConfig
-from hpsearch.nn.train import Progress, epochs
+from hpsearch.nn.data.tensors import tensors
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models.cost import measure
+from hpsearch.nn.runtime.device import (
+    autocast_dtype,
+    available,
+    describe,
+    is_out_of_memory,
+    pick_device,
+)
+from hpsearch.nn.serving.model_config import ModelConfig
+from hpsearch.nn.serving.model_folder import write_model
+from hpsearch.nn.training.checkpoint import pack, unpack
+from hpsearch.nn.training.loop import Progress, epochs
+from hpsearch.nn.training.step_timer import StepClock
 
 CPU = torch.device("cpu")
 NET = ModelSpec(widths=(8, 16))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpsearch.errors import HpsearchError
-from hpsearch.nn import draft as drafts
-from hpsearch.nn.draft import Kind, check_place, drafted
+from hpsearch.util import atomic as drafts
+from hpsearch.util.atomic import Kind, check_place, drafted
 
 KIND = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
 
@@ -110,7 +110,7 @@ def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hpsearch.nn.draft import Kind, drafted
+from hpsearch.util.atomic import Kind, drafted
 
 kind = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
 target, renames = Path(sys.argv[1]), int(sys.argv[2])

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 
 from hpsearch.core.space import ChoiceDim, FloatDim, default_space, draw
 from hpsearch.core.spec import DataSpec, SearchSpec, ShapeSpec, StudySpec, resolve
-from hpsearch.nn.batches import Batches, tensors_of
-from hpsearch.nn.data import load
-from hpsearch.nn.footprint import exercise, footprint
-from hpsearch.nn.model import build
-from hpsearch.nn.optimizer import make_optimizer
-from hpsearch.nn.train import epochs
-from hpsearch.search.corners import hungriest
+from hpsearch.nn.data.dataset import load
+from hpsearch.nn.data.tensors import Batches, tensors_of
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.training.loop import epochs
+from hpsearch.nn.training.memory import exercise, footprint
+from hpsearch.nn.training.optimizer import make_optimizer
+from hpsearch.search.worker.bounds import hungriest
 
 CPU = torch.device("cpu")
 

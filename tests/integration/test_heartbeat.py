@@ -6,8 +6,8 @@ import time
 import pytest
 from sqlalchemy import text
 
-from hpsearch.search.heartbeat import ALIVE, beating, show_alive
-from hpsearch.search.worker import Stopper, work
+from hpsearch.search.worker.heartbeat import ALIVE, beating, show_alive
+from hpsearch.search.worker.work_loop import Stopper, work
 from tests.integration.studies import make_spec, make_study, origin
 
 PATIENCE_SECONDS = 600

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from hpsearch.core.space import ChoiceDim
-from hpsearch.search.importance import ENOUGH, importances
-from hpsearch.search.storage import open_storage
+from hpsearch.search.jobs.importance import ENOUGH, importances
+from hpsearch.search.storage.storage import open_storage
 from tests.integration.studies import make_spec, make_study, search
 
 FIXED = {"optimizer": "adam", "dropout": 0.1, "weight_decay": 1e-4, "batch_norm": True}
@@ -110,9 +110,9 @@ def test_too_few_trials_and_a_space_without_choice_tell_nothing(storage):
 def test_scikit_learn_stays_out_and_others_still_get_the_whole_of_optuna(storage, found):
     code = """
 import sys
-from hpsearch.search.catalog import open_study
-from hpsearch.search.importance import importances
-from hpsearch.search.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.jobs.importance import importances
+from hpsearch.search.storage.storage import open_storage
 assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
 assert not {"sklearn", "torch", "pandas"} & set(sys.modules), "too much was imported"
 import importlib.util
@@ -129,9 +129,9 @@ def test_other_threads_import_scikit_learn_and_optuna_as_ever_meanwhile(storage,
     """Halfway through the loading of Optuna's importance, a thread imports what it may see."""
     code = """
 import importlib, sys, threading
-from hpsearch.search.catalog import open_study
-from hpsearch.search.importance import importances
-from hpsearch.search.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.jobs.importance import importances
+from hpsearch.search.storage.storage import open_storage
 seen = []
 def look():
     for name in ("sklearn", "optuna.importance"):

@@ -12,10 +12,10 @@ from PIL import Image
 import hpsearch
 from hpsearch.core.spec import ModelSpec
 from hpsearch.errors import DataError, ModelError
-from hpsearch.nn.export import LoadedModel, load_model, write_model
-from hpsearch.nn.images import gather
-from hpsearch.nn.model import build
-from hpsearch.nn.model_config import ModelConfig
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.serving.inputs import gather
+from hpsearch.nn.serving.model_config import ModelConfig
+from hpsearch.nn.serving.model_folder import LoadedModel, load_model, write_model
 
 CPU = torch.device("cpu")
 # Of a probability, in float32: a batch of another size may be added up in another order.

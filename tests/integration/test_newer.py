@@ -5,17 +5,17 @@ import re
 
 import pytest
 
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 from hpsearch.errors import StudyError
-from hpsearch.search.catalog import (
+from hpsearch.search.storage.records import SPEC
+from hpsearch.search.study.catalog import (
     create_or_resume,
     delete,
     open_studies,
     open_study,
     summaries,
 )
-from hpsearch.search.records import SPEC
-from hpsearch.view.attributes import of_study
+from hpsearch.view.dashboard.attributes import of_study
 from tests.integration import studies
 
 TOLD = (

@@ -12,15 +12,15 @@ from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
 from hpsearch.core.trial import Outcome, State
-from hpsearch.nn.batches import tensors_of
-from hpsearch.nn.data import load
-from hpsearch.nn.interrupt import Interrupted
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.corners import objective_bounds
-from hpsearch.search.objective import Trainer
-from hpsearch.search.process import identity
-from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
+from hpsearch.nn.data.dataset import load
+from hpsearch.nn.data.tensors import tensors_of
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.study.process import identity
+from hpsearch.search.worker.bounds import objective_bounds
+from hpsearch.search.worker.trainer import Trainer
+from hpsearch.search.worker.work_loop import Stopper
 
 CPU = torch.device("cpu")
 ORIGIN = {"process": identity(), "device": "cpu", "processor": "test", "threads": 1}
@@ -196,7 +196,7 @@ def test_a_hopeless_trial_is_pruned_and_the_control_is_not(tmp_path, images):
 
 def test_a_bug_fails_the_trial_with_its_traceback(tmp_path, images, monkeypatch):
     study, train, _ = make(tmp_path, images)
-    monkeypatch.setattr("hpsearch.search.objective.build", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("hpsearch.search.worker.trainer.build", lambda *_, **__: 1 / 0)
     claim = study.claim(ORIGIN)
     record = study.finish(claim, train(claim, never))
     assert record.state is State.FAILED
@@ -210,7 +210,7 @@ def test_a_bug_without_a_message_fails_the_trial_and_no_more(tmp_path, images, m
     def broken(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("hpsearch.search.objective.measure", broken)
+    monkeypatch.setattr("hpsearch.search.worker.trainer.measure", broken)
     claim = study.claim(ORIGIN)
     record = study.finish(claim, train(claim, never))
     assert record.state is State.FAILED

@@ -13,7 +13,7 @@ from optuna.testing.pytest_samplers import (
 from optuna.testing.pytest_storages import StorageTestCase
 
 from hpsearch.search import samplers
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 

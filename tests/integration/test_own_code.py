@@ -13,23 +13,23 @@ import pytest
 import torch
 
 import hpsearch
-from hpsearch.cli import main
+from hpsearch.cli.main import main
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
-from hpsearch.nn.batches import tensors
-from hpsearch.nn.code import look_in
-from hpsearch.nn.data import load
-from hpsearch.nn.interrupt import Interrupted
-from hpsearch.nn.model import build
-from hpsearch.nn.rehearsal import rehearse
-from hpsearch.nn.train import Progress, epochs
-from hpsearch.nn.training import train
-from hpsearch.search.catalog import create_or_resume
-from hpsearch.search.corners import corners
-from hpsearch.search.launch import Place
-from hpsearch.search.rerun import rerun
-from hpsearch.search.storage import open_storage
+from hpsearch.nn.data.dataset import load
+from hpsearch.nn.data.tensors import tensors
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.training.custom_loop import train
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.loop import Progress, epochs
+from hpsearch.nn.training.smoke_test import rehearse
+from hpsearch.nn.user_code import look_in
+from hpsearch.search.jobs.rerun import rerun
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import create_or_resume
+from hpsearch.search.worker.bounds import corners
+from hpsearch.search.worker.launch import Place
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
 CPU = torch.device("cpu")
@@ -265,7 +265,7 @@ class TestCheck:
         assert "No module named 'nowhere_x'; install it, be in" in check("f", module="nowhere_x")
 
     def test_a_built_in_net_needs_no_torch(self, tmp_path):
-        code = "import sys; from hpsearch.cli import main\ntry: main(['check'])\n"
+        code = "import sys; from hpsearch.cli.main import main\ntry: main(['check'])\n"
         code += "except SystemExit as end: sys.exit(end.code or 9 * ('torch' in sys.modules))"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 

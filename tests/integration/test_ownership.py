@@ -12,18 +12,18 @@ from datetime import datetime
 import pytest
 from sqlalchemy import text
 
-from hpsearch.core.timeline import Left, timeline
+from hpsearch.core.analysis.timeline import Left, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
-from hpsearch.search import ownership, reaping
-from hpsearch.search.catalog import delete, open_study
-from hpsearch.search.claim import Claim
-from hpsearch.search.heartbeat import beating
-from hpsearch.search.ownership import GivenAway
-from hpsearch.search.process import identity, is_gone
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study import leases, reaping
+from hpsearch.search.study.catalog import delete, open_study
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.leases import GivenAway
+from hpsearch.search.study.process import identity, is_gone
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker.heartbeat import beating
+from hpsearch.search.worker.work_loop import Stopper
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.servers import own_server, restart
@@ -33,7 +33,7 @@ ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boo
 OTHER = {**ELSEWHERE["process"], "pid": 2}
 
 
-def fall_silent(study, claim, *, seconds=ownership.PATIENCE_SECONDS + 5):
+def fall_silent(study, claim, *, seconds=leases.PATIENCE_SECONDS + 5):
     """Makes the last sign of life of the trial's worker that old."""
     beat = study.storage.now() - seconds
     study.storage.backend.set_trial_user_attr(claim.trial_id, "beat", beat)

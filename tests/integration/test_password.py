@@ -3,8 +3,8 @@
 import pytest
 
 from hpsearch.errors import StorageError
-from hpsearch.search.password import with_password
-from hpsearch.search.url import mask, parse_url
+from hpsearch.search.storage.password import with_password
+from hpsearch.search.storage.url import mask, parse_url
 
 URL = parse_url("postgresql://ann@db/hpsearch")
 

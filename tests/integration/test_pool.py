@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hpsearch.errors import StudyError
-from hpsearch.search import launch, pool
-from hpsearch.search.pool import Pool
-from hpsearch.search.standing import Standing
-from hpsearch.search.worker import Stopper
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker import launch, pool
+from hpsearch.search.worker.pool import Pool
+from hpsearch.search.worker.work_loop import Stopper
 from tests.integration.studies import make_spec, make_study, origin, search
 
 

@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 
 from hpsearch.core.space import draw
 from hpsearch.core.trial import Outcome, State
-from hpsearch.search import rows, samplers
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
+from hpsearch.search import samplers
+from hpsearch.search.storage import tables
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.status import Standing
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
@@ -60,11 +61,11 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
     study.handle.tell(theirs, [0.5, 1.0])
 
     with study.storage.together() as session:
-        rows.put(session, ours._trial_id, ATTRIBUTES)
-        rows.put_params(session, ours._trial_id, drawn)
-        rows.put_step(session, ours._trial_id, 1, 0.5)
-        rows.put_step(session, ours._trial_id, 1, 0.75)  # the first stays
-        rows.end(session, ours._trial_id, TrialState.COMPLETE, [0.5, 1.0])
+        tables.put(session, ours._trial_id, ATTRIBUTES)
+        tables.put_params(session, ours._trial_id, drawn)
+        tables.put_step(session, ours._trial_id, 1, 0.5)
+        tables.put_step(session, ours._trial_id, 1, 0.75)  # the first stays
+        tables.end(session, ours._trial_id, TrialState.COMPLETE, [0.5, 1.0])
 
     assert told(study, ours._trial_id) == told(study, theirs._trial_id)
 
@@ -73,11 +74,11 @@ def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
     trial_id, mark = running(study)._trial_id, ORIGIN["claim"]
     stranger = mark[::-1]
     with study.storage.together() as session:
-        assert rows.put_as_owner(session, trial_id, {"a": 1, "b": 2}, mark=mark)
+        assert tables.put_as_owner(session, trial_id, {"a": 1, "b": 2}, mark=mark)
     with study.storage.together() as session:
-        assert rows.put_as_owner(session, trial_id, {"a": 3}, mark=mark)
-        assert not rows.put_as_owner(session, trial_id, {"a": 4}, mark=stranger)
-        assert not rows.beat(session, trial_id, mark=stranger)
+        assert tables.put_as_owner(session, trial_id, {"a": 3}, mark=mark)
+        assert not tables.put_as_owner(session, trial_id, {"a": 4}, mark=stranger)
+        assert not tables.beat(session, trial_id, mark=stranger)
     kept = study.storage.backend.get_trial(trial_id).user_attrs
     assert kept == {"origin": ORIGIN, "a": 3, "b": 2}
 
@@ -85,7 +86,7 @@ def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
 def test_a_sign_of_life_is_by_the_databases_clock(study):
     trial_id, before = running(study)._trial_id, study.storage.now()
     with study.storage.together() as session:
-        assert rows.beat(session, trial_id, mark=ORIGIN["claim"])
+        assert tables.beat(session, trial_id, mark=ORIGIN["claim"])
     beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
     assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
 
@@ -109,7 +110,7 @@ def test_failures_in_a_row_are_told_by_the_servers_clock_whatever_the_hosts_say(
             return datetime.now(tz) + timedelta(minutes=10)
 
     with monkeypatch.context() as host:
-        host.setattr(rows, "datetime", Ahead)
+        host.setattr(tables, "datetime", Ahead)
         host.setattr("optuna.storages._rdb.storage.datetime", Ahead)
         studies.search(served, at_most=1)
         served.hand_back(served.claim(studies.origin()))
@@ -141,7 +142,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
 
     def late():
         with study.storage.together() as session:
-            wrote.append(rows.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
+            wrote.append(tables.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
         study.storage.sessions.remove()
 
     worker = threading.Thread(target=late)
@@ -149,7 +150,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
         if taken == "state":
             study.storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
         else:
-            rows.put(session, trial_id, {"origin": {"claim": "another's"}})
+            tables.put(session, trial_id, {"origin": {"claim": "another's"}})
         session.flush()
         worker.start()
         worker.join(0.5)

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from hpsearch.config import read_spec
-from hpsearch.search import launch, serve
-from hpsearch.search.catalog import open_study
-from hpsearch.search.ending import Ending
-from hpsearch.search.storage import open_storage
-from hpsearch.search.worker import Stopper
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
+from hpsearch.search.worker import launch, service
+from hpsearch.search.worker.ending import Ending
+from hpsearch.search.worker.work_loop import Stopper
 
 STUDY = """
 [data]
@@ -30,7 +30,7 @@ batch_size = 64
 FLAKY = """
 from pathlib import Path
 
-from hpsearch.nn.train import epochs
+from hpsearch.nn.training.loop import epochs
 
 
 def train(model, data, spec, *, params, device, stop, progress):
@@ -77,7 +77,7 @@ def submit(place):
 def work_on(place, notify, **options):
     stop = Stopper()
     stop.start_clock(60)  # in case that it never comes to that
-    return serve.serve(
+    return service.serve(
         place,
         name=None,
         dataset=None,
@@ -95,8 +95,8 @@ def complete(place):
 
 
 def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "_AGAIN_SECONDS", 0.1)
-    monkeypatch.setattr(serve, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_WAIT_SECONDS", 0.1)
     (tmp_path / "digits.npz").rename(tmp_path / "later.npz")
     told = []
 
@@ -121,7 +121,7 @@ def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path,
 def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
     place, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(serve, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.1)
     (tmp_path / "broken").touch()
     told = []
 

@@ -7,11 +7,11 @@ import pytest
 
 from hpsearch.core.space import ChoiceDim
 from hpsearch.errors import StudyError
-from hpsearch.search import follow
-from hpsearch.search.catalog import delete, open_studies, open_study
-from hpsearch.search.claim import Claim
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import delete, open_studies, open_study
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker import follow
 from tests.integration import studies
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
 

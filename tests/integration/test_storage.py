@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
-from hpsearch.search.catalog import study_names
-from hpsearch.search.database import engine_options
-from hpsearch.search.filesystem import network_filesystem
-from hpsearch.search.storage import check_storage, open_storage
-from hpsearch.search.url import mask, parse_url
+from hpsearch.search.storage.engine import engine_options
+from hpsearch.search.storage.filesystem import network_filesystem
+from hpsearch.search.storage.storage import check_storage, open_storage
+from hpsearch.search.storage.url import mask, parse_url
+from hpsearch.search.study.catalog import study_names
 from tests.integration import studies
 
 
@@ -164,8 +164,8 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
 
     from sqlalchemy.engine import make_url
 
-    from hpsearch.search.catalog import open_study
-    from hpsearch.search.standing import Standing
+    from hpsearch.search.study.catalog import open_study
+    from hpsearch.search.study.status import Standing
     from tests.integration.conftest import fresh_database
     from tests.integration.studies import make_spec, make_study, origin
 
@@ -279,7 +279,7 @@ def test_a_network_file_system_is_told_from_a_local_one(tmp_path, mounts, kind):
 
 
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hpsearch.search.database.network_filesystem", lambda _: "nfs4")
+    monkeypatch.setattr("hpsearch.search.storage.engine.network_filesystem", lambda _: "nfs4")
     with pytest.raises(StorageError, match=r"network file system \(nfs4\).*use postgresql://"):
         open_storage(f"{tmp_path}/a.db", create=True)
     assert list(tmp_path.iterdir()) == []
@@ -331,7 +331,7 @@ def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
 def test_a_search_on_a_server_prints_no_password(postgres, tmp_path, monkeypatch, capsys):
     from sqlalchemy.engine import make_url
 
-    from hpsearch.cli import main
+    from hpsearch.cli.main import main
     from tests.integration.conftest import fresh_database
 
     monkeypatch.chdir(tmp_path)

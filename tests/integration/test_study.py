@@ -13,14 +13,14 @@ from hpsearch.core.space import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
-from hpsearch.search.catalog import create_or_resume, delete, open_study, study_names, submit
-from hpsearch.search.claim import Claim
-from hpsearch.search.launch import _check_grid
-from hpsearch.search.process import identity, is_gone
-from hpsearch.search.records import CHANGES
 from hpsearch.search.samplers import make_sampler
-from hpsearch.search.standing import Standing
-from hpsearch.search.storage import open_storage
+from hpsearch.search.storage.records import CHANGES
+from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.process import identity, is_gone
+from hpsearch.search.study.status import Standing
+from hpsearch.search.worker.launch import _check_grid
 from tests.integration.studies import (
     EPOCHS,
     curve_of,

@@ -12,15 +12,15 @@ import torch
 from rich.console import Console
 
 import hpsearch
-from hpsearch.core.scores import as_plain, score
+from hpsearch.core.analysis.metrics import as_plain, score
 from hpsearch.core.spec import DataSpec, ModelSpec, TrainSpec
 from hpsearch.errors import HpsearchError, SpecError
-from hpsearch.nn.batches import tensors
-from hpsearch.nn.data import load
-from hpsearch.nn.model import build
-from hpsearch.nn.train import epochs
-from hpsearch.view.card import card
-from hpsearch.view.taking import result
+from hpsearch.nn.data.dataset import load
+from hpsearch.nn.data.tensors import tensors
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.training.loop import epochs
+from hpsearch.view.model.card import card
+from hpsearch.view.terminal.model_output import result
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -228,16 +228,16 @@ def test_nothing_chosen_is_told_before_a_database_is_looked_for(tmp_path):
 @pytest.fixture
 def onnx_checked(thrice):
     pytest.importorskip("onnxruntime")
-    from hpsearch.nn import onnx
+    from hpsearch.nn.serving import onnx
 
     return onnx, thrice[0]
 
 
 def test_an_onnx_file_of_another_kind_of_net_agrees_on_images_of_any_shape(tmp_path):
     pytest.importorskip("onnxruntime")
-    from hpsearch.nn.export import LoadedModel
-    from hpsearch.nn.model_config import ModelConfig
-    from hpsearch.nn.onnx import write_onnx
+    from hpsearch.nn.serving.model_config import ModelConfig
+    from hpsearch.nn.serving.model_folder import LoadedModel
+    from hpsearch.nn.serving.onnx import write_onnx
 
     spec, shape = (
         ModelSpec(widths=(4, 6, 8), kernel_size=5, batch_norm=False, head="gap"),
@@ -287,7 +287,7 @@ def test_a_net_that_cannot_be_exported_is_kept_without_onnx(digits_npz, tmp_path
 def test_a_missing_onnx_package_is_told_before_anything_is_trained(
     digits_npz, tmp_path, monkeypatch
 ):
-    from hpsearch.nn import onnx
+    from hpsearch.nn.serving import onnx
 
     monkeypatch.setattr(onnx, "_PACKAGES", ("onnx", "onnx_that_is_not_there"))
     with pytest.raises(

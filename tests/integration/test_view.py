@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from hpsearch.search.catalog import delete
-from hpsearch.view.progress import watch
+from hpsearch.search.study.catalog import delete
+from hpsearch.view.terminal.live import watch
 
 from .studies import make_spec, make_study, search
 

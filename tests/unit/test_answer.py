@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from hpsearch.core.answer import answer
-from hpsearch.core.noise import gain, wilson
+from hpsearch.core.analysis.recommendation import answer
+from hpsearch.core.analysis.statistics import gain, wilson
 from hpsearch.core.trial import State
 from tests.unit.trials import trial
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 import waitress
 
-from hpsearch.view import brake as braking
-from hpsearch.view.brake import Brake
-from hpsearch.view.gate import Login, with_login
+from hpsearch.view.dashboard import login_throttle as braking
+from hpsearch.view.dashboard.auth import Login, with_login
+from hpsearch.view.dashboard.login_throttle import Brake
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.choice import Choice, choose
+from hpsearch.core.analysis.selection import Choice, choose
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from hpsearch.core.columns import curve_columns, trial_columns
+from hpsearch.core.analysis.columns import curve_columns, trial_columns
 from hpsearch.core.trial import Epoch, State, TrialRecord
 
 EPOCH = Epoch(

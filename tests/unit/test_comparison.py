@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.core.comparison import Entrant, compare, first_worth, worth
-from hpsearch.core.findings import as_plain
+from hpsearch.core.analysis.comparison import Entrant, compare, first_worth, worth
+from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.trial import State
-from hpsearch.view.comparison import comparison_table, small_print, verdict
+from hpsearch.view.report.comparison_tables import comparison_table, small_print, verdict
 from tests.unit.test_tables import shown
 from tests.unit.trials import trial
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpsearch import api, build_spec, cli, load_study_file
+from hpsearch import build_spec, load_study_file
+from hpsearch.api import run as api_run
+from hpsearch.cli import main
 from hpsearch.config import WORDS, overrides_of, parse_duration
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
-from hpsearch.core.steps import too_few
+from hpsearch.core.step_budget import too_few
 from hpsearch.errors import SpecError
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -100,7 +102,7 @@ def test_the_words_of_a_run_go_over_the_keys_of_a_study_file():
     assert overrides_of({**words, "objectives": ["accuracy", " params"]}) == overrides_of(words)
 
 
-@pytest.mark.parametrize("run", [api.run, cli.run], ids=["in Python", "as a command"])
+@pytest.mark.parametrize("run", [api_run.run, main.run], ids=["in Python", "as a command"])
 def test_every_such_word_can_be_said(run):
     assert set(WORDS) <= set(signature(run).parameters)
 

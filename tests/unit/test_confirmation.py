@@ -8,12 +8,12 @@ import io
 import pytest
 from rich.console import Console
 
-from hpsearch.core import confirmation
-from hpsearch.core.confirmation import Repeat, confirmed
-from hpsearch.view import text
-from hpsearch.view.confirming import confirmed_table
+from hpsearch.core.analysis import replication
+from hpsearch.core.analysis.replication import Repeat, confirmed
+from hpsearch.view import format
 from hpsearch.view.document import UNKNOWN
-from hpsearch.view.trade_off import front
+from hpsearch.view.report.front_figure import front
+from hpsearch.view.terminal.confirm_output import confirmed_table
 from tests.unit.test_findings import TWO, findings_of
 from tests.unit.test_story import words_of
 from tests.unit.trials import trial
@@ -47,7 +47,7 @@ AGAIN = [
 ]
 
 
-@pytest.mark.parametrize("module", [confirmation, text])
+@pytest.mark.parametrize("module", [replication, format])
 def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -134,7 +134,7 @@ def test_the_best_of_one_objective_is_marked_as_such():
 
 
 def test_the_table_of_the_front_says_what_each_came_to():
-    from hpsearch.view.outcome import winners
+    from hpsearch.view.report.front_sections import winners
 
     found = findings_of(STUDY, confirmed=confirmed(STUDY, AGAIN[2:], TWO))
     (table,) = winners(found, []).tables

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hpsearch.core.spec import ModelSpec
-from hpsearch.nn.clock import StepClock, estimate
-from hpsearch.nn.cost import count, measure
-from hpsearch.nn.model import build
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models.cost import count, measure
+from hpsearch.nn.training.step_timer import StepClock, estimate
 
 CPU = torch.device("cpu")
 

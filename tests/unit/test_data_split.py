@@ -7,7 +7,7 @@ import pytest
 
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
-from hpsearch.nn import data
+from hpsearch.nn.data import dataset as data
 
 CLASSES = ("a", "b", "c")
 LABELS = np.repeat([0, 1, 2], [100, 40, 7])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpsearch.core.effects import depth_effect, optimizer_effect, overfitting_gap, spread
+from hpsearch.core.analysis.effects import depth_effect, optimizer_effect, overfitting_gap, spread
 from hpsearch.core.trial import State, TrialRecord
 from tests.unit.trials import trial
 

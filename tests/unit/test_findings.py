@@ -10,8 +10,7 @@ from datetime import timedelta, timezone
 import pytest
 
 from hpsearch.config import build_spec
-from hpsearch.core.analysis import audit
-from hpsearch.core.attainment import (
+from hpsearch.core.analysis.hypervolume_history import (
     Attained,
     Outlook,
     attainment,
@@ -19,9 +18,10 @@ from hpsearch.core.attainment import (
     lately,
     spent_seconds,
 )
-from hpsearch.core.findings import Environment, as_plain, failures, find, settings
+from hpsearch.core.analysis.pruning_stats import audit
+from hpsearch.core.analysis.study_analysis import Environment, as_plain, failures, find, settings
+from hpsearch.core.analysis.timeline import Left, Presence, presence, timeline
 from hpsearch.core.study_file import to_toml
-from hpsearch.core.timeline import Left, Presence, presence, timeline
 from hpsearch.core.trial import State, TrialRecord, reached
 from tests.unit.trials import START, trial
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hpsearch.errors import DeviceError, SpecError
-from hpsearch.nn import device, host
+from hpsearch.nn.runtime import cpu, device
 
 
 def fake_root(tmp_path, files):
@@ -52,42 +52,42 @@ def eight_cores(monkeypatch):
     ],
 )
 def test_usable_cpus_obey_affinity_and_quota(tmp_path, eight_cores, files, expected):
-    assert host.usable_cpus(root=fake_root(tmp_path, files)) == expected
+    assert cpu.usable_cpus(root=fake_root(tmp_path, files)) == expected
 
 
 def test_the_processor_is_named_even_where_proc_is_silent(tmp_path):
     root = fake_root(tmp_path, {"proc/cpuinfo": "processor : 0\nmodel name\t: AMD EPYC\n"})
-    assert host.processor(root=root) == "AMD EPYC"
-    assert host.processor(root=tmp_path / "nowhere")
+    assert cpu.processor(root=root) == "AMD EPYC"
+    assert cpu.processor(root=tmp_path / "nowhere")
 
 
 def test_workers_count_while_they_live_and_leave_no_file(tmp_path):
-    assert host.live_workers(directory=tmp_path / "none") == 0
-    with host.worker_presence(directory=tmp_path), host.worker_presence(directory=tmp_path):
-        assert host.live_workers(directory=tmp_path) == 2
-    assert host.live_workers(directory=tmp_path) == 0
+    assert cpu.live_workers(directory=tmp_path / "none") == 0
+    with cpu.worker_presence(directory=tmp_path), cpu.worker_presence(directory=tmp_path):
+        assert cpu.live_workers(directory=tmp_path) == 2
+    assert cpu.live_workers(directory=tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_worker_is_not_counted_and_its_file_is_swept(tmp_path):
     code = (
-        "import sys, time, pathlib; from hpsearch.nn import host\n"
+        "import sys, time, pathlib; from hpsearch.nn.runtime import cpu as host\n"
         "with host.worker_presence(directory=pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout.readline() == "held\n"
-        assert host.live_workers(directory=tmp_path) == 1
+        assert cpu.live_workers(directory=tmp_path) == 1
         worker.kill()
-    assert host.live_workers(directory=tmp_path) == 0
+    assert cpu.live_workers(directory=tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_without_a_place_for_its_file_still_works(tmp_path):
     (tmp_path / "file").write_text("")
-    with host.worker_presence(directory=tmp_path / "file"):
-        assert host.live_workers(directory=tmp_path / "file") == 0
+    with cpu.worker_presence(directory=tmp_path / "file"):
+        assert cpu.live_workers(directory=tmp_path / "file") == 0
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ def test_a_worker_without_a_place_for_its_file_still_works(tmp_path):
 def test_threads_are_those_requested_or_a_share_of_the_cores(
     monkeypatch, requested, workers, alive, expected
 ):
-    monkeypatch.setattr(host, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(host, "live_workers", lambda: alive)
-    assert host.decide_threads(requested=requested, workers=workers) == expected
+    monkeypatch.setattr(cpu, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(cpu, "live_workers", lambda: alive)
+    assert cpu.decide_threads(requested=requested, workers=workers) == expected
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**30, 1.5, "2", True])
 def test_threads_that_cannot_be_had_are_refused(threads):
     """OpenMP ended the process without a word at 100,000 of them."""
     with pytest.raises(SpecError, match=f"threads: found {threads!r}, expected a whole number"):
-        host.decide_threads(requested=threads, workers=1)
+        cpu.decide_threads(requested=threads, workers=1)
 
 
 def test_the_environment_waits_passively_unless_the_user_chose_otherwise():
     fresh, chosen = {}, {"OMP_WAIT_POLICY": "active"}
-    host.prepare_environment(3, environment=fresh)
-    host.prepare_environment(3, environment=chosen)
+    cpu.prepare_environment(3, environment=fresh)
+    cpu.prepare_environment(3, environment=chosen)
     counts = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     passive = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
     assert fresh == {**passive, **counts}
@@ -120,7 +120,7 @@ def test_the_environment_waits_passively_unless_the_user_chose_otherwise():
 
 
 def test_importing_host_does_not_import_torch():
-    code = "import sys, hpsearch.nn.host; sys.exit('torch' in sys.modules)"
+    code = "import sys, hpsearch.nn.runtime.cpu; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -140,7 +140,7 @@ def test_bf16_is_used_where_the_processor_has_it(tmp_path, cpuinfo, expected):
 def test_devices_are_picked_by_name():
     assert device.pick_device("cpu") == torch.device("cpu")
     assert device.pick_device("auto").type == device.available()[-1].partition(":")[0]
-    assert device.describe(torch.device("cpu")) == f"cpu: {host.processor()}"
+    assert device.describe(torch.device("cpu")) == f"cpu: {cpu.processor()}"
 
 
 def test_workers_are_dealt_to_the_gpus_in_turn():
@@ -220,7 +220,7 @@ def test_freed_memory_is_kept_for_the_tensors_to_come():
     code = """
 import resource, sys
 import numpy as np
-from hpsearch.nn import host
+from hpsearch.nn.runtime import cpu as host
 if sys.argv[1] == "kept":
     host.keep_freed_memory()
 def use():

@@ -28,10 +28,10 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     "code",
     [
         "import hpsearch",
-        "import hpsearch.cli",
-        "from hpsearch.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
-        "from hpsearch.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass",
-        "from hpsearch.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass",
+        "import hpsearch.cli.main",
+        "from hpsearch.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from hpsearch.cli.main import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass",
+        "from hpsearch.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass",
     ],
 )
 def test_looking_at_hpsearch_imports_nothing_heavy(code):
@@ -48,10 +48,10 @@ def test_a_training_leaves_torchs_compiler_where_it_is():
         """
 import sys, torch
 from hpsearch.core.spec import ModelSpec, TrainSpec
-from hpsearch.nn.batches import Tensors
-from hpsearch.nn.cost import measure
-from hpsearch.nn.model import build
-from hpsearch.nn.train import epochs
+from hpsearch.nn.data.tensors import Tensors
+from hpsearch.nn.models.cost import measure
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.training.loop import epochs
 cpu, shape = torch.device("cpu"), (1, 8, 8)
 images, labels = torch.zeros(32, *shape, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
 data = Tensors(train_images=images, train_labels=labels, val_images=images, val_labels=labels,

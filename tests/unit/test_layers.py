@@ -32,22 +32,25 @@ LIBRARIES = {
     "errors": set(),
 }
 LIBRARIES_OF_FILES = {
-    "hpsearch.search.objective": {"torch"},  # the glue: it holds tensors and a device
-    "hpsearch.search.corners": {"torch"},  # the type of the device
-    "hpsearch.search.checkpoint": {"torch"},  # likewise
-    "hpsearch.search.artifacts": {"boto3", "botocore"},  # S3, its patience and its errors
-    "hpsearch.search.launch": {"torch"},  # the type of the device
-    "hpsearch.search.take": {"torch", "numpy"},  # the glue: it holds a model and its test images
-    "hpsearch.search.single": {"torch"},  # the types of a net and a device
-    "hpsearch.search.export": {"pyarrow"},
-    "hpsearch.nn.onnx": {"onnxruntime"},
-    "hpsearch.view.confusion": {"PIL", "numpy"},  # a picture of numbers
-    "hpsearch.cli": {"typer", "rich"},
-    "hpsearch.taking": {"typer", "rich"},
-    "hpsearch.measuring": {"typer", "rich"},
-    "hpsearch.reading": {"typer", "rich"},
-    "hpsearch.terminal": {"typer", "rich"},
-    "hpsearch.options": {"typer"},
+    "hpsearch.search.worker.trainer": {"torch"},  # the glue: it holds tensors and a device
+    "hpsearch.search.worker.bounds": {"torch"},  # the type of the device
+    "hpsearch.search.worker.checkpointer": {"torch"},  # likewise
+    "hpsearch.search.storage.artifacts": {"boto3", "botocore"},  # S3, its patience and its errors
+    "hpsearch.search.worker.launch": {"torch"},  # the type of the device
+    "hpsearch.search.jobs.retrain": {
+        "torch",
+        "numpy",
+    },  # the glue: it holds a model and its test images
+    "hpsearch.nn.training.failures": {"torch"},  # the types of a net and a device
+    "hpsearch.search.jobs.export": {"pyarrow"},
+    "hpsearch.nn.serving.onnx": {"onnxruntime"},
+    "hpsearch.view.model.confusion": {"PIL", "numpy"},  # a picture of numbers
+    "hpsearch.cli.main": {"typer", "rich"},
+    "hpsearch.cli.model_commands": {"typer", "rich"},
+    "hpsearch.cli.evaluation_commands": {"typer", "rich"},
+    "hpsearch.cli.inspect_commands": {"typer", "rich"},
+    "hpsearch.cli.output": {"typer", "rich"},
+    "hpsearch.cli.options": {"typer"},
     "hpsearch.config": {"pydantic"},
 }
 
@@ -138,10 +141,12 @@ def test_a_module_imports_only_what_its_room_may(module):
 
 
 def test_heavy_libraries_wait_for_their_command_at_the_door():
-    at_load = {found.target.split(".")[0] for found in imports_of("hpsearch.cli") if found.at_load}
+    at_load = {
+        found.target.split(".")[0] for found in imports_of("hpsearch.cli.main") if found.at_load
+    }
 
     assert at_load - sys.stdlib_module_names == {"typer", "hpsearch"}
-    ours = [found.target for found in imports_of("hpsearch.cli") if found.at_load]
+    ours = [found.target for found in imports_of("hpsearch.cli.main") if found.at_load]
     light = {"measuring", "options", "reading", "taking", "terminal", "errors"}
     assert {t for t in ours if t.startswith("hpsearch")} == {f"hpsearch.{name}" for name in light}
 
@@ -159,7 +164,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_nothing_in_the_house_imports_its_front_door():
-    doors = {"hpsearch.cli", "hpsearch.__main__", "hpsearch"}
+    doors = {"hpsearch.cli.main", "hpsearch.__main__", "hpsearch"}
     guests = {
         module: {found.target for found in imports_of(module)} & doors
         for module in MODULES
@@ -172,18 +177,18 @@ def test_nothing_in_the_house_imports_its_front_door():
 @pytest.mark.parametrize(
     ("module", "target"),
     [
-        ("hpsearch.core.space", "hpsearch.nn.model"),
+        ("hpsearch.core.space", "hpsearch.nn.models.cnn"),
         ("hpsearch.core.space", "torch"),
         ("hpsearch.core.space", "pydantic"),
-        ("hpsearch.nn.model", "hpsearch.search.study"),
-        ("hpsearch.nn.model", "optuna"),
-        ("hpsearch.search.study", "torch"),
-        ("hpsearch.search.study", "hpsearch.view.tables"),
-        ("hpsearch.search.study", "rich.console"),
-        ("hpsearch.view.tables", "optuna"),
-        ("hpsearch.view.tables", "hpsearch.nn.data"),
-        ("hpsearch.view.tables", "hpsearch.cli"),
-        ("hpsearch.cli", "torch"),
+        ("hpsearch.nn.models.cnn", "hpsearch.search.study.study"),
+        ("hpsearch.nn.models.cnn", "optuna"),
+        ("hpsearch.search.study.study", "torch"),
+        ("hpsearch.search.study.study", "hpsearch.view.terminal.trial_tables"),
+        ("hpsearch.search.study.study", "rich.console"),
+        ("hpsearch.view.terminal.trial_tables", "optuna"),
+        ("hpsearch.view.terminal.trial_tables", "hpsearch.nn.data.dataset"),
+        ("hpsearch.view.terminal.trial_tables", "hpsearch.cli.main"),
+        ("hpsearch.cli.main", "torch"),
         ("hpsearch.config", "typer"),
         ("hpsearch.errors", "hpsearch.core.space"),
     ],
@@ -204,13 +209,13 @@ def late():
     from torch import nn
     import_module("rich.console")
 """
-    found = imports(source, "hpsearch.core.analysis")
+    found = imports(source, "hpsearch.core.analysis.pruning_stats")
 
     assert [f.target for f in found if f.at_load] == [
         "numpy",
         "hpsearch.core.pruning",
         "hpsearch.core.space",
-        "hpsearch.core.pareto",
+        "hpsearch.core.analysis.pareto",
     ]
     assert [f.target for f in found if not f.at_load] == ["optuna", "torch", "rich.console"]
 
@@ -221,14 +226,14 @@ def test_every_file_lies_in_a_room_or_at_the_door():
     assert doors == {
         "hpsearch",
         "hpsearch.__main__",
-        "hpsearch.api",
-        "hpsearch.cli",
+        "hpsearch.api.run",
+        "hpsearch.cli.main",
         "hpsearch.config",
-        "hpsearch.evidence",
-        "hpsearch.home",
-        "hpsearch.measuring",
-        "hpsearch.options",
-        "hpsearch.reading",
-        "hpsearch.taking",
-        "hpsearch.terminal",
+        "hpsearch.api.evaluate",
+        "hpsearch.api.train",
+        "hpsearch.cli.evaluation_commands",
+        "hpsearch.cli.options",
+        "hpsearch.cli.inspect_commands",
+        "hpsearch.cli.model_commands",
+        "hpsearch.cli.output",
     }

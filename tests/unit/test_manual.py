@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.manual import by_hand, laid_over, read_settings
+from hpsearch.core.overrides import by_hand, laid_over, read_settings
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import ShapeSpec, StudySpec, resolve
 from hpsearch.errors import SpecError

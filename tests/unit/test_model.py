@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hpsearch.core.spec import ModelSpec
 from hpsearch.errors import DataError
-from hpsearch.nn.model import build
+from hpsearch.nn.models.cnn import build
 
 
 def count(model):

@@ -2,14 +2,8 @@
 
 import pytest
 
-from hpsearch.core.opening import OPENING, opening
-from hpsearch.core.space import (
-    ChoiceDim,
-    FloatDim,
-    IntDim,
-    default_space,
-    dims,
-)
+from hpsearch.core.initial_trials import OPENING, opening
+from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims
 
 DEFAULT = default_space("geometric")
 

@@ -5,24 +5,17 @@ import dataclasses
 import pytest
 
 from hpsearch.config import build_spec, load_study_file
-from hpsearch.core import baseline
-from hpsearch.core.changes import differences, identity
+from hpsearch.core import enqueued
 from hpsearch.core.grid import cells
-from hpsearch.core.manual import laid_over, read_settings
-from hpsearch.core.opening import OPENING, opening
+from hpsearch.core.initial_trials import OPENING, opening
+from hpsearch.core.overrides import laid_over, read_settings
 from hpsearch.core.space import TRAINING, ChoiceDim, FloatDim, IntDim, dims, draw
-from hpsearch.core.spec import (
-    FactorySpec,
-    ModelSpec,
-    from_json,
-    resolve,
-    to_dict,
-    to_json,
-)
+from hpsearch.core.spec import FactorySpec, ModelSpec, from_json, resolve, to_dict, to_json
+from hpsearch.core.spec_diff import differences, identity
 from hpsearch.core.study_file import to_toml
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import SpecError
-from hpsearch.view.text import describe
+from hpsearch.view.format import describe
 
 FACTORY = {"factory": "nets:build"}
 SPACE = {
@@ -159,12 +152,12 @@ def test_a_study_of_before_there_was_own_code_is_still_the_same():
 def test_own_values_can_be_set_by_hand():
     spec = own()
 
-    assert baseline.read(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
+    assert enqueued.read(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
         "depth": 2,
         "act": "gelu",
         "ratio": 0.5,
     }
-    assert baseline.read(spec.space, ["residual=true"]) == {}
+    assert enqueued.read(spec.space, ["residual=true"]) == {}
     for text, message in (
         ("depth=9", "the study searches 1 to 3"),
         ("depth=two", "expected a whole number"),
@@ -172,7 +165,7 @@ def test_own_values_can_be_set_by_hand():
         ("residual=false", "expected one of true"),
     ):
         with pytest.raises(SpecError, match=message):
-            baseline.read(spec.space, [text])
+            enqueued.read(spec.space, [text])
 
 
 def test_settings_go_over_a_trial_of_ones_own():

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.core.analysis import (
-    counts,
-    savings,
-    study_hypervolume,
+from hpsearch.core.analysis.pareto import (
+    dominates,
+    front,
+    front_as_plain,
+    hypervolume,
+    knee,
+    nondominated,
 )
+from hpsearch.core.analysis.pruning_stats import counts, savings, study_hypervolume
 from hpsearch.core.objectives import merit
-from hpsearch.core.pareto import dominates, front, front_as_plain, hypervolume, knee, nondominated
 from hpsearch.core.trial import Epoch, State, TrialRecord
 
 NAN = float("nan")

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
-from hpsearch.view.picture import Front, Picture, draw
-from hpsearch.view.progress import LiveView, PlainLog, getting_ready, view_for
+from hpsearch.view.terminal.live import LiveView, PlainLog, getting_ready, view_for
+from hpsearch.view.terminal.screen import Front, Picture, draw
 
 OBJECTIVES = ("accuracy", "train_seconds")
 PARAMS = {

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from hpsearch.core.pareto import hypervolume
+from hpsearch.core.analysis.pareto import hypervolume
 from hpsearch.core.pruning import PRUNERS, Peer, Rule, quantile, should_prune
 
 NAN = float("nan")

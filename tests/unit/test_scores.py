@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hpsearch.core.noise import wilson
-from hpsearch.core.scores import (
+from hpsearch.core.analysis.metrics import (
     Confused,
     as_plain,
     by_class,
@@ -17,6 +16,7 @@ from hpsearch.core.scores import (
     score,
     spread,
 )
+from hpsearch.core.analysis.statistics import wilson
 
 NAMES = ("cat", "dog", "owl")
 PROBABILITIES = np.array(

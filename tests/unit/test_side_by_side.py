@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.core.comparison import compare
-from hpsearch.view import axes
-from hpsearch.view.overlay import courses, fronts
-from hpsearch.view.side_by_side import comparison_page
+from hpsearch.core.analysis.comparison import compare
+from hpsearch.view.report import theme
+from hpsearch.view.report.comparison_figures import courses, fronts
+from hpsearch.view.report.comparison_page import comparison_page
 from tests.unit.test_comparison import BOUNDS, TWO, entrant, fast, slow
 from tests.unit.trials import trial
 
@@ -48,7 +48,7 @@ def test_many_studies_are_told_apart_in_colours_that_the_dark_knows():
     found = compare(many, objectives=TWO)
     figures = [fronts(found, x="train_seconds", y="accuracy"), courses(found)]
 
-    assert {c for f in figures for c in re.findall(r"#[0-9a-f]{6}", f.to_json())} <= set(axes.DARK)
+    assert {c for f in figures for c in re.findall(r"#[0-9a-f]{6}", f.to_json())} <= set(theme.DARK)
     for figure in figures:
         assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 8
 

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from hpsearch.core import baseline, space
-from hpsearch.core.changes import differences, identity
+from hpsearch.core import enqueued, space
 from hpsearch.core.grid import cells, grid_values
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims, draw
 from hpsearch.core.spec import (
@@ -17,6 +16,7 @@ from hpsearch.core.spec import (
     resolve,
     to_json,
 )
+from hpsearch.core.spec_diff import differences, identity
 from hpsearch.errors import SpecError
 
 GEOMETRIC = default_space("geometric")
@@ -161,7 +161,7 @@ def test_geometric_widths_grow_and_are_capped():
 )
 def test_a_baseline_outside_the_space_is_refused(settings, message):
     with pytest.raises(SpecError, match=message):
-        baseline.read(GEOMETRIC, settings)
+        enqueued.read(GEOMETRIC, settings)
 
 
 @pytest.mark.parametrize(
@@ -174,16 +174,16 @@ def test_a_baseline_outside_the_space_is_refused(settings, message):
 def test_a_baseline_names_only_what_some_trial_draws(searched, setting, told):
     name = setting.partition("=")[0]
     with pytest.raises(SpecError, match=f"--set {name}: found one that no trial .*; {told}"):
-        baseline.read(searched, [setting])
+        enqueued.read(searched, [setting])
 
 
 def test_a_baseline_settles_what_it_names():
-    read = baseline.read(GEOMETRIC, ["optimizer=sgd", "momentum=0.9", "batch_norm=false"])
+    read = enqueued.read(GEOMETRIC, ["optimizer=sgd", "momentum=0.9", "batch_norm=false"])
     assert read == {"optimizer": "sgd", "momentum": 0.9, "batch_norm": False}
     fixed = {**GEOMETRIC, "n_blocks": 3}
-    assert baseline.read(fixed, ["n_blocks=3"]) == {}
+    assert enqueued.read(fixed, ["n_blocks=3"]) == {}
     with pytest.raises(SpecError, match="found 4, but the study fixes it at 3; leave it out"):
-        baseline.read(fixed, ["n_blocks=4"])
+        enqueued.read(fixed, ["n_blocks=4"])
     with pytest.raises(SpecError, match="found false, but the study fixes it at true; leave"):
-        baseline.read({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
-    assert math.isclose(baseline.read(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)
+        enqueued.read({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
+    assert math.isclose(enqueued.read(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from hpsearch.core.analysis import study_hypervolume
-from hpsearch.core.attainment import attainment
-from hpsearch.core.pareto import dominates, front, hypervolume, nondominated
-from hpsearch.core.staircase import Staircase
+from hpsearch.core.analysis.hypervolume_history import attainment
+from hpsearch.core.analysis.pareto import dominates, front, hypervolume, nondominated
+from hpsearch.core.analysis.pruning_stats import study_hypervolume
+from hpsearch.core.analysis.staircase import Staircase
 from tests.unit.trials import trial
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (1.0, 100.0)}

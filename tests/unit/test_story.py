@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.core.findings import Importance
-from hpsearch.core.timeline import Left, Span
+from hpsearch.core.analysis.study_analysis import Importance
+from hpsearch.core.analysis.timeline import Left, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
-from hpsearch.view import axes, report, story, thinning
-from hpsearch.view.axes import FAINTER
 from hpsearch.view.document import Code
-from hpsearch.view.figures import curves, depth, hypervolume, importance
-from hpsearch.view.figures import timeline as timeline_figure
-from hpsearch.view.page import page
-from hpsearch.view.report import default_path, render, write
-from hpsearch.view.sections import sections
-from hpsearch.view.thinning import SHOWN_TRIALS
-from hpsearch.view.trade_off import front
+from hpsearch.view.report import narrative, report, theme, thinning
+from hpsearch.view.report.figures import curves, depth, hypervolume, importance
+from hpsearch.view.report.figures import timeline as timeline_figure
+from hpsearch.view.report.front_figure import front
+from hpsearch.view.report.html import page
+from hpsearch.view.report.report import default_path, render, write
+from hpsearch.view.report.sections import sections
+from hpsearch.view.report.theme import FAINTER
+from hpsearch.view.report.thinning import SHOWN_TRIALS
 from tests.unit.test_findings import TWO, findings_of, verdict
 from tests.unit.trials import trial
 
@@ -56,7 +56,7 @@ def words_of(key, findings, place=()):
     return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
-@pytest.mark.parametrize("module", [axes, report, story, thinning])
+@pytest.mark.parametrize("module", [theme, report, narrative, thinning])
 def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -466,5 +466,5 @@ def test_figures_have_no_colour_that_the_dark_does_not_know():
     drawings = [d for s in sections(found, place=()) for d in s.drawings]
     used = {c for d in drawings for c in re.findall(r"#[0-9a-f]{6}", d.draw().to_json())}
 
-    assert used <= set(axes.DARK)
-    assert not set(axes.DARK) & set(axes.DARK.values())
+    assert used <= set(theme.DARK)
+    assert not set(theme.DARK) & set(theme.DARK.values())

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console, RenderableType
 
-from hpsearch.core.analysis import Savings, StudySummary
+from hpsearch.core.analysis.pruning_stats import Savings, StudySummary
 from hpsearch.core.trial import Epoch, State, TrialRecord
-from hpsearch.view import text
-from hpsearch.view.study_list import study_list
-from hpsearch.view.tables import (
+from hpsearch.view import format
+from hpsearch.view.format import describe, format_seconds, format_value
+from hpsearch.view.terminal.study_tables import study_list
+from hpsearch.view.terminal.trial_tables import (
     end_summary,
     front_table,
     short_front,
@@ -23,7 +24,6 @@ from hpsearch.view.tables import (
     titled_front,
     trial_details,
 )
-from hpsearch.view.text import describe, format_seconds, format_value
 
 OBJECTIVES = ("accuracy", "train_seconds")
 
@@ -63,7 +63,7 @@ def epoch(number: int, *, loss: float = 0.5) -> Epoch:
 
 
 def test_the_examples_in_the_words_hold():
-    assert doctest.testmod(text).failed == 0
+    assert doctest.testmod(format).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_an_accuracy_has_the_decimals_that_its_images_carry(images, expected):
 
 def test_seconds_never_read_60():
     told = [format_seconds(s / 100) for s in range(5_900, 12_100)]
-    assert not any("60" in text for text in told)
+    assert not any("60" in format for format in told)
 
 
 def test_widths_come_from_the_resolved_trial_before_the_drawn_numbers():

@@ -6,8 +6,8 @@ import json
 import math
 from datetime import datetime
 
+from hpsearch.cli.output import print_json
 from hpsearch.core.trial import Epoch, State, TrialRecord
-from hpsearch.terminal import print_json
 
 
 def test_times_have_their_zone(capsys):

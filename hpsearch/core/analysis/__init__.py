@@ -1,0 +1,1 @@
+"""Analysis of finished trials: plain numbers in, plain numbers out."""

@@ -1,0 +1,147 @@
+"""Which trials are worth having: dominance, the front, its knee and its hypervolume.
+
+Everything here works on *merits*: tuples of floats, one per objective, larger is better (see
+:func:`hpsearch.core.objectives.merit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpsearch.core.analysis.staircase import Staircase
+from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.trial import State, TrialRecord
+
+Point = Sequence[float]
+
+WORTHY = 0.5  # of the best accuracy: below it a trial is no bargain, and as an end of the front it
+# would stretch the scale until all good trials look alike
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Whether a is at least as good as b in every objective and better in one.
+
+    >>> dominates((1.0, 0.5), (1.0, 0.4)), dominates((1.0, 0.5), (1.0, 0.5))
+    (True, False)
+    """
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(
+        x > y for x, y in zip(a, b, strict=True)
+    )
+
+
+def nondominated(points: Sequence[Point]) -> list[int]:
+    """Returns the indices of the points that no other dominates; of equal points, the first.
+
+    Points with a NaN are left out. O(n · front), best first coordinate first; O(n log n) for two
+    coordinates, where the last point that was kept has the best second one.
+
+    >>> nondominated([(0.9, 0.1), (0.5, 0.5), (0.5, 0.4), (0.9, 0.1)])
+    [0, 1]
+    """
+    valid = [i for i, point in enumerate(points) if all(x == x for x in point)]
+    front: list[int] = []
+    for i in sorted(valid, key=lambda i: (tuple(-x for x in points[i]), i)):
+        rivals = (points[j] for j in (front[-1:] if len(points[i]) == 2 else front))
+        if not any(all(x >= y for x, y in zip(r, points[i], strict=True)) for r in rivals):
+            front.append(i)
+    return sorted(front)
+
+
+def hypervolume(points: Sequence[Point]) -> float:
+    """Returns the volume between the origin and the points: the share of [0, 1]^d they dominate.
+
+    Exact, by slicing along the last objective down to two. Coordinates below 0 count as 0.
+
+    >>> hypervolume([(0.5, 1.0), (1.0, 0.5)])
+    0.75
+    >>> hypervolume([])
+    0.0
+    """
+    front = [points[i] for i in nondominated(points)]
+    if not front:
+        return 0.0
+    if len(front[0]) == 1:
+        return max(0.0, max(point[0] for point in front))
+    if len(front[0]) == 2:
+        return Staircase((point[0], point[1]) for point in front).area
+    volume, ceiling = 0.0, sorted({max(0.0, p[-1]) for p in front}, reverse=True)
+    for top, bottom in zip(ceiling, [*ceiling[1:], 0.0], strict=True):
+        if top > bottom:
+            volume += (top - bottom) * hypervolume([p[:-1] for p in front if p[-1] >= top])
+    return volume
+
+
+def knee(points: Sequence[Point]) -> int:
+    """Returns the index of the front's knee: the best bargain among non-dominated points.
+
+    Each objective is scaled to [0, 1] over the front; the knee is the point farthest beyond the
+    line (with three objectives, the plane) between the ends, where the scaled merits sum to 1. Of
+    one or two points, and where no point lies beyond the line, it is the one best in the first
+    objective (Das 1999, "On characterizing the knee of the Pareto curve").
+
+    >>> knee([(0.0, 1.0), (0.8, 0.7), (1.0, 0.0)])
+    1
+    """
+    best_first = max(range(len(points)), key=lambda i: (points[i][0], tuple(points[i][1:]), -i))
+    if len(points) <= 2 or len(points[0]) == 1:
+        return best_first
+    lows = [min(column) for column in zip(*points, strict=True)]
+    spans = [max(c) - low for c, low in zip(zip(*points, strict=True), lows, strict=True)]
+    beyond = [
+        sum((x - low) / span for x, low, span in zip(point, lows, spans, strict=True) if span > 0)
+        for point in points
+    ]
+    farthest = max(range(len(points)), key=lambda i: (beyond[i], points[i][0], -i))
+    return farthest if beyond[farthest] > 1.0 + 1e-9 else best_first
+
+
+def front(
+    records: Sequence[TrialRecord], objectives: Sequence[str]
+) -> tuple[list[TrialRecord], int | None]:
+    """Returns the non-dominated complete trials, cheapest first, and the number of the knee.
+
+    The knee is looked for among the :func:`worthy` of them. Without a complete trial the front is
+    empty and there is no knee.
+    """
+    complete = [
+        r for r in records if r.state is State.COMPLETE and set(objectives) <= set(r.values)
+    ]
+    quality_first = sorted(objectives, key=lambda name: OBJECTIVES[name].is_cost)
+    points = [tuple(utility(name, r.values[name]) for name in quality_first) for r in complete]
+    found = nondominated(points)
+    if not found:
+        return [], None
+    good = worthy([complete[i].values for i in found])
+    best = complete[found[good[knee([points[found[i]] for i in good])]]].number
+    cost_first = sorted(objectives, key=lambda name: not OBJECTIVES[name].is_cost)
+    chosen = [complete[i] for i in found]
+    chosen.sort(key=lambda r: (tuple(r.values[name] for name in cost_first), r.number))
+    return chosen, best
+
+
+def worthy(values: Sequence[Mapping[str, float]]) -> list[int]:
+    """Returns the indices of the trials with at least half of the best accuracy among them.
+
+    All of them where accuracy is not measured.
+
+    >>> worthy([{"accuracy": 0.2}, {"accuracy": 0.49}, {"accuracy": 0.98}])
+    [1, 2]
+    >>> worthy([{"val_loss": 0.1}])
+    [0]
+    """
+    best = max((of.get("accuracy", 0.0) for of in values), default=0.0)
+    return [i for i, of in enumerate(values) if of.get("accuracy", best) >= WORTHY * best]
+
+
+def front_as_plain(chosen: Sequence[TrialRecord], knee: int | None) -> list[dict[str, Any]]:
+    """Returns the front as JSON can hold it, in its order."""
+    return [
+        {
+            "number": record.number,
+            "values": dict(record.values),
+            "params": dict(record.params),
+            "knee": record.number == knee,
+        }
+        for record in chosen
+    ]

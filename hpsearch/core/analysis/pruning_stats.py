@@ -1,0 +1,135 @@
+"""What a study tells: its counts, its front's worth, what stopping early saved and may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpsearch.core.analysis.pareto import front, hypervolume
+from hpsearch.core.analysis.statistics import wilson
+from hpsearch.core.objectives import merit
+from hpsearch.core.trial import State, TrialRecord
+
+Bounds = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Savings:
+    """What stopping trials early saved.
+
+    ``epochs_trained`` of ``epochs_full`` were trained by the trials that count; the pruned ones
+    would have trained ``seconds_saved`` longer (training steps alone, by their own estimates).
+    """
+
+    epochs_trained: int
+    epochs_full: int
+    seconds_saved: float
+
+    @property
+    def share(self) -> float:
+        """The share of all epochs that was not trained, in [0, 1]."""
+        return 1 - self.epochs_trained / self.epochs_full if self.epochs_full else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What stopping trials early may have cost, told by the control trials, which never are.
+
+    ``pruned`` trials of the study were stopped. ``control`` control trials came to their end;
+    ``judged`` holds the numbers of those that the rule would have stopped, ``on_front`` those of
+    them that ended on the front, ``beat_forecast`` those that ended with a lower loss than the
+    rule held possible (the forecast rule alone says what it holds possible).
+    """
+
+    pruned: int
+    control: int
+    judged: tuple[int, ...]
+    on_front: tuple[int, ...]
+    beat_forecast: tuple[int, ...]
+
+    @property
+    def wronged(self) -> tuple[int, ...]:
+        """The control trials that stopping would have wronged: either of the two."""
+        return tuple(sorted({*self.on_front, *self.beat_forecast}))
+
+    @property
+    def share(self) -> tuple[float, float, float] | None:
+        """The wronged share of the judged, with its 95 % interval; None where none was judged."""
+        if not self.judged:
+            return None
+        share = len(self.wronged) / len(self.judged)
+        return (share, *wilson(share, len(self.judged)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """A study in a line. ``storage`` is masked; ``hypervolume`` is in [0, 1].
+
+    ``silent`` is how many of the running trials have lost their workers.
+    """
+
+    study: str
+    storage: str
+    objectives: tuple[str, ...]
+    target: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+    front_size: int
+    hypervolume: float
+    created: datetime | None
+    silent: int = 0
+
+
+def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """Returns how many trials are in each state, by the state's name.
+
+    >>> counts([])
+    {'waiting': 0, 'running': 0, 'complete': 0, 'pruned': 0, 'failed': 0}
+    """
+    return {state.value: sum(r.state is state for r in records) for state in State}
+
+
+def study_hypervolume(records: Sequence[TrialRecord], bounds: Bounds) -> float:
+    """Returns the share of the bounded objective space that the complete trials dominate.
+
+    In [0, 1]; it never falls as trials arrive, since the bounds are fixed with the study.
+    """
+    complete = [r for r in records if r.state is State.COMPLETE and set(bounds) <= set(r.values)]
+    return hypervolume([merit(r.values, bounds) for r in complete])
+
+
+def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
+    """Returns what pruning saved, over the trials that count toward the budget."""
+    counted = [r for r in records if r.state.counts]
+    pruned = [r for r in counted if r.state is State.PRUNED and r.curve]
+    seconds = sum(r.curve[-1].train_seconds * (1 - len(r.curve) / epochs) for r in pruned)
+    return Savings(
+        epochs_trained=sum(len(r.curve) for r in counted),
+        epochs_full=epochs * len(counted),
+        seconds_saved=seconds,
+    )
+
+
+def audit(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Audit:
+    """Returns what stopping trials early may have cost."""
+    control = [r for r in records if r.control and r.state is State.COMPLETE]
+    judged = [r for r in control if "would_prune" in r.attributes]
+    chosen = {r.number for r in front(records, objectives)[0]}
+    return Audit(
+        pruned=sum(r.state is State.PRUNED for r in records),
+        control=len(control),
+        judged=tuple(r.number for r in judged),
+        on_front=tuple(r.number for r in judged if r.number in chosen),
+        beat_forecast=tuple(r.number for r in judged if _beat_forecast(r)),
+    )
+
+
+def _beat_forecast(record: TrialRecord) -> bool:
+    verdict = record.attributes["would_prune"]
+    if verdict["pruner"] != "forecast" or not record.curve:
+        return False
+    return record.curve[-1].val_loss < float(verdict["value"])

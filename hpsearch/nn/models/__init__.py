@@ -1,0 +1,1 @@
+"""Models built from specs, and their costs."""

@@ -1,0 +1,1 @@
+"""The processor and the devices that torch computes on."""

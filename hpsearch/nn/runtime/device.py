@@ -1,0 +1,217 @@
+"""Devices: which one to use, what it is called, what it computes in, when its memory is full."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from hpsearch.core.plural import plural
+from hpsearch.errors import DeviceError, nearest
+from hpsearch.nn.runtime.cpu import processor
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+_NO_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of that name: ``auto`` (the fastest there is), cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        DeviceError: the name is unknown, or this machine has no such device.
+    """
+    there = available()
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])  # the first GPU, else the processor
+    kind, _, index = name.partition(":")
+    known = re.fullmatch(r"cuda(:[0-9]{1,4})?|(cpu|mps)(:0)?", name)
+    if known is None:
+        raise DeviceError(f"device: found {name!r}; {nearest(name, [*KINDS, 'cuda:0'])}")
+    wanted = f"cuda:{int(index or 0)}" if kind == "cuda" else kind
+    if wanted not in there:
+        raise DeviceError(
+            f"device: found {name!r}, expected one that is there ({', '.join(there)});"
+            " choose one of them or 'auto'"
+        )
+    return torch.device(wanted)
+
+
+def deal(
+    name: str, *, workers: int, gpus_per_worker: float | None, footprint: Callable[[], int]
+) -> list[str]:
+    """Returns the device of each of several workers: the GPUs in turn, else the one device.
+
+    Args:
+        name: as for :func:`pick_device`; a GPU named with its index takes every worker.
+        workers: how many there are.
+        gpus_per_worker: the share of a GPU that each needs, above 0, at most 1; None: any.
+        footprint: measures the bytes of a GPU that each takes; asked on a GPU alone.
+
+    Raises:
+        DeviceError: the GPUs do not have room for so many.
+    """
+    picked = pick_device(name)
+    if picked.type != "cuda":
+        return [str(picked)] * workers
+    gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
+    dealt = dealt_among(gpus, workers=workers, share=gpus_per_worker)
+    needed = footprint()
+    for gpu in gpus:
+        free, total = torch.cuda.mem_get_info(gpu)
+        check_room(gpu, workers=dealt.count(gpu), needed=needed, free=free, total=total)
+    return dealt
+
+
+def check_share(device: torch.device, share: float | None) -> None:
+    """Refuses a share of a GPU for workers of a device that is none.
+
+    Raises:
+        DeviceError: likewise.
+    """
+    if share is not None and device.type != "cuda":
+        raise DeviceError(
+            f"gpus-per-worker: found {share:g} of a GPU for workers on {device.type}, expected a"
+            " GPU; leave it out, or name one with --device"
+        )
+
+
+def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> list[str]:
+    """Returns each worker's GPU, dealt in turn.
+
+    >>> dealt_among(["cuda:0", "cuda:1"], workers=3, share=0.5)
+    ['cuda:0', 'cuda:1', 'cuda:0']
+
+    Raises:
+        DeviceError: each needs so large a share that they have no room.
+    """
+    room = len(gpus) * int(1 / share + 1e-9) if share is not None else workers
+    if workers > room:
+        raise DeviceError(
+            f"found {workers} workers that need {share:g} of a GPU each, expected at most"
+            f" {room} on {plural(len(gpus), 'GPU')}; start fewer or give each less"
+        )
+    return [gpus[worker % len(gpus)] for worker in range(workers)]
+
+
+def check_room(gpu: str, *, workers: int, needed: int, free: int, total: int) -> None:
+    """Refuses more workers on a GPU than its memory holds; all sizes in bytes.
+
+    Args:
+        gpu: its name, for the message.
+        workers: how many are to share it.
+        needed: what each of them takes.
+        free: what nobody holds.
+        total: what the GPU has.
+
+    Raises:
+        DeviceError: they need more than is free.
+    """
+    if workers * needed > free:
+        raise DeviceError(
+            f"{gpu}: found {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, expected"
+            f" {workers} × {needed / 2**30:.1f} GiB for {workers} workers; start fewer, or narrow"
+            " the space"
+        )
+
+
+def available() -> tuple[str, ...]:
+    """Returns the names of the devices of this machine, the processor first."""
+    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return ("cpu", *gpus, *(("mps",) if torch.mps.device_count() else ()))
+
+
+def cuda_version() -> str | None:
+    """Returns the version of CUDA that torch is built for; None if for none."""
+    return torch.version.cuda
+
+
+def describe(device: torch.device) -> str:
+    """Returns the device's kind and model, such as ``cpu: AMD EPYC`` or ``cuda: NVIDIA H100``."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {processor()}"
+
+
+@functools.cache
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Returns the type that training computes in on the device, or None for plain float32.
+
+    bfloat16 where the device has it in hardware; elsewhere it is emulated and slower.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native or torch.version.hip else None
+    if device.type == "cpu" and has_bf16() and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return torch.bfloat16
+    return None
+
+
+def has_bf16(*, root: Path = Path("/")) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (x86: AVX-512 or AMX; Arm: BF16).
+
+    Linux lists it in ``/proc/cpuinfo``; elsewhere torch is asked, where it can tell.
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return _torch_reports_bf16()
+    flags = (line.partition(":") for line in lines if line.startswith(("flags", "Features")))
+    return any(_BF16_FLAGS & set(value.split()) for _, _, value in flags)
+
+
+def _torch_reports_bf16() -> bool:
+    report: Mapping[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # since torch 2.10
+    return any(report.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether the exception says that the device or the machine has no memory left.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    False
+    """
+    if isinstance(exc, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(exc, RuntimeError) and any(words in str(exc) for words in _NO_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives the memory that nothing refers to any more back to the device.
+
+    Drop the model, its optimizer and the exception first: a traceback keeps tensors alive.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+__all__ = [
+    "autocast_dtype",
+    "available",
+    "check_room",
+    "check_share",
+    "deal",
+    "dealt_among",
+    "describe",
+    "free_memory",
+    "has_bf16",
+    "is_out_of_memory",
+    "pick_device",
+]

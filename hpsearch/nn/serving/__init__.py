@@ -1,0 +1,1 @@
+"""Trained models in files: saving, loading, prediction, ONNX."""

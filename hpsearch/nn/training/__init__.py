@@ -1,0 +1,1 @@
+"""The training loop, its timer and its checkpoints."""

@@ -1,0 +1,225 @@
+"""Training: a generator of epochs; whoever consumes it decides when to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpsearch.core.spec import TrainSpec, derive_seed
+from hpsearch.core.trial import Epoch
+from hpsearch.nn.data.tensors import Batches, Scaler, Shuffled, Tensors
+from hpsearch.nn.runtime.compiler import bare_step
+from hpsearch.nn.runtime.device import autocast_dtype
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from hpsearch.nn.training.step_timer import StepClock
+
+# Images and pixels of one validation batch. On a processor 512 images took nearly twice as long as
+# 128, as their activations no longer fit the cache (28×28, one thread of an AMD EPYC Milan).
+_IMAGES_AT_ONCE = {"cpu": 128, "cuda": 2048, "mps": 1024}
+_PIXELS_AT_ONCE = 2**21
+
+
+class Diverged(Exception):  # noqa: N818 (an outcome, not an error)
+    """A loss became infinite or not a number in that epoch, counted from 1."""
+
+    def __init__(self, *, epoch: int, loss: str, value: float) -> None:
+        super().__init__(f"{loss} became {value} in epoch {epoch}")
+        self.epoch = epoch
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a training has come: with the model's weights, all that going on needs.
+
+    :func:`epochs` updates it at the end of each epoch, before yielding. ``optimizer`` is the
+    optimizer's ``state_dict`` and shares its tensors: save it before asking for the next epoch.
+    """
+
+    epoch: int = 0
+    optimizer: Mapping[str, Any] | None = None
+    step_seconds: tuple[float, ...] = ()
+
+
+def epochs(
+    model: nn.Module,
+    data: Tensors,
+    spec: TrainSpec,
+    *,
+    device: torch.device,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+) -> Iterator[Epoch]:
+    """Trains the model and yields each epoch's measurements as it ends.
+
+    The order of the images, their augmentation and dropout are functions of ``spec.seed`` and the
+    epoch alone: the same spec, weights and thread count give the same curve, bit for bit on the
+    processor, whatever else draws random numbers and however often a training is resumed.
+
+    Where there are no validation images, validation loss and accuracy are NaN.
+
+    Args:
+        model: from :func:`hpsearch.nn.models.cnn.build`; moved to the device and trained in place.
+        data: the images, on the device.
+        spec: the training.
+        device: where to train.
+        stop: asked before every step.
+        progress: where a training stands that is to go on, its weights already in the model;
+            updated after each epoch.
+
+    Raises:
+        Diverged: a training or validation loss is not finite.
+        Interrupted: ``stop()`` was true.
+    """
+    progress = progress or Progress()
+    model = model.to(device).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, spec, device=device)
+    if progress.optimizer is not None:
+        optimizer.load_state_dict(dict(progress.optimizer))
+    batches = Batches(data, spec)
+    clock = StepClock(device, step_seconds=progress.step_seconds)
+    for epoch in range(progress.epoch + 1, spec.epochs + 1):
+        started = time.perf_counter()
+        run = _Run(model=model, optimizer=optimizer, spec=spec, clock=clock, stop=stop, epoch=epoch)
+        with seeded(derive_seed(spec.seed, epoch, "dropout"), device):
+            train_loss, train_accuracy = _train(run, batches.shuffle(epoch), device=device)
+        val_loss, val_accuracy = _validate(model, data, epoch=epoch)
+        progress.epoch, progress.optimizer = epoch, optimizer.state_dict()
+        train_seconds = clock.estimate(batches.steps * spec.epochs)
+        progress.step_seconds = tuple(clock.step_seconds)
+        yield Epoch(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            train_seconds=train_seconds,
+            wall_seconds=time.perf_counter() - started,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What the steps of one epoch share."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    spec: TrainSpec
+    clock: StepClock
+    stop: Callable[[], bool]
+    epoch: int
+
+
+def _train(run: _Run, shuffled: Shuffled, *, device: torch.device) -> tuple[float, float]:
+    """Takes the steps of one epoch; returns mean loss and accuracy over its batches."""
+    model, optimizer, spec, clock = run.model.train(), run.optimizer, run.spec, run.clock
+    steps, size = shuffled.order.shape
+    take_step = bare_step(optimizer)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device, dtype=torch.int64)
+    for step in range(steps):
+        if run.stop():
+            raise Interrupted
+        clock.start()
+        taken = (run.epoch - 1) * steps + step
+        set_learning_rate(optimizer, learning_rate(spec, taken, steps=steps * spec.epochs))
+        images, labels = shuffled.batch(step)
+        with _autocast(device):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=spec.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        take_step()
+        loss_sum += loss.detach()
+        correct += (logits.detach().argmax(1) == labels).sum()
+        clock.stop()
+        if device.type == "cpu":  # on a GPU a look at every loss would wait for every step
+            _check_finite(loss_sum.item(), epoch=run.epoch, loss="training loss")
+    mean_loss = loss_sum.item() / steps
+    _check_finite(mean_loss, epoch=run.epoch, loss="training loss")
+    return mean_loss, correct.item() / (steps * size)
+
+
+def _validate(model: nn.Module, data: Tensors, *, epoch: int) -> tuple[float, float]:
+    """Returns loss and accuracy on the validation images; NaN where there are none."""
+    loss, accuracy = evaluate(model, data.val_images, data.val_labels, mean=data.mean, std=data.std)
+    if len(data.val_labels):
+        _check_finite(loss, epoch=epoch, loss="validation loss")
+    return loss, accuracy
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> tuple[float, float]:
+    """Returns the mean cross-entropy (nats) and the accuracy (0–1) of the model on the images.
+
+    Both are NaN where there are no images.
+
+    Args:
+        model: on the images' device.
+        images: (N, C, H, W) uint8, channels-last.
+        labels: (N,) int64.
+        mean: per channel, of images scaled to [0, 1].
+        std: likewise.
+    """
+    if not len(labels):
+        return math.nan, math.nan
+    device = images.device
+    model.eval()
+    scaler = Scaler(mean, std, width=images.shape[3], device=device)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device, dtype=torch.int64)
+    size = images_at_once(device, images.shape[2] * images.shape[3])
+    for start in range(0, len(labels), size):
+        truth = labels[start : start + size]
+        with _autocast(device):
+            logits = model(scaler(images[start : start + size]))
+        loss_sum += F.cross_entropy(logits.float(), truth, reduction="sum")
+        correct += (logits.argmax(1) == truth).sum()
+    return loss_sum.item() / len(labels), correct.item() / len(labels)
+
+
+def images_at_once(device: torch.device, pixels: int) -> int:
+    """Returns how many images of that many pixels go through a net at once without training."""
+    return max(1, min(_IMAGES_AT_ONCE[device.type], _PIXELS_AT_ONCE // pixels))
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    dtype = autocast_dtype(device)
+    return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch's own generators inside the context, and leaves them as they were after it."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
+        yield
+
+
+def _check_finite(value: float, *, epoch: int, loss: str) -> None:
+    if not math.isfinite(value):
+        raise Diverged(epoch=epoch, loss=loss, value=value)
+
+
+__all__ = ["Diverged", "Progress", "epochs", "evaluate", "images_at_once", "seeded"]

@@ -1,0 +1,1 @@
+"""Jobs on a finished study: retrain, confirm, compare, export."""

@@ -1,0 +1,1 @@
+"""The database: connections, transactions, and all SQL on Optuna's tables."""

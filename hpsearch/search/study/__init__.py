@@ -1,0 +1,1 @@
+"""Studies, leases and the budget."""

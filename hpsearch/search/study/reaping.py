@@ -1,0 +1,59 @@
+"""Trials whose workers are gone: handed back, or failed if they may be what kills them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import TrialState
+
+from hpsearch.core.analysis.timeline import Left
+from hpsearch.core.spec import StudySpec
+from hpsearch.core.trial import LOSSES, lost_in_vain
+from hpsearch.search.storage import tables
+from hpsearch.search.storage.counts import Roll, Running
+from hpsearch.search.storage.records import read
+from hpsearch.search.storage.storage import Storage
+from hpsearch.search.study.leases import GivenAway, is_lost, owned, passage
+from hpsearch.search.study.process import identity
+
+
+def lost(storage: Storage, roll: Roll, *, claim: str | None) -> list[Running]:
+    """Returns the running trials that are nobody's any more, that very claim's among them."""
+    storage.absence.compare(roll.now)
+    # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
+    now = roll.now if not storage.absence.is_recent() else None
+    return [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
+
+
+def reap(
+    storage: Storage, spec: StudySpec, trial: Running, signals: Mapping[int, int]
+) -> int | None:
+    """Takes a trial from its worker, and hands it back; fails it after too many losses in a row.
+
+    Does nothing where another worker was faster. Returns the number of a trial that failed: as
+    killed where ``signals``, by pid, tells what ended its last worker, a process of this host.
+    """
+    record = read(storage.backend.get_trial(trial.trial_id), spec)
+    last = passage(record, Left.LOST)
+    number = signals.get(last["pid"]) if last["host"] == identity()["host"] else None
+    if number is not None:
+        last["signal"] = number
+    history = [*record.attributes.get("history", ()), last]
+    in_vain = lost_in_vain(history)
+    known: dict[str, Any] = {"history": history}
+    if in_vain:
+        kind = "lost" if number is None else "killed"
+        how = "" if number is None else f", the last by signal {number}"
+        words = f"{LOSSES} workers in a row were lost with it{how}, no epoch gained"
+        known |= {"reason": f"{kind}: {words}", "failure": {"kind": kind}}
+    mark = trial.origin.get("claim")
+    with contextlib.suppress(GivenAway), owned(storage, trial.trial_id, mark=mark) as session:
+        tables.put(session, trial.trial_id, known)
+        if in_vain:
+            tables.end(session, trial.trial_id, TrialState.FAIL, ())
+        else:
+            storage.backend.set_trial_state_values(trial.trial_id, TrialState.WAITING)
+        return record.number if in_vain else None
+    return None

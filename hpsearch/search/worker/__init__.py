@@ -1,0 +1,1 @@
+"""Worker processes: launching, training trials, heartbeats."""

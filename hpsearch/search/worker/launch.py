@@ -1,0 +1,397 @@
+"""From a spec to a finished search on this machine: check everything, then work."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.core.dataset_summary import Outline
+from hpsearch.core.objectives import OBJECTIVES, costs_alone
+from hpsearch.core.plural import plural
+from hpsearch.core.relocation import relocated
+from hpsearch.core.spec import StudySpec, check_shift
+from hpsearch.core.spec_diff import changes_told, differences, steering
+from hpsearch.core.step_budget import too_few
+from hpsearch.errors import DeviceError
+from hpsearch.nn.runtime import cpu
+from hpsearch.nn.user_code import CODE, look_in
+from hpsearch.nn.user_code import check as check_code
+from hpsearch.search.samplers import grid_cells
+from hpsearch.search.storage.records import REFERENCE
+from hpsearch.search.storage.storage import check_storage, exists, open_storage
+from hpsearch.search.study import catalog
+from hpsearch.search.study.process import identity
+from hpsearch.search.study.status import Standing
+from hpsearch.search.study.study import Study
+from hpsearch.search.worker.ending import Ending, ending_of
+from hpsearch.search.worker.observer import Observer
+from hpsearch.search.worker.pool import Pool, worker_command
+from hpsearch.search.worker.work_loop import Stopper, work
+
+if TYPE_CHECKING:
+    import torch
+
+    from hpsearch.nn.data.dataset import ImageData
+    from hpsearch.nn.data.tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a search runs: its database, data folder, device and threads (None: decided here).
+
+    ``code`` is the folder where modules of the person's own are looked for first, None that of
+    ``HPSEARCH_CODE``; then the current one. ``artifacts`` is where checkpoints lie, None the
+    default place; ``gpus_per_worker`` is the share of a GPU that a worker needs, None as many
+    workers on each as the deal gives it.
+    """
+
+    storage: str
+    data_dir: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    mixed_hardware: bool = False
+    artifacts: str | None = None
+    code: Path | None = None
+    gpus_per_worker: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A study that is open and ready to be worked on."""
+
+    study: Study
+    images: Tensors
+    device: torch.device
+    origin: Mapping[str, Any]
+    devices: Sequence[str] = ()  # of the worker processes, where there are several
+
+
+Notify = Callable[[str], None]
+
+_OF_A_RUN = ("search.timeout", "search.workers")  # and nothing of the study's
+
+NO_ARTIFACTS = (
+    "no checkpoints are kept, and a trial that loses its worker starts over; name a folder that all"
+    " workers see with --artifacts"
+)
+
+
+def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
+    """Checks storage, device and data, in this order, and only then makes or opens the study.
+
+    Raises:
+        HpsearchError: something is not as it must be; nothing has been written.
+    """
+    _check_grid(spec, notify)
+    check_storage(place.storage, artifacts=place.artifacts)
+    known = _existing(spec, place)
+    threads = _threads(place, known, workers=spec.search.workers)
+    ground = _survey(spec, place, threads, notify)
+    if known is None:
+        _warn(spec, len(ground.images.train_labels), notify)
+        ground.bounds()  # before any file is made: the dearest net may not fit in memory
+    if known is not None and REFERENCE in known.attributes:
+        _differs(known, ground.reference, mixed=place.mixed_hardware)
+    devices = _devices(spec, place, ground)
+    study = catalog.create_or_resume(
+        open_storage(place.storage, create=True, artifacts=place.artifacts),
+        spec,
+        data=ground.fingerprint,
+        reference=ground.reference,
+        bounds=ground.bounds,
+    )
+    if (total := study.spec.search.trials) > spec.search.trials:
+        is_done = study.standing() is Standing.DONE
+        rest = "nothing to do" if is_done else "with those that others run"
+        notify(f"study {study.name!r} has {total} trials already, {rest}")
+    _tell_changes(known, study, notify)
+    if study.storage.artifacts is None:
+        notify(NO_ARTIFACTS)
+    return replace(_prepared(study, place, ground), devices=devices)
+
+
+def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
+    """The device of each worker process; none where this process is the worker."""
+    from hpsearch.nn.runtime.device import check_share, deal
+    from hpsearch.nn.training.memory import footprint
+    from hpsearch.search.worker.bounds import hungriest
+
+    workers, share = spec.search.workers, place.gpus_per_worker
+    check_share(ground.device, share)
+    if workers == 1:
+        return ()
+    return deal(
+        place.device,
+        workers=workers,
+        gpus_per_worker=share,
+        footprint=lambda: footprint(hungriest(spec), ground.images, device=ground.device),
+    )
+
+
+def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> Prepared:
+    """Makes this process ready to work on a study that is there.
+
+    The data is looked for where the study has it, or at ``dataset``, and must be the study's.
+
+    Raises:
+        HpsearchError: the data cannot be had or is other data, or the hardware differs.
+    """
+    spec = relocated(study.spec, dataset)
+    ground = _survey(spec, place, _threads(place, study, workers=1), notify)
+    if REFERENCE in study.attributes:
+        _differs(study, ground.reference, mixed=place.mixed_hardware)
+    equipped = study.storage.patiently(
+        lambda: catalog.equip(
+            study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
+        )
+    )
+    return _prepared(equipped, place, ground)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What this process has found to work with."""
+
+    images: Tensors
+    device: torch.device
+    fingerprint: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    bounds: Callable[[], Mapping[str, tuple[float, float]]]
+
+
+def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
+    device = settle(place, threads)
+    data, images = _load(spec, place, device, notify)
+    _, height, width = images.input_shape
+    check_shift(spec.train.shift, height=height, width=width)
+    from hpsearch.nn.runtime.device import describe
+    from hpsearch.nn.training.smoke_test import rehearse
+    from hpsearch.search.worker.bounds import corners, objective_bounds
+
+    if spec.has_own_code:
+        look_in(place.code)
+        for corner in corners(spec):
+            rehearse(corner, images, device=device)
+    return _Ground(
+        images=images,
+        device=device,
+        fingerprint=data.fingerprint,
+        reference={"device": device.type, "processor": describe(device), "threads": threads},
+        bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
+    )
+
+
+def settle(place: Place, threads: int) -> torch.device:
+    """Makes torch in this process compute with that many threads; returns the device to use.
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    cpu.prepare_environment(threads)
+    from hpsearch.nn.runtime.device import pick_device
+
+    device = pick_device(place.device)
+    cpu.apply_threads(threads)
+    cpu.keep_freed_memory()
+    return device
+
+
+def _prepared(study: Study, place: Place, ground: _Ground) -> Prepared:
+    reference = ground.reference
+    here = {"versions": versions(), "index": ground.device.index}
+    origin = {"process": identity(), **reference, **here}
+    if _differs(study, reference, mixed=place.mixed_hardware):
+        origin["mixed_hardware"] = True
+    return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
+
+
+def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
+    """Makes a study that the first worker to come equips with data, hardware and bounds.
+
+    Raises:
+        HpsearchError: something is not as it must be; nothing has been written.
+    """
+    _check_grid(spec, notify)
+    examine(spec, data_dir=place.data_dir, code=place.code, notify=notify)
+    check_storage(place.storage)
+    known = _existing(spec, place)
+    study = catalog.submit(open_storage(place.storage, create=True), spec)
+    _tell_changes(known, study, notify)
+    return study
+
+
+def examine(
+    spec: StudySpec, *, data_dir: Path | None, code: Path | None, notify: Notify
+) -> Outline | None:
+    """Checks what can be told of a study before its images are there; returns what is told of them.
+
+    A person's own code is imported and no more. ``notify`` hears what is legal and will not find a
+    good net.
+
+    Raises:
+        HpsearchError: something is not as it must be.
+    """
+    from hpsearch.nn.data.dataset import check, known_size, outline
+
+    check(spec.data, data_dir=data_dir)
+    images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
+    if size is not None:
+        check_shift(spec.train.shift, height=size[0], width=size[1])
+    check_code(spec, folder=code)
+    _warn(spec, None if images is None else images.train, notify)
+    return images
+
+
+def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
+    """Works on the study until its budget is met, the time is up or a signal comes.
+
+    One worker is this process; several are processes of their own.
+    """
+    if prepared.study.spec.search.workers == 1:
+        return run_here(prepared, stop=stop, observer=watcher)
+    return _run_workers(prepared, place, stop=stop, watcher=watcher)
+
+
+def run_here(
+    prepared: Prepared, *, stop: Stopper, observer: Observer, waits: bool = True
+) -> Ending:
+    """Works on the study in this process; ``waits`` as :func:`hpsearch.search.worker.work_loop.work`."""
+    from hpsearch.search.worker.trainer import Trainer
+
+    study = prepared.study
+    study.storage.absence.is_hurried = stop.is_hurried
+    trainer = Trainer(
+        study=study, images=prepared.images, device=prepared.device, observer=observer
+    )
+    with cpu.worker_presence(), study.storage.watched():
+        standing = work(
+            study, trainer, origin=prepared.origin, observer=observer, stop=stop, waits=waits
+        )
+    return ending_of(standing, stop)
+
+
+def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
+    """Has processes of this host work on the study, as many as its spec says, and watches them."""
+    study = prepared.study
+    threads = int(prepared.origin["threads"])
+    counted = sum(number for state, number in study.tally().items() if state.counts)
+    left = max(1, study.spec.search.trials - counted)
+    commands = [
+        worker_command("--study", study.name, *_options(place, device=device, threads=threads))
+        for device in prepared.devices[:left]
+    ]
+    if prepared.device.type == "cpu" and len(commands) * threads > cpu.usable_cpus():
+        watcher.note(
+            f"{len(commands)} workers of {plural(threads, 'thread')} share"
+            f" {cpu.usable_cpus()} cores: fewer would search as fast"
+        )
+    known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
+    if place.code is not None:
+        known[CODE] = str(place.code.resolve())
+    with (
+        study.storage.watched(),
+        Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
+    ):
+        return ending_of(pool.run(stop), stop)
+
+
+def _options(place: Place, *, device: str, threads: int) -> list[str]:
+    options = ["--device", device, "--threads", str(threads)]
+    if place.data_dir is not None:
+        options += ["--data-dir", str(place.data_dir)]
+    if place.artifacts is not None:
+        options += ["--artifacts", place.artifacts]
+    return [*options, *(["--mixed-hardware"] if place.mixed_hardware else [])]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions a trial was run with."""
+    names = ("hpsearch", "torch", "torchvision", "optuna", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _check_grid(spec: StudySpec, notify: Notify) -> None:
+    if not spec.search.sampler.startswith("grid"):
+        return
+    n_cells, trials = len(grid_cells(spec)), spec.search.trials
+    if trials < n_cells:
+        notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
+
+
+def _tell_changes(before: Study | None, now: Study, notify: Notify) -> None:
+    """Says what a study that goes on is steered by from here on, and was not before."""
+    if before is None:
+        return
+    found = differences(steering(before.spec), steering(now.spec))
+    changed = {key: pair for key, pair in found.items() if key not in _OF_A_RUN}
+    if changed:
+        notify(f"study {now.name!r} goes on: {changes_told(changed)}")
+
+
+def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
+    """Says of a new study what is legal and will not find a good net.
+
+    ``images`` to train on; None: not known.
+    """
+    few = images and too_few(spec.space, epochs=spec.train.epochs, images=images)
+    for told in (few or None, costs_alone(spec.search.objectives)):
+        if told is not None:
+            notify(told)
+
+
+def _threads(place: Place, known: Study | None, *, workers: int) -> int:
+    """The threads asked for; else those the study was made with, if this host has so many."""
+    if place.threads is None and known is not None and REFERENCE in known.attributes:
+        made_with = int(known.attributes[REFERENCE]["threads"])
+        if made_with <= cpu.usable_cpus():
+            return made_with
+    return cpu.decide_threads(requested=place.threads, workers=workers)
+
+
+def _existing(spec: StudySpec, place: Place) -> Study | None:
+    if not exists(place.storage):
+        return None
+    storage = open_storage(place.storage, create=True)
+    if spec.name in catalog.study_names(storage):
+        return catalog.open_study(storage, spec.name)
+    storage.close()
+    return None
+
+
+def _load(
+    spec: StudySpec, place: Place, device: torch.device, notify: Notify
+) -> tuple[ImageData, Tensors]:
+    from hpsearch.nn.data.dataset import load
+    from hpsearch.nn.data.tensors import tensors_of
+
+    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
+    return data, tensors_of(data, device=device)
+
+
+def _differs(study: Study, reference: Mapping[str, Any], *, mixed: bool) -> bool:
+    """Whether this worker's seconds differ from the study's; refuses that unless ``mixed``.
+
+    Raises:
+        DeviceError: they differ, an objective is timed, and ``mixed`` is False.
+    """
+    kept = study.attributes[REFERENCE]
+    timed = any(OBJECTIVES[name].is_timed for name in study.objectives)
+    if not timed or all(kept[key] == reference[key] for key in kept):
+        return False
+    if not mixed:
+        raise DeviceError(
+            f"this worker runs on {hardware(reference)}, but study {study.name!r} measures its"
+            f" seconds on {hardware(kept)}; use the same, or pass --mixed-hardware to mix them"
+        )
+    return True
+
+
+def hardware(reference: Mapping[str, Any]) -> str:
+    """Returns in words what seconds are measured on: the processor and its threads."""
+    threads = reference["threads"]
+    return f"{reference['processor']} with {plural(threads, 'thread')}"

@@ -1,0 +1,134 @@
+"""One trial from its spec to its outcome: build, measure, train, and ask whether to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from hpsearch.core.trial import Curve, Outcome, State
+from hpsearch.errors import StorageError
+from hpsearch.nn.data.tensors import Tensors
+from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models.cost import measure
+from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
+from hpsearch.nn.training.custom_loop import train
+from hpsearch.nn.training.failures import own_culprit
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.loop import Diverged
+from hpsearch.search.storage.records import curve_of
+from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.leases import GivenAway
+from hpsearch.search.study.study import Study
+from hpsearch.search.worker.checkpointer import Keeper
+from hpsearch.search.worker.observer import Observer
+from hpsearch.search.worker.peers import Others, explain
+from hpsearch.search.worker.work_loop import Stopper
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """What all trials of a worker share: the images on the device, and whom to tell."""
+
+    study: Study
+    images: Tensors
+    device: torch.device
+    observer: Observer
+
+    def __call__(self, claim: Claim, stop: Stopper) -> Outcome:
+        """Trains the trial until it is complete, hopeless, diverged or broken.
+
+        The one broad ``except`` of the search stands here: whatever breaks a trial is kept with
+        it, and the search goes on.
+
+        Raises:
+            Interrupted: ``stop`` asked for it; the epoch was finished and kept, unless it took
+                too long.
+            GivenAway: the trial is another worker's by now.
+            StorageError: the database is away.
+        """
+        try:
+            return self._train(claim, stop)
+        except (Interrupted, GivenAway, StorageError):
+            raise
+        except Diverged as exc:
+            failure = {"kind": "NaN"}
+            reason = f"diverged: {exc}"
+            return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
+        except (Exception, SystemExit) as exc:  # a person's own code may end the process
+            kind = "out of memory" if is_out_of_memory(exc) else "bug"
+            culprit = own_culprit(claim.spec, exc) if kind == "bug" else None
+            reason = f"{kind}: {_told(exc, culprit)}"
+            failure = {"kind": kind, "traceback": traceback.format_exc()}
+        free_memory(self.device)  # outside the handler, whose traceback holds the tensors
+        return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
+
+    def _train(self, claim: Claim, stop: Stopper) -> Outcome:
+        spec, study, device = claim.spec, self.study, self.device
+        model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
+        keeper = Keeper(study, claim)
+        progress, curve = keeper.restore(model, device=device)
+        cost = self._cost(claim, model, resumed=bool(curve))
+        study.record_cost(claim, cost, curve)
+        self.observer.started(claim.number, claim.params, cost)
+        self._tell_of_earlier(claim, curve)
+        others = Others(study, claim.number, seen=self.observer.sync)
+        details: dict[str, object] = {}
+        going = train(
+            model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
+        )
+        for epoch in going:
+            curve = (*curve, epoch)
+            study.record_epoch(claim, curve)
+            self.observer.trained(claim.number, epoch)
+            verdict = others.judge(curve, cost)
+            if verdict is not None and not claim.control:
+                reason = explain(verdict)
+                return Outcome(
+                    state=State.PRUNED, reason=reason, details={"pruning": asdict(verdict)}
+                )
+            if verdict is not None:
+                details.setdefault("would_prune", asdict(verdict))
+            if len(curve) < spec.train.epochs:
+                if progress.epoch == len(curve):  # a training of one's own may leave it alone
+                    keeper.keep(model, progress, curve, now=stop())
+                if stop():
+                    raise Interrupted
+        values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
+        chosen = {name: values[name] for name in study.objectives}
+        return Outcome(state=State.COMPLETE, values=chosen, details=details)
+
+    def _cost(self, claim: Claim, model: nn.Module, *, resumed: bool) -> Mapping[str, float]:
+        """The trial's costs; one that goes on keeps those it was judged by so far."""
+        known: Mapping[str, float] | None = claim.attributes.get("cost")
+        if resumed and known is not None:
+            return known
+        return measure(model, self.images.input_shape, device=self.device)
+
+    def _tell_of_earlier(self, claim: Claim, curve: Curve) -> None:
+        """Shows the epochs that the trial goes on from, or says that it has to start over."""
+        for epoch in curve:
+            self.observer.trained(claim.number, epoch)
+        lost = curve_of(claim.attributes.get("curve"))
+        if lost and not curve:
+            self.observer.note(
+                f"trial {claim.number} starts over: the checkpoint of its {len(lost)} epochs is"
+                " not to be had here"
+            )
+
+
+def _told(exc: BaseException, culprit: tuple[str, str] | None) -> str:
+    """The exception in a line; one of the person's own code with its function and its place."""
+    said = next(iter(str(exc).strip().splitlines()), "no message")
+    text = f"{type(exc).__name__}: {said[:300]}"
+    return text if culprit is None else f"{culprit[0]}: {text}{culprit[1]}"
+
+
+def measured(cost: Mapping[str, float], curve: Curve) -> dict[str, float]:
+    """Returns every objective's value at the end of a training."""
+    last = curve[-1]
+    return {**cost, "accuracy": last.val_accuracy, "val_loss": last.val_loss}

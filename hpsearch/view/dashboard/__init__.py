@@ -1,0 +1,1 @@
+"""optuna-dashboard with our annotations and access control."""

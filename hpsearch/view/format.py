@@ -1,0 +1,233 @@
+"""Values, configurations and durations in words.
+
+Nothing is counted or ranked here; the numbers come from :mod:`hpsearch.core`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from hpsearch.core.analysis.metrics import Spread
+from hpsearch.core.analysis.pareto import worthy
+from hpsearch.core.analysis.pruning_stats import Savings
+from hpsearch.core.plural import plural
+from hpsearch.core.space import KNOWN, Value
+from hpsearch.core.trial import TrialRecord
+
+FINE = 10_000  # images: one is 0.01 %, and the standard error of 99 % is 0.1
+BARS = "▁▂▃▄▅▆▇█"
+_SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
+
+
+def spell(text: str, encoding: str) -> str:
+    """Returns the text in characters that the encoding has, one for one.
+
+    >>> spell("24×2 ◀ knee", "ascii"), spell("24×2 ◀ knee", "utf-8")
+    ('24x2 < knee', '24×2 ◀ knee')
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SPELLING).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def format_value(name: str, value: float, *, images: int | None = None) -> str:
+    """Returns an objective's or a cost's value as text, with its unit: the one place that does so.
+
+    An accuracy of 99 % or more is told to two decimals, where good nets differ, unless it is all
+    or was counted on so few ``images`` that the second one would be chance.
+
+    >>> format_value("accuracy", 0.976), format_value("accuracy", 0.99312)
+    ('97.6 %', '99.31 %')
+    >>> format_value("accuracy", 1.0), format_value("accuracy", 0.99312, images=750)
+    ('100.0 %', '99.3 %')
+    >>> format_value("train_seconds", 4.312), format_value("latency_ms", 0.8234)
+    ('4.31 s', '0.82 ms')
+    >>> format_value("params", 147087), format_value("flops", 12_340_000)
+    ('147,087', '12.3 M')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if name == "accuracy":
+        is_fine = 0.99 <= value < 1 and (images is None or images >= FINE)
+        return f"{100 * value:.2f} %" if is_fine else f"{100 * value:.1f} %"
+    if name == "val_loss":
+        return f"{value:.3f} nats"
+    if name == "train_seconds":
+        return format_seconds(value)
+    if name == "latency_ms":
+        return format_seconds(value / 1000) if value >= 1000 else f"{_digits(value)} ms"
+    if name == "params":
+        return f"{value:,.0f}"
+    return _scaled(value) if name == "flops" else f"{value:.4g}"
+
+
+def format_spread(name: str, found: Spread) -> str:
+    """Returns a mean and, of several, its deviation, with the measure's unit.
+
+    >>> format_spread("accuracy", Spread(values=(0.96, 0.98), mean=0.97, deviation=0.0141))
+    '97.0 % ± 1.4 %'
+    """
+    mean = format_value(name, found.mean)
+    if found.deviation is None or not math.isfinite(found.deviation):
+        return mean
+    return f"{mean} ± {format_value(name, found.deviation)}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as text, in the unit that suits its size.
+
+    >>> [format_seconds(s) for s in (0.043, 4.312, 43.12, 130, 11100, 200000)]
+    ['0.043 s', '4.31 s', '43.1 s', '2 min 10 s', '3 h 05 min', '2 d 07 h']
+    """
+    if seconds < 59.95:
+        return f"{_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 24 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def _digits(value: float) -> str:
+    if value >= 9.995:
+        return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _scaled(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def describe(record: TrialRecord) -> str:
+    """Returns the trial's configuration in short.
+
+    >>> from hpsearch.core.trial import State
+    >>> describe(TrialRecord(number=0, state=State.COMPLETE, params={
+    ...     "n_blocks": 2, "width_1": 24, "width_2": 48, "optimizer": "adamw",
+    ...     "learning_rate": 0.0031, "batch_size": 64}))
+    '2 blocks 24-48, adamw 3.1e-03 batch 64'
+    """
+    blocks, widths = shape(record)
+    net = f"{plural(blocks, 'block')} {widths}".strip() if blocks else ""
+    parts = (net, layers(record), own(record), training(record))
+    return ", ".join(part for part in parts if part)
+
+
+def own(record: TrialRecord) -> str:
+    """Returns the values of the person's own dimensions in short, as ``depth 2, act relu``."""
+    values = ((n, v) for n, v in record.params.items() if n not in KNOWN or n == "width")
+    return ", ".join(f"{name} {spelled(value)}" for name, value in values)
+
+
+def spelled(value: Value) -> str:
+    """Returns a dimension's value as text.
+
+    >>> spelled(True), spelled(0.25), spelled("relu")
+    ('true', '0.25', 'relu')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def shape(record: TrialRecord) -> tuple[int, str]:
+    """Returns the number of blocks (0: not known) and their widths.
+
+    The widths are those of the resolved trial where it was stored; runs of three or more equal
+    ones are counted (``64×3``). Without it, geometric widths are told by their first and growth.
+    """
+    params, spec = record.params, record.attributes.get("spec")
+    model = spec.get("model") if isinstance(spec, Mapping) else None
+    blocks = int(params.get("n_blocks", 0))
+    if isinstance(model, Mapping) and model.get("widths"):
+        widths = [int(width) for width in model["widths"]]
+    else:
+        names = [f"width_{block}" for block in range(1, blocks + 1)]
+        widths = [int(params[name]) for name in names if name in params]
+    if widths:
+        runs = [(width, len(list(same))) for width, same in itertools.groupby(widths)]
+        parts = [f"{w}×{n}" if n > 2 else "-".join([str(w)] * n) for w, n in runs]
+        return len(widths), "-".join(parts)
+    if "base_width" in params:
+        return blocks, f"from {params['base_width']} ×{params.get('growth', 1):.3g}"
+    return blocks, ""
+
+
+def layers(record: TrialRecord) -> str:
+    """Returns kernel, head and a missing batch norm in short, as ``k3 gap``."""
+    params = record.params
+    kernel = f"k{params['kernel_size']}" if "kernel_size" in params else ""
+    plain = "no norm" if params.get("batch_norm") is False else ""
+    return " ".join(part for part in (kernel, str(params.get("head", "")), plain) if part)
+
+
+def training(record: TrialRecord) -> str:
+    """Returns optimizer, learning rate, schedule and batch size in short."""
+    params = record.params
+    rate = f"{params['learning_rate']:.1e}" if "learning_rate" in params else ""
+    batch = f"batch {params['batch_size']}" if "batch_size" in params else ""
+    words = (str(params.get("optimizer", "")), rate, str(params.get("schedule", "")), batch)
+    return " ".join(word for word in words if word)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Returns the words as a sentence lists them.
+
+    >>> listed(["tpe"]), listed(["tpe", "random", "grid"])
+    ('tpe', 'tpe, random and grid')
+    """
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def unworthy(chosen: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the trials of a front that are no bargain at any price."""
+    good = worthy([record.values for record in chosen])
+    return [record for i, record in enumerate(chosen) if i not in good]
+
+
+def unworthy_text(poor: Sequence[TrialRecord]) -> str:
+    """Returns what is to be said of them, one or more."""
+    numbers = listed([str(record.number) for record in poor])
+    one = len(poor) == 1
+    return (
+        f"{'Trial' if one else 'Trials'} {numbers} {'has' if one else 'have'} less than half of the"
+        f" best accuracy, and {'is' if one else 'are'} on the front because nothing else is as"
+        " cheap."
+    )
+
+
+def savings_text(saved: Savings) -> str:
+    """Returns in words what pruning saved.
+
+    >>> savings_text(Savings(epochs_trained=60, epochs_full=100, seconds_saved=130.0))
+    'saved 40 % of the epochs (60 of 100 trained), about 2 min 10 s of training'
+    """
+    if saved.epochs_trained >= saved.epochs_full:
+        return "stopped nothing early"
+    return (
+        f"saved {100 * saved.share:.0f} % of the epochs ({saved.epochs_trained:,} of"
+        f" {saved.epochs_full:,} trained), about {format_seconds(saved.seconds_saved)} of training"
+    )
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Returns the values as a row of bars, the largest highest; what is not finite as ``?``.
+
+    >>> sparkline([1.0, 0.5, float("nan"), 0.0])
+    '█▅?▁'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, span = (min(finite), max(finite) - min(finite)) if finite else (0.0, 0.0)
+    top = len(BARS) - 1
+    bars = (round((v - low) / span * top) if span and math.isfinite(v) else 0 for v in values)
+    return "".join(
+        BARS[bar] if math.isfinite(v) else "?" for bar, v in zip(bars, values, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The model card and the confusion matrix of a trained model."""

@@ -1,0 +1,261 @@
+"""Figures: each function takes finished numbers and returns a Plotly figure, nothing else.
+
+All figures share one accent colour. Whoever shows them in the dark swaps the colours of
+:data:`hpsearch.view.report.theme.DARK` for their counterparts; no other colour appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hpsearch.core.analysis.effects import Group
+from hpsearch.core.analysis.hypervolume_history import Attained
+from hpsearch.core.analysis.study_analysis import Importance, Standing
+from hpsearch.core.analysis.timeline import Left, Span
+from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.view.format import describe, format_value
+from hpsearch.view.report.theme import (
+    ACCENT,
+    ALARM,
+    FAINT,
+    FAINTER,
+    INK,
+    MUTED,
+    axis,
+    empty,
+    safe,
+    word,
+)
+from hpsearch.view.report.thinning import SHOWN_CURVES, SHOWN_SPANS, evenly
+
+
+def depth(groups: Sequence[Group], measure: str) -> go.Figure:
+    """Returns a measure against the number of conv blocks: median, quartiles and the best.
+
+    ``measure`` is ``accuracy``, ``val_loss``, ``train_seconds`` or ``gap``.
+    """
+    figure = _spreads(groups, measure)
+    figure.update_layout(xaxis_title="conv blocks")
+    return figure
+
+
+def optimizers(groups: Sequence[Group], measure: str) -> go.Figure:
+    """Returns a measure by optimizer: median, quartiles and the best; measures as in `depth`."""
+    return _spreads(groups, measure)
+
+
+def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
+    found = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
+    figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
+    names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in found]
+    quartiles = [[of.quarter, of.three_quarters, None] for _, of in found]
+    figure.add_trace(
+        go.Scatter(
+            name="middle half",
+            mode="lines",
+            line={"color": FAINTER, "width": 12},
+            x=[value for name in names for value in (name, name, None)],
+            y=[value for pair in quartiles for value in pair],
+            hoverinfo="skip",
+        )
+    )
+    medians = [of.median for _, of in found]
+    figure.add_trace(_points("median", names, medians, measure, INK, "line-ew"))
+    best = _best(measure)
+    if best:
+        values = [getattr(of, best) for _, of in found]
+        figure.add_trace(_points("best", names, values, measure, ACCENT, "circle"))
+    return figure
+
+
+def _points(
+    name: str, x: Sequence[str], y: Sequence[float], measure: str, colour: str, symbol: str
+) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        mode="markers",
+        x=list(x),
+        y=list(y),
+        marker={
+            "color": colour,
+            "symbol": symbol,
+            "size": 18 if symbol == "line-ew" else 9,
+            "line": {"color": colour, "width": 2.5 if symbol == "line-ew" else 0},
+        },
+        hovertext=[f"{name} {_told(measure, value)}" for value in y],
+        hoverinfo="text",
+    )
+
+
+def _best(measure: str) -> str | None:
+    return {"accuracy": "high", "val_loss": "low"}.get(measure)
+
+
+def _told(measure: str, value: float) -> str:
+    return format_value(measure, value) if measure in OBJECTIVES else f"{value:+.3f} nats"
+
+
+def curves(trials: Sequence[Standing]) -> go.Figure:
+    """Returns validation accuracy by epoch: the front's bright, the others' grey.
+
+    The curve of a trial that was stopped early ends in a dot.
+    """
+    trained = [s for s in trials if s.record.curve]
+    others = evenly([s for s in trained if not s.is_front], SHOWN_CURVES)
+    figure = empty(x={"title": {"text": "epoch"}, "dtick": None}, y=axis("accuracy"), legend=True)
+    pruned = [s.record for s in others if s.record.state is State.PRUNED]
+    rest = [s.record for s in others if s.record.state is not State.PRUNED]
+    figure.add_trace(_curves("complete", rest, FAINT, width=1.0))
+    figure.add_trace(_curves("stopped early", pruned, FAINTER, width=1.0))
+    figure.add_trace(_stops(pruned))
+    chosen = [s.record for s in trained if s.is_front]
+    figure.add_trace(_curves("front", chosen, ACCENT, width=2.0))
+    return figure
+
+
+def _curves(name: str, records: Sequence[TrialRecord], colour: str, *, width: float) -> go.Scatter:
+    """All curves in one trace, apart by a gap: hundreds of traces take seconds to draw."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str] = []
+    for record in records:
+        x += [*(epoch.epoch for epoch in record.curve), None]
+        y += [*(epoch.val_accuracy for epoch in record.curve), None]
+        text += [*(_curve_hover(record, epoch) for epoch in record.curve), ""]
+    mode = "lines+markers" if all(len(r.curve) == 1 for r in records) and records else "lines"
+    return go.Scatter(
+        name=name,
+        mode=mode,
+        line={"color": colour, "width": width},
+        x=x,
+        y=y,
+        hovertext=text,
+        hoverinfo="text" if colour == ACCENT else "skip",
+    )
+
+
+def _curve_hover(record: TrialRecord, epoch: Epoch) -> str:
+    value = format_value("accuracy", epoch.val_accuracy)
+    return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{safe(describe(record))}"
+
+
+def _stops(records: Sequence[TrialRecord]) -> go.Scatter:
+    last = [record.curve[-1] for record in records]
+    return go.Scatter(
+        name="where it was stopped",
+        mode="markers",
+        marker={"color": FAINT, "size": 4},
+        x=[epoch.epoch for epoch in last],
+        y=[epoch.val_accuracy for epoch in last],
+        hovertext=[_curve_hover(r, e) for r, e in zip(records, last, strict=True)],
+        hoverinfo="text",
+    )
+
+
+def importance(found: Importance) -> go.Figure:
+    """Returns the share that each hyperparameter has in reaching the target, largest on top."""
+    what = "being on the front" if found.target == "front" else word(found.target)
+    items = sorted(found.shares.items(), key=lambda item: item[1])
+    figure = empty(
+        x={"title": {"text": f"share in {what}"}, "tickformat": ".0%", "rangemode": "tozero"},
+        y={"type": "category", "showgrid": False, "automargin": True},
+    )
+    figure.add_trace(
+        go.Bar(
+            orientation="h",
+            x=[share for _, share in items],
+            y=[safe(name) for name, _ in items],
+            marker={"color": [ACCENT if share >= 0.1 else FAINT for _, share in items]},
+            hovertext=[f"{safe(name)} {100 * share:.0f} %" for name, share in items],
+            hoverinfo="text",
+        )
+    )
+    figure.update_layout(bargap=0.35)
+    return figure
+
+
+def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Figure:
+    """Returns the worth of the front against the ``trials`` that ended or the ``seconds`` spent."""
+    kept = rises(attained)
+    figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}})
+    figure.add_trace(
+        go.Scatter(
+            mode="lines+markers",
+            line={"color": ACCENT, "width": 2, "shape": "hv"},
+            marker={"color": ACCENT, "size": 5},
+            x=[getattr(now, against) for now in kept],
+            y=[now.hypervolume for now in kept],
+            hovertext=[f"trial {now.number}: {now.hypervolume:.4f}" for now in kept],
+            hoverinfo="text",
+        )
+    )
+    return figure
+
+
+def rises(attained: Sequence[Attained]) -> list[Attained]:
+    """Returns the first and the last entry, and those between that are worth more than before."""
+    return [
+        now
+        for i, now in enumerate(attained)
+        if i in (0, len(attained) - 1) or now.hypervolume > attained[i - 1].hypervolume
+    ]
+
+
+def spent_axis(against: str) -> dict[str, Any]:
+    """Returns an axis for the ``trials`` that ended or the ``seconds`` of training spent."""
+    title = "trials ended" if against == "trials" else "training time spent (s)"
+    return {"title": {"text": title}, "rangemode": "tozero"}
+
+
+_SPANS: Sequence[tuple[str, State | Left, str]] = (
+    ("complete", State.COMPLETE, ACCENT),
+    ("stopped early", State.PRUNED, FAINT),
+    ("failed", State.FAILED, ALARM),
+    ("running", State.RUNNING, MUTED),
+    ("worker lost", Left.LOST, FAINTER),
+    ("handed back", Left.HANDED_BACK, FAINTER),
+)
+
+
+def timeline(spans: Sequence[Span]) -> go.Figure:
+    """Returns which worker ran which trial when, in minutes since the first start.
+
+    A start that another worker went on from is drawn faintly.
+    Of very many spans some are drawn, evenly chosen.
+    """
+    shown = evenly(spans, SHOWN_SPANS)
+    workers = list(dict.fromkeys(span.worker for span in spans))
+    figure = empty(
+        x={"title": {"text": "minutes since the first start"}, "rangemode": "tozero"},
+        y={
+            "type": "category",
+            "categoryarray": [safe(worker) for worker in workers[::-1]],
+            "categoryorder": "array",
+            "showgrid": False,
+            "automargin": True,
+        },
+        legend=True,
+    )
+    for name, state, colour in _SPANS:
+        mine = [span for span in shown if span.state is state]
+        if mine:
+            figure.add_trace(_bars(name, mine, colour))
+    figure.update_layout(barmode="overlay", bargap=0.4)
+    return figure
+
+
+def _bars(name: str, spans: Sequence[Span], colour: str) -> go.Bar:
+    return go.Bar(
+        name=name,
+        orientation="h",
+        base=[span.started / 60 for span in spans],
+        x=[(span.ended - span.started) / 60 for span in spans],
+        y=[safe(span.worker) for span in spans],
+        marker={"color": colour, "line": {"width": 0}},
+        hovertext=[f"trial {s.number}, {name}: {s.ended - s.started:.1f} s" for s in spans],
+        hoverinfo="text",
+    )

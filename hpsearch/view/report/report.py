@@ -1,0 +1,146 @@
+"""The report of a study: as a page, as Markdown, or as bare numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from hpsearch.core.analysis.study_analysis import Findings, as_plain
+from hpsearch.core.spec import to_dict
+from hpsearch.core.study_file import to_toml
+from hpsearch.errors import HpsearchError, nearest
+from hpsearch.view.markdown import markdown
+from hpsearch.view.report.html import page
+from hpsearch.view.report.sections import sections
+
+FORMATS = ("html", "md", "json")
+STDOUT = Path("-")
+_PAGES = (".html", ".htm")
+
+
+def format_of(output: Path | None) -> str:
+    """Returns the format that a file's name asks for; a page where it asks for none.
+
+    Raises:
+        HpsearchError: the name ends as no report's does.
+
+    >>> format_of(Path("x.md")), format_of(Path("x.HTM")), format_of(None)
+    ('md', 'html', 'html')
+    """
+    suffix = "" if output is None else output.suffix.lower()
+    if suffix in ("", *_PAGES):
+        return "html"
+    if suffix[1:] in FORMATS:
+        return suffix[1:]
+    raise HpsearchError(
+        f"-o: found {str(output)!r}, expected a name that ends in .html, .md or .json; or say"
+        " which it is with --format"
+    )
+
+
+def check_page(output: Path) -> None:
+    """Refuses a name for a page that is another kind of file's.
+
+    Raises:
+        HpsearchError: it ends otherwise than a page's does.
+    """
+    if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
+        raise HpsearchError(
+            f"-o: found {str(output)!r}, expected a name that ends in .html, as it becomes a page;"
+            " --json prints the numbers"
+        )
+
+
+def check_format(kind: str) -> None:
+    """Refuses a format that there is not.
+
+    Raises:
+        HpsearchError: there is no such format.
+    """
+    if kind not in FORMATS:
+        raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
+
+
+def render(findings: Findings, kind: str, *, place: Sequence[str] = ()) -> str:
+    """Returns the report as text.
+
+    Args:
+        findings: the numbers.
+        kind: ``html`` (one page that opens offline), ``md`` or ``json`` (all the numbers).
+        place: the options that name the storage, for the commands to type.
+
+    Raises:
+        HpsearchError: there is no such format.
+    """
+    check_format(kind)
+    if kind == "json":
+        return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
+    told = sections(findings, place=place)
+    about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
+    make = page if kind == "html" else markdown
+    return make(told, subject=f"study {findings.study}", about=about)
+
+
+def as_numbers(findings: Findings) -> dict[str, object]:
+    """Returns the findings as JSON can hold them, the study file and its spec among them."""
+    plain: dict[str, object] = as_plain(findings)
+    spec = findings.environment.spec
+    saved, judged = findings.savings, findings.audit
+    plain["savings"] = {**as_plain(saved), "share": saved.share}
+    audited = {"wronged": judged.wronged, "share": judged.share}
+    plain["audit"] = {**as_plain(judged), **as_plain(audited)}
+    environment = {"spec": to_dict(spec), "study_file": to_toml(spec)}
+    plain["environment"] = {**as_plain(findings.environment), **as_plain(environment)}
+    return plain
+
+
+def default_path(study: str) -> Path:
+    """Returns the file name of a study's page, in the current folder.
+
+    >>> str(default_path("mnist5k")), str(default_path("my/own: study"))
+    ('report-mnist5k.html', 'report-my-own-study.html')
+    """
+    slug = re.sub(r"[^\w.-]+", "-", study).strip("-.")[:100]
+    return Path(f"report-{slug or 'study'}.html")
+
+
+def write(text: str, path: Path) -> None:
+    """Writes the text beside the file, then renames it: nobody ever sees half a report.
+
+    A link is followed. What is there and no file (a folder, a device) is left alone.
+
+    Raises:
+        HpsearchError: it cannot be written there.
+    """
+    partial = None
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=target.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(partial).chmod(0o666 & ~_umask())
+        Path(partial).replace(target)
+    except OSError as exc:
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                Path(partial).unlink()
+        raise HpsearchError(
+            f"cannot write {path} ({exc.strerror or exc}), expected a file in a folder that is"
+            " there and can be written; name another with -o"
+        ) from exc
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
