@@ -12,9 +12,9 @@ from hpsearch.errors import SpecError
 if TYPE_CHECKING:
     from hpsearch.api.run import Notify
     from hpsearch.core.analysis.comparison import Comparison
-    from hpsearch.core.analysis.replication import Confirmed, Repeat
+    from hpsearch.core.analysis.replication import Repeat, Replication
     from hpsearch.core.trial import Epoch
-    from hpsearch.search.jobs.confirm import Passage
+    from hpsearch.search.jobs.confirm import ReplicationProgress
 
 
 def confirm(
@@ -30,7 +30,7 @@ def confirm(
     mixed_hardware: bool = False,
     notify: Notify = lambda line: None,
     repeated: Callable[[Repeat], None] = lambda repeat: None,
-) -> tuple[Confirmed, ...]:
+) -> tuple[Replication, ...]:
     """Trains a study's front again with fresh seeds, and returns what its trials then come to.
 
     The words are those of ``hpsearch confirm``. Every training is kept with the study as it ends:
@@ -59,16 +59,16 @@ def confirm(
     from hpsearch.api.run import data_folder, open_study
     from hpsearch.core.analysis.replication import Repeat
     from hpsearch.search.jobs.confirm import confirm as train_again
-    from hpsearch.search.worker.launch import Place
+    from hpsearch.search.worker.launch import WorkerOptions
 
     if type(seeds) is not int or seeds < 1:
         raise SpecError(f"seeds: found {seeds!r}, expected a whole number, 1 or more; pass one")
 
-    def tell(_where: Passage, found: Epoch | Repeat) -> None:
+    def tell(_where: ReplicationProgress, found: Epoch | Repeat) -> None:
         if isinstance(found, Repeat):
             repeated(found)
 
-    place = Place(
+    place = WorkerOptions(
         storage="",
         data_dir=data_folder(data_dir),
         device=device,
@@ -105,13 +105,10 @@ def compare(
         DeviceError: their objectives hold seconds of different hardware.
         StorageError: the database is not there or cannot be read.
     """
-    from hpsearch.api.run import open_database, told
+    from hpsearch.api.run import open_database, translate_errors
     from hpsearch.search.jobs.compare import compare as compare_studies
 
     if isinstance(studies, str):
         raise SpecError(f"studies: found {studies!r}, expected names; pass a list of two or more")
-    with told(), closing(open_database(storage)) as opened:
+    with translate_errors(), closing(open_database(storage)) as opened:
         return compare_studies(opened, studies, mixed_hardware=mixed_hardware)
-
-
-__all__ = ["compare", "confirm"]

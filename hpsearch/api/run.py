@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hpsearch.search.storage.storage import Storage
     from hpsearch.search.study.study import Study
     from hpsearch.search.worker.ending import Ending
-    from hpsearch.search.worker.launch import Place
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.launch import WorkerOptions
+    from hpsearch.search.worker.work_loop import StopSignal
 
 
 Notify = Callable[[str], None]
@@ -53,7 +53,7 @@ class StudyHandle:
 
     def trials(self) -> list[TrialRecord]:
         """Returns all trials by number, whatever their state."""
-        with told():
+        with translate_errors():
             return self.study.records()
 
     def front(self) -> list[TrialRecord]:
@@ -67,7 +67,7 @@ class StudyHandle:
 
     def summary(self) -> StudySummary:
         """Returns the study in a line: its counts, the front's size and hypervolume."""
-        with told():
+        with translate_errors():
             return self.study.summary()
 
     def report(self, path: str | Path | None = None, *, kind: str | None = None) -> Path:
@@ -81,14 +81,14 @@ class StudyHandle:
         Raises:
             HpsearchError: there is no such kind, or it cannot be written there.
         """
-        from hpsearch.search.jobs.analyse import findings
+        from hpsearch.search.jobs.analyse import analyse_study
         from hpsearch.view.report.report import check_format, default_path, format_of, render, write
 
         if kind is None:
             kind = format_of(None if path is None else Path(path))
         check_format(kind)
-        with told():
-            text = render(findings(self.study), kind, place=self.place)
+        with translate_errors():
+            text = render(analyse_study(self.study), kind, place=self.place)
         target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
         write(text, target)
         return target
@@ -124,7 +124,7 @@ def open_study(
     from hpsearch.search.storage.url import typed_again
     from hpsearch.search.study import catalog
 
-    with told():
+    with translate_errors():
         opened = open_database(storage)
         try:
             study = catalog.open_study(opened, name, notify=notify)
@@ -199,8 +199,8 @@ def run(
     from hpsearch.config import overrides_of
     from hpsearch.search.storage.url import named_or_default
     from hpsearch.search.worker.ending import Ending, close
-    from hpsearch.search.worker.launch import Place
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.launch import WorkerOptions
+    from hpsearch.search.worker.work_loop import StopSignal
 
     words = {
         "study": study,
@@ -216,7 +216,7 @@ def run(
         "pruner": pruner,
     }
     spec, code = _read(spec_or_path, overrides_of(words))
-    place = Place(
+    place = WorkerOptions(
         storage=named_or_default(storage),
         data_dir=data_folder(data_dir),
         device=device,
@@ -226,8 +226,8 @@ def run(
         code=code,
         gpus_per_worker=gpus_per_worker,
     )
-    with told():
-        done, ending = _search(spec, place, Stopper(exits=False), _Quiet(notify, ended))
+    with translate_errors():
+        done, ending = _search(spec, place, StopSignal(exits=False), _Quiet(notify, ended))
         close(done, ending, notify=notify)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
@@ -268,7 +268,9 @@ def _read(
     return read_spec(path, overrides), path and path.parent
 
 
-def _search(spec: StudySpec, place: Place, stop: Stopper, watcher: _Quiet) -> tuple[Study, Ending]:
+def _search(
+    spec: StudySpec, place: WorkerOptions, stop: StopSignal, watcher: _Quiet
+) -> tuple[Study, Ending]:
     from hpsearch.search.worker import launch
 
     hears = threading.current_thread() is threading.main_thread()
@@ -279,7 +281,7 @@ def _search(spec: StudySpec, place: Place, stop: Stopper, watcher: _Quiet) -> tu
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Tells what the database's libraries raise as an error of ours."""
     try:
         yield
@@ -306,6 +308,3 @@ class _Quiet:
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
         """Nothing is shown."""
-
-
-__all__ = ["StudyHandle", "data_folder", "open_database", "open_study", "run", "told"]

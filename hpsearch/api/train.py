@@ -12,11 +12,11 @@ from hpsearch.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
     from hpsearch.api.run import Notify
-    from hpsearch.core.analysis.selection import Choice
+    from hpsearch.core.analysis.selection import TrialSelection
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.model_folder import LoadedModel
-    from hpsearch.search.jobs.retrain import Taken
-    from hpsearch.search.jobs.retrain_plan import Plan
+    from hpsearch.search.jobs.retrain import RetrainedModel
+    from hpsearch.search.jobs.retrain_plan import RetrainPlan
 
 MOST_SEEDS = 1000  # trainings in a row
 
@@ -28,7 +28,7 @@ class Trained:
     folder: Path
     metrics: Mapping[str, Any]
     model: LoadedModel
-    taken: Taken
+    taken: RetrainedModel
 
 
 def train(
@@ -93,15 +93,15 @@ def train(
         HpsearchError: something is not as it must be; nothing was written.
     """
     from hpsearch.api.run import data_folder
-    from hpsearch.core.analysis.selection import Choice
+    from hpsearch.core.analysis.selection import TrialSelection
     from hpsearch.nn.runtime.cpu import decide_threads
     from hpsearch.nn.training.interrupt import Interrupted
-    from hpsearch.search.jobs.retrain import take
-    from hpsearch.search.worker.launch import Place
+    from hpsearch.search.jobs.retrain import retrain
+    from hpsearch.search.worker.launch import WorkerOptions
 
     _check_whole(trial=trial, image_size=image_size, epochs=epochs)
     _check_seeds(seeds=seeds, seed=seed)
-    choice = Choice(
+    choice = TrialSelection(
         trial=trial,
         knee=knee,
         best=best,
@@ -121,7 +121,7 @@ def train(
     folder = Path(output)
     decide_threads(requested=threads, workers=1)  # refused now rather than once the data is loaded
     _check_output(folder, onnx=onnx, force=force)
-    place = Place(
+    place = WorkerOptions(
         storage="",
         data_dir=data_folder(data_dir),
         device=device,
@@ -129,7 +129,7 @@ def train(
     )
     length = plan.spec.train.epochs
     try:
-        taken = take(
+        taken = retrain(
             plan,
             place,
             seeds=seeds,
@@ -166,7 +166,7 @@ def _texts(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
 
 
 def _plan(
-    choice: Choice,
+    choice: TrialSelection,
     settings: Sequence[str],
     *,
     study: str | None,
@@ -175,7 +175,7 @@ def _plan(
     image_size: int | None,
     epochs: int | None,
     notify: Notify,
-) -> Plan:
+) -> RetrainPlan:
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
     from hpsearch.api.run import open_study
     from hpsearch.core.analysis.selection import nothing_chosen
@@ -197,23 +197,25 @@ def _plan(
 def _check_output(folder: Path, *, onnx: bool, force: bool) -> None:
     """Refuses, before the training, what would be refused after it."""
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER
-    from hpsearch.util.atomic import check_place
+    from hpsearch.util.atomic import check_target
 
-    check_place(folder, MODEL_FOLDER, force=force)
+    check_target(folder, MODEL_FOLDER, force=force)
     if onnx:
         from hpsearch.nn.serving.onnx import check_installed
 
         check_installed()
 
 
-def _write(taken: Taken, folder: Path, *, onnx: bool, force: bool, notify: Notify) -> Trained:
+def _write(
+    taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool, notify: Notify
+) -> Trained:
     """Writes the folder whole; without model.onnx where that does not compute the same."""
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER, write_model
-    from hpsearch.util.atomic import drafted
+    from hpsearch.util.atomic import atomic_folder
 
     params = sum(parameter.numel() for parameter in taken.model.net.parameters())
     metrics, failure = _metrics(taken, params=params), None
-    with drafted(folder, MODEL_FOLDER, force=force) as draft:
+    with atomic_folder(folder, MODEL_FOLDER, force=force) as draft:
         model = taken.model
         if onnx:
             notify(f"writing model.onnx and checking it on {len(taken.images):,} test images")
@@ -230,7 +232,7 @@ def _write(taken: Taken, folder: Path, *, onnx: bool, force: bool, notify: Notif
     return Trained(folder=folder, metrics=metrics, model=model, taken=taken)
 
 
-def _with_onnx(taken: Taken, draft: Path) -> LoadedModel:
+def _with_onnx(taken: RetrainedModel, draft: Path) -> LoadedModel:
     from hpsearch.nn.serving.onnx import describe, write_onnx
 
     model = taken.model
@@ -240,7 +242,7 @@ def _with_onnx(taken: Taken, draft: Path) -> LoadedModel:
     return replace(model, config=replace(model.config, onnx=described))
 
 
-def _metrics(taken: Taken, *, params: int) -> dict[str, Any]:
+def _metrics(taken: RetrainedModel, *, params: int) -> dict[str, Any]:
     from hpsearch.core.analysis.metrics import as_plain
 
     last, told = taken.curve[-1], taken.accuracies
@@ -261,7 +263,7 @@ def _metrics(taken: Taken, *, params: int) -> dict[str, Any]:
     }
 
 
-def _told(taken: Taken, metrics: Mapping[str, Any], *, params: int) -> dict[str, bytes]:
+def _told(taken: RetrainedModel, metrics: Mapping[str, Any], *, params: int) -> dict[str, bytes]:
     """The files for people and programs, by name."""
     from hpsearch.view.model.card import accuracy, card
     from hpsearch.view.model.confusion import confused_picture, matrix_csv, matrix_picture
@@ -277,6 +279,3 @@ def _told(taken: Taken, metrics: Mapping[str, Any], *, params: int) -> dict[str,
         "confused.png": confused_picture(scores, taken.images, taken.labels, taken.predicted),
         "README.md": card(taken, params=params, onnx=onnx).encode(),
     }
-
-
-__all__ = ["Trained", "train"]

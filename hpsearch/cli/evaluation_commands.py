@@ -30,7 +30,7 @@ def rerun(
     from hpsearch.search.worker import launch
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
-    place = launch.Place(
+    place = launch.WorkerOptions(
         storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
     )
     compared = run_again(
@@ -72,17 +72,17 @@ def confirm(
     from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.search.jobs.confirm import confirm as train_again
     from hpsearch.search.worker import launch
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.work_loop import StopSignal
     from hpsearch.view.terminal.confirm_output import confirmed_as_plain, confirmed_table, showing
 
-    place = launch.Place(
+    place = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened, stop = open_study(one_name(study, named), storage), Stopper()
+    opened, stop = open_study(one_name(study, named), storage), StopSignal()
     try:
         with stop.listening(), showing(Console(stderr=True)) as tell:
             found = train_again(
@@ -104,6 +104,3 @@ def confirm(
     else:
         display(confirmed_table(found, records, objectives=opened.objectives))
         note(f"`{typed('report', opened, storage)}` shows them in the trade-off")
-
-
-__all__ = ["app"]

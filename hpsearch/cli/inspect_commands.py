@@ -172,7 +172,7 @@ def report(
 
     Example: hpsearch report -o report.html
     """
-    from hpsearch.search.jobs.analyse import findings
+    from hpsearch.search.jobs.analyse import analyse_study
     from hpsearch.view.report.report import (
         STDOUT,
         check_format,
@@ -185,7 +185,7 @@ def report(
     kind = format_of(output) if format_ is None else format_
     check_format(kind)
     opened = open_study(one_name(study, named), storage)
-    found = findings(opened)
+    found = analyse_study(opened)
     text = render(found, kind, place=place_options(opened, storage))
     if output is None:
         output = default_path(opened.name) if kind == "html" else STDOUT

@@ -100,11 +100,11 @@ def run(
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.ending import Ending, close
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.work_loop import StopSignal
     from hpsearch.view.terminal.live import getting_ready, watch
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
-    place = launch.Place(
+    place = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
@@ -114,7 +114,7 @@ def run(
         code=study_file and study_file.parent,
         gpus_per_worker=gpus_per_worker,
     )
-    stop, console = Stopper(), Console(stderr=True)
+    stop, console = StopSignal(), Console(stderr=True)
     with stop.listening():
         with getting_ready(console) as tell:
             prepared = launch.prepare(spec, place, notify=tell)
@@ -148,10 +148,10 @@ def worker(
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.ending import Ending
     from hpsearch.search.worker.service import serve
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.work_loop import StopSignal
     from hpsearch.view.terminal.live import Notes, watch
 
-    place = launch.Place(
+    place = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
@@ -159,7 +159,7 @@ def worker(
         mixed_hardware=mixed_hardware,
         artifacts=artifacts,
     )
-    stop = Stopper.of_a_worker()
+    stop = StopSignal.of_a_worker()
     console = Console(stderr=True)
     with stop.listening():
         ending = serve(
@@ -194,17 +194,17 @@ def submit(
     Example: hpsearch submit studies/depth.toml --trials 200
     """
     from hpsearch.config import overrides_of, read_spec
-    from hpsearch.search.study.status import Standing
+    from hpsearch.search.study.status import StudyStatus
     from hpsearch.search.worker import launch
 
     words = {"study": study, "dataset": dataset, "trials": trials}
     spec = read_spec(study_file, overrides_of(words))
-    place = launch.Place(
+    place = launch.WorkerOptions(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
     submitted = launch.submit(spec, place, notify=note)
     total = submitted.spec.search.trials
-    if submitted.standing() is Standing.DONE:
+    if submitted.status() is StudyStatus.DONE:
         note(f"study {submitted.name!r} has {total} trials already, nothing to do")
         return
     note(
@@ -224,10 +224,10 @@ def enqueue(
 
     Example: hpsearch enqueue mnist5k --set learning_rate=0.01 --set n_blocks=3
     """
-    from hpsearch.core.enqueued import read
+    from hpsearch.core.enqueued import parse_settings
 
     opened = open_study(the_name(study, named), storage)
-    number = opened.enqueue(read(opened.spec.space, set_))
+    number = opened.enqueue(parse_settings(opened.spec.space, set_))
     note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
     summary = opened.summary()
     if summary.complete + summary.pruned >= summary.target:
@@ -243,10 +243,10 @@ def stop(
     Example: hpsearch stop mnist5k
     """
     from hpsearch.core.trial import State
-    from hpsearch.search.study.status import Standing
+    from hpsearch.search.study.status import StudyStatus
 
     opened = open_study(one_name(study, named), storage)
-    if (standing := opened.standing()) in (Standing.DONE, Standing.USED_UP):
+    if (standing := opened.status()) in (StudyStatus.DONE, StudyStatus.USED_UP):
         note(f"study {opened.name!r} {standing.words}: there is nothing to stop")
         return
     opened.request_stop()

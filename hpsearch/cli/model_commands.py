@@ -44,10 +44,10 @@ def train(
     from rich.console import Console
 
     from hpsearch.api import train as train_api
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.work_loop import StopSignal
     from hpsearch.view.terminal.model_output import epoch_line, result
 
-    log, stop = Console(stderr=True), Stopper()
+    log, stop = Console(stderr=True), StopSignal()
     with stop.listening():
         trained = train_api.train(
             output,
@@ -128,6 +128,3 @@ def export(
 
     files = export_study(open_study(one_name(study, named), storage), output, force=force)
     note(f"wrote {', '.join(files)} to {output}")
-
-
-__all__ = ["app"]

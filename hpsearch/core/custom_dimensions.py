@@ -43,7 +43,7 @@ def kind_of_range(raw: Mapping[str, Any]) -> type[int] | type[float]:
     return int if all(type(end) is int for end in ends) else float
 
 
-def plain(value: Any) -> bool | int | float | str:
+def check_value(value: Any) -> bool | int | float | str:
     """Returns a value that a dimension can hold.
 
     Raises:
@@ -53,6 +53,3 @@ def plain(value: Any) -> bool | int | float | str:
     if not isinstance(value, (bool, int, float, str)) or not finite:
         raise ValueError(f"found {value!r}, expected a finite number, a text, true or false")
     return value
-
-
-__all__ = ["check_name", "kind_of_range", "plain"]

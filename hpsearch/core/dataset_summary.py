@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class DatasetSummary:
     """How many images there are of each class in all, and how many each part of the split gets."""
 
     classes: Mapping[str, int]
     train: int
     val: int
     test: int
-
-
-__all__ = ["Outline"]

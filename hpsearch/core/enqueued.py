@@ -20,7 +20,7 @@ from hpsearch.core.space import (
 from hpsearch.errors import SpecError, nearest
 
 
-def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
+def parse_settings(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     """Reads ``name=value`` settings into the drawn dimensions that they settle.
 
     A fixed dimension may be named with the value it has; it is left out of the result.
@@ -30,7 +30,7 @@ def read(space: Space, settings: Sequence[str]) -> dict[str, Value]:
             has no effect beside the others.
 
     >>> from hpsearch.core.space import default_space
-    >>> read(default_space("geometric"), ["learning_rate=0.01", "n_blocks=3"])
+    >>> parse_settings(default_space("geometric"), ["learning_rate=0.01", "n_blocks=3"])
     {'learning_rate': 0.01, 'n_blocks': 3}
     """
     drawn = dims(space)

@@ -71,6 +71,3 @@ def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str,
             yield from expand({**chosen, name: value})
 
     return expand({})
-
-
-__all__ = ["cells", "grid_values"]

@@ -24,7 +24,7 @@ RECIPE: Mapping[str, Value] = {
 _SIZES = ("n_blocks", "base_width", "kernel_size")
 
 
-def opening(space: Space, number: int, images: int | None = None) -> dict[str, Value]:
+def initial_trial(space: Space, number: int, images: int | None = None) -> dict[str, Value]:
     """Returns what trial ``number``, one of the first ``OPENING``, has settled before any draw.
 
     Depth, width and kernel climb together from one end of the space to the other, and how the net
@@ -40,7 +40,7 @@ def opening(space: Space, number: int, images: int | None = None) -> dict[str, V
         images: how many there are to train on, where that is known.
 
     >>> from hpsearch.core.space import default_space
-    >>> first, last = (opening(default_space("geometric"), number) for number in (0, 4))
+    >>> first, last = (initial_trial(default_space("geometric"), number) for number in (0, 4))
     >>> [(start["n_blocks"], start["base_width"]) for start in (first, last)]
     [(1, 4), (5, 16)]
     >>> first["optimizer"], first["learning_rate"]
@@ -87,6 +87,3 @@ def _inside(dim: Dim, value: float) -> Value:
             round((value - dim.low) / step), math.floor((dim.high - dim.low) / step + 1e-9)
         )
     return int(value) if isinstance(dim, IntDim) else value
-
-
-__all__ = ["OPENING", "RECIPE", "opening"]

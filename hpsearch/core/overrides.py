@@ -195,6 +195,3 @@ def _refuse_idle(typed: Mapping[str, Value], active: Mapping[str, Value]) -> Non
         name = idle[0]
         needs = "optimizer=sgd" if name == "momentum" else f"n_blocks={name.rpartition('_')[2]}"
         raise SpecError(f"--set {name}: has no effect beside the others; add --set {needs}")
-
-
-__all__ = ["Settings", "by_hand", "laid_over", "read_settings"]

@@ -12,6 +12,3 @@ def plural(number: int, noun: str, *, thousands: str = "") -> str:
     ('1 trial', '0 fresh seeds', '4,000 trials')
     """
     return f"{number:{thousands}} {noun}{'s' * (number != 1)}"
-
-
-__all__ = ["plural"]

@@ -226,8 +226,8 @@ def _parse_own(name: str, raw: Any) -> Dim | Value:
         kind = own_dims.kind_of_range(raw)
         return _parse_known(Known(kind=kind, low=-_ANY, high=_ANY), raw)
     if isinstance(raw, (list, tuple)):
-        return ChoiceDim(choices=tuple(own_dims.plain(value) for value in raw))
-    return own_dims.plain(raw)
+        return ChoiceDim(choices=tuple(own_dims.check_value(value) for value in raw))
+    return own_dims.check_value(raw)
 
 
 def _parse_known(known: Known, raw: Any) -> Dim | Value:

@@ -56,10 +56,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
-def changes_told(changed: Changes) -> str:
+def describe_changes(changed: Changes) -> str:
     """Returns what changed, by dotted key; of the images what a person can count, no hashes.
 
-    >>> changes_told({"train.epochs": (8, 9), "data.content": ("de", "b9"), "data.train": (84, 85)})
+    >>> changed = {"train.epochs": (8, 9), "data.content": ("de", "b9"), "data.train": (84, 85)}
+    >>> describe_changes(changed)
     'train.epochs was 8, now 9; the images (84 for training, now 85)'
     """
     images = {f"data.{key}": key for key in _IMAGES}
@@ -70,18 +71,18 @@ def changes_told(changed: Changes) -> str:
     ]
     apart = {images[key]: pair for key, pair in changed.items() if key in images}
     if apart:
-        told.append(f"the images ({images_told(apart)})")
+        told.append(f"the images ({describe_image_changes(apart)})")
     return "; ".join(told)
 
 
-def images_told(changed: Changes) -> str:
+def describe_image_changes(changed: Changes) -> str:
     """Returns how images differ, by the keys of their fingerprint.
 
-    >>> images_told({"content": ("de", "b9"), "split": ("6a", "c2")})
+    >>> describe_image_changes({"content": ("de", "b9"), "split": ("6a", "c2")})
     'as many, but others'
-    >>> images_told({"split": ("6a", "c2")})
+    >>> describe_image_changes({"split": ("6a", "c2")})
     'the same, split otherwise'
-    >>> images_told({"shape": ([1, 8, 8], [3, 16, 16]), "classes": (["a"], ["a", "b"])})
+    >>> describe_image_changes({"shape": ([1, 8, 8], [3, 16, 16]), "classes": (["a"], ["a", "b"])})
     '8×8×1, now 16×16×3, 1 class, now 2'
     """
     known = {key: pair for key, pair in changed.items() if None not in pair}
@@ -99,14 +100,3 @@ def images_told(changed: Changes) -> str:
     if told:
         return ", ".join(told)
     return "as many, but others" if "content" in changed else "the same, split otherwise"
-
-
-__all__ = [
-    "Changes",
-    "changes_told",
-    "differences",
-    "dotted",
-    "identity",
-    "images_told",
-    "steering",
-]

@@ -30,13 +30,13 @@ def affordable(batch_size: Dim, images: int) -> Dim:
     return replace(batch_size, high=max(smallest, min(int(batch_size.high), most)))
 
 
-def too_few(space: Space, *, epochs: int, images: int) -> str | None:
+def few_steps_warning(space: Space, *, epochs: int, images: int) -> str | None:
     """Returns what to say where even the smallest batches leave a training hardly any steps.
 
-    >>> too_few({"batch_size": 128}, epochs=12, images=84)
+    >>> few_steps_warning({"batch_size": 128}, epochs=12, images=84)
     '84 training images at batch 128 are 12 steps in 12 epochs: raise train.epochs or give \
 space.batch_size smaller values'
-    >>> too_few({"batch_size": ChoiceDim(choices=(8, 128))}, epochs=12, images=84)
+    >>> few_steps_warning({"batch_size": ChoiceDim(choices=(8, 128))}, epochs=12, images=84)
     """
     if "batch_size" not in space:  # the training is the person's own, and so are its batches
         return None
@@ -59,6 +59,3 @@ def _smallest(batch_size: Dim) -> int:
     if isinstance(batch_size, ChoiceDim):
         return min(int(choice) for choice in batch_size.choices)
     return int(batch_size.low)
-
-
-__all__ = ["affordable", "too_few"]

@@ -37,6 +37,3 @@ def _value(value: Any) -> str:
     if isinstance(value, str):  # JSON escapes what TOML does, but for DEL
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-__all__ = ["to_toml"]

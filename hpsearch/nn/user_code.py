@@ -154,16 +154,3 @@ def said(exc: BaseException) -> str:
     """
     text = " ".join(str(exc).split())[:300]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
-__all__ = [
-    "CODE",
-    "blamed",
-    "check",
-    "find",
-    "look_in",
-    "place",
-    "said",
-    "told",
-    "went_through",
-]

@@ -27,7 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core.grid import cells
-from hpsearch.core.initial_trials import OPENING, opening
+from hpsearch.core.initial_trials import OPENING, initial_trial
 from hpsearch.core.objectives import OBJECTIVES, costs
 from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, draw
 from hpsearch.core.spec import StudySpec, derive_seed
@@ -81,7 +81,7 @@ def _make(
 ) -> BaseSampler:
     random = optuna.samplers.RandomSampler(seed=seed)
     if number < OPENING and spec.search.sampler in LEARNING:
-        return CellSampler(opening(spec.space, number, images), random)
+        return CellSampler(initial_trial(spec.space, number, images), random)
     match spec.search.sampler:
         case "tpe":
             # The liar is for trials that run beside this one; it makes TPE read all trials anew

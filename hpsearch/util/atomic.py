@@ -19,7 +19,7 @@ if sys.platform != "win32":
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class FolderKind:
     """A kind of folder: what it is called, and every file that may lie in one.
 
     ``marks`` are the files by which one is known.
@@ -30,7 +30,7 @@ class Kind:
     files: frozenset[str]
 
 
-def check_place(target: Path, kind: Kind, *, force: bool) -> None:
+def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
     """Checks that a folder of that kind may be written there; call it before the work begins.
 
     A folder that is there and not empty is replaced only if it is of the same kind, holds nothing
@@ -48,7 +48,7 @@ def check_place(target: Path, kind: Kind, *, force: bool) -> None:
         raise _unwritable(target, exc) from exc
 
 
-def _check_place(target: Path, kind: Kind, *, force: bool) -> None:
+def _check_place(target: Path, kind: FolderKind, *, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise HpsearchError(f"{target}: found a file, expected a new folder; name another with -o")
     found = {entry.name for entry in target.iterdir()} if target.exists() else set()
@@ -61,7 +61,7 @@ def _check_place(target: Path, kind: Kind, *, force: bool) -> None:
         probe.rmdir()
 
 
-def _check_replaceable(target: Path, found: set[str], kind: Kind, *, force: bool) -> None:
+def _check_replaceable(target: Path, found: set[str], kind: FolderKind, *, force: bool) -> None:
     strange = sorted(found - kind.files)
     if not kind.marks <= found or strange:
         told = f"a folder with {strange[0]!r} in it" if strange else "another folder"
@@ -77,7 +77,7 @@ def _check_replaceable(target: Path, found: set[str], kind: Kind, *, force: bool
 
 
 @contextlib.contextmanager
-def drafted(target: Path, kind: Kind, *, force: bool) -> Iterator[Path]:
+def atomic_folder(target: Path, kind: FolderKind, *, force: bool) -> Iterator[Path]:
     """Yields a folder to write in, and renames it to ``target`` at the end.
 
     Whatever is raised inside, Ctrl-C included, leaves nothing behind and ``target`` as it was.
@@ -85,7 +85,7 @@ def drafted(target: Path, kind: Kind, *, force: bool) -> Iterator[Path]:
     Raises:
         HpsearchError: the folder may not be written there, or cannot.
     """
-    check_place(target, kind, force=force)
+    check_target(target, kind, force=force)
     target = target.expanduser().resolve()
     draft = _beside(target)
     try:
@@ -93,7 +93,7 @@ def drafted(target: Path, kind: Kind, *, force: bool) -> Iterator[Path]:
         draft.mkdir()
         with _held(draft):
             yield draft
-            check_place(target, kind, force=force)  # somebody may have come first
+            check_target(target, kind, force=force)  # somebody may have come first
             _install(draft, target)
     except OSError as exc:
         raise _unwritable(target, exc) from exc
@@ -179,6 +179,3 @@ def _unwritable(target: Path, exc: OSError) -> HpsearchError:
     return HpsearchError(
         f"{target}: cannot be written ({exc.strerror or exc}); make room or name another with -o"
     )
-
-
-__all__ = ["Kind", "check_place", "drafted"]

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from hpsearch.core.analysis.metrics import Spread
+from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.pruning_stats import Savings
 from hpsearch.core.plural import plural
@@ -21,10 +21,10 @@ BARS = "▁▂▃▄▅▆▇█"
 _SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
 
 
-def spell(text: str, encoding: str) -> str:
+def encodable(text: str, encoding: str) -> str:
     """Returns the text in characters that the encoding has, one for one.
 
-    >>> spell("24×2 ◀ knee", "ascii"), spell("24×2 ◀ knee", "utf-8")
+    >>> encodable("24×2 ◀ knee", "ascii"), encodable("24×2 ◀ knee", "utf-8")
     ('24x2 < knee', '24×2 ◀ knee')
     """
     try:
@@ -65,10 +65,11 @@ def format_value(name: str, value: float, *, images: int | None = None) -> str:
     return _scaled(value) if name == "flops" else f"{value:.4g}"
 
 
-def format_spread(name: str, found: Spread) -> str:
+def format_spread(name: str, found: MeanAndDeviation) -> str:
     """Returns a mean and, of several, its deviation, with the measure's unit.
 
-    >>> format_spread("accuracy", Spread(values=(0.96, 0.98), mean=0.97, deviation=0.0141))
+    >>> two = MeanAndDeviation(values=(0.96, 0.98), mean=0.97, deviation=0.0141)
+    >>> format_spread("accuracy", two)
     '97.0 % ± 1.4 %'
     """
     mean = format_value(name, found.mean)

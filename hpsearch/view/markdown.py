@@ -9,7 +9,7 @@ from hpsearch.view.document import SPAN, Cell, Code, Section, Table
 
 
 def markdown(sections: Sequence[Section], *, subject: str, about: str) -> str:
-    """Returns the report as Markdown; the arguments as for :func:`hpsearch.view.report.html.page`."""
+    """Returns the report as Markdown; takes the arguments of ``html.page``."""
     answer, *rest = sections
     lines = [
         f"# {escaped(answer.title)}",

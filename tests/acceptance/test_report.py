@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.config import build_spec
-from hpsearch.search.jobs.analyse import findings
+from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.view.report.report import as_numbers, render
 from hpsearch.view.report.sections import sections
@@ -154,7 +154,7 @@ def opened(browser: Browser, path: Path, **how: object) -> Browser:
 
 
 def test_the_page_shows_what_the_study_holds(browser, study, tmp_path):
-    found = findings(study)
+    found = analyse_study(study)
     told = as_numbers(found)
     page = tmp_path / "r.html"
     page.write_text(render(found, "html"), encoding="utf-8")
@@ -179,7 +179,7 @@ def test_the_page_shows_what_the_study_holds(browser, study, tmp_path):
 
 
 def test_hovering_a_trial_of_the_front_tells_its_configuration(browser, study, tmp_path):
-    found = findings(study)
+    found = analyse_study(study)
     page = tmp_path / "r.html"
     page.write_text(render(found, "html"), encoding="utf-8")
     opened(browser, page)
@@ -198,7 +198,7 @@ def test_hovering_a_trial_of_the_front_tells_its_configuration(browser, study, t
 
 def test_the_page_fits_a_phone_and_turns_dark(browser, study, tmp_path):
     page = tmp_path / "r.html"
-    page.write_text(render(findings(study), "html"), encoding="utf-8")
+    page.write_text(render(analyse_study(study), "html"), encoding="utf-8")
     colour = "getComputedStyle(document.querySelector('.figure .xtick text')).fill"
 
     opened(browser, page, width=390)
@@ -228,7 +228,7 @@ def test_every_kind_of_study_is_drawn_without_complaint(
     made = make_study(storage, make_spec("s", trials=6, sampler="random", objectives=objectives))
     search(made, at_most=trials)
     page = tmp_path / "r.html"
-    page.write_text(render(findings(made), "html"), encoding="utf-8")
+    page.write_text(render(analyse_study(made), "html"), encoding="utf-8")
     storage.close()
 
     browser.open(page.as_uri())

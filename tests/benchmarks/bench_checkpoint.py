@@ -24,9 +24,9 @@ from hpsearch.config import read_spec
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import Curve
 from hpsearch.search.worker import trainer
-from hpsearch.search.worker.checkpointer import Keeper
-from hpsearch.search.worker.launch import Place, prepare, run_here
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.checkpointer import Checkpointer
+from hpsearch.search.worker.launch import WorkerOptions, prepare, run_here
+from hpsearch.search.worker.work_loop import StopSignal
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Kept:
         return self.seconds / self.trained
 
 
-class TimedKeeper(Keeper):
+class TimedKeeper(Checkpointer):
     """Notes what each trial's checkpoints take."""
 
     kept: ClassVar[dict[int, Kept]] = {}
@@ -83,9 +83,9 @@ def measure(spec: StudySpec, *, threads: int | None) -> Sequence[Kept]:
     """Searches; returns what every trial kept that trained an epoch."""
     trainer.Keeper = TimedKeeper
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(storage=str(Path(folder, "bench.db")), device="cpu", threads=threads)
+        place = WorkerOptions(storage=str(Path(folder, "bench.db")), device="cpu", threads=threads)
         ready = prepare(spec, place, notify=print)
-        run_here(ready, stop=Stopper(), observer=Silent())
+        run_here(ready, stop=StopSignal(), observer=Silent())
         for record in ready.study.records():
             kept = TimedKeeper.kept[record.number]
             kept.epochs = len(record.curve)

@@ -313,9 +313,7 @@ def options() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=12.0, help="of a window")
-    parser.add_argument(
-        "--workers", type=int, default=cpu.usable_cpus(), help="of one thread"
-    )
+    parser.add_argument("--workers", type=int, default=cpu.usable_cpus(), help="of one thread")
     add_quick(parser)
     chosen = parser.parse_args()
     if chosen.quick:

@@ -32,7 +32,7 @@ from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.claim import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.study import Study
 
@@ -98,7 +98,7 @@ class Ours:
 
     def __call__(self) -> None:
         claim = self.study.claim({"process": identity()})
-        assert isinstance(claim, Claim)
+        assert isinstance(claim, Lease)
         self.study.record_cost(claim, COST)
         for n in range(EPOCHS):
             self.study.record_epoch(claim, tuple(epoch(k + 1) for k in range(n + 1)))

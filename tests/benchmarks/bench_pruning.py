@@ -36,7 +36,7 @@ from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.peers import Others
+from hpsearch.search.worker.peers import PeerTrials
 
 AIM_SAVED, AIM_KEPT = 0.30, 0.98
 
@@ -87,7 +87,7 @@ def cut_short(record: TrialRecord, past: Past) -> TrialRecord:
     """Returns the trial, stopped where the rule stops it; a control trial runs to its end."""
     if record.control:
         return record
-    others = Others(past, record.number)  # type: ignore[arg-type]
+    others = PeerTrials(past, record.number)  # type: ignore[arg-type]
     for epoch in range(1, len(record.curve) + 1):
         curve = record.curve[:epoch]
         if others.judge(curve, record.cost) is not None:

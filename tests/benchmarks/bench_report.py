@@ -31,7 +31,7 @@ from untrained import add, draw_at_random
 
 from hpsearch.config import build_spec
 from hpsearch.core.trial import Epoch
-from hpsearch.search.jobs.analyse import findings
+from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.storage.records import columns_of
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
@@ -127,7 +127,7 @@ def processor_seconds() -> float:
 def ending_seconds(study: Study, page: Path) -> float:
     """How long a run's end takes to write it, all modules loaded and all trials read."""
     began = time.perf_counter()
-    write(render(findings(study), "html"), page)
+    write(render(analyse_study(study), "html"), page)
     return time.perf_counter() - began
 
 

@@ -84,13 +84,15 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
     from hpsearch.search.jobs.rerun import Rerun
     from hpsearch.search.storage.storage import open_storage
     from hpsearch.search.study.catalog import open_study
-    from hpsearch.search.worker.launch import Place, join
-    from hpsearch.search.worker.work_loop import Stopper
+    from hpsearch.search.worker.launch import WorkerOptions, attach_worker
+    from hpsearch.search.worker.work_loop import StopSignal
 
     database = str(Path(folder, "hpsearch.db"))
     study = open_study(open_storage(database, create=False))
-    place = Place(storage=database, device="cpu", threads=threads, mixed_hardware=True)
-    ready = join(study, place, dataset=None, notify=lambda line: print(line, file=sys.stderr))
+    place = WorkerOptions(storage=database, device="cpu", threads=threads, mixed_hardware=True)
+    ready = attach_worker(
+        study, place, dataset=None, notify=lambda line: print(line, file=sys.stderr)
+    )
     found = []
     for record in study.records():
         if record.state is not State.COMPLETE:  # it diverged
@@ -99,7 +101,7 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
         trial = resolve(study.spec, number=number, params=record.params)
         net = build_net(trial, ready.images)
         try:
-            now = tuple(epochs_of(trial, net, ready.images, ready.device, stop=Stopper()))
+            now = tuple(epochs_of(trial, net, ready.images, ready.device, stop=StopSignal()))
         except Diverged as exc:
             print(f"trial {record.number} is left out: {exc}", file=sys.stderr)
             continue

@@ -24,10 +24,10 @@ from hpsearch.core.trial import Curve, State
 from hpsearch.search.storage.records import TRIAL_STATES, columns_of
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.claim import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import BEAT_SECONDS, beating
+from hpsearch.search.worker.heartbeat import BEAT_SECONDS, heartbeats
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (0.1, 100.0)}
 LOOK_SECONDS = 5.0  # between two looks of a worker at the other trials, at least; search/peers.py
@@ -140,7 +140,7 @@ def ask(
 ) -> dict[str, dict[str, float]]:
     """Asks every question so often; returns ``asked``, ``worker`` and ``server`` of a crowd."""
     clock.events.clear()
-    claims: list[Claim] = []
+    claims: list[Lease] = []
     origin = {"process": identity(), "threads": 1}
     curve = curve_of(epochs, trial=0)
     found: dict[str, dict[str, float]] = {"asked": {}, "worker": {}, "server": {}}
@@ -148,7 +148,7 @@ def ask(
     def claim(_turn: int) -> None:
         claims.append(study.claim(origin))
         # All of them may take longer than a silent trial is left to its worker.
-        alive.enter_context(beating(study, claims[-1]))
+        alive.enter_context(heartbeats(study, claims[-1]))
 
     def measure(name: str, question: Callable[[int], Any]) -> None:
         ours, theirs = time.process_time(), server.cpu_seconds()

@@ -1,8 +1,8 @@
 """Workers that sleep where others train, each in a process of its own, and where their time went.
 
-A worker here does what :func:`hpsearch.search.worker.work_loop.work` does, with signs of life and looks at
-the other trials, but for training, checkpoints and pruning: the rule is asked and not obeyed, so
-that all trials have the same number of epochs. It imports no torch, and checks that it did not.
+A worker here does what :func:`hpsearch.search.worker.work_loop.work` does, with heartbeats and
+reads of the other trials, but for training, checkpoints and pruning: the rule is evaluated and
+ignored, so that all trials have the same number of epochs. It checks that torch is not imported.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from processes import gather
 from hpsearch.core.trial import Curve, Epoch, Outcome, State
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.claim import Lease
 from hpsearch.search.study.process import identity
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import beating
-from hpsearch.search.worker.peers import Others
+from hpsearch.search.worker.heartbeat import heartbeats
+from hpsearch.search.worker.peers import PeerTrials
 
 BUSY_SECONDS = 0.5  # between two questions for a trial, as in a real worker
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}
@@ -126,11 +126,11 @@ def outcome(curve: Curve) -> Outcome:
     return Outcome(state=State.COMPLETE, values=values)
 
 
-def run_trial(study: Study, claim: Claim, work: Work, clock: Clock) -> None:
+def run_trial(study: Study, claim: Lease, work: Work, clock: Clock) -> None:
     """Runs a claimed trial to its end, asleep where others train."""
     with clock.span("record_cost"):
         study.record_cost(claim, COST)
-    others, curve = Others(study, claim.number), ()
+    others, curve = PeerTrials(study, claim.number), ()
     for number, seconds in enumerate(work.sleeps(claim.number), start=1):
         with clock.span("asleep"):
             time.sleep(seconds)
@@ -151,16 +151,16 @@ def labour(work: Work, start: Any, diaries: Any) -> None:
     start.wait(_OPENING_SECONDS)
     began = first = last = time.perf_counter()
     cpu = time.process_time()
-    while (claim := _claim(study, origin, clock)) is not Standing.DONE:
-        if claim is Standing.BUSY:
+    while (claim := _claim(study, origin, clock)) is not StudyStatus.DONE:
+        if claim is StudyStatus.BUSY:
             time.sleep(BUSY_SECONDS)
             continue
-        assert isinstance(claim, Claim), f"found {claim}, expected a trial or the budget met"
+        assert isinstance(claim, Lease), f"found {claim}, expected a trial or the budget met"
         if not trials:
             clock.events.clear()
             first = time.perf_counter()
         trials.append(claim.number)
-        with beating(study, claim):
+        with heartbeats(study, claim):
             run_trial(study, claim, work, clock)
         last = time.perf_counter()
     cpu = time.process_time() - cpu
@@ -177,12 +177,12 @@ def labour(work: Work, start: Any, diaries: Any) -> None:
     )
 
 
-def _claim(study: Study, origin: Mapping[str, Any], clock: Clock) -> Claim | Standing:
+def _claim(study: Study, origin: Mapping[str, Any], clock: Clock) -> Lease | StudyStatus:
     """Asks for a trial; a question that gets none leaves nothing on the clock."""
     before = len(clock.events)
     with clock.span("claim"):
         claim = study.claim(origin)
-    if isinstance(claim, Standing):
+    if isinstance(claim, StudyStatus):
         del clock.events[before:]
     return claim
 

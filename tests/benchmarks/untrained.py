@@ -30,6 +30,6 @@ def add(storage: Storage, handle: optuna.Study, trials: Iterable[optuna.trial.Fr
     """Adds the trials to the study, a hundred in a transaction."""
     left = iter(trials)
     while some := list(islice(left, 100)):
-        with storage.together():
+        with storage.transaction():
             for trial in some:
                 storage.backend.create_new_trial(handle._study_id, template_trial=trial)

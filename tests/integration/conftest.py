@@ -50,7 +50,7 @@ def fresh_database(server_url, name, *, options=""):
 def storage(storage_url):
     """An open storage on an empty database, of each kind in turn."""
     opened = open_storage(storage_url, create=True)
-    opened.absence.back_at = None  # the server may have started a moment ago
+    opened.outage.back_at = None  # the server may have started a moment ago
     yield opened
     opened.close()
 

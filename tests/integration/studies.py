@@ -10,7 +10,7 @@ from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.process import identity
-from hpsearch.search.worker.peers import Others
+from hpsearch.search.worker.peers import PeerTrials
 
 EPOCHS = 4
 WIDTHS = IntDim(low=8, high=32, log=True)
@@ -77,7 +77,7 @@ def simulate(study, claim, stop=lambda: False, pause=0.0):
     study.record_cost(claim, cost_of(claim))
     curve = curve_of(claim)
     cost = cost_of(claim)
-    others = Others(study, claim.number)
+    others = PeerTrials(study, claim.number)
     for e in range(1, EPOCHS + 1):
         time.sleep(pause)
         study.record_epoch(claim, curve[:e])
@@ -107,15 +107,15 @@ def work_in_process(url, name, go):
     """
     from hpsearch.search.storage.storage import open_storage
     from hpsearch.search.study.catalog import open_study
-    from hpsearch.search.study.status import Standing
+    from hpsearch.search.study.status import StudyStatus
 
     study = open_study(open_storage(url, create=True), name)
     while True:
         claim = study.claim(origin())
-        if claim is Standing.BUSY:
+        if claim is StudyStatus.BUSY:
             time.sleep(0.05)
             continue
-        if isinstance(claim, Standing):
+        if isinstance(claim, StudyStatus):
             os._exit(0)
         while not os.path.exists(go):
             time.sleep(0.01)

@@ -12,13 +12,13 @@ from sqlalchemy.exc import OperationalError
 from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
 from hpsearch.search.storage import storage as storages
-from hpsearch.search.storage.retry import Absence
+from hpsearch.search.storage.retry import Outage
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import work_loop
-from hpsearch.search.worker.heartbeat import beating
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.heartbeat import heartbeats
+from hpsearch.search.worker.work_loop import StopSignal
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
@@ -72,7 +72,7 @@ def test_a_claim_that_is_cut_off_after_its_count_counts_again(postgres, monkeypa
 
     made = first.backend.create_new_trial
     monkeypatch.setattr(first.backend, "create_new_trial", cut_off_once)
-    assert study.claim(studies.origin()) is Standing.BUSY
+    assert study.claim(studies.origin()) is StudyStatus.BUSY
     assert [record.number for record in study.records()] == [claims[0].number]
     first.close()
     second.close()
@@ -100,7 +100,7 @@ def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeyp
         return len(commits)
 
     monkeypatch.setattr(storages._Session, "commit", commit_and_be_cut_off)
-    monkeypatch.setattr(Absence, "wait", lambda *_: None)
+    monkeypatch.setattr(Outage, "wait", lambda *_: None)
     made = run_a_trial()
     for place in range(1, made + 1):
         lost.append(place)
@@ -120,12 +120,12 @@ class TestSilenceOfAll:
         study = studies.make_study(storage, studies.make_spec(trials=2))
         ours, others = study.claim(studies.origin()), study.claim(ELSEWHERE)
         fall_silent(study, others)
-        storage.absence.back_at = None
-        with beating(study, ours, seconds=0.05):  # in the middle of a long epoch
+        storage.outage.back_at = None
+        with heartbeats(study, ours, seconds=0.05):  # in the middle of a long epoch
             restart(server)
             time.sleep(0.3)
         study.finish(ours, studies.simulate(study, ours))
-        assert study.claim(studies.origin()) is Standing.BUSY
+        assert study.claim(studies.origin()) is StudyStatus.BUSY
         storage.close()
 
     def test_who_comes_just_after_takes_nobody_for_gone(self, server):
@@ -136,7 +136,7 @@ class TestSilenceOfAll:
         storage.close()
         restart(server)
         opened = open_storage(url, create=True)
-        assert studies.make_study(opened, study.spec).claim(studies.origin()) is Standing.BUSY
+        assert studies.make_study(opened, study.spec).claim(studies.origin()) is StudyStatus.BUSY
         opened.close()
 
 
@@ -159,7 +159,7 @@ class TestGivingUp:
     @pytest.fixture
     def stop(self):
         """Hears a Ctrl-C that is typed in half a second."""
-        stop = Stopper(raises=False)
+        stop = StopSignal(raises=False)
         typed = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
         with stop.listening():
             typed.start()
@@ -167,7 +167,7 @@ class TestGivingUp:
             typed.join()
 
     def test_it_is_heard_while_nothing_else_is(self, away, stop):
-        away.storage.absence.is_hurried = lambda: bool(stop.signals)
+        away.storage.outage.is_hurried = lambda: bool(stop.signals)
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             away.records()
@@ -177,7 +177,7 @@ class TestGivingUp:
         self, away, stop, monkeypatch
     ):
         monkeypatch.setattr(work_loop, "FINISH_SECONDS", 2.0)
-        away.storage.absence.is_hurried = stop.is_hurried
+        away.storage.outage.is_hurried = stop.is_hurried
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             away.records()
@@ -186,9 +186,9 @@ class TestGivingUp:
     def test_time_that_is_up_is_no_such_hurry(self, away, monkeypatch):
         monkeypatch.setattr(storages, "AWAY_SECONDS", 1.0)
         monkeypatch.setattr(work_loop, "FINISH_SECONDS", 0.0)
-        stop = Stopper(raises=False)
+        stop = StopSignal(raises=False)
         stop.start_clock(0.0)
         assert stop()
-        away.storage.absence.is_hurried = stop.is_hurried
+        away.storage.outage.is_hurried = stop.is_hurried
         with pytest.raises(StorageError, match="lost postgresql://"):
             away.records()

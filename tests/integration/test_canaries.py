@@ -129,7 +129,7 @@ def test_every_write_goes_through_the_replaced_session_and_ends_with_it(sqlite):
 
     names = ["studies", "study_system_attributes", "study_user_attributes", "trials"]
     backend = sqlite.backend
-    with sqlite.together() as session:
+    with sqlite.transaction() as session:
         study = optuna.create_study(storage=backend, directions=["maximize", "minimize"])
         study.set_metric_names(["a", "b"])
         study.set_user_attr("key", 1)

@@ -24,8 +24,8 @@ from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study.catalog import delete, open_study
-from hpsearch.search.study.status import Standing
-from hpsearch.search.worker.checkpointer import Keeper
+from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.worker.checkpointer import Checkpointer
 from tests.integration import studies
 from tests.servers import own_s3
 
@@ -108,11 +108,11 @@ class TestKeeper:
     def test_what_was_kept_is_restored_by_the_same_trial_alone(self, study, trained):
         model, progress, curve_of = trained
         claim, other = study.claim(studies.origin()), study.claim(studies.origin())
-        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
         fresh = build(MODEL, (1, 8, 8), 10, seed=5)
 
-        assert Keeper(study, other).restore(fresh, device=CPU)[1] == ()
-        restored = Keeper(study, claim).restore(fresh, device=CPU)
+        assert Checkpointer(study, other).restore(fresh, device=CPU)[1] == ()
+        restored = Checkpointer(study, claim).restore(fresh, device=CPU)
 
         assert (restored[0].epoch, restored[1]) == (1, curve_of(claim)[:1])
         for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
@@ -122,11 +122,11 @@ class TestKeeper:
         model, progress, curve_of = trained
         claim = study.claim(studies.origin())
         folder = study.storage.artifacts.folder
-        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
         (ours,) = folder.iterdir()
         study.attributes["hpsearch:created"] = "2020-01-01T00:00:00+00:00"
         ours.rename(folder / study.checkpoint_key(claim.number))
-        assert Keeper(study, claim).restore(model, device=CPU)[1] == ()
+        assert Checkpointer(study, claim).restore(model, device=CPU)[1] == ()
 
     def test_two_databases_with_one_place_for_checkpoints_leave_each_other_theirs(
         self, study, trained, tmp_path
@@ -137,10 +137,10 @@ class TestKeeper:
         both = [study, studies.make_study(second, study.spec)]
         claims = [each.claim(studies.origin()) for each in both]
         for each, claim in zip(both, claims, strict=True):
-            Keeper(each, claim).keep(model, progress, curve_of(claim)[:1])
+            Checkpointer(each, claim).keep(model, progress, curve_of(claim)[:1])
 
         for each, claim in zip(both, claims, strict=True):
-            assert len(Keeper(each, claim).restore(model, device=CPU)[1]) == 1
+            assert len(Checkpointer(each, claim).restore(model, device=CPU)[1]) == 1
             each.finish(claim, studies.simulate(each, claim))
 
         assert list(study.storage.artifacts.folder.iterdir()) == []
@@ -150,7 +150,7 @@ class TestKeeper:
         model, progress, curve_of = trained
         claim = study.claim(studies.origin())
         folder = study.storage.artifacts.folder
-        Keeper(study, claim).keep(model, progress, curve_of(claim)[:1])
+        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
         assert [path.name for path in folder.iterdir()] == [study.checkpoint_key(0)]
         study.finish(claim, dataclasses.replace(studies.simulate(study, claim)))
         assert list(folder.iterdir()) == []
@@ -165,7 +165,7 @@ class TestKeeper:
                 now[0] += 0.5
 
         study.storage._artifacts[:] = [Slow(store=None, folder=None)]
-        keeper = Keeper(study, claim, clock=lambda: now[0])
+        keeper = Checkpointer(study, claim, clock=lambda: now[0])
         for _ in range(10_000):
             keeper.keep(model, progress, curve_of(claim)[:1])
             now[0] += 0.25
@@ -227,7 +227,7 @@ def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
 
     study = studies.make_study(sqlite)
     claim = study.claim(studies.origin())
-    Keeper(study, claim).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
+    Checkpointer(study, claim).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
     study.finish(claim, Outcome(state=State.FAILED, reason="bug: x"))
     assert list(study.storage.artifacts.folder.iterdir()) == []
 
@@ -341,7 +341,7 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
         (artifacts.folder / f"{study.checkpoint_key(10)}.{'0' * 16}.part").write_bytes(b"half")
     study.request_stop()
 
-    assert study.claim(studies.origin()) is Standing.STOPPED
+    assert study.claim(studies.origin()) is StudyStatus.STOPPED
 
     if place == "s3":
         left = {key.removeprefix("p/") for key in listed(client)}

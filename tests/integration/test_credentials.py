@@ -88,7 +88,7 @@ def test_a_server_that_stays_away_is_told_in_a_line(monkeypatch):
         server.stop()
         lost = r"lost postgresql://postgres:\*\*\*@.* in mid-run: .*; mend it and run the same"
         with pytest.raises(StorageError, match=lost) as caught:
-            storage.patiently(storage.backend.get_all_studies)
+            storage.with_retry(storage.backend.get_all_studies)
         storage.close()
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)

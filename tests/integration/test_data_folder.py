@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.core.dataset_summary import Outline
+from hpsearch.core.dataset_summary import DatasetSummary
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
 from hpsearch.nn.data import dataset
@@ -163,17 +163,17 @@ def test_where_no_image_can_be_read_that_is_told_too(pets):
 def test_the_outline_counts_a_folder_and_decodes_nothing(pets):
     (pets / "cat" / "9.png").write_bytes(b"text")
     spec = DataSpec(dataset=str(pets))
-    assert dataset.outline(spec, seed=0) == Outline(
+    assert dataset.summarise(spec, seed=0) == DatasetSummary(
         classes={"cat": 6, "dog": 5}, train=7, val=2, test=2
     )
-    assert dataset.outline(DataSpec(), seed=0) is None
+    assert dataset.summarise(DataSpec(), seed=0) is None
     (pets / "eel").mkdir()
     with pytest.raises(DataError, match="eel: found no image in this class folder"):
-        dataset.outline(spec, seed=0)
+        dataset.summarise(spec, seed=0)
     (pets / "eel").rename(pets / os.fsdecode(b"\xff"))
     write(pets / os.fsdecode(b"\xff") / "1.png")
     with pytest.raises(DataError, match="expected a name in UTF-8"):
-        dataset.outline(spec, seed=0)
+        dataset.summarise(spec, seed=0)
 
 
 def test_the_outline_keeps_given_parts(tmp_path):
@@ -182,8 +182,8 @@ def test_the_outline_keeps_given_parts(tmp_path):
             for i in range(n):
                 write(tmp_path / "set" / part / name / f"{i}.png")
     spec = DataSpec(dataset=str(tmp_path / "set"))
-    got, split = dataset.outline(spec, seed=0), dataset.load(spec).split
-    assert got == Outline(classes={"a": 11, "b": 11}, train=14, val=2, test=6)
+    got, split = dataset.summarise(spec, seed=0), dataset.load(spec).split
+    assert got == DatasetSummary(classes={"a": 11, "b": 11}, train=14, val=2, test=6)
     assert (got.train, got.val, got.test) == tuple(map(len, (split.train, split.val, split.test)))
 
 

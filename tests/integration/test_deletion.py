@@ -11,8 +11,8 @@ from hpsearch.search.storage.artifacts import Artifacts
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.catalog import delete, open_numbered, open_studies, open_study
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 
 GRID = {"n_blocks": IntDim(low=1, high=3), "optimizer": ChoiceDim(choices=("sgd", "adam"))}
@@ -40,14 +40,14 @@ def test_a_waiting_worker_runs_every_cell_of_a_grid_that_follows_another(sqlite,
             name, sampler="grid", grid=tuple(GRID), trials=50, space=GRID, pruner="none", seed=seed
         )
 
-    assert studies.search(studies.make_study(sqlite, spec("a", 0))) is Standing.USED_UP
+    assert studies.search(studies.make_study(sqlite, spec("a", 0))) is StudyStatus.USED_UP
     assert open_studies(sqlite) == []
     succeed(elsewhere, spec("b", 1))
 
     ((study, standing),) = open_studies(sqlite)
 
     assert (study.records(), standing) == ([], None)
-    assert studies.search(study) is Standing.USED_UP
+    assert studies.search(study) is StudyStatus.USED_UP
     assert study.tally()[State.COMPLETE] == 6
 
 
@@ -87,7 +87,7 @@ def test_a_worker_between_two_trials_does_not_take_up_the_successor(sqlite, else
     succeed(elsewhere, studies.make_spec("a", seed=5))
     with pytest.raises(StudyError, match="study 'a' has been deleted"):
         study.claim(studies.origin())
-    assert isinstance(open_study(sqlite, "a").claim(studies.origin()), Claim)
+    assert isinstance(open_study(sqlite, "a").claim(studies.origin()), Lease)
 
 
 def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, 
 
     def reap_then_claim(self):
         reap(self)
-        assert isinstance(self.claim(studies.origin()), Claim)
+        assert isinstance(self.claim(studies.origin()), Lease)
 
     monkeypatch.setattr(type(study), "reap", reap_then_claim)
     with pytest.raises(StudyError, match=r"is being worked on \(trial 0\)"):
@@ -118,7 +118,7 @@ def test_a_study_that_is_deleted_while_it_is_taken_up_is_made_anew(sqlite, elsew
     study = studies.make_study(sqlite, studies.make_spec("a"))
 
     assert study.bounds == studies.make_study(elsewhere, studies.make_spec("a")).bounds != {}
-    assert isinstance(study.claim(studies.origin()), Claim)
+    assert isinstance(study.claim(studies.origin()), Lease)
 
 
 def test_a_successor_that_is_made_at_once_is_no_deletion_that_failed(

@@ -22,7 +22,7 @@ from hpsearch.nn.serving.model_config import ModelConfig
 from hpsearch.nn.serving.model_folder import write_model
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.loop import Progress, epochs
-from hpsearch.nn.training.step_timer import StepClock
+from hpsearch.nn.training.step_timer import StepTimer
 
 CPU = torch.device("cpu")
 NET = ModelSpec(widths=(8, 16))
@@ -84,7 +84,7 @@ def test_the_clock_tells_the_work_of_the_device_and_not_its_launch(device):
 
     def seconds(size):
         square = torch.rand(size, size, device=device)
-        clock = StepClock(device)
+        clock = StepTimer(device)
         for _ in range(20):
             clock.start()
             for _ in range(4):

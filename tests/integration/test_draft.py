@@ -10,13 +10,13 @@ import pytest
 
 from hpsearch.errors import HpsearchError
 from hpsearch.util import atomic as drafts
-from hpsearch.util.atomic import Kind, check_place, drafted
+from hpsearch.util.atomic import FolderKind, atomic_folder, check_target
 
-KIND = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
+KIND = FolderKind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
 
 
 def write(target, *, force=False, content="new"):
-    with drafted(target, KIND, force=force) as draft:
+    with atomic_folder(target, KIND, force=force) as draft:
         (draft / "a").write_text(content)
 
 
@@ -42,7 +42,7 @@ def test_what_is_cut_short_leaves_everything_as_it_was(tmp_path, raised):
         (draft / "b").write_text("half")
         raise raised
 
-    with pytest.raises(raised), drafted(tmp_path / "box", KIND, force=True) as draft:
+    with pytest.raises(raised), atomic_folder(tmp_path / "box", KIND, force=True) as draft:
         fail(draft)
 
     assert [path.name for path in tmp_path.iterdir()] == ["box"]
@@ -85,21 +85,21 @@ def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("precious")
 
     with pytest.raises(HpsearchError, match="found a file, expected a new folder"):
-        check_place(tmp_path / "file", KIND, force=True)
+        check_target(tmp_path / "file", KIND, force=True)
     with pytest.raises(HpsearchError, match=r"cannot be written \(Not a directory\); make room"):
-        check_place(tmp_path / "file" / "box", KIND, force=True)
+        check_target(tmp_path / "file" / "box", KIND, force=True)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to write in")
 def test_a_place_that_takes_no_folder_is_told_before_the_work():
     with pytest.raises(HpsearchError, match=r"^/proc/box: cannot be written \("):
-        check_place(Path("/proc/box"), KIND, force=False)
+        check_target(Path("/proc/box"), KIND, force=False)
 
 
 def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
     with (
         pytest.raises(HpsearchError, match=r"cannot be written \(No space left on device\)"),
-        drafted(tmp_path / "box", KIND, force=False),
+        atomic_folder(tmp_path / "box", KIND, force=False),
     ):
         raise OSError(28, "No space left on device")
 
@@ -152,7 +152,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, renames, left
     found = ["old" if n.endswith("-old") else kinds[n.partition("-")[0]] for n in names(tmp_path)]
     assert sorted(found) == sorted(left)
 
-    check_place(tmp_path / "box", KIND, force=True)
+    check_target(tmp_path / "box", KIND, force=True)
 
     assert names(tmp_path) == ["box"]
     assert (tmp_path / "box" / "a").read_text() == content
@@ -162,9 +162,9 @@ def test_what_a_live_process_writes_is_not_swept_nor_what_only_looks_alike(tmp_p
     others = [".box-notes", ".box-0123456789", ".other-01234567"]
     for name in others:
         (tmp_path / name).mkdir()
-    with drafted(tmp_path / "box", KIND, force=False) as draft:
+    with atomic_folder(tmp_path / "box", KIND, force=False) as draft:
         (draft / "a").write_text("slow")
-        check_place(tmp_path / "box", KIND, force=False)
+        check_target(tmp_path / "box", KIND, force=False)
         assert draft.exists()
 
     assert names(tmp_path) == sorted(["box", *others])

@@ -13,9 +13,9 @@ from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import Batches, tensors_of
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.loop import epochs
-from hpsearch.nn.training.memory import exercise, footprint
+from hpsearch.nn.training.memory import exercise, worker_memory
 from hpsearch.nn.training.optimizer import make_optimizer
-from hpsearch.search.worker.bounds import hungriest
+from hpsearch.search.worker.bounds import most_memory_trial
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_no_trial_of_a_space_needs_more_memory_than_the_hungriest(images, widths
         search=SearchSpec(trials=1),
         space=default_space(widths),
     )
-    most = held(hungriest(spec), images)
+    most = held(most_memory_trial(spec), images)
     rng = random.Random(0)
     others = [held(drawn(spec, rng), images) for _ in range(20)]
     assert max(others) <= most
@@ -98,7 +98,7 @@ def test_the_largest_batches_are_trained_on_and_the_validation_images_looked_at(
     import hpsearch
 
     spec = hpsearch.build_spec({"model": {"factory": "net_that_counts:build"}})
-    exercise(hungriest(spec), images, device=CPU)
+    exercise(most_memory_trial(spec), images, device=CPU)
     looks = [size for training, size in net_that_counts.seen if not training]
     trained = [size for training, size in net_that_counts.seen if training]
     assert trained == [256, 256, 256]
@@ -110,8 +110,8 @@ def test_a_whole_training_takes_no_more_of_a_gpu_than_was_measured():
     gpu = torch.device("cuda", 0)
     images = few_of_mnist(gpu)
     spec = StudySpec(name="s", search=SearchSpec(trials=1), space=default_space("geometric"))
-    trial = hungriest(spec)
-    measured = footprint(trial, images, device=gpu)
+    trial = most_memory_trial(spec)
+    measured = worker_memory(trial, images, device=gpu)
     torch.cuda.reset_peak_memory_stats(gpu)
     model = build(trial.model, images.input_shape, images.classes, seed=0)
     list(epochs(model, images, trial.train, device=gpu))

@@ -6,8 +6,8 @@ import time
 import pytest
 from sqlalchemy import text
 
-from hpsearch.search.worker.heartbeat import ALIVE, beating, show_alive
-from hpsearch.search.worker.work_loop import Stopper, work
+from hpsearch.search.worker.heartbeat import ALIVE, heartbeats, touch_alive_file
+from hpsearch.search.worker.work_loop import StopSignal, work
 from tests.integration.studies import make_spec, make_study, origin
 
 PATIENCE_SECONDS = 600
@@ -28,7 +28,7 @@ def study(sqlite):
 
 def test_a_running_trial_shows_life_again_and_again(study, alive):
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with beating(study, study.claim(origin()), seconds=0.01):
+    with heartbeats(study, study.claim(origin()), seconds=0.01):
         for _ in range(2):
             while not alive.exists():
                 assert time.monotonic() < deadline
@@ -41,7 +41,7 @@ def test_a_sign_of_life_that_the_database_did_not_take_is_none(study, alive, cap
     with study.storage.engine.begin() as connection:
         connection.execute(text("ALTER TABLE trial_user_attributes RENAME TO gone"))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with beating(study, claim, seconds=0.01):
+    with heartbeats(study, claim, seconds=0.01):
         while "no sign of life" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -50,7 +50,7 @@ def test_a_sign_of_life_that_the_database_did_not_take_is_none(study, alive, cap
 
 def test_a_worker_that_waits_for_work_shows_life(study, alive):
     study.claim(origin())  # the only one, so others wait
-    stop = Stopper()
+    stop = StopSignal()
     stop.start_clock(0.01)
     assert work(study, pytest.fail, origin=origin(), observer=None, stop=stop) is None
     assert alive.exists()
@@ -59,9 +59,9 @@ def test_a_worker_that_waits_for_work_shows_life(study, alive):
 def test_nothing_is_shown_where_nobody_asks_or_it_cannot_be(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(ALIVE, raising=False)
-    show_alive()
+    touch_alive_file()
     monkeypatch.setenv(ALIVE, "")
-    show_alive()
+    touch_alive_file()
     monkeypatch.setenv(ALIVE, "no/such/folder")
-    show_alive()
+    touch_alive_file()
     assert os.listdir() == []

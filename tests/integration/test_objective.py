@@ -20,7 +20,7 @@ from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.process import identity
 from hpsearch.search.worker.bounds import objective_bounds
 from hpsearch.search.worker.trainer import Trainer
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.work_loop import StopSignal
 
 CPU = torch.device("cpu")
 ORIGIN = {"process": identity(), "device": "cpu", "processor": "test", "threads": 1}
@@ -97,7 +97,7 @@ def begin(tmp_path, images, spec):
     return study, Trainer(study=study, images=images, device=CPU, observer=observer), observer
 
 
-never = Stopper()
+never = StopSignal()
 
 
 def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
@@ -222,7 +222,7 @@ def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, i
     study, train, _ = make(tmp_path, images)
     claim = study.claim(ORIGIN)
     with pytest.raises(Interrupted):
-        train(claim, Stopper(signals=[2]))
+        train(claim, StopSignal(signals=[2]))
     handed_back = study.hand_back(claim)
     assert handed_back.state is State.WAITING
     assert len(handed_back.curve) == 1  # the epoch at hand was finished

@@ -23,13 +23,13 @@ from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.custom_loop import train
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Progress, epochs
-from hpsearch.nn.training.smoke_test import rehearse
+from hpsearch.nn.training.smoke_test import smoke_test
 from hpsearch.nn.user_code import look_in
 from hpsearch.search.jobs.rerun import rerun
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.worker.bounds import corners
-from hpsearch.search.worker.launch import Place
+from hpsearch.search.worker.bounds import extreme_trials
+from hpsearch.search.worker.launch import WorkerOptions
 from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
 
 CPU = torch.device("cpu")
@@ -277,7 +277,7 @@ def test_a_trial_comes_out_the_same_again(searched):
     again = rerun(
         study.study,
         number,
-        Place(storage=project.database, device="cpu", threads=1, code=project.folder),
+        WorkerOptions(storage=project.database, device="cpu", threads=1, code=project.folder),
         dataset=None,
         notify=lambda line: None,
         tell=lambda before, now: None,
@@ -629,10 +629,10 @@ def test_the_batch_is_rehearsed_on_few_images(project, images):
         "    return Net(64, classes)\n"
     )
     spec = hpsearch.build_spec({"model": {"factory": f"{project.nets}_counting:build"}})
-    cheap, _ = corners(spec)
+    cheap, _ = extreme_trials(spec)
     trial = dataclasses.replace(cheap, train=dataclasses.replace(cheap.train, batch_size=50))
 
-    rehearse(trial, images, device=CPU)
+    smoke_test(trial, images, device=CPU)
 
     assert sum(sys.modules[f"{project.nets}_counting"].seen) == 2 + 50 + 1
 

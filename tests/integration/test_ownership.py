@@ -12,18 +12,18 @@ from datetime import datetime
 import pytest
 from sqlalchemy import text
 
-from hpsearch.core.analysis.timeline import Left, timeline
+from hpsearch.core.analysis.timeline import HandoffReason, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import leases, reaping
 from hpsearch.search.study.catalog import delete, open_study
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import GivenAway
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import LeaseLost
 from hpsearch.search.study.process import identity, is_gone
-from hpsearch.search.study.status import Standing
-from hpsearch.search.worker.heartbeat import beating
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.worker.heartbeat import heartbeats
+from hpsearch.search.worker.work_loop import StopSignal
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.servers import own_server, restart
@@ -33,7 +33,7 @@ ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boo
 OTHER = {**ELSEWHERE["process"], "pid": 2}
 
 
-def fall_silent(study, claim, *, seconds=leases.PATIENCE_SECONDS + 5):
+def fall_silent(study, claim, *, seconds=leases.STALE_SECONDS + 5):
     """Makes the last sign of life of the trial's worker that old."""
     beat = study.storage.now() - seconds
     study.storage.backend.set_trial_user_attr(claim.trial_id, "beat", beat)
@@ -54,12 +54,12 @@ class TestSilence:
     def test_a_silent_workers_trial_goes_to_the_next_as_it_was(self, study):
         first = study.claim(ELSEWHERE)
         train_one_epoch(study, first)
-        assert study.claim(studies.origin()) is Standing.BUSY
+        assert study.claim(studies.origin()) is StudyStatus.BUSY
         fall_silent(study, first)
 
         second = study.claim(studies.origin())
 
-        assert isinstance(second, Claim)
+        assert isinstance(second, Lease)
         assert (second.number, second.params, second.spec) == (0, first.params, first.spec)
         assert second.start == first.start + 1
         (passage,) = study.record(0).attributes["history"]
@@ -81,25 +81,25 @@ class TestSilence:
             lambda: study.finish(slow, DONE),
         )
         for write in late:
-            with pytest.raises(GivenAway):
+            with pytest.raises(LeaseLost):
                 write()
         assert study.record(0).state is State.RUNNING
 
         study.finish(fast, DONE)
 
-        with pytest.raises(GivenAway):
+        with pytest.raises(LeaseLost):
             study.finish(slow, DONE)
         assert study.summary().complete == 1
-        assert study.claim(studies.origin()) is Standing.DONE
+        assert study.claim(studies.origin()) is StudyStatus.DONE
 
     def test_a_sign_of_life_keeps_the_trial(self, study):
         claim = study.claim(ELSEWHERE)
         fall_silent(study, claim)
-        with beating(study, claim, seconds=0.01):
+        with heartbeats(study, claim, seconds=0.01):
             deadline = time.monotonic() + 600
             while study.storage.now() - study.record(0).attributes["beat"] > 30:
                 assert time.monotonic() < deadline
-        assert study.claim(studies.origin()) is Standing.BUSY
+        assert study.claim(studies.origin()) is StudyStatus.BUSY
 
     def test_the_first_sign_of_life_comes_with_the_claim(self, study):
         before = study.storage.now()
@@ -174,7 +174,7 @@ class TestSilence:
         assert (passage["host"], passage["epochs"]) == ("elsewhere", 1)
         assert passage["ended"] == "handed back"
         (span,) = timeline(study.records())  # it waits, and still was there
-        assert (span.worker, span.state) == ("elsewhere, process 1", Left.HANDED_BACK)
+        assert (span.worker, span.state) == ("elsewhere, process 1", HandoffReason.HANDED_BACK)
 
     def test_the_timeline_has_a_bar_for_every_start(self, study):
         study.hand_back(study.claim(ELSEWHERE))
@@ -197,11 +197,11 @@ def test_a_sign_of_life_that_fails_is_told_in_a_line(postgres, monkeypatch, capl
     claim = study.claim(studies.origin())
 
     def beat(*_):
-        with storage.together() as session:
+        with storage.transaction() as session:
             session.execute(text("SELECT nothing FROM nowhere"))
 
     monkeypatch.setattr(type(study), "beat", beat)
-    with beating(study, claim, seconds=0.01):
+    with heartbeats(study, claim, seconds=0.01):
         deadline = time.monotonic() + 600
         while not caplog.records:
             assert time.monotonic() < deadline
@@ -236,13 +236,13 @@ def test_a_restart_of_the_server_costs_time_and_nothing_else(restartable):
     worker.join(600)
     summary = study.summary()
     storage.close()
-    assert ended == [Standing.DONE]
+    assert ended == [StudyStatus.DONE]
     assert summary.complete + summary.pruned == 12
     assert (summary.failed, summary.running, summary.waiting) == (0, 0, 0)
 
 
 def _search_slowly(study):
-    while isinstance(claim := study.claim(studies.origin()), Claim):
+    while isinstance(claim := study.claim(studies.origin()), Lease):
         study.finish(claim, studies.simulate(study, claim, pause=0.05))
     return claim
 
@@ -252,7 +252,7 @@ def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
     study = studies.make_study(sqlite, studies.make_spec(trials=1))
 
     def break_off():
-        with sqlite.together() as session:
+        with sqlite.transaction() as session:
             study.handle.ask()
             session.execute(text("SELECT 1"))
             raise ZeroDivisionError
@@ -261,14 +261,14 @@ def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
         break_off()
     sqlite._forget()
     assert study.records() == []
-    assert isinstance(study.claim(studies.origin()), Claim)
+    assert isinstance(study.claim(studies.origin()), Lease)
 
 
 def test_what_another_command_raised_is_taken_up_by_those_at_work(storage):
     early = studies.make_study(storage, studies.make_spec(trials=1))
-    assert studies.search(early) is Standing.DONE
+    assert studies.search(early) is StudyStatus.DONE
     studies.make_study(storage, studies.make_spec(trials=3, sampler="random"))
-    assert studies.search(early) is Standing.DONE
+    assert studies.search(early) is StudyStatus.DONE
     assert len(early.records()) == 3
     assert early.spec.search.sampler == "random"
 
@@ -284,7 +284,7 @@ def test_a_worker_of_a_deleted_study_never_writes_into_its_successor(storage):
     new = studies.make_study(storage, studies.make_spec(trials=1))
     fresh = new.claim(studies.origin())
 
-    with pytest.raises((GivenAway, StudyError)):
+    with pytest.raises((LeaseLost, StudyError)):
         old.finish(late, DONE)
 
     assert new.record(fresh.number).state is State.RUNNING
@@ -302,10 +302,10 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     claim = study.claim(ELSEWHERE)
     fall_silent(study, claim)
-    storage.absence.back_at = time.monotonic()
-    assert study.claim(studies.origin()) is Standing.BUSY
-    storage.absence.back_at = time.monotonic() - 31
-    assert isinstance(study.claim(studies.origin()), Claim)
+    storage.outage.back_at = time.monotonic()
+    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    storage.outage.back_at = time.monotonic() - 31
+    assert isinstance(study.claim(studies.origin()), Lease)
 
 
 @pytest.mark.parametrize("hours", [1, -1])
@@ -313,14 +313,14 @@ def test_nobody_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours
     """As after a night in which the laptop was closed: its own clock of seconds stood still."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
     claim = study.claim(ELSEWHERE)
-    assert study.claim(studies.origin()) is Standing.BUSY
+    assert study.claim(studies.origin()) is StudyStatus.BUSY
     fall_silent(study, claim)
 
-    storage.absence.clock = lambda: time.monotonic() - hours * 3600
+    storage.outage.clock = lambda: time.monotonic() - hours * 3600
 
-    assert study.claim(studies.origin()) is Standing.BUSY
-    storage.absence.back_at -= 31
-    assert isinstance(study.claim(studies.origin()), Claim)
+    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    storage.outage.back_at -= 31
+    assert isinstance(study.claim(studies.origin()), Lease)
 
 
 def test_a_machine_cloned_from_the_same_image_is_another_machine():
@@ -331,7 +331,7 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 
 def test_a_supervisors_and_the_parents_signal_are_one():
     now = [100.0]
-    stop = Stopper(raises=False, exits=False, clock=lambda: now[0], parent=1)
+    stop = StopSignal(raises=False, exits=False, clock=lambda: now[0], parent=1)
     stop._hear(signal.SIGTERM, None)
     now[0] += 4.9  # the parent looked at a large study, on a busy machine
     stop._hear(signal.SIGTERM, None)  # the process would have ended here
@@ -342,7 +342,7 @@ def test_a_supervisors_and_the_parents_signal_are_one():
 
 
 def test_who_waits_for_work_hears_a_signal():
-    stop, began = Stopper(raises=False, exits=False), time.monotonic()
+    stop, began = StopSignal(raises=False, exits=False), time.monotonic()
     timer = threading.Timer(0.2, stop._hear, (signal.SIGTERM, None))
     timer.start()
     stop.wait(60)
@@ -352,7 +352,7 @@ def test_who_waits_for_work_hears_a_signal():
 
 
 def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
-    stop = Stopper(raises=False, exits=False, clock=lambda: 100.0)
+    stop = StopSignal(raises=False, exits=False, clock=lambda: 100.0)
     stop._hear(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         stop._hear(signal.SIGTERM, None)

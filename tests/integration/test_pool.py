@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hpsearch.errors import StudyError
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import launch, pool
 from hpsearch.search.worker.pool import Pool
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.work_loop import StopSignal
 from tests.integration.studies import make_spec, make_study, origin, search
 
 
@@ -39,7 +39,7 @@ def run(sqlite):
         with Pool(
             study=make_study(sqlite), commands=commands, environment={}, watcher=heard
         ) as several:
-            several.run(Stopper())
+            several.run(StopSignal())
         return heard.notes
 
     return run_pool
@@ -120,11 +120,11 @@ def test_no_more_workers_are_started_than_trials_are_left(sqlite, monkeypatch, c
 
     def run(self, stop):
         pools.append(self.commands)
-        return Standing.DONE
+        return StudyStatus.DONE
 
     monkeypatch.setattr(Pool, "run", run)
-    place = launch.Place(storage=str(sqlite.url.database))
-    launch.run(prepared, place, stop=Stopper(), watcher=Heard())
+    place = launch.WorkerOptions(storage=str(sqlite.url.database))
+    launch.run(prepared, place, stop=StopSignal(), watcher=Heard())
     (commands,) = pools
     assert len(commands) == started
     assert all("--study" in command and "--threads" in command for command in commands)

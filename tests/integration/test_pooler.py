@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.servers import pooler
@@ -24,9 +24,9 @@ def pooled(request, postgres, tmp_path):
 def _search(url):
     storage = open_storage(url, create=True)
     study = studies.make_study(storage, studies.make_spec(trials=12))
-    while (ended := studies.search(study)) is Standing.BUSY:
+    while (ended := studies.search(study)) is StudyStatus.BUSY:
         time.sleep(0.05)
-    assert ended is Standing.DONE
+    assert ended is StudyStatus.DONE
     storage.close()
 
 

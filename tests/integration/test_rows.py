@@ -13,7 +13,7 @@ from hpsearch.core.trial import Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.storage import tables
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
@@ -60,7 +60,7 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
     backend.set_trial_intermediate_value(theirs._trial_id, 1, 0.5)
     study.handle.tell(theirs, [0.5, 1.0])
 
-    with study.storage.together() as session:
+    with study.storage.transaction() as session:
         tables.put(session, ours._trial_id, ATTRIBUTES)
         tables.put_params(session, ours._trial_id, drawn)
         tables.put_step(session, ours._trial_id, 1, 0.5)
@@ -73,9 +73,9 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
 def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
     trial_id, mark = running(study)._trial_id, ORIGIN["claim"]
     stranger = mark[::-1]
-    with study.storage.together() as session:
+    with study.storage.transaction() as session:
         assert tables.put_as_owner(session, trial_id, {"a": 1, "b": 2}, mark=mark)
-    with study.storage.together() as session:
+    with study.storage.transaction() as session:
         assert tables.put_as_owner(session, trial_id, {"a": 3}, mark=mark)
         assert not tables.put_as_owner(session, trial_id, {"a": 4}, mark=stranger)
         assert not tables.beat(session, trial_id, mark=stranger)
@@ -85,7 +85,7 @@ def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
 
 def test_a_sign_of_life_is_by_the_databases_clock(study):
     trial_id, before = running(study)._trial_id, study.storage.now()
-    with study.storage.together() as session:
+    with study.storage.transaction() as session:
         assert tables.beat(session, trial_id, mark=ORIGIN["claim"])
     beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
     assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
@@ -96,7 +96,7 @@ def served(postgres):
     """A study on a server, which workers of several hosts share."""
     url = fresh_database(postgres, f"clocks_{uuid.uuid4().hex[:8]}")
     storage = open_storage(url, create=True)
-    storage.absence.back_at = None  # the server may have started a moment ago
+    storage.outage.back_at = None  # the server may have started a moment ago
     yield studies.make_study(storage, studies.make_spec(pruner="none", max_failures=5))
     storage.close()
 
@@ -119,7 +119,7 @@ def test_failures_in_a_row_are_told_by_the_servers_clock_whatever_the_hosts_say(
     served.finish(taken_up, failed)
     for _ in range(4):
         served.finish(served.claim(studies.origin()), failed)
-    assert served.claim(studies.origin()) is Standing.FAILING
+    assert served.claim(studies.origin()) is StudyStatus.FAILING
     now = datetime.fromtimestamp(served.storage.now())
     for record in served.records():
         assert now - timedelta(minutes=5) < record.started <= record.ended <= now
@@ -141,12 +141,12 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
     trial_id, wrote = running(study)._trial_id, []
 
     def late():
-        with study.storage.together() as session:
+        with study.storage.transaction() as session:
             wrote.append(tables.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
         study.storage.sessions.remove()
 
     worker = threading.Thread(target=late)
-    with study.storage.together(trial=trial_id) as session:
+    with study.storage.transaction(trial=trial_id) as session:
         if taken == "state":
             study.storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
         else:

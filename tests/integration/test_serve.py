@@ -11,7 +11,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.worker import launch, service
 from hpsearch.search.worker.ending import Ending
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.work_loop import StopSignal
 
 STUDY = """
 [data]
@@ -63,7 +63,7 @@ def place(tmp_path, digits_npz, monkeypatch, one_thread):
     shutil.copy(digits_npz, tmp_path / "digits.npz")
     (tmp_path / "flaky.py").write_text(FLAKY)
     (tmp_path / "study.toml").write_text(STUDY.format(npz=tmp_path / "digits.npz"))
-    place = launch.Place(storage=f"{tmp_path}/a.db", device="cpu", threads=1)
+    place = launch.WorkerOptions(storage=f"{tmp_path}/a.db", device="cpu", threads=1)
     submit(place)
     return place
 
@@ -75,7 +75,7 @@ def submit(place):
 
 
 def work_on(place, notify, **options):
-    stop = Stopper()
+    stop = StopSignal()
     stop.start_clock(60)  # in case that it never comes to that
     return service.serve(
         place,
@@ -104,9 +104,9 @@ def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path,
         told.append(line)
         if len(told) == 1:  # and is not told again
             looks = iter(range(3))
-            monkeypatch.setattr(launch, "join", lambda *a, **k: look(looks, *a, **k))
+            monkeypatch.setattr(launch, "attach_worker", lambda *a, **k: look(looks, *a, **k))
 
-    join = launch.join
+    join = launch.attach_worker
 
     def look(looks, *arguments, **options):
         if next(looks, None) is None and (tmp_path / "later.npz").exists():

@@ -9,8 +9,8 @@ from hpsearch.core.space import ChoiceDim
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import delete, open_studies, open_study
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import follow
 from tests.integration import studies
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
@@ -20,13 +20,13 @@ def test_a_study_whose_last_worker_is_gone_is_open_to_the_next(storage):
     """Who looks for work would else leave it to the dead, for ever."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
     claim = study.claim(ELSEWHERE)
-    assert [standing for _, standing in open_studies(storage)] == [Standing.BUSY]
+    assert [standing for _, standing in open_studies(storage)] == [StudyStatus.BUSY]
 
     fall_silent(study, claim)
 
     ((found, standing),) = open_studies(storage)
     assert standing is None
-    assert isinstance(found.claim(studies.origin()), Claim)
+    assert isinstance(found.claim(studies.origin()), Lease)
 
 
 def test_a_grid_whose_last_cells_others_run_is_busy(sqlite):
@@ -36,25 +36,25 @@ def test_a_grid_whose_last_cells_others_run_is_busy(sqlite):
     study = studies.make_study(sqlite, spec)
     last = [study.claim(ELSEWHERE), study.claim(ELSEWHERE)]
 
-    assert study.claim(studies.origin()) is Standing.BUSY
-    assert [standing for _, standing in open_studies(sqlite)] == [Standing.BUSY]
+    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    assert [standing for _, standing in open_studies(sqlite)] == [StudyStatus.BUSY]
 
     study.hand_back(last[0])
     assert [standing for _, standing in open_studies(sqlite)] == [None]
     for claim in (study.claim(ELSEWHERE), last[1]):
         study.finish(claim, studies.simulate(study, claim))
-    assert study.standing() is Standing.USED_UP
+    assert study.status() is StudyStatus.USED_UP
 
 
 def test_who_only_looks_learns_of_a_total_that_another_command_has_changed(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     studies.search(study)
     early = open_study(storage)
-    assert early.standing() is Standing.DONE
+    assert early.status() is StudyStatus.DONE
 
     studies.make_study(storage, studies.make_spec(trials=3))
 
-    assert early.standing() is None
+    assert early.status() is None
     assert early.summary().target == 3
 
 
@@ -68,9 +68,9 @@ def test_a_total_is_not_lowered_below_what_others_run(storage):
     lower = studies.make_study(storage, studies.make_spec(trials=2))
 
     assert lower.spec.search.trials == 3
-    assert lower.standing() is Standing.BUSY
+    assert lower.status() is StudyStatus.BUSY
     study.finish(running, studies.simulate(study, running))
-    assert study.claim(studies.origin()) is Standing.DONE
+    assert study.claim(studies.origin()) is StudyStatus.DONE
     assert (study.summary().complete + study.summary().pruned, study.summary().target) == (3, 3)
 
 
@@ -97,7 +97,7 @@ def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypat
     assert ended == []
     studies.search(larger)
     watching.join(600)
-    assert ended == [Standing.DONE]
+    assert ended == [StudyStatus.DONE]
 
 
 def test_a_study_deleted_under_who_looks_is_told(storage):
@@ -105,4 +105,4 @@ def test_a_study_deleted_under_who_looks_is_told(storage):
     delete(storage, study)
     studies.make_study(storage)
     with pytest.raises(StudyError, match="has been deleted"):
-        study.standing()
+        study.status()

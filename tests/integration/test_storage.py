@@ -43,7 +43,7 @@ class TestTogether:
     def test_nothing_is_seen_by_others_before_the_end_and_all_of_it_after(
         self, storage, storage_url, trial
     ):
-        with storage.together():
+        with storage.transaction():
             trial.set_user_attr("a", 1)
             trial.suggest_float("x", 0, 1)
             within = self.reread(storage_url)
@@ -55,7 +55,7 @@ class TestTogether:
         self, storage, storage_url, trial
     ):
         def write_and_break():
-            with storage.together():
+            with storage.transaction():
                 trial.set_user_attr("a", 1)
                 raise ZeroDivisionError
 
@@ -150,7 +150,7 @@ def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgre
         names = ("lock_timeout", "idle_in_transaction_session_timeout")
         return [connection.execute(text(f"SHOW {name}")).scalar() for name in names]
 
-    with storage.together() as session:
+    with storage.transaction() as session:
         assert limits(session) == ["2min", "1min"]
     with storage.engine.connect() as connection:  # the same one, as a pooler gives it to others
         assert limits(connection) == ["0", "0"]
@@ -165,7 +165,7 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
     from sqlalchemy.engine import make_url
 
     from hpsearch.search.study.catalog import open_study
-    from hpsearch.search.study.status import Standing
+    from hpsearch.search.study.status import StudyStatus
     from tests.integration.conftest import fresh_database
     from tests.integration.studies import make_spec, make_study, origin
 
@@ -190,7 +190,7 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
         waiting.join(1)  # it waits for the lock by now
         claims.append(study.claim(origin()))
     waiting.join(600)
-    assert claims[1] is Standing.BUSY
+    assert claims[1] is StudyStatus.BUSY
     assert len(study.records()) == 1
     first.close()
 
@@ -312,7 +312,7 @@ def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said, caplog
             raise error
         return "there"
 
-    assert sqlite.patiently(action) == "there"
+    assert sqlite.with_retry(action) == "there"
     name = sqlite.masked
     noted = [record.getMessage() for record in caplog.records]
     assert noted == [f"{name} is away ({said}); it is waited for", f"{name} is back"]
@@ -323,7 +323,7 @@ def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
         connection.execute(text("DROP TABLE studies"))
     with (
         pytest.raises(StorageError, match=r"lost sqlite:///.* in mid-run: no such table.*again"),
-        sqlite.watched(),
+        sqlite.translate_errors(),
     ):
         sqlite.backend.get_all_studies()
 

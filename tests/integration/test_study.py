@@ -17,9 +17,9 @@ from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage.records import CHANGES
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
-from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.claim import Lease
 from hpsearch.search.study.process import identity, is_gone
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.launch import _check_grid
 from tests.integration.studies import (
     EPOCHS,
@@ -46,16 +46,16 @@ def drawn(study):
 class TestBudget:
     def test_a_search_ends_with_exactly_its_trials_and_resumes_to_a_larger_total(self, storage):
         study = make_study(storage, make_spec(trials=12))
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         assert sum(state.counts for state in states(study)) == 12
         larger = make_study(storage, make_spec(trials=15))
-        assert search(larger) is Standing.DONE
+        assert search(larger) is StudyStatus.DONE
         assert len(larger.records()) == 15
 
     def test_a_failed_trial_is_refunded(self, storage):
         study = make_study(storage, make_spec(trials=3))
         study.finish(study.claim(origin()), FAILED)
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         assert [s.value for s in states(study)].count("failed") == 1
         assert sum(state.counts for state in states(study)) == 3
 
@@ -63,23 +63,23 @@ class TestBudget:
         study = make_study(storage, make_spec(max_failures=3))
         for _ in range(3):
             study.finish(study.claim(origin()), FAILED)
-        assert study.claim(origin()) is Standing.FAILING
+        assert study.claim(origin()) is StudyStatus.FAILING
         time.sleep(0.01)
         again = make_study(storage, make_spec(max_failures=3))
-        assert isinstance(again.claim(origin()), Claim)
+        assert isinstance(again.claim(origin()), Lease)
 
     def test_a_worker_waits_while_others_run_the_last_trials(self, storage):
         study = make_study(storage, make_spec(trials=1))
         claim = study.claim(origin())
-        assert study.claim(origin()) is Standing.BUSY
+        assert study.claim(origin()) is StudyStatus.BUSY
         study.finish(claim, simulate(study, claim))
-        assert study.claim(origin()) is Standing.DONE
+        assert study.claim(origin()) is StudyStatus.DONE
 
     def test_a_stop_request_ends_the_search_until_it_is_run_again(self, storage):
         study = make_study(storage)
         study.request_stop()
-        assert study.claim(origin()) is Standing.STOPPED
-        assert isinstance(make_study(storage).claim(origin()), Claim)
+        assert study.claim(origin()) is StudyStatus.STOPPED
+        assert isinstance(make_study(storage).claim(origin()), Lease)
 
     def test_a_waiting_trial_may_be_taken_while_somebody_counts_without_the_lock(self, storage):
         study = make_study(storage)
@@ -177,7 +177,7 @@ class TestDraws:
         trials = 18 if sampler == "gp" else 30
         space = FEW if sampler == "gp" else {}  # gp takes seconds a draw on the whole space
         study = make_study(sqlite, make_spec(sampler=sampler, trials=trials, space=space))
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         kinds = [state.value for state in states(study)]
         assert kinds.count("pruned") >= 3
         assert kinds.count("complete") >= 5
@@ -258,7 +258,7 @@ class TestDraws:
     @pytest.mark.parametrize("objectives", [("accuracy",), ("val_loss",), ("params",)])
     def test_tpe_copes_with_one_objective_and_pruned_trials(self, sqlite, objectives):
         study = make_study(sqlite, make_spec(objectives=objectives, trials=20))
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         trials = study.handle.get_trials()
         has_curve = [bool(trial.intermediate_values) for trial in trials]
         assert all(has_curve) if objectives != ("params",) else not any(has_curve)
@@ -286,7 +286,7 @@ class TestGrid:
 
     def test_grid_deals_each_cell_once_and_ends(self, sqlite):
         study = make_study(sqlite, self.spec("grid", 50))
-        assert search(study) is Standing.USED_UP
+        assert search(study) is StudyStatus.USED_UP
         assert sorted(self.cells(study)) == sorted(
             (n, o) for n in (1, 2, 3) for o in ("adam", "sgd")
         )
@@ -294,12 +294,12 @@ class TestGrid:
     def test_a_failed_cell_is_dealt_again(self, sqlite):
         study = make_study(sqlite, self.spec("grid", 50))
         study.finish(study.claim(origin()), FAILED)
-        assert search(study) is Standing.USED_UP
+        assert search(study) is StudyStatus.USED_UP
         assert len(set(self.cells(study))) == len(self.cells(study)) == 6
 
     def test_grid_and_random_starts_another_round_with_new_random_values(self, sqlite):
         study = make_study(sqlite, self.spec("grid+random", 14))
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         dealt = self.cells(study)
         assert {dealt.count(cell) for cell in dealt} <= {2, 3}
         assert len(set(dealt)) == 6
@@ -327,7 +327,7 @@ class TestGrid:
     def test_a_parameter_outside_the_grid_does_not_break_it(self, sqlite):
         study = make_study(sqlite, self.spec("grid+random", 7))
         study.enqueue({"n_blocks": 3, "learning_rate": 0.01})
-        assert search(study) is Standing.DONE
+        assert search(study) is StudyStatus.DONE
         assert study.records()[0].params["learning_rate"] == 0.01
 
 
@@ -368,7 +368,7 @@ class TestChanges:
     def test_a_study_whose_making_was_cut_short_is_made_anew(self, storage):
         half = optuna.create_study(study_name="s", storage=storage.backend)
         half.set_user_attr("hpsearch:data", {})
-        assert isinstance(make_study(storage).claim(origin()), Claim)
+        assert isinstance(make_study(storage).claim(origin()), Lease)
 
     def test_a_study_opened_before_its_first_worker_came_knows_its_bounds_after(self, storage):
         early = submit(storage, make_spec(trials=2))

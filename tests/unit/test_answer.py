@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpsearch.core.analysis.recommendation import answer
+from hpsearch.core.analysis.recommendation import recommend
 from hpsearch.core.analysis.statistics import gain, wilson
 from hpsearch.core.trial import State
 from tests.unit.trials import trial
@@ -58,7 +58,7 @@ FRONT = [
 
 
 def test_the_knee_is_told_with_the_uncertainty_of_its_accuracy():
-    told = answer(FRONT, objectives=TWO, val_images=750)
+    told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert (told.front_size, told.quality, told.cost) == (4, "accuracy", "train_seconds")
     assert told.knee.number == 1
@@ -69,7 +69,7 @@ def test_the_knee_is_told_with_the_uncertainty_of_its_accuracy():
 
 
 def test_the_next_dearer_trial_tells_ratio_gain_and_doubt():
-    told = answer(FRONT, objectives=TWO, val_images=750)
+    told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.following.to.number == 2
     assert told.following.ratio == 2.0
@@ -79,7 +79,7 @@ def test_the_next_dearer_trial_tells_ratio_gain_and_doubt():
 
 
 def test_the_first_dearer_trial_that_is_better_for_certain_is_found():
-    told = answer(FRONT, objectives=TWO, val_images=750)
+    told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.sure.to.number == told.best.to.number == 3
     assert told.sure.ratio == 8.0
@@ -88,7 +88,7 @@ def test_the_first_dearer_trial_that_is_better_for_certain_is_found():
 
 
 def test_the_next_cheaper_trial_tells_what_would_be_lost():
-    told = answer(FRONT, objectives=TWO, val_images=750)
+    told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.cheaper.to.number == 0
     assert told.cheaper.ratio == 0.5
@@ -99,10 +99,10 @@ def test_the_next_cheaper_trial_tells_what_would_be_lost():
 def test_a_much_cheaper_trial_that_may_be_as_good_is_the_knees_rival():
     close = [trial(0, 0.80, 1.0), trial(1, 0.95, 2.0), trial(2, 0.96, 3.0), trial(3, 0.985, 6.0)]
     close += [trial(4, 0.986, 60.0), trial(5, 0.987, 600.0)]
-    told = answer(close, objectives=TWO, val_images=750)
+    told = recommend(close, objectives=TWO, val_images=750)
     assert (told.knee.number, told.rival, told.is_bargain) == (3, None, True)  # they are worse
 
-    told = answer(close, objectives=TWO, val_images=50)
+    told = recommend(close, objectives=TWO, val_images=50)
     assert (told.knee.number, told.cheaper.to.number, told.rival.to.number) == (3, 2, 1)
     assert not told.is_bargain
     assert not told.is_end
@@ -111,13 +111,13 @@ def test_a_much_cheaper_trial_that_may_be_as_good_is_the_knees_rival():
 def test_the_knee_of_two_trials_or_of_a_hollow_front_is_an_end_and_no_bargain():
     hollow = [trial(0, 0.80, 1.0), trial(1, 0.81, 50.0), trial(2, 0.99, 100.0)]
     for records in (hollow, hollow[::2]):
-        told = answer(records, objectives=TWO, val_images=None)
+        told = recommend(records, objectives=TWO, val_images=None)
         assert (told.knee.number, told.is_end, told.is_bargain) == (2, True, False)
-    assert answer(FRONT, objectives=TWO, val_images=750).is_bargain
+    assert recommend(FRONT, objectives=TWO, val_images=750).is_bargain
 
 
 def test_without_the_number_of_images_nothing_is_said_of_noise():
-    told = answer(FRONT, objectives=TWO, val_images=None)
+    told = recommend(FRONT, objectives=TWO, val_images=None)
 
     assert (told.knee.low, told.knee.high) == (None, None)
     assert told.following.is_sure is None
@@ -126,13 +126,13 @@ def test_without_the_number_of_images_nothing_is_said_of_noise():
 
 @pytest.mark.parametrize("records", [[], FRONT[5:]])
 def test_without_a_complete_trial_there_is_no_answer(records):
-    told = answer(records, objectives=TWO, val_images=750)
+    told = recommend(records, objectives=TWO, val_images=750)
 
     assert (told.knee, told.front_size, told.following) == (None, 0, None)
 
 
 def test_one_complete_trial_is_its_own_answer():
-    told = answer(FRONT[:1], objectives=TWO, val_images=750)
+    told = recommend(FRONT[:1], objectives=TWO, val_images=750)
 
     assert told.knee.number == 0
     assert (told.following, told.sure, told.best, told.cheaper) == (None, None, None, None)
@@ -141,7 +141,7 @@ def test_one_complete_trial_is_its_own_answer():
 def test_one_objective_has_a_best_trial_and_no_price():
     records = [trial(n, a, 1.0, objectives=("accuracy",)) for n, a in enumerate((0.8, 0.9))]
 
-    told = answer(records, objectives=("accuracy",), val_images=100)
+    told = recommend(records, objectives=("accuracy",), val_images=100)
 
     assert (told.knee.number, told.cost, told.following) == (1, None, None)
 
@@ -153,7 +153,7 @@ def test_loss_as_quality_gains_downwards_and_knows_no_noise():
         for n, (loss, s) in enumerate([(0.9, 1.0), (0.2, 2.0), (0.1, 8.0)])
     ]
 
-    told = answer(records, objectives=objectives, val_images=750)
+    told = recommend(records, objectives=objectives, val_images=750)
 
     assert told.knee.number == 1
     assert told.following.gain == pytest.approx(0.1)
@@ -164,7 +164,7 @@ def test_loss_as_quality_gains_downwards_and_knows_no_noise():
 def test_with_three_objectives_the_first_cost_is_the_price():
     objectives = ("accuracy", "train_seconds", "params")
 
-    told = answer(
+    told = recommend(
         [
             trial(
                 r.number, r.curve[-1].val_accuracy, r.cost["train_seconds"], objectives=objectives
@@ -182,17 +182,19 @@ def test_with_three_objectives_the_first_cost_is_the_price():
 def test_costs_alone_have_a_knee_and_no_gain():
     objectives = ("train_seconds", "params")
 
-    told = answer([trial(0, 0.5, 1.0, objectives=objectives)], objectives=objectives, val_images=9)
+    told = recommend(
+        [trial(0, 0.5, 1.0, objectives=objectives)], objectives=objectives, val_images=9
+    )
 
     assert (told.knee.number, told.quality, told.following) == (0, None, None)
 
 
 def test_a_front_within_the_noise_of_guessing_is_told_from_one_above_it():
     few = [trial(0, 0.35, 1.0), trial(1, 0.33, 0.5)]
-    told = answer(few, objectives=TWO, val_images=120, chance=1 / 3)
+    told = recommend(few, objectives=TWO, val_images=120, chance=1 / 3)
     assert told.is_guessing
     assert told.top.number == 0
-    assert not answer(few, objectives=TWO, val_images=12_000, chance=1 / 3).is_guessing
-    assert not answer(few, objectives=TWO, val_images=None, chance=1 / 3).is_guessing
-    assert not answer(few, objectives=TWO, val_images=120).is_guessing
-    assert not answer([], objectives=TWO, val_images=120, chance=1 / 3).is_guessing
+    assert not recommend(few, objectives=TWO, val_images=12_000, chance=1 / 3).is_guessing
+    assert not recommend(few, objectives=TWO, val_images=None, chance=1 / 3).is_guessing
+    assert not recommend(few, objectives=TWO, val_images=120).is_guessing
+    assert not recommend([], objectives=TWO, val_images=120, chance=1 / 3).is_guessing

@@ -10,7 +10,7 @@ import waitress
 
 from hpsearch.view.dashboard import login_throttle as braking
 from hpsearch.view.dashboard.auth import Login, with_login
-from hpsearch.view.dashboard.login_throttle import Brake
+from hpsearch.view.dashboard.login_throttle import LoginThrottle
 
 
 class Clock:
@@ -30,7 +30,7 @@ def page(environ, start_response):
 def site():
     """Asks a server with a login: ``ask(password)`` gives the status and the wait; its clock."""
     clock = Clock()
-    app = with_login(page, Login(user="ann", password="psst"), brake=Brake(clock=clock))
+    app = with_login(page, Login(user="ann", password="psst"), brake=LoginThrottle(clock=clock))
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
 
     def serve():
@@ -110,7 +110,7 @@ def test_many_guesses_at_once_are_no_more_than_one_after_another(site):
 
 def test_no_wait_is_longer_than_five_minutes():
     clock = Clock()
-    brake = Brake(clock=clock)
+    brake = LoginThrottle(clock=clock)
     for _ in range(3000):
         wait = brake.attempt("192.0.2.1", is_right=False)
         assert wait == 0.0
@@ -120,7 +120,7 @@ def test_no_wait_is_longer_than_five_minutes():
 
 
 def test_an_address_does_not_answer_for_another_unless_it_is_of_its_network():
-    brake = Brake(clock=Clock())
+    brake = LoginThrottle(clock=Clock())
     for _ in range(5):
         brake.attempt("192.0.2.1", is_right=False)
         brake.attempt("2001:db8:0:1::1", is_right=False)
@@ -133,7 +133,7 @@ def test_an_address_does_not_answer_for_another_unless_it_is_of_its_network():
 
 def test_the_oldest_addresses_are_forgotten(monkeypatch):
     monkeypatch.setattr(braking, "MOST_ADDRESSES", 3)
-    brake = Brake(clock=Clock())
+    brake = LoginThrottle(clock=Clock())
     for _ in range(5):
         brake.attempt("192.0.2.1", is_right=False)
 

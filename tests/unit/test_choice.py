@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.analysis.selection import Choice, choose
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 
@@ -47,7 +47,7 @@ def test_a_limit_that_is_none_is_refused(way, limit):
     option = "--" + way.replace("_", "-")
 
     with pytest.raises(SpecError, match=f"^{option}: found {limit}, expected a number of 0 or mo"):
-        Choice(**{way: limit})
+        TrialSelection(**{way: limit})
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_limit_that_is_none_is_refused(way, limit):
     ],
 )
 def test_each_way_finds_its_trial(ways, number):
-    assert choose(TRIALS, OBJECTIVES, Choice(**ways)).number == number
+    assert select_trial(TRIALS, OBJECTIVES, TrialSelection(**ways)).number == number
 
 
 @pytest.mark.parametrize(
@@ -87,31 +87,31 @@ def test_each_way_finds_its_trial(ways, number):
 )
 def test_what_cannot_be_chosen_is_told(ways, told):
     with pytest.raises(StudyError, match=told):
-        choose(TRIALS, OBJECTIVES, Choice(**ways))
+        select_trial(TRIALS, OBJECTIVES, TrialSelection(**ways))
 
 
 @pytest.mark.parametrize("records", [[], TRIALS[3:5]])
 @pytest.mark.parametrize("ways", [{"knee": True}, {"best": "accuracy"}, {"within_params": 9}])
 def test_a_study_without_a_complete_trial_has_nothing_to_choose(records, ways):
     with pytest.raises(StudyError, match=f"found {len(records)} trials and none complete"):
-        choose(records, OBJECTIVES, Choice(**ways))
+        select_trial(records, OBJECTIVES, TrialSelection(**ways))
 
 
 def test_an_empty_study_has_no_numbered_trial():
     with pytest.raises(StudyError, match="found no trial 0, the study has no trials yet"):
-        choose([], OBJECTIVES, Choice(trial=0))
+        select_trial([], OBJECTIVES, TrialSelection(trial=0))
 
 
 def test_two_ways_are_one_too_many():
     with pytest.raises(SpecError, match="found --trial and --knee, expected one way"):
-        Choice(trial=0, knee=True)
+        TrialSelection(trial=0, knee=True)
 
 
 def test_no_way_at_all_is_told_the_ways():
     with pytest.raises(SpecError, match=r"expected one of --trial N, --knee"):
-        choose(TRIALS, OBJECTIVES, Choice())
+        select_trial(TRIALS, OBJECTIVES, TrialSelection())
 
 
 def test_an_unknown_objective_is_told_the_known_ones():
     with pytest.raises(SpecError, match="--best: found 'acuracy'; did you mean 'accuracy'"):
-        Choice(best="acuracy")
+        TrialSelection(best="acuracy")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.core.analysis.comparison import Entrant, compare, first_worth, worth
+from hpsearch.core.analysis.comparison import ComparedSearch, compare, first_worth, worth
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.trial import State
 from hpsearch.view.report.comparison_tables import comparison_table, small_print, verdict
@@ -19,7 +19,7 @@ BOUNDS = {"accuracy": (0.0, 1.0), "train_seconds": (1.0, 100.0)}
 
 
 def entrant(study, *records, **known):
-    return Entrant(study=study, records=records, epochs=4, **{"bounds": BOUNDS, **known})
+    return ComparedSearch(study=study, records=records, epochs=4, **{"bounds": BOUNDS, **known})
 
 
 def fast():

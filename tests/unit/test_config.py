@@ -15,7 +15,7 @@ from hpsearch.cli import main
 from hpsearch.config import WORDS, overrides_of, parse_duration
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
-from hpsearch.core.step_budget import too_few
+from hpsearch.core.step_budget import few_steps_warning
 from hpsearch.errors import SpecError
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -45,7 +45,7 @@ def test_quickstart_is_the_built_in_default_but_for_its_name():
 def test_the_template_trains_long_enough_on_a_hundred_images():
     spec = load_study_file(STUDIES / "my-images.toml")
 
-    assert too_few(spec.space, epochs=spec.train.epochs, images=84) is None
+    assert few_steps_warning(spec.space, epochs=spec.train.epochs, images=84) is None
 
 
 def test_depth_covers_every_depth_with_sgd_and_adam_evenly():

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hpsearch.core.analysis import replication
-from hpsearch.core.analysis.replication import Repeat, confirmed
+from hpsearch.core.analysis.replication import Repeat, replications
 from hpsearch.view import format
 from hpsearch.view.document import UNKNOWN
 from hpsearch.view.report.front_figure import front
@@ -53,7 +53,7 @@ def test_the_examples_hold(module):
 
 
 def test_means_and_deviations_are_those_of_the_repeats_and_the_front_is_theirs():
-    found = confirmed(STUDY, AGAIN, TWO)
+    found = replications(STUDY, AGAIN, TWO)
 
     assert [one.number for one in found] == [0, 1, 2, 3]  # the cheapest first
     second = found[1]
@@ -67,27 +67,27 @@ def test_means_and_deviations_are_those_of_the_repeats_and_the_front_is_theirs()
 
 def test_a_training_that_diverged_counts_and_gives_no_value():
     lost = Repeat(trial=1, place=2, seed=2, values={}, reason="diverged: NaN")
-    found = {one.number: one for one in confirmed(STUDY, [*AGAIN, lost], TWO)}
+    found = {one.number: one for one in replications(STUDY, [*AGAIN, lost], TWO)}
     assert (found[1].repeats, found[1].diverged) == (3, 1)
     assert found[1].spreads["accuracy"].mean == pytest.approx(0.95)
 
-    (alone,) = confirmed(STUDY, [lost], TWO)
+    (alone,) = replications(STUDY, [lost], TWO)
     assert (alone.repeats, alone.diverged, alone.spreads) == (1, 1, {})
     assert (alone.flattered, alone.is_front, alone.is_knee) == (None, False, False)
 
 
 def test_times_of_other_hardware_are_left_out_and_its_accuracies_are_not():
     there = repeats(1, (0.90, 9.0), elsewhere=True)
-    (alone,) = confirmed(STUDY, there, TWO)
+    (alone,) = replications(STUDY, there, TWO)
     assert set(alone.spreads) == {"accuracy", "params"}
     assert not alone.is_front  # its time is not known
-    both = confirmed(STUDY, [*repeats(1, (0.94, 2.0)), *there], TWO)[0]
+    both = replications(STUDY, [*repeats(1, (0.94, 2.0)), *there], TWO)[0]
     assert both.spreads["accuracy"].mean == pytest.approx(0.92)
     assert both.spreads["train_seconds"].values == (2.0,)
 
 
 def test_the_answer_says_what_training_again_showed():
-    told = words_of("answer", findings_of(STUDY, confirmed=confirmed(STUDY, AGAIN, TWO)))
+    told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, AGAIN, TWO)))
 
     assert (
         "Trained again, it came to 95.0 % ± 1.4 % and 2.10 s ± 0.14 s with 2 fresh seeds." in told
@@ -100,16 +100,16 @@ def test_the_answer_says_what_training_again_showed():
 
 def test_another_bargain_and_a_knee_that_diverges_are_told():
     slow = [r for r in AGAIN if r.trial != 1] + repeats(1, (0.70, 2.0), (0.72, 2.0))
-    told = words_of("answer", findings_of(STUDY, confirmed=confirmed(STUDY, slow, TWO)))
+    told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, slow, TWO)))
     assert "By the means, the knee is trial 2." in told
 
     lost = [Repeat(trial=1, place=0, seed=0, values={}, reason="diverged: NaN")]
-    told = words_of("answer", findings_of(STUDY, confirmed=confirmed(STUDY, lost, TWO)))
+    told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, lost, TWO)))
     assert "Trained again, it diverged with 1 fresh seed." in told
 
 
 def test_the_figure_has_the_means_with_bars_and_room_for_them():
-    found = findings_of(STUDY, confirmed=confirmed(STUDY, AGAIN, TWO))
+    found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN, TWO))
     drawn = front(found.trials, x="train_seconds", y="accuracy", confirmed=found.confirmed)
     (rings,) = [trace for trace in drawn.data if trace.name == "trained again"]
 
@@ -127,7 +127,7 @@ def test_the_figure_has_the_means_with_bars_and_room_for_them():
 
 def test_the_best_of_one_objective_is_marked_as_such():
     one = [trial(n, 0.8 + n / 10, 1.0, objectives=("accuracy",)) for n in range(2)]
-    found = confirmed(one, repeats(1, (0.9, 1.0)), ("accuracy",))
+    found = replications(one, repeats(1, (0.9, 1.0)), ("accuracy",))
     console = Console(file=io.StringIO(), width=100)
     console.print(confirmed_table(found, one, objectives=("accuracy",)))
     assert "◀ best" in console.file.getvalue()
@@ -136,7 +136,7 @@ def test_the_best_of_one_objective_is_marked_as_such():
 def test_the_table_of_the_front_says_what_each_came_to():
     from hpsearch.view.report.front_sections import winners
 
-    found = findings_of(STUDY, confirmed=confirmed(STUDY, AGAIN[2:], TWO))
+    found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN[2:], TWO))
     (table,) = winners(found, []).tables
     column = table.header.index("trained again")
     cells = {row[0].split()[0]: row[column] for row in table.rows}

@@ -9,7 +9,7 @@ import torch
 from hpsearch.core.spec import ModelSpec
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.models.cost import count, measure
-from hpsearch.nn.training.step_timer import StepClock, estimate
+from hpsearch.nn.training.step_timer import StepTimer, estimate
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def test_the_estimate_ignores_warm_up_and_hiccups(seconds, expected):
 
 
 def test_the_clock_times_steps_and_goes_on_where_another_stopped():
-    clock = StepClock(CPU, step_seconds=[1.0, 1.0])
+    clock = StepTimer(CPU, step_seconds=[1.0, 1.0])
     clock.start()
     clock.stop()
     assert clock.step_seconds[:2] == [1.0, 1.0]
@@ -67,7 +67,7 @@ def test_the_clock_times_steps_and_goes_on_where_another_stopped():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its processor clock ticks every 16 ms")
 def test_the_clock_stands_still_while_the_core_is_somebody_elses():
-    clock = StepClock(CPU)
+    clock = StepTimer(CPU)
     clock.start()
     time.sleep(0.2)
     clock.stop()
@@ -75,6 +75,6 @@ def test_the_clock_stands_still_while_the_core_is_somebody_elses():
 
 
 def test_the_clock_forgets_old_steps_of_a_long_training():
-    clock = StepClock(CPU, step_seconds=[5.0] * 10 + [3.0] * 30_000 + [1.0] * 10_000)
+    clock = StepTimer(CPU, step_seconds=[5.0] * 10 + [3.0] * 30_000 + [1.0] * 10_000)
     assert clock.estimate(7) == 7.0
     assert len(clock.step_seconds) == 10_010

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hpsearch.core.analysis.effects import depth_effect, optimizer_effect, overfitting_gap, spread
+from hpsearch.core.analysis.effects import (
+    depth_effect,
+    optimizer_effect,
+    overfitting_gap,
+    quartiles,
+)
 from hpsearch.core.trial import State, TrialRecord
 from tests.unit.trials import trial
 
@@ -19,11 +24,11 @@ def depths(table, *, first=0):
 
 
 def test_a_spread_has_the_quartiles_of_what_is_finite():
-    found = spread([4.0, 1.0, float("nan"), 3.0, 2.0, 5.0, float("inf")])
+    found = quartiles([4.0, 1.0, float("nan"), 3.0, 2.0, 5.0, float("inf")])
 
     assert (found.n, found.low, found.high) == (5, 1.0, 5.0)
     assert (found.quarter, found.median, found.three_quarters) == (2.0, 3.0, 4.0)
-    assert spread([float("nan")]) is None
+    assert quartiles([float("nan")]) is None
 
 
 def test_each_depth_has_its_counts_spreads_and_best_trial():

@@ -11,16 +11,16 @@ import pytest
 
 from hpsearch.config import build_spec
 from hpsearch.core.analysis.hypervolume_history import (
-    Attained,
+    HypervolumePoint,
     Outlook,
-    attainment,
-    first_with,
-    lately,
+    first_reaching,
+    hypervolume_history,
+    recent_gain,
     spent_seconds,
 )
 from hpsearch.core.analysis.pruning_stats import audit
-from hpsearch.core.analysis.study_analysis import Environment, as_plain, failures, find, settings
-from hpsearch.core.analysis.timeline import Left, Presence, presence, timeline
+from hpsearch.core.analysis.study_analysis import Environment, analyse, as_plain, failures, settings
+from hpsearch.core.analysis.timeline import HandoffReason, Presence, presence, timeline
 from hpsearch.core.study_file import to_toml
 from hpsearch.core.trial import State, TrialRecord, reached
 from tests.unit.trials import START, trial
@@ -39,14 +39,14 @@ def test_the_hypervolume_grows_with_the_trials_and_the_seconds_spent():
         trial(5, 0.9, 5.0, state=State.RUNNING),
     ]
 
-    found = attainment(records, bounds=BOUNDS, epochs=4)
+    found = hypervolume_history(records, bounds=BOUNDS, epochs=4)
 
     assert [now.number for now in found] == [1, 0, 2, 4]
     assert [now.trials for now in found] == [1, 2, 3, 4]
     assert [now.seconds for now in found] == [0.25, 10.25, 60.25, 70.25]
     assert [now.hypervolume for now in found] == pytest.approx([0.0, 0.25, 0.25, 0.5])
-    assert first_with(found, 0.5).number == 0
-    assert first_with(found, 0.99).number == 4
+    assert first_reaching(found, 0.5).number == 0
+    assert first_reaching(found, 0.99).number == 4
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_the_hypervolume_grows_with_the_trials_and_the_seconds_spent():
 def test_the_last_quarter_tells_whether_more_trials_are_likely_to_help(late, gained, outlook):
     worths = [0.69, *[0.7] * 14, *late]
     found = [
-        Attained(number=40 - n, trials=n + 1, seconds=1.0 + n, hypervolume=worth)
+        HypervolumePoint(number=40 - n, trials=n + 1, seconds=1.0 + n, hypervolume=worth)
         for n, worth in enumerate(worths)
     ]
 
-    told = lately(found, on_front={40, 24, 21, 3})
+    told = recent_gain(found, on_front={40, 24, 21, 3})
 
     assert (told.trials, told.arrived, told.outlook) == (5, 2, outlook)
     assert told.gained == pytest.approx(gained)
-    assert lately(found[1:], on_front={40}) is None  # 19
-    assert lately([replace(now, hypervolume=0.0) for now in found], on_front=()) is None
+    assert recent_gain(found[1:], on_front={40}) is None  # 19
+    assert recent_gain([replace(now, hypervolume=0.0) for now in found], on_front=()) is None
 
 
 def test_seconds_of_a_failed_trial_with_epochs_count_as_spent():
@@ -80,10 +80,10 @@ def test_seconds_of_a_failed_trial_with_epochs_count_as_spent():
 
 
 def test_without_bounds_or_a_complete_trial_there_is_no_curve_to_speak_of():
-    assert attainment([trial(0, 0.9, 1.0)], bounds={}, epochs=4) == ()
-    stopped = attainment([trial(0, 0.9, 1.0, state=State.PRUNED)], bounds=BOUNDS, epochs=4)
-    assert first_with(stopped, 0.99) is None
-    assert first_with((), 0.99) is None
+    assert hypervolume_history([trial(0, 0.9, 1.0)], bounds={}, epochs=4) == ()
+    stopped = hypervolume_history([trial(0, 0.9, 1.0, state=State.PRUNED)], bounds=BOUNDS, epochs=4)
+    assert first_reaching(stopped, 0.99) is None
+    assert first_reaching((), 0.99) is None
 
 
 def test_the_timeline_has_a_line_a_worker_in_order_of_appearance():
@@ -126,9 +126,9 @@ def test_each_start_of_a_trial_is_a_bar_on_the_line_of_the_worker_that_had_it():
     spans = timeline([trial(0, 0.9, 1.0, ended=10, worker=9, history=history), waiting])
 
     assert [(s.number, s.worker[-1], s.started, s.ended, s.state) for s in spans] == [
-        (0, "7", 0.0, 3.0, Left.LOST),
-        (0, "8", 4.0, 6.0, Left.HANDED_BACK),
-        (1, "9", 7.0, 8.0, Left.HANDED_BACK),
+        (0, "7", 0.0, 3.0, HandoffReason.LOST),
+        (0, "8", 4.0, 6.0, HandoffReason.HANDED_BACK),
+        (1, "9", 7.0, 8.0, HandoffReason.HANDED_BACK),
         (0, "9", 8.0, 10.0, State.COMPLETE),
     ]
     assert presence(spans).workers == 3
@@ -140,7 +140,11 @@ def test_a_trial_that_failed_as_lost_has_its_last_start_once():
     record = trial(0, 0.9, 1.0, state=State.FAILED, ended=9, history=history)
     record.attributes["origin"]["starts"] = 3
 
-    assert [span.state for span in timeline([record])] == [Left.LOST, Left.LOST, State.FAILED]
+    assert [span.state for span in timeline([record])] == [
+        HandoffReason.LOST,
+        HandoffReason.LOST,
+        State.FAILED,
+    ]
 
 
 def test_starts_are_told_by_one_clock_whatever_zone_their_workers_are_in():
@@ -234,7 +238,7 @@ def findings_of(records, *, objectives=TWO, data=None, confirmed=(), chance=0.0,
     )
     known = {**BOUNDS, "accuracy": (chance, 1.0)}
     bounds = {n: known.get(n, (1.0, 1e6)) for n in objectives}
-    return find(spec.name, records, bounds=bounds, environment=environment, confirmed=confirmed)
+    return analyse(spec.name, records, bounds=bounds, environment=environment, confirmed=confirmed)
 
 
 def test_findings_gather_everything_of_a_study():

@@ -2,14 +2,14 @@
 
 import pytest
 
-from hpsearch.core.initial_trials import OPENING, opening
+from hpsearch.core.initial_trials import OPENING, initial_trial
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims
 
 DEFAULT = default_space("geometric")
 
 
 def openings(space, images=None):
-    return [opening(space, number, images) for number in range(OPENING)]
+    return [initial_trial(space, number, images) for number in range(OPENING)]
 
 
 def test_the_first_trials_climb_from_the_cheap_end_to_the_dear_one():
@@ -51,14 +51,16 @@ def test_what_is_nearest_is_chosen_and_what_is_nowhere_near_is_left_open():
         "optimizer": ChoiceDim(choices=("sgd", "rmsprop")),
         "learning_rate": FloatDim(low=1e-4, high=1e-3, log=True),
     }
-    settled = opening(space, 0)
+    settled = initial_trial(space, 0)
     assert settled["batch_size"] == 100
     assert settled["learning_rate"] == 1e-3
     assert "optimizer" not in settled
 
 
 def test_per_block_widths_are_left_open():
-    assert not any(name.startswith("width") for name in opening(default_space("per-block"), 4))
+    assert not any(
+        name.startswith("width") for name in initial_trial(default_space("per-block"), 4)
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hpsearch.core.analysis.metrics import (
     confused_pairs,
     confusion,
     cross_entropy,
+    mean_and_deviation,
     score,
-    spread,
 )
 from hpsearch.core.analysis.statistics import wilson
 
@@ -88,10 +88,10 @@ def test_pairs_are_told_the_most_confused_first():
 
 
 def test_several_seeds_have_a_mean_and_a_deviation():
-    told = spread([0.9, 0.92, 0.94])
+    told = mean_and_deviation([0.9, 0.92, 0.94])
 
     assert (told.mean, told.deviation) == (pytest.approx(0.92), pytest.approx(0.02))
-    assert spread([0.9]).deviation is None
+    assert mean_and_deviation([0.9]).deviation is None
 
 
 def test_plain_scores_are_what_json_can_hold():

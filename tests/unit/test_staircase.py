@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hpsearch.core.analysis.hypervolume_history import attainment
+from hpsearch.core.analysis.hypervolume_history import hypervolume_history
 from hpsearch.core.analysis.pareto import dominates, front, hypervolume, nondominated
 from hpsearch.core.analysis.pruning_stats import study_hypervolume
 from hpsearch.core.analysis.staircase import Staircase
@@ -82,7 +82,7 @@ def test_what_the_front_is_worth_after_each_trial_is_its_hypervolume(objectives)
         for n in range(40)
     ]
 
-    found = attainment(records, bounds=bounds, epochs=4)
+    found = hypervolume_history(records, bounds=bounds, epochs=4)
 
     for n, now in enumerate(found, start=1):
         whole = study_hypervolume(records[:n], bounds)
@@ -95,7 +95,7 @@ def test_thousands_of_trials_that_each_improve_the_front_are_done_in_no_time():
     records = [trial(i, 0.2 + 0.7 * i / n, 1.0 + 90.0 * i / n) for i in range(n)]
     began = time.process_time()
 
-    found = attainment(records, bounds=BOUNDS, epochs=4)
+    found = hypervolume_history(records, bounds=BOUNDS, epochs=4)
     chosen, _ = front(records, tuple(BOUNDS))
 
     assert time.process_time() - began < 2.0

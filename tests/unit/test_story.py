@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.core.analysis.study_analysis import Importance
-from hpsearch.core.analysis.timeline import Left, Span
+from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.view.document import Code
@@ -452,7 +452,9 @@ def test_depth_timeline_hypervolume_and_importance_draw_what_they_are_given():
     assert "best" not in named(depth(found.depth.groups, "train_seconds"))
     (line,) = hypervolume(found.attainment, "seconds").data
     assert list(line.x) == [1.0, 3.0, 7.0, 23.0, 23.75]
-    lost = Span(number=7, worker="here, process 3", started=0.0, ended=6.0, state=Left.LOST)
+    lost = Span(
+        number=7, worker="here, process 3", started=0.0, ended=6.0, state=HandoffReason.LOST
+    )
     bars = named(timeline_figure([*found.timeline, lost]))
     assert list(bars["worker lost"].hovertext) == ["trial 7, worker lost: 6.0 s"]
     assert bars["worker lost"].marker.color == FAINTER

@@ -76,6 +76,3 @@ def _in_utc(local: datetime | None) -> datetime | None:
 def _widths(record: TrialRecord) -> str | None:
     model = record.attributes.get("spec", {}).get("model", {})
     return "-".join(map(str, model["widths"])) if "widths" in model else None
-
-
-__all__ = ["Columns", "curve_columns", "trial_columns"]

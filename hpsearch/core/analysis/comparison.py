@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from hpsearch.core.analysis.hypervolume_history import Attained, attainment
+from hpsearch.core.analysis.hypervolume_history import HypervolumePoint, hypervolume_history
 from hpsearch.core.analysis.pareto import Point, dominates, front, nondominated
 from hpsearch.core.analysis.pruning_stats import Bounds, counts
 from hpsearch.core.analysis.recommendation import Pick, pick
@@ -19,7 +19,7 @@ NEARLY = 0.99  # of the leader's hypervolume: a study that has so much is level 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrant:
+class ComparedSearch:
     """A study that takes part: its trials, at least one of them complete.
 
     ``epochs`` are those of a full training, ``bounds`` the study's own, ``val_images`` how many an
@@ -67,10 +67,10 @@ class Performance:
     hypervolume: float
     at_seconds: float | None
     at_trials: float
-    nearly: Attained | None
-    overtaken: Attained | None
+    nearly: HypervolumePoint | None
+    overtaken: HypervolumePoint | None
     front: Share
-    course: tuple[Attained, ...]
+    course: tuple[HypervolumePoint, ...]
 
     @property
     def at_equal(self) -> float:
@@ -124,7 +124,7 @@ class Comparison:
 
 
 def compare(
-    entrants: Sequence[Entrant], *, objectives: Sequence[str], same_clock: bool = True
+    entrants: Sequence[ComparedSearch], *, objectives: Sequence[str], same_clock: bool = True
 ) -> Comparison:
     """Compares two or more studies of the same objectives and images.
 
@@ -134,7 +134,7 @@ def compare(
         same_clock: whether a second of training is the same in all of them.
     """
     bounds = common_bounds([entrant.bounds for entrant in entrants], objectives)
-    runs = [attainment(e.records, bounds=bounds, epochs=e.epochs) for e in entrants]
+    runs = [hypervolume_history(e.records, bounds=bounds, epochs=e.epochs) for e in entrants]
     trials = min(run[-1].trials for run in runs)
     seconds = min(run[-1].seconds for run in runs) if same_clock else None
     at_trials = [worth(run, trials=trials) for run in runs]
@@ -185,10 +185,10 @@ def common_bounds(of_each: Sequence[Bounds], objectives: Sequence[str]) -> Bound
     }
 
 
-def worth(run: Sequence[Attained], *, seconds: float = inf, trials: float = inf) -> float:
+def worth(run: Sequence[HypervolumePoint], *, seconds: float = inf, trials: float = inf) -> float:
     """Returns the hypervolume that a search had by then, of the trials that had ended.
 
-    >>> run = [Attained(number=n, trials=n + 1, seconds=4.0 + n, hypervolume=h)
+    >>> run = [HypervolumePoint(number=n, trials=n + 1, seconds=4.0 + n, hypervolume=h)
     ...        for n, h in enumerate((0.5, 0.9))]
     >>> worth(run, seconds=4.5), worth(run, trials=2), worth(run, seconds=1.0)
     (0.5, 0.9, 0.0)
@@ -197,7 +197,7 @@ def worth(run: Sequence[Attained], *, seconds: float = inf, trials: float = inf)
     return next((now.hypervolume for now in by_then), 0.0)
 
 
-def first_worth(run: Sequence[Attained], hypervolume: float) -> Attained | None:
+def first_worth(run: Sequence[HypervolumePoint], hypervolume: float) -> HypervolumePoint | None:
     """Returns where a search first had that hypervolume; None if it never did."""
     return next((now for now in run if now.hypervolume >= hypervolume), None)
 
@@ -218,7 +218,7 @@ def repeats(
 
 
 def _share(
-    entrant: Entrant, fronts: Mapping[str, Sequence[Point]], objectives: Sequence[str]
+    entrant: ComparedSearch, fronts: Mapping[str, Sequence[Point]], objectives: Sequence[str]
 ) -> Share:
     others = {name: points for name, points in fronts.items() if name != entrant.study}
     own = fronts[entrant.study]
@@ -253,12 +253,12 @@ def _points(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[P
     return [tuple(utility(name, record.values[name]) for name in objectives) for record in chosen]
 
 
-def _fewest(entrants: Sequence[Entrant]) -> int | None:
+def _fewest(entrants: Sequence[ComparedSearch]) -> int | None:
     known = [entrant.val_images for entrant in entrants]
     return None if None in known else min(n for n in known if n is not None)
 
 
-def _lead(entrants: Sequence[Entrant], shares: Sequence[Share]) -> Lead:
+def _lead(entrants: Sequence[ComparedSearch], shares: Sequence[Share]) -> Lead:
     pairs = zip(entrants, shares, strict=True)
     best = {e.study: share.best.measured["accuracy"] for e, share in pairs if share.best}
     study, over = sorted(best, key=lambda name: -best[name])[:2]
@@ -273,17 +273,3 @@ def _lead(entrants: Sequence[Entrant], shares: Sequence[Share]) -> Lead:
         high=high,
         is_sure=None if low is None else low > 0,
     )
-
-
-__all__ = [
-    "Comparison",
-    "Entrant",
-    "Lead",
-    "Performance",
-    "Share",
-    "common_bounds",
-    "compare",
-    "first_worth",
-    "repeats",
-    "worth",
-]

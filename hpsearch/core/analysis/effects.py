@@ -14,7 +14,7 @@ MEDIAN_OF = 3  # trials, at least, before a median is compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Quartiles:
     """The quartiles of n values, the least and the largest."""
 
     n: int
@@ -30,17 +30,17 @@ class Spread:
         return 0.93 * (self.three_quarters - self.quarter) / math.sqrt(self.n)
 
 
-def spread(values: Iterable[float]) -> Spread | None:
+def quartiles(values: Iterable[float]) -> Quartiles | None:
     """Returns the spread of those of the values that are finite; None where there is none.
 
-    >>> spread([3.0, 1.0, 2.0, float("nan")]).median
+    >>> quartiles([3.0, 1.0, 2.0, float("nan")]).median
     2.0
     """
     finite = sorted(value for value in values if math.isfinite(value))
     if not finite:
         return None
     quarter, median, three_quarters = (quantile(finite, q) for q in (0.25, 0.5, 0.75))
-    return Spread(
+    return Quartiles(
         n=len(finite),
         low=finite[0],
         quarter=quarter,
@@ -62,15 +62,15 @@ class Group:
     key: int | str
     complete: int
     pruned: int
-    accuracy: Spread | None
-    val_loss: Spread | None
-    train_seconds: Spread | None
-    gap: Spread | None
+    accuracy: Quartiles | None
+    val_loss: Quartiles | None
+    train_seconds: Quartiles | None
+    gap: Quartiles | None
     best: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enough:
+class SufficientDepth:
     """The depth after which more stops paying.
 
     ``here`` is the accuracy at ``n_blocks``, ``deeper`` the highest of the deeper nets (None:
@@ -93,8 +93,8 @@ class DepthEffect:
     """
 
     groups: tuple[Group, ...]
-    by_best: Enough | None
-    by_median: Enough | None
+    by_best: SufficientDepth | None
+    by_median: SufficientDepth | None
 
 
 def depth_effect(records: Sequence[TrialRecord], *, val_images: int | None) -> DepthEffect:
@@ -151,7 +151,7 @@ def optimizer_effect(records: Sequence[TrialRecord]) -> OptimizerEffect:
     )
 
 
-def _noise(a: Spread, b: Spread) -> float:
+def _noise(a: Quartiles, b: Quartiles) -> float:
     """How far two medians may lie apart by chance."""
     return Z * math.hypot(a.error, b.error)
 
@@ -184,13 +184,13 @@ def _group(key: int | str, members: Sequence[TrialRecord]) -> Group:
         accuracy=_spread_of("accuracy", found),
         val_loss=_spread_of("val_loss", found),
         train_seconds=_spread_of("train_seconds", found),
-        gap=spread(gap for r in done if (gap := overfitting_gap(r)) is not None),
+        gap=quartiles(gap for r in done if (gap := overfitting_gap(r)) is not None),
         best=-max(accuracies)[1] if accuracies else None,
     )
 
 
-def _spread_of(name: str, found: Sequence[Mapping[str, float]]) -> Spread | None:
-    return spread(known[name] for known in found if name in known)
+def _spread_of(name: str, found: Sequence[Mapping[str, float]]) -> Quartiles | None:
+    return quartiles(known[name] for known in found if name in known)
 
 
 def overfitting_gap(record: TrialRecord) -> float | None:
@@ -200,7 +200,7 @@ def overfitting_gap(record: TrialRecord) -> float | None:
     return record.curve[-1].val_loss - record.curve[-1].train_loss
 
 
-def _enough_by_best(groups: Sequence[Group], n: int) -> Enough | None:
+def _enough_by_best(groups: Sequence[Group], n: int) -> SufficientDepth | None:
     found = [(int(g.key), g.accuracy.high) for g in groups if g.accuracy is not None]
     if len(found) < 2:
         return None
@@ -208,11 +208,13 @@ def _enough_by_best(groups: Sequence[Group], n: int) -> Enough | None:
         deeper = max(best for _, best in found[i + 1 :])
         low, _ = gain(deeper, here, n)
         if low <= 0:
-            return Enough(n_blocks=blocks, here=here, deeper=deeper, noise=deeper - here - low)
-    return Enough(n_blocks=found[-1][0], here=found[-1][1], deeper=None, noise=None)
+            return SufficientDepth(
+                n_blocks=blocks, here=here, deeper=deeper, noise=deeper - here - low
+            )
+    return SufficientDepth(n_blocks=found[-1][0], here=found[-1][1], deeper=None, noise=None)
 
 
-def _enough_by_median(groups: Sequence[Group]) -> Enough | None:
+def _enough_by_median(groups: Sequence[Group]) -> SufficientDepth | None:
     found = [(int(g.key), g.accuracy) for g in groups if g.accuracy and g.accuracy.n >= MEDIAN_OF]
     if len(found) < 2:
         return None
@@ -222,7 +224,7 @@ def _enough_by_median(groups: Sequence[Group]) -> Enough | None:
         above = [r.median - here.median > noise for r, noise in zip(rest, noises, strict=True)]
         if not any(above):
             best = max(range(len(rest)), key=lambda j: rest[j].median)
-            return Enough(
+            return SufficientDepth(
                 n_blocks=blocks, here=here.median, deeper=rest[best].median, noise=noises[best]
             )
-    return Enough(n_blocks=found[-1][0], here=found[-1][1].median, deeper=None, noise=None)
+    return SufficientDepth(n_blocks=found[-1][0], here=found[-1][1].median, deeper=None, noise=None)

@@ -17,7 +17,7 @@ MUCH = 0.01  # of the hypervolume, gained in a quarter of the trials: the search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attained:
+class HypervolumePoint:
     """Where the search stood when trial ``number`` had ended.
 
     ``trials`` that count had ended by then, ``seconds`` of pure training steps had been spent (on
@@ -39,7 +39,7 @@ class Outlook(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lately:
+class RecentGain:
     """What the last quarter of the trials brought: so many ``trials``, in the order of their ends.
 
     ``gained`` is the hypervolume that they added, in [0, 1], ``arrived`` how many of them are on
@@ -52,9 +52,9 @@ class Lately:
     outlook: Outlook
 
 
-def attainment(
+def hypervolume_history(
     records: Sequence[TrialRecord], *, bounds: Mapping[str, tuple[float, float]], epochs: int
-) -> tuple[Attained, ...]:
+) -> tuple[HypervolumePoint, ...]:
     """Returns one entry for every trial that counts, in the order in which they ended.
 
     Empty where the bounds of the objectives are not known.
@@ -77,7 +77,9 @@ def attainment(
         if record.state.counts:
             trials += 1
             found.append(
-                Attained(number=record.number, trials=trials, seconds=seconds, hypervolume=worth)
+                HypervolumePoint(
+                    number=record.number, trials=trials, seconds=seconds, hypervolume=worth
+                )
             )
     return tuple(found)
 
@@ -120,12 +122,12 @@ def spent_seconds(record: TrialRecord, *, epochs: int) -> float:
     return record.curve[-1].train_seconds * len(record.curve) / epochs
 
 
-def first_with(found: Sequence[Attained], share: float) -> Attained | None:
+def first_reaching(found: Sequence[HypervolumePoint], share: float) -> HypervolumePoint | None:
     """Returns where the search first had that share of its last hypervolume; None if never.
 
-    >>> found = [Attained(number=n, trials=n + 1, seconds=1.0 + n, hypervolume=h)
+    >>> found = [HypervolumePoint(number=n, trials=n + 1, seconds=1.0 + n, hypervolume=h)
     ...          for n, h in enumerate((0.5, 0.9, 0.9))]
-    >>> first_with(found, 0.99).trials
+    >>> first_reaching(found, 0.99).trials
     2
     """
     if not found or found[-1].hypervolume <= 0:
@@ -133,7 +135,7 @@ def first_with(found: Sequence[Attained], share: float) -> Attained | None:
     return next(a for a in found if a.hypervolume >= share * found[-1].hypervolume)
 
 
-def lately(found: Sequence[Attained], on_front: Collection[int]) -> Lately | None:
+def recent_gain(found: Sequence[HypervolumePoint], on_front: Collection[int]) -> RecentGain | None:
     """Returns what the last quarter of the trials brought.
 
     None with fewer than 20 of them, and where no trial is worth anything.
@@ -148,7 +150,7 @@ def lately(found: Sequence[Attained], on_front: Collection[int]) -> Lately | Non
     worth = found[-1].hypervolume
     gained = worth - found[-len(last) - 1].hypervolume
     outlook = Outlook.HELP if gained >= MUCH * worth else Outlook.LITTLE
-    return Lately(
+    return RecentGain(
         trials=len(last),
         gained=gained,
         arrived=sum(now.number in on_front for now in last),

@@ -63,7 +63,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class MeanAndDeviation:
     """Several results of the same thing: their mean and, of two or more, their deviation."""
 
     values: tuple[float, ...]
@@ -181,14 +181,17 @@ def calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def spread(values: Sequence[float]) -> Spread:
+def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation:
     """Returns mean and sample deviation.
 
-    >>> spread([0.5, 0.7]).mean, round(spread([0.5, 0.7]).deviation, 4), spread([0.5]).deviation
+    >>> two = mean_and_deviation([0.5, 0.7])
+    >>> two.mean, round(two.deviation, 4), mean_and_deviation([0.5]).deviation
     (0.6, 0.1414, None)
     """
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(values=tuple(values), mean=statistics.fmean(values), deviation=deviation)
+    return MeanAndDeviation(
+        values=tuple(values), mean=statistics.fmean(values), deviation=deviation
+    )
 
 
 def as_plain(scores: Scores) -> dict[str, Any]:
@@ -202,20 +205,3 @@ def as_plain(scores: Scores) -> dict[str, Any]:
         "classes": [asdict(each) for each in scores.classes],
         "confused": [asdict(pair) for pair in scores.confused],
     }
-
-
-__all__ = [
-    "BINS",
-    "ClassScore",
-    "Confused",
-    "Scores",
-    "Spread",
-    "as_plain",
-    "by_class",
-    "calibration_error",
-    "confused_pairs",
-    "confusion",
-    "cross_entropy",
-    "score",
-    "spread",
-]

@@ -49,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Recommendation:
     """What a person came for.
 
     ``quality`` is the first objective that is no cost, ``cost`` the first that is one; None where
@@ -92,13 +92,13 @@ class Answer:
         return self.knee is not None and not self.is_end and self.rival is None
 
 
-def answer(
+def recommend(
     records: Sequence[TrialRecord],
     *,
     objectives: Sequence[str],
     val_images: int | None,
     chance: float | None = None,
-) -> Answer:
+) -> Recommendation:
     """Returns the knee and its neighbours on the front.
 
     Args:
@@ -114,7 +114,7 @@ def answer(
     steps: dict[str, Step | None] = {}
     if at is not None and quality is not None and cost is not None:
         steps = _steps(at, chosen, quality=quality, cost=cost, n=val_images)
-    return Answer(
+    return Recommendation(
         objectives=tuple(objectives),
         quality=quality,
         cost=cost,

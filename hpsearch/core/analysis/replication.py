@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hpsearch.core.analysis.metrics import Spread, spread
+from hpsearch.core.analysis.metrics import MeanAndDeviation, mean_and_deviation
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import State, TrialRecord, reached
@@ -30,7 +30,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmed:
+class Replication:
     """What a trial's repeats come to.
 
     ``spreads`` holds each measure's mean and deviation over the repeats that came to their end.
@@ -42,15 +42,15 @@ class Confirmed:
     number: int
     repeats: int
     diverged: int
-    spreads: Mapping[str, Spread]
+    spreads: Mapping[str, MeanAndDeviation]
     flattered: float | None = None
     is_front: bool = False
     is_knee: bool = False
 
 
-def confirmed(
+def replications(
     records: Sequence[TrialRecord], repeats: Sequence[Repeat], objectives: Sequence[str]
-) -> tuple[Confirmed, ...]:
+) -> tuple[Replication, ...]:
     """Returns what the repeats come to, by trial, the cheapest of the study's values first.
 
     Args:
@@ -78,7 +78,7 @@ def confirmed(
     return tuple(sorted(marked, key=lambda one: _price(records[one.number], costs)))
 
 
-def _confirmed(number: int, repeats: Sequence[Repeat]) -> Confirmed:
+def _confirmed(number: int, repeats: Sequence[Repeat]) -> Replication:
     ended = [repeat for repeat in repeats if repeat.reason is None]
     names = {name for repeat in ended for name in repeat.values}
     spreads = {}
@@ -86,8 +86,8 @@ def _confirmed(number: int, repeats: Sequence[Repeat]) -> Confirmed:
         timed = OBJECTIVES[name].is_timed  # what another machine measures otherwise
         seen = [repeat.values[name] for repeat in ended if not (repeat.elsewhere and timed)]
         if seen:
-            spreads[name] = spread(seen)
-    return Confirmed(
+            spreads[name] = mean_and_deviation(seen)
+    return Replication(
         number=number,
         repeats=len(repeats),
         diverged=len(repeats) - len(ended),
@@ -95,25 +95,27 @@ def _confirmed(number: int, repeats: Sequence[Repeat]) -> Confirmed:
     )
 
 
-def _at_its_means(record: TrialRecord, found: Confirmed, objectives: Sequence[str]) -> TrialRecord:
+def _at_its_means(
+    record: TrialRecord, found: Replication, objectives: Sequence[str]
+) -> TrialRecord:
     """The trial as if it had come to its means; not complete where one of them is not known."""
     values = {name: found.spreads[name].mean for name in objectives if name in found.spreads}
     whole = len(values) == len(objectives)
     return replace(record, values=values, state=State.COMPLETE if whole else State.FAILED)
 
 
-def _flattered(record: TrialRecord, found: Confirmed) -> float | None:
+def _flattered(record: TrialRecord, found: Replication) -> float | None:
     searched = reached(record).get("accuracy")
     if searched is None or "accuracy" not in found.spreads:
         return None
     return searched - found.spreads["accuracy"].mean
 
 
-def mean_flattery(trials: Sequence[Confirmed]) -> float | None:
+def mean_optimism(trials: Sequence[Replication]) -> float | None:
     """Returns how much better the search saw these trials' accuracies (0-1) than their means.
 
-    >>> one = Confirmed(number=0, repeats=3, diverged=0, spreads={}, flattered=0.02)
-    >>> mean_flattery([one, replace(one, flattered=0.0)]), mean_flattery([])
+    >>> one = Replication(number=0, repeats=3, diverged=0, spreads={}, flattered=0.02)
+    >>> mean_optimism([one, replace(one, flattered=0.0)]), mean_optimism([])
     (0.01, None)
     """
     known = [one.flattered for one in trials if one.flattered is not None]
@@ -123,6 +125,3 @@ def mean_flattery(trials: Sequence[Confirmed]) -> float | None:
 def _price(record: TrialRecord, costs: Sequence[str]) -> tuple[float, ...]:
     known = reached(record)
     return (*(known.get(name, math.inf) for name in costs), record.number)
-
-
-__all__ = ["Confirmed", "Repeat", "confirmed", "mean_flattery"]

@@ -13,7 +13,7 @@ from hpsearch.errors import SpecError, StudyError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class TrialSelection:
     """A way of choosing, one at most: by number, the knee, the best, or the best within a cost.
 
     ``best`` names what a trial is to be best in: an objective or a measured cost.
@@ -48,7 +48,7 @@ class Choice:
     def ways(self) -> tuple[str, ...]:
         """The ways that are named, as they are typed.
 
-        >>> Choice(knee=True).ways, Choice(trial=0).ways, Choice().ways
+        >>> TrialSelection(knee=True).ways, TrialSelection(trial=0).ways, TrialSelection().ways
         (('--knee',), ('--trial',), ())
         """
         named = {
@@ -61,8 +61,8 @@ class Choice:
         return tuple(way for way, is_named in named.items() if is_named)
 
 
-def choose(
-    records: Sequence[TrialRecord], objectives: Sequence[str], choice: Choice
+def select_trial(
+    records: Sequence[TrialRecord], objectives: Sequence[str], choice: TrialSelection
 ) -> TrialRecord:
     """Returns the complete trial that is chosen; of equals the one trained fastest, then earliest.
 
@@ -138,7 +138,7 @@ def _best(records: Sequence[TrialRecord], name: str) -> TrialRecord:
     return min(measured, key=rank)
 
 
-def _limits(choice: Choice) -> dict[str, float]:
+def _limits(choice: TrialSelection) -> dict[str, float]:
     limits = {"train_seconds": choice.within_seconds, "params": choice.within_params}
     return {cost: limit for cost, limit in limits.items() if limit is not None}
 
@@ -152,6 +152,3 @@ def _none_within(records: Sequence[TrialRecord], cost: str, limit: float) -> Stu
         f"{_OPTIONS[cost]}: found no complete trial with {cost} of {limit:g} or less; the least is"
         f" {measures(least)[cost]:g}, of trial {least.number}; allow more"
     )
-
-
-__all__ = ["Choice", "choose", "measures", "nothing_chosen"]

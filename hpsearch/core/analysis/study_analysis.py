@@ -16,11 +16,11 @@ from hpsearch.core.analysis.effects import (
     optimizer_effect,
 )
 from hpsearch.core.analysis.hypervolume_history import (
-    Attained,
-    Lately,
-    attainment,
-    first_with,
-    lately,
+    HypervolumePoint,
+    RecentGain,
+    first_reaching,
+    hypervolume_history,
+    recent_gain,
 )
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.analysis.pruning_stats import (
@@ -32,8 +32,8 @@ from hpsearch.core.analysis.pruning_stats import (
     savings,
     study_hypervolume,
 )
-from hpsearch.core.analysis.recommendation import Answer, Pick, answer, pick
-from hpsearch.core.analysis.replication import Confirmed, mean_flattery
+from hpsearch.core.analysis.recommendation import Pick, Recommendation, pick, recommend
+from hpsearch.core.analysis.replication import Replication, mean_optimism
 from hpsearch.core.analysis.timeline import Presence, Span, presence, timeline
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
@@ -45,7 +45,7 @@ FEW = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RankedTrial:
     """A trial beside the front: on it or not, complete or stopped with what it had reached."""
 
     record: TrialRecord
@@ -105,7 +105,7 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class StudyAnalysis:
     """A study, reduced to what a report shows: ``front`` cheapest first, ``trials`` by number.
 
     ``confirmed`` holds what trials came to that were trained again with fresh seeds, ``flattery``
@@ -116,18 +116,18 @@ class Findings:
 
     study: str
     counts: Mapping[str, int]
-    answer: Answer
-    front: tuple[Standing, ...]
-    trials: tuple[Standing, ...]
-    confirmed: tuple[Confirmed, ...]
+    answer: Recommendation
+    front: tuple[RankedTrial, ...]
+    trials: tuple[RankedTrial, ...]
+    confirmed: tuple[Replication, ...]
     flattery: float | None
     depth: DepthEffect
     optimizers: OptimizerEffect
     importance: tuple[Importance, ...]
     hypervolume: float
-    attainment: tuple[Attained, ...]
-    nearly: Attained | None
-    lately: Lately | None
+    attainment: tuple[HypervolumePoint, ...]
+    nearly: HypervolumePoint | None
+    lately: RecentGain | None
     timeline: tuple[Span, ...]
     presence: Presence
     savings: Savings
@@ -141,29 +141,29 @@ class Findings:
         return self.answer.objectives
 
 
-def find(
+def analyse(
     name: str,
     records: Sequence[TrialRecord],
     *,
     bounds: Bounds,
     environment: Environment,
     importance: Sequence[Importance] = (),
-    confirmed: Sequence[Confirmed] = (),
-) -> Findings:
+    confirmed: Sequence[Replication] = (),
+) -> StudyAnalysis:
     """Reduces a study to what a report shows."""
     spec = environment.spec
     objectives, epochs = spec.search.objectives, spec.train.epochs
     val_images = environment.data.get("val")
-    trials = standings(records, objectives=objectives, val_images=val_images)
+    trials = ranked_trials(records, objectives=objectives, val_images=val_images)
     by_number = {standing.record.number: standing for standing in trials}
-    attained = attainment(records, bounds=bounds, epochs=epochs)
+    attained = hypervolume_history(records, bounds=bounds, epochs=epochs)
     spans = timeline(records)
     chosen = front(records, objectives)[0]
     on_front = {record.number for record in chosen}
-    return Findings(
+    return StudyAnalysis(
         study=name,
         counts=counts(records),
-        answer=answer(
+        answer=recommend(
             records,
             objectives=objectives,
             val_images=val_images,
@@ -172,14 +172,14 @@ def find(
         front=tuple(by_number[r.number] for r in chosen),
         trials=trials,
         confirmed=tuple(confirmed),
-        flattery=mean_flattery([one for one in confirmed if one.number in on_front]),
+        flattery=mean_optimism([one for one in confirmed if one.number in on_front]),
         depth=depth_effect(records, val_images=val_images),
         optimizers=optimizer_effect(records),
         importance=tuple(importance),
         hypervolume=study_hypervolume(records, bounds) if bounds else 0.0,
         attainment=attained,
-        nearly=first_with(attained, 0.99),
-        lately=lately(attained, on_front),
+        nearly=first_reaching(attained, 0.99),
+        lately=recent_gain(attained, on_front),
         timeline=spans,
         presence=presence(spans),
         savings=savings(records, epochs=epochs),
@@ -189,14 +189,14 @@ def find(
     )
 
 
-def standings(
+def ranked_trials(
     records: Sequence[TrialRecord], *, objectives: Sequence[str], val_images: int | None
-) -> tuple[Standing, ...]:
+) -> tuple[RankedTrial, ...]:
     """Returns the trials that count, by number, each beside the front."""
     chosen, knee = front(records, objectives)
     on_front = {record.number for record in chosen}
     return tuple(
-        Standing(
+        RankedTrial(
             record=record,
             pick=pick(record, val_images=val_images),
             is_front=record.number in on_front,
@@ -242,7 +242,7 @@ def as_plain(value: Any) -> Any:
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Standing):
+    if isinstance(value, RankedTrial):
         return _plain_standing(value)
     if isinstance(value, Enum):
         return value.value
@@ -257,7 +257,7 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def _plain_standing(standing: Standing) -> dict[str, Any]:
+def _plain_standing(standing: RankedTrial) -> dict[str, Any]:
     record, named = standing.record, standing.pick
     return {
         "number": record.number,

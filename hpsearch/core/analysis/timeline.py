@@ -11,7 +11,7 @@ from typing import Any
 from hpsearch.core.trial import State, TrialRecord
 
 
-class Left(enum.Enum):
+class HandoffReason(enum.Enum):
     """How a start went that did not end its trial: somebody else took it up, or will."""
 
     LOST = "worker lost"
@@ -31,7 +31,7 @@ class Span:
     worker: str
     started: float
     ended: float
-    state: State | Left
+    state: State | HandoffReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class _Start:
     worker: str
     started: datetime
     ended: datetime | None
-    state: State | Left
+    state: State | HandoffReason
 
 
 def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
@@ -85,7 +85,7 @@ def _left(number: int, entry: Mapping[str, Any]) -> Iterator[_Start]:
             worker=_worker(entry),
             started=_here(entry["from"]),
             ended=_here(entry["until"]),
-            state=Left(entry["ended"]),
+            state=HandoffReason(entry["ended"]),
         )
 
 

@@ -276,19 +276,3 @@ def _class_names(names: np.ndarray, path: Path) -> tuple[str, ...]:
         )
     listed: list[Any] = names.tolist()
     return tuple(name.decode() if isinstance(name, bytes) else name for name in listed)
-
-
-__all__ = [
-    "PARTS",
-    "SMALLEST",
-    "Decoded",
-    "Notify",
-    "Source",
-    "check_labels",
-    "joined",
-    "npz",
-    "opened_npz",
-    "reason",
-    "sign",
-    "stat",
-]

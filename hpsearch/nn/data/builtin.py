@@ -328,6 +328,3 @@ def _missing(name: str, data_dir: Path, why: str) -> DataError:
         f" put into {folder} the files {listed}{zipped}{packed},"
         " or run once where there is a network"
     )
-
-
-__all__ = ["NAMES", "find", "import_torchvision", "read_idx", "size"]

@@ -221,6 +221,3 @@ def _in_memory(decoded: Decoded, content: str) -> Stored:
         classes=decoded.classes,
         sizes=decoded.sizes,
     )
-
-
-__all__ = ["VERSION", "Stored", "content_key", "directory", "fetch", "moments"]

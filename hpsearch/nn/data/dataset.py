@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.core.dataset_summary import Outline
+from hpsearch.core.dataset_summary import DatasetSummary
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError, nearest
@@ -135,7 +135,7 @@ def known_size(spec: DataSpec) -> tuple[int, int] | None:
     return None if spec.image_size is None else (spec.image_size, spec.image_size)
 
 
-def outline(spec: DataSpec, *, seed: int) -> Outline | None:
+def summarise(spec: DataSpec, *, seed: int) -> DatasetSummary | None:
     """Returns how many images a folder holds and how they are split; None for data of other kinds.
 
     Decodes nothing. ``seed`` is that of :func:`load`.
@@ -151,7 +151,7 @@ def outline(spec: DataSpec, *, seed: int) -> Outline | None:
     train, val, test = (len(parts.get(part, ())) for part in arrays.PARTS)
     split = cut(labels, sizes=(train, val, test), classes=classes, spec=spec, seed=seed)
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    return Outline(
+    return DatasetSummary(
         classes=dict(zip(classes, counts, strict=True)),
         train=len(split.train),
         val=len(split.val),
@@ -285,16 +285,3 @@ def _mean_std(
     mean, square = (total / (len(train) * height * width)).T
     std = np.sqrt(np.maximum(square - mean**2, 1.0))  # a constant channel must not divide by 0
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-__all__ = [
-    "DATASETS",
-    "ImageData",
-    "Split",
-    "check",
-    "cut",
-    "default_name",
-    "known_size",
-    "load",
-    "outline",
-]

@@ -298,6 +298,3 @@ def _damaged(path: str | Path, exc: BaseException) -> DataError:
     return _UnfitError(
         path, f"cannot be decoded ({said})", "expected an image; replace or remove the file"
     )
-
-
-__all__ = ["LARGEST_DEFAULT", "SUFFIXES", "find", "fit", "listed", "read_image"]

@@ -214,6 +214,3 @@ def _pad(images: Tensor, margin: int) -> Tensor:
     """Returns (N, C, H, W) as (N, H + 2 margin, W + 2 margin, C), contiguous, edged with 0."""
     nhwc = images.permute(0, 2, 3, 1)
     return F.pad(nhwc, (0, 0, margin, margin, margin, margin)).contiguous()
-
-
-__all__ = ["Batches", "Scaler", "Shuffled", "Tensors", "rotate", "tensors", "tensors_of"]

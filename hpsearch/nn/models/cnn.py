@@ -117,6 +117,3 @@ def _classifier(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int
     gap = spec.head == "gap"
     linear = nn.Linear(channels if gap else channels * height * width, classes)
     return Classifier(blocks, linear, gap=gap, dropout=spec.dropout)
-
-
-__all__ = ["Block", "Classifier", "build"]

@@ -75,6 +75,3 @@ def _timed(model: nn.Module, image: Tensor) -> float:
     elif image.device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter() - begin
-
-
-__all__ = ["count", "measure"]

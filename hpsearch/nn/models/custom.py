@@ -49,6 +49,3 @@ def assemble(
     if strange:
         raise TypeError(f"returned a net whose state holds {strange[0]!r}, which is no tensor")
     return net
-
-
-__all__ = ["KEY", "Builder", "assemble"]

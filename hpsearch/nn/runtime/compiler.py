@@ -28,6 +28,3 @@ def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     while hasattr(step, "__wrapped__"):
         step = step.__wrapped__
     return torch.no_grad()(lambda: step(optimizer))
-
-
-__all__ = ["bare_step", "leave_uncompiled"]

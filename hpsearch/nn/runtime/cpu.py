@@ -220,17 +220,3 @@ def apply_threads(threads: int) -> None:
 
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-
-
-__all__ = [
-    "apply_threads",
-    "decide_threads",
-    "has_nvidia",
-    "keep_freed_memory",
-    "live_workers",
-    "prepare_environment",
-    "processor",
-    "runtime_directory",
-    "usable_cpus",
-    "worker_presence",
-]

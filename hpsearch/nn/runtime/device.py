@@ -200,18 +200,3 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-__all__ = [
-    "autocast_dtype",
-    "available",
-    "check_room",
-    "check_share",
-    "deal",
-    "dealt_among",
-    "describe",
-    "free_memory",
-    "has_bf16",
-    "is_out_of_memory",
-    "pick_device",
-]

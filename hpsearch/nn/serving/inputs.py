@@ -212,6 +212,3 @@ def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
         raise DataError(f"{path}: {key}: found no images, expected at least 1; save some")
     name = _legible(str(path))
     return Batch(names=tuple(f"{name}[{i}]" for i in range(len(pixels))), pixels=pixels)
-
-
-__all__ = ["Batch", "as_images", "gather", "read_all"]

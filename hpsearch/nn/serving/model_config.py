@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpsearch.core.custom_dimensions import plain as plain_value
+from hpsearch.core.custom_dimensions import check_value as plain_value
 from hpsearch.core.space import KNOWN, MAX_BLOCKS
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
@@ -164,6 +164,3 @@ def _model_spec(plain: Any) -> NetSpec:
     _expect(1 <= len(widths) <= MAX_BLOCKS, "model.widths", widths)
     rest = {name: KNOWN[name].check(plain[name]) for name in names - {"widths"}}
     return ModelSpec(widths=tuple(widths), **rest)  # type: ignore[arg-type]
-
-
-__all__ = ["CONFIG", "ModelConfig", "read_config", "refuse", "write_config"]

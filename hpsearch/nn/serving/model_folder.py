@@ -26,11 +26,11 @@ from hpsearch.nn.serving.inputs import as_images, read_all
 from hpsearch.nn.serving.model_config import CONFIG, ModelConfig, read_config, refuse, write_config
 from hpsearch.nn.serving.probabilities import probabilities
 from hpsearch.nn.user_code import find, look_in, told
-from hpsearch.util.atomic import Kind
+from hpsearch.util.atomic import FolderKind
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 _OTHERS = ("metrics.json", "confusion.csv", "confusion.png", "confused.png", "README.md")
-MODEL_FOLDER = Kind(
+MODEL_FOLDER = FolderKind(
     name="model folder",
     marks=frozenset((CONFIG, WEIGHTS)),
     files=frozenset((CONFIG, WEIGHTS, ONNX, *_OTHERS)),
@@ -187,12 +187,3 @@ def _read_weights(path: Path, net: nn.Module) -> nn.Module:
 
 def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return {name: f"{list(w.shape)} {w.dtype}".replace("torch.", "") for name, w in weights.items()}
-
-
-__all__ = [
-    "MODEL_FOLDER",
-    "LoadedModel",
-    "Predictions",
-    "load_model",
-    "write_model",
-]

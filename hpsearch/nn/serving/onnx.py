@@ -165,6 +165,3 @@ def _run(content: bytes, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
         for start in range(0, len(images), _AT_ONCE)
     ]
     return np.concatenate(rows)
-
-
-__all__ = ["TOLERANCE", "check_installed", "describe", "write_onnx"]

@@ -56,6 +56,3 @@ def classify(
 def _left_out(count: int) -> str:
     files, are = ("file", "is") if count == 1 else ("files", "are")
     return f"{count:,} {files} could not be read and {are} left out"
-
-
-__all__ = ["classify"]

@@ -39,6 +39,3 @@ def probabilities(
         for start in range(0, len(images), size)
     ]
     return torch.cat(rows)  # (N, classes)
-
-
-__all__ = ["probabilities"]

@@ -55,6 +55,3 @@ def unpack(packed: bytes, *, device: torch.device) -> Checkpoint | None:
         )
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
         return None
-
-
-__all__ = ["Checkpoint", "pack", "unpack"]

@@ -107,6 +107,3 @@ def _checked(epoch: Any, number: int, epochs: int, *, validated: bool) -> Epoch:
     if not 0 < epoch.train_seconds < math.inf:
         raise ValueError(f"yielded train_seconds {epoch.train_seconds}, expected more than 0")
     return epoch
-
-
-__all__ = ["KEY", "train"]

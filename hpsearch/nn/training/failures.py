@@ -27,7 +27,7 @@ def build_net(trial: TrialSpec, images: Tensors) -> nn.Module:
     """
     from hpsearch.nn.models.cnn import build
 
-    with told_failures(own_net(trial)):
+    with translate_failures(custom_factory(trial)):
         return build(trial.model, images.input_shape, images.classes, seed=trial.seed)
 
 
@@ -49,18 +49,18 @@ def epochs_of(
     from hpsearch.nn.training.custom_loop import train
 
     function = trial.train.function
-    own = ("train.function", function) if function is not None else own_net(trial)
-    with told_failures(own):
+    own = ("train.function", function) if function is not None else custom_factory(trial)
+    with translate_failures(own):
         yield from train(net, images, trial.train, device=device, stop=stop)
 
 
-def own_net(trial: TrialSpec) -> _Own | None:
+def custom_factory(trial: TrialSpec) -> _Own | None:
     """Returns the person's own factory of the trial's net, if it has one, to be blamed."""
     net = trial.model
     return ("model.factory", net.factory) if isinstance(net, FactorySpec) else None
 
 
-def own_culprit(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
+def failing_user_code(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
     """Returns which function of the person's own broke the trial, and where; None if none did.
 
     The place reads `` (nets.py, line 3)``; it is empty where what the function returned was unfit.
@@ -69,7 +69,7 @@ def own_culprit(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
     from hpsearch.nn.training import custom_loop
     from hpsearch.nn.user_code import place, went_through
 
-    function, net = trial.train.function, own_net(trial)
+    function, net = trial.train.function, custom_factory(trial)
     if function is not None and went_through(custom_loop.__name__, exc):
         return function, place(function, exc)
     if net is not None:
@@ -80,7 +80,7 @@ def own_culprit(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
 
 
 @contextmanager
-def told_failures(own: _Own | None) -> Iterator[None]:
+def translate_failures(own: _Own | None) -> Iterator[None]:
     """Says in one line that memory was full, or that the ``own`` code failed.
 
     What else is raised is a bug of ours, and is raised as it is.
@@ -103,6 +103,3 @@ def told_failures(own: _Own | None) -> Iterator[None]:
         if own is None:
             raise
         raise blamed(*own, exc) from exc
-
-
-__all__ = ["build_net", "epochs_of", "own_culprit", "own_net", "told_failures"]

@@ -20,7 +20,7 @@ from hpsearch.nn.runtime.compiler import bare_step
 from hpsearch.nn.runtime.device import autocast_dtype
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
-from hpsearch.nn.training.step_timer import StepClock
+from hpsearch.nn.training.step_timer import StepTimer
 
 # Images and pixels of one validation batch. On a processor 512 images took nearly twice as long as
 # 128, as their activations no longer fit the cache (28×28, one thread of an AMD EPYC Milan).
@@ -85,7 +85,7 @@ def epochs(
     if progress.optimizer is not None:
         optimizer.load_state_dict(dict(progress.optimizer))
     batches = Batches(data, spec)
-    clock = StepClock(device, step_seconds=progress.step_seconds)
+    clock = StepTimer(device, step_seconds=progress.step_seconds)
     for epoch in range(progress.epoch + 1, spec.epochs + 1):
         started = time.perf_counter()
         run = _Run(model=model, optimizer=optimizer, spec=spec, clock=clock, stop=stop, epoch=epoch)
@@ -113,7 +113,7 @@ class _Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     spec: TrainSpec
-    clock: StepClock
+    clock: StepTimer
     stop: Callable[[], bool]
     epoch: int
 
@@ -220,6 +220,3 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _check_finite(value: float, *, epoch: int, loss: str) -> None:
     if not math.isfinite(value):
         raise Diverged(epoch=epoch, loss=loss, value=value)
-
-
-__all__ = ["Diverged", "Progress", "epochs", "evaluate", "images_at_once", "seeded"]

@@ -20,7 +20,7 @@ _STEPS = 3
 _CONTEXT_BYTES = 2**29  # about what CUDA itself keeps for each process
 
 
-def footprint(trial: TrialSpec, images: Tensors, *, device: torch.device) -> int:
+def worker_memory(trial: TrialSpec, images: Tensors, *, device: torch.device) -> int:
     """Returns the bytes of a GPU that a process takes which trains that trial.
 
     They are what a few steps of it make the allocator reserve, the images included, and a context
@@ -57,6 +57,3 @@ def exercise(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None
     size = images_at_once(device, height * width)
     few = images.val_images[:size], images.val_labels[:size]
     evaluate(model, *few, mean=images.mean, std=images.std)
-
-
-__all__ = ["exercise", "footprint"]

@@ -70,6 +70,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Makes the optimizer's next step use that rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-__all__ = ["learning_rate", "make_optimizer", "set_learning_rate"]

@@ -17,7 +17,7 @@ from hpsearch.nn.training.loop import Diverged
 from hpsearch.nn.user_code import told
 
 
-def rehearse(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
+def smoke_test(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
     """Builds the trial's net and trains it on one batch, if either is the person's own doing.
 
     Whether it diverges, or fits in memory, is not looked at: trials may do as they like there.
@@ -74,6 +74,3 @@ def _check_logits(net: torch.nn.Module, images: Tensors, *, device: torch.device
             f"its net returned {found} for {len(two)} images of {images.classes} classes, expected"
             f" logits of {expected[0]}×{expected[1]}"
         )
-
-
-__all__ = ["rehearse"]

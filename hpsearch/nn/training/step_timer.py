@@ -38,7 +38,7 @@ def estimate(step_seconds: Sequence[float], steps: int) -> float:
     return quantile(settled, QUANTILE) * steps
 
 
-class StepClock:
+class StepTimer:
     """Times single training steps, everything from the gathering of the batch included.
 
     On CUDA by events, which are read once an epoch, so that no step waits for the device. On the
@@ -92,6 +92,3 @@ def _now(device: torch.device) -> float:
 
 def _event() -> Any:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
-__all__ = ["StepClock", "estimate"]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpsearch.core.analysis.study_analysis import Environment, Findings, find, settings
+from hpsearch.core.analysis.study_analysis import Environment, StudyAnalysis, analyse, settings
 from hpsearch.search.jobs.confirm import confirmations
 from hpsearch.search.jobs.importance import importances
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE
 from hpsearch.search.study.study import Study
 
 
-def findings(study: Study) -> Findings:
+def analyse_study(study: Study) -> StudyAnalysis:
     """Returns all that a report tells of the study as it stands now."""
     return replace(essentials(study), importance=importances(study))
 
 
-def essentials(study: Study) -> Findings:
+def essentials(study: Study) -> StudyAnalysis:
     """Returns the same but for the importance of hyperparameters, which takes the longest."""
     records = study.records()
-    attributes = study.storage.patiently(lambda: study.handle.user_attrs)
+    attributes = study.storage.with_retry(lambda: study.handle.user_attrs)
     environment = Environment(
         spec=study.spec,
         data=attributes.get(DATA, {}),
@@ -28,7 +28,7 @@ def essentials(study: Study) -> Findings:
         changes=attributes.get(CHANGES, []),
         created=study.created if CREATED in attributes else None,
     )
-    return find(
+    return analyse(
         study.name,
         records,
         bounds=study.bounds,

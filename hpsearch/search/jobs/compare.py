@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpsearch.core.analysis.comparison import Comparison, Entrant, repeats
+from hpsearch.core.analysis.comparison import ComparedSearch, Comparison, repeats
 from hpsearch.core.analysis.comparison import compare as compare_entrants
 from hpsearch.core.initial_trials import OPENING
 from hpsearch.core.objectives import OBJECTIVES
@@ -84,14 +84,14 @@ def _distinct(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _entrant(study: Study) -> Entrant:
+def _entrant(study: Study) -> ComparedSearch:
     records = study.records()
     if not any(record.state is State.COMPLETE for record in records):
         raise StudyError(
             f"no trial of study {study.name!r} is complete, expected one or more to compare; run it"
             f" first (`hpsearch status --study {study.name}` tells where it stands)"
         )
-    return Entrant(
+    return ComparedSearch(
         study=study.name,
         records=records,
         epochs=study.spec.train.epochs,
@@ -165,7 +165,7 @@ def _caveats(studies: Sequence[Study], *, same_clock: bool) -> list[str]:
     return told
 
 
-def _own_caveats(study: Study, entrant: Entrant) -> list[str]:
+def _own_caveats(study: Study, entrant: ComparedSearch) -> list[str]:
     """What a person should know of one: that it is not done, was changed, or ran elsewhere too."""
     told, records, target = [], entrant.records, study.spec.search.trials
     counted = sum(record.state.counts for record in records)
@@ -189,6 +189,3 @@ def _data(study: Study) -> Mapping[str, Any]:
 def _reference(study: Study) -> Mapping[str, Any]:
     reference: Mapping[str, Any] = study.attributes.get(REFERENCE, {})
     return reference
-
-
-__all__ = ["compare"]

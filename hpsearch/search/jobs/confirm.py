@@ -8,23 +8,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpsearch.core.analysis.pareto import front
-from hpsearch.core.analysis.replication import Confirmed, Repeat, confirmed
-from hpsearch.core.analysis.selection import Choice, choose
+from hpsearch.core.analysis.replication import Repeat, Replication, replications
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.training.failures import build_net, epochs_of, own_net, told_failures
+from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
 from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Notify, Place, Prepared, join
+from hpsearch.search.worker.launch import Notify, Prepared, WorkerOptions, attach_worker
 
 SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
+class ReplicationProgress:
     """How far a confirmation is: the training numbered ``number`` of ``total``, from 1."""
 
     number: int
@@ -35,12 +35,12 @@ class Passage:
 
 
 # Takes where the confirmation is, and an epoch of that training or what it came to.
-Tell = Callable[[Passage, Epoch | Repeat], None]
+Tell = Callable[[ReplicationProgress, Epoch | Repeat], None]
 
 
 def confirm(
     study: Study,
-    place: Place,
+    place: WorkerOptions,
     *,
     trials: Sequence[int] = (),
     seeds: int = SEEDS,
@@ -48,7 +48,7 @@ def confirm(
     stop: Callable[[], bool],
     notify: Notify,
     tell: Tell,
-) -> tuple[Confirmed, ...]:
+) -> tuple[Replication, ...]:
     """Trains trials again until each has been trained with so many fresh seeds; returns their sums.
 
     One after the other and a seed of each in turn, so that nothing of ours disturbs the clock and
@@ -82,9 +82,9 @@ def confirm(
     ]
     if missing:
         _say_what_is_ahead(study, missing, notify)
-        ready = join(study, place, dataset=dataset, notify=notify)
+        ready = attach_worker(study, place, dataset=dataset, notify=notify)
         for done, (record, number) in enumerate(missing, start=1):
-            where = Passage(
+            where = ReplicationProgress(
                 number=done, total=len(missing), record=record, place=number, seeds=seeds
             )
             repeat = _repeat(ready, where, stop=stop, tell=tell)
@@ -97,13 +97,13 @@ def confirm(
 
 def confirmations(
     study: Study, records: Sequence[TrialRecord], attributes: Mapping[str, Any]
-) -> tuple[Confirmed, ...]:
+) -> tuple[Replication, ...]:
     """Returns what the trials that were trained again come to; the front and knee are of them."""
-    return confirmed(records, _repeats(attributes), study.objectives)
+    return replications(records, _repeats(attributes), study.objectives)
 
 
 def _attributes(study: Study) -> Mapping[str, Any]:
-    return study.storage.patiently(lambda: study.handle.user_attrs)
+    return study.storage.with_retry(lambda: study.handle.user_attrs)
 
 
 def _repeats(attributes: Mapping[str, Any]) -> list[Repeat]:
@@ -117,7 +117,9 @@ def _chosen(
 ) -> list[TrialRecord]:
     if numbers:
         picked = dict.fromkeys(numbers)  # each once, in the order given
-        return [choose(records, objectives, Choice(trial=number)) for number in picked]
+        return [
+            select_trial(records, objectives, TrialSelection(trial=number)) for number in picked
+        ]
     chosen, _ = front(records, objectives)
     if not chosen:
         raise StudyError(
@@ -141,7 +143,9 @@ def _say_what_is_ahead(
         )
 
 
-def _repeat(ready: Prepared, where: Passage, *, stop: Callable[[], bool], tell: Tell) -> Repeat:
+def _repeat(
+    ready: Prepared, where: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
+) -> Repeat:
     from hpsearch.nn.models.cost import measure
     from hpsearch.nn.training.loop import Diverged
     from hpsearch.search.worker.trainer import measured
@@ -151,7 +155,7 @@ def _repeat(ready: Prepared, where: Passage, *, stop: Callable[[], bool], tell: 
     trial = reseeded(resolve(spec, number=number, params=where.record.params), seed)
     values, reason = {}, None
     net = build_net(trial, images)
-    with told_failures(own_net(trial)):
+    with translate_failures(custom_factory(trial)):
         cost = measure(net, images.input_shape, device=ready.device)
     curve: list[Epoch] = []
     try:
@@ -184,12 +188,9 @@ def _keep(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
         "origin": dict(origin),
     }
     key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
-    study.storage.patiently(lambda: study.handle.set_user_attr(key, kept))
+    study.storage.with_retry(lambda: study.handle.set_user_attr(key, kept))
 
 
 def _read(kept: Mapping[str, Any]) -> Repeat:
     names = ("trial", "place", "seed", "values", "reason", "elsewhere")
     return Repeat(**{name: kept[name] for name in names})
-
-
-__all__ = ["SEEDS", "Passage", "Tell", "confirm", "confirmations"]

@@ -29,7 +29,7 @@ from hpsearch.errors import HpsearchError, NotMadeError, StorageError
 from hpsearch.nn.data import builtin, cache
 from hpsearch.nn.runtime import cpu
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
-from hpsearch.search.storage.engine import engine_options, plain
+from hpsearch.search.storage.engine import engine_options, sqlalchemy_url
 from hpsearch.search.storage.filesystem import filesystem, network_filesystem
 from hpsearch.search.storage.storage import Storage, check_storage, first_line, open_storage
 from hpsearch.search.storage.url import mask, parse_url
@@ -217,7 +217,7 @@ def _advice(url: URL) -> str:
 def _unmade(url: URL) -> Finding:
     """What is said of a database that the first run makes, if it can."""
     if url.get_backend_name() != "sqlite":
-        engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
+        engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine_options(url))
         try:
             with engine.connect() as connection:  # which takes it back at its end
                 connection.execute(sql("CREATE TABLE hpsearch_doctor (id INTEGER)"))
@@ -234,7 +234,7 @@ class _TakenBackError(Exception):
 
 def _write_and_take_back(opened: Storage) -> None:
     """Writes a study and a trial as a search does, in a transaction that is rolled back."""
-    with contextlib.suppress(_TakenBackError), opened.together():
+    with contextlib.suppress(_TakenBackError), opened.transaction():
         study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
         trial = opened.backend.create_new_trial(study)
         opened.backend.set_trial_user_attr(trial, "doctor", 1)
@@ -288,6 +288,3 @@ def _latency(engine: Engine) -> Finding:
         advice = "run workers nearer to the database: each epoch asks it once or twice"
         return _fair("latency", f"{median_ms:.1f} ms a question", advice)
     return _good("latency", f"{median_ms:.2f} ms a question")
-
-
-__all__ = ["Finding", "Health", "examine"]

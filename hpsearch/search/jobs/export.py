@@ -10,9 +10,9 @@ from typing import Any
 from hpsearch.core.analysis.columns import Columns, curve_columns, trial_columns
 from hpsearch.core.study_file import to_toml
 from hpsearch.search.study.study import Study
-from hpsearch.util.atomic import Kind, check_place, drafted
+from hpsearch.util.atomic import FolderKind, atomic_folder, check_target
 
-EXPORT_FOLDER = Kind(
+EXPORT_FOLDER = FolderKind(
     name="folder of an earlier export",
     marks=frozenset(("study.toml", "trials.csv")),
     files=frozenset(("study.toml", "trials.csv", "trials.parquet", "curves.csv", "curves.parquet")),
@@ -25,13 +25,13 @@ def export(study: Study, folder: Path, *, force: bool) -> list[str]:
     Raises:
         HpsearchError: the folder may not be written there, or cannot.
     """
-    check_place(folder, EXPORT_FOLDER, force=force)
+    check_target(folder, EXPORT_FOLDER, force=force)
     records = study.records()
     tables = {
         "trials": trial_columns(records, study.objectives),
         "curves": curve_columns(records),
     }
-    with drafted(folder, EXPORT_FOLDER, force=force) as draft:
+    with atomic_folder(folder, EXPORT_FOLDER, force=force) as draft:
         (draft / "study.toml").write_text(to_toml(study.spec), encoding="utf-8")
         for name, columns in tables.items():
             _write_csv(draft / f"{name}.csv", columns)
@@ -57,6 +57,3 @@ def _write_parquet(path: Path, columns: Columns) -> None:
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table(columns), path)
-
-
-__all__ = ["EXPORT_FOLDER", "export"]

@@ -35,7 +35,7 @@ def importances(study: Study) -> tuple[Importance, ...]:
     dimension was drawn, all trials are alike).
     """
     handle = study.handle
-    complete = study.storage.patiently(
+    complete = study.storage.with_retry(
         lambda: handle.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     )
     finite = sum(all(map(math.isfinite, trial.values)) for trial in complete)

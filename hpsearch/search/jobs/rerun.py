@@ -12,7 +12,7 @@ from hpsearch.core.trial import Curve, Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.training.failures import build_net, epochs_of
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Notify, Place, join
+from hpsearch.search.worker.launch import Notify, WorkerOptions, attach_worker
 
 # Another processor, torch or thread count adds up in another order, and what training makes of that
 # has no bound: of 60 reruns of random trials, with other threads or instructions, one ended at 10 %
@@ -59,7 +59,7 @@ def _same(before: Epoch, now: Epoch) -> bool:
 def rerun(
     study: Study,
     number: int,
-    place: Place,
+    place: WorkerOptions,
     *,
     dataset: str | None,
     notify: Notify,
@@ -88,7 +88,7 @@ def rerun(
     origin = record.attributes["origin"]
     if place.threads is None:
         place = dataclasses.replace(place, threads=int(origin["threads"]))
-    ready = join(
+    ready = attach_worker(
         study,
         dataclasses.replace(place, mixed_hardware=True),
         dataset=dataset,

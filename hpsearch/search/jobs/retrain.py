@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.analysis.metrics import Scores, Spread, score, spread
+from hpsearch.core.analysis.metrics import MeanAndDeviation, Scores, mean_and_deviation, score
 from hpsearch.core.spec import TrialSpec, check_shift
-from hpsearch.core.spec_diff import differences, images_told
+from hpsearch.core.spec_diff import describe_image_changes, differences
 from hpsearch.core.trial import Curve, Epoch
 from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.training.failures import build_net, epochs_of, own_net, told_failures
-from hpsearch.search.jobs.retrain_plan import Plan
-from hpsearch.search.worker.launch import Notify, Place, settle, versions
+from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
+from hpsearch.search.jobs.retrain_plan import RetrainPlan
+from hpsearch.search.worker.launch import Notify, WorkerOptions, configure_torch, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from hpsearch.nn.serving.model_folder import LoadedModel
 
 # Takes the number of the training, from 0, and an epoch of it.
-Tell = Callable[[int, Epoch], None]
+OnEpoch = Callable[[int, Epoch], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class RetrainedModel:
     """A trained model, tested once, with all that is told of it.
 
     ``model`` is that of the first seed and ``scores`` are its own; ``accuracies`` are the test
@@ -40,12 +40,12 @@ class Taken:
     ``predicted`` (N,) what the model made of it. ``curve`` is the first training's.
     """
 
-    plan: Plan
+    plan: RetrainPlan
     trial: TrialSpec
     model: LoadedModel
     scores: Scores
     seeds: tuple[int, ...]
-    accuracies: Spread
+    accuracies: MeanAndDeviation
     curve: Curve
     held_out: bool
     images: np.ndarray
@@ -53,17 +53,17 @@ class Taken:
     predicted: np.ndarray
 
 
-def take(
-    plan: Plan,
-    place: Place,
+def retrain(
+    plan: RetrainPlan,
+    place: WorkerOptions,
     *,
     seeds: int,
     seed: int | None,
     hold_out: bool,
     stop: Callable[[], bool],
     notify: Notify,
-    tell: Tell,
-) -> Taken:
+    tell: OnEpoch,
+) -> RetrainedModel:
     """Trains the plan's net once per seed and tests each of them once.
 
     The first is kept, whatever the others do: to keep the best would be to choose by the test
@@ -86,7 +86,7 @@ def take(
             or code of the person's own failed.
     """
     threads = cpu.decide_threads(requested=place.threads, workers=1)
-    device = settle(place, threads)
+    device = configure_torch(place, threads)
     data = _load(plan, place, notify)
     images = _tensors(data, device, hold_out=hold_out)
     trials = _rehearsed(plan, place, images, device, seeds=seeds, seed=seed)
@@ -99,13 +99,13 @@ def take(
     labels = data.labels[data.split.test]
     scores = [score(given, labels, classes=data.classes) for given in tests]
     provenance = _provenance(plan, trials, data, device, threads=threads, hold_out=hold_out)
-    return Taken(
+    return RetrainedModel(
         plan=plan,
         trial=trials[0],
         model=_loaded(kept, trials[0], data, device, provenance),
         scores=scores[0],
         seeds=tuple(trial.seed for trial in trials),
-        accuracies=spread([each.accuracy for each in scores]),
+        accuracies=mean_and_deviation([each.accuracy for each in scores]),
         curve=first,
         held_out=hold_out,
         images=data.images[data.split.test],
@@ -114,7 +114,7 @@ def take(
     )
 
 
-def _load(plan: Plan, place: Place, notify: Notify) -> ImageData:
+def _load(plan: RetrainPlan, place: WorkerOptions, notify: Notify) -> ImageData:
     """The plan's images; refuses others than the study's, whose test images it may have used."""
     from hpsearch.nn.data.dataset import load
 
@@ -123,8 +123,8 @@ def _load(plan: Plan, place: Place, notify: Notify) -> ImageData:
     found = differences(plan.data, data.fingerprint)
     if plan.data and found:
         raise StudyError(
-            f"study {plan.study!r} searched other images ({images_told(found)}); name where its own"
-            " lie with --dataset"
+            f"study {plan.study!r} searched other images ({describe_image_changes(found)}); name"
+            " where its own lie with --dataset"
         )
     _, height, width = data.input_shape
     check_shift(spec.train.shift, height=height, width=width)
@@ -145,8 +145,8 @@ def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensor
 
 
 def _rehearsed(
-    plan: Plan,
-    place: Place,
+    plan: RetrainPlan,
+    place: WorkerOptions,
     images: Tensors,
     device: torch.device,
     *,
@@ -154,14 +154,14 @@ def _rehearsed(
     seed: int | None,
 ) -> list[TrialSpec]:
     """The trainings, one per seed, of which the first has been tried out."""
-    from hpsearch.nn.training.smoke_test import rehearse
+    from hpsearch.nn.training.smoke_test import smoke_test
     from hpsearch.nn.user_code import look_in
 
     base = plan.spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
     if plan.spec.has_own_code:
         look_in(place.code)
-    rehearse(trials[0], images, device=device)
+    smoke_test(trials[0], images, device=device)
     return trials
 
 
@@ -195,7 +195,7 @@ def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.dev
     from hpsearch.nn.serving.probabilities import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
-    with told_failures(own_net(trial)):
+    with translate_failures(custom_factory(trial)):
         given = probabilities(net, images, mean=data.mean, std=data.std, device=device)
     return given.numpy()
 
@@ -222,7 +222,7 @@ def _loaded(
 
 
 def _provenance(
-    plan: Plan,
+    plan: RetrainPlan,
     trials: Sequence[TrialSpec],
     data: ImageData,
     device: torch.device,
@@ -247,6 +247,3 @@ def _provenance(
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-__all__ = ["Taken", "take"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpsearch.core.analysis.selection import Choice, choose, measures
+from hpsearch.core.analysis.selection import TrialSelection, measures, select_trial
 from hpsearch.core.overrides import by_hand, laid_over, read_settings
 from hpsearch.core.relocation import relocated
 from hpsearch.core.space import Value, default_space, dims
@@ -17,7 +17,7 @@ from hpsearch.search.study.study import Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RetrainPlan:
     """What is to be trained, on which data.
 
     ``study`` and ``trial`` tell where the configuration comes from, None where it was set by hand;
@@ -46,12 +46,12 @@ class Plan:
 
 def plan_of_study(
     study: Study,
-    choice: Choice,
+    choice: TrialSelection,
     settings: Sequence[str],
     *,
     dataset: str | None,
     epochs: int | None,
-) -> Plan:
+) -> RetrainPlan:
     """Returns what is to be trained of a study: the chosen trial, with the settings over it.
 
     With settings and no choice the study gives the data and the recipe alone.
@@ -71,14 +71,14 @@ def plan_of_study(
     typed, number, searched = read_settings(settings, own), None, None
     spec = _with_epochs(study.spec, epochs)
     if choice.ways or not settings:
-        record = choose(study.records(), study.objectives, choice)
+        record = select_trial(study.records(), study.objectives, choice)
         number = record.number
         searched = None if settings else measures(record).get("accuracy")
         spec, params = laid_over(spec, record.params, typed)
     else:
         spec, params = by_hand(spec, typed)
     spec = relocated(spec, dataset)
-    return Plan(
+    return RetrainPlan(
         study=study.name,
         trial=number,
         chosen=(*_typed(choice), *(f"--set {text}" for text in settings)),
@@ -95,7 +95,7 @@ def plan_by_hand(
     dataset: str | None,
     image_size: int | None,
     epochs: int | None,
-) -> Plan:
+) -> RetrainPlan:
     """Returns what is to be trained without any study; what is left open is a good recipe.
 
     Raises:
@@ -110,7 +110,7 @@ def plan_by_hand(
         raise SpecError(f"options: {exc}") from exc
     start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
     spec, params = by_hand(_with_epochs(start, epochs), read_settings(settings))
-    return Plan(
+    return RetrainPlan(
         study=None,
         trial=None,
         chosen=tuple(f"--set {text}" for text in settings),
@@ -130,10 +130,7 @@ def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
         raise SpecError(f"--epochs: {exc}") from exc
 
 
-def _typed(choice: Choice) -> tuple[str, ...]:
+def _typed(choice: TrialSelection) -> tuple[str, ...]:
     values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
     known = [value for value in values if value is not None]
     return tuple(" ".join([way, *map(str, known)]) for way in choice.ways)
-
-
-__all__ = ["Plan", "plan_by_hand", "plan_of_study"]

@@ -26,7 +26,7 @@ _attributes: Any = models.TrialUserAttributeModel.__table__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class RunningTrial:
     """A running trial: its id in the database, where it runs, and its worker's last sign of life.
 
     ``beat`` is by the database's clock, in seconds since 1970; None: nothing is known of it.
@@ -38,7 +38,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Roll:
+class StateCounts:
     """How many trials are in each state, who runs, and who waits first (by id).
 
     ``failed`` are the numbers of all failed trials, ``failed_since`` of those since the last trial
@@ -46,7 +46,7 @@ class Roll:
     """
 
     counts: Mapping[State, int]
-    running: Sequence[Running]
+    running: Sequence[RunningTrial]
     waiting: int | None
     failed: Sequence[int]
     failed_since: Sequence[int]
@@ -58,7 +58,7 @@ class Roll:
         return sum(number for state, number in self.counts.items() if state.counts)
 
 
-def call(session: Session, study_id: int) -> Roll:
+def count_states(session: Session, study_id: int) -> StateCounts:
     """Returns the study's roll as it is now."""
     in_study = _trials.c.study_id == study_id
     ends = func.max(_trials.c.datetime_complete)
@@ -67,7 +67,7 @@ def call(session: Session, study_id: int) -> Roll:
     counts = {state: tally.get(state, (0, None))[0] for state in State}
     last = max((end for state, (_, end) in tally.items() if state.counts and end), default=None)
     failed = _failed(session, in_study) if counts[State.FAILED] else []
-    return Roll(
+    return StateCounts(
         counts=counts,
         running=_running(session, in_study) if counts[State.RUNNING] else (),
         waiting=_first_waiting(session, in_study) if counts[State.WAITING] else None,
@@ -84,7 +84,7 @@ def _failed(session: Session, in_study: Any) -> list[tuple[int, datetime | None]
     return [(number, end) for number, end in session.execute(ordered)]
 
 
-def _running(session: Session, in_study: Any) -> list[Running]:
+def _running(session: Session, in_study: Any) -> list[RunningTrial]:
     asked = (
         select(_trials.c.trial_id, _attributes.c.key, _attributes.c.value_json)
         .outerjoin(
@@ -98,7 +98,7 @@ def _running(session: Session, in_study: Any) -> list[Running]:
     for trial_id, key, value in session.execute(asked):
         known.setdefault(trial_id, {})[key] = json.loads(value or "null")
     return [
-        Running(trial_id=trial_id, origin=told.get("origin") or {}, beat=told.get("beat"))
+        RunningTrial(trial_id=trial_id, origin=told.get("origin") or {}, beat=told.get("beat"))
         for trial_id, told in known.items()
     ]
 

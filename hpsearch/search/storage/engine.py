@@ -30,14 +30,14 @@ _SMALLEST_DATABASE = 512  # bytes, its smallest page; SQLite takes what is short
 _OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 
 
-def plain(url: URL) -> str:
+def sqlalchemy_url(url: URL) -> str:
     """Returns the URL as a driver takes it, its password included: never to be shown."""
-    if url.get_backend_name() == "sqlite" and is_still(path := Path(url.database or "")):
+    if url.get_backend_name() == "sqlite" and is_read_only(path := Path(url.database or "")):
         return f"sqlite:///{_still_uri(path)}&uri=true"
     return with_password(url).render_as_string(hide_password=False)
 
 
-def is_still(path: Path) -> bool:
+def is_read_only(path: Path) -> bool:
     """Whether an SQLite file can be read and nothing more: neither it nor its folder is writable.
 
     And nobody else has it open. SQLite wants to write beside a file even to read it, unless it
@@ -73,7 +73,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def check_server(url: URL, *, create: bool) -> None:
     """Refuses a database that holds another program's tables, or that has yet to be made."""
-    engine = sqlalchemy.create_engine(plain(url), **engine_options(url))
+    engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine_options(url))
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
         _check_tables(tables, mask(url))
@@ -97,14 +97,14 @@ def make_tables(url: URL) -> None:
     options = {**engine_options(url), "poolclass": StaticPool, "pool_pre_ping": False}
     for rest in reversed(range(_MAKING_TRIES)):
         try:
-            RDBStorage(plain(url), engine_kwargs=options).engine.dispose()
+            RDBStorage(sqlalchemy_url(url), engine_kwargs=options).engine.dispose()
             return
         except (IntegrityError, ProgrammingError) as exc:
             if rest == 0 or getattr(exc.orig, "sqlstate", None) not in _ALREADY_THERE:
                 raise
 
 
-def age(engine: Engine) -> float:
+def server_age_seconds(engine: Engine) -> float:
     """Returns how long a server has been up, in seconds."""
     with engine.connect() as connection:
         return float(connection.execute(_UP_FOR).scalar_one())
@@ -157,7 +157,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             f"found a folder at {masked}, expected an SQLite file; name a file in it"
         )
     try:
-        address = _still_uri(path) if is_still(path) else f"file:{quote(str(path))}?mode=ro"
+        address = _still_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]

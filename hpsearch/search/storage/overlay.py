@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.search.storage.storage import Storage
 
 
-class Annotator(Protocol):
+class AnnotationSource(Protocol):
     """Says what is shown of the attributes that studies and trials have."""
 
     def is_showing(self) -> bool:
@@ -33,7 +33,7 @@ class Annotator(Protocol):
         """Returns a trial's attributes as they are to be shown."""
 
 
-def annotated(storage: Storage, annotator: Annotator) -> BaseStorage:
+def annotated(storage: Storage, annotator: AnnotationSource) -> BaseStorage:
     """Returns the database's storage with what an annotator shows, which nobody else sees.
 
     Nothing is written: a file that cannot be written is annotated too, no worker ever waits for
@@ -43,7 +43,7 @@ def annotated(storage: Storage, annotator: Annotator) -> BaseStorage:
 
 
 class _Annotated(_CachedStorage):
-    def __init__(self, storage: Storage, annotator: Annotator) -> None:
+    def __init__(self, storage: Storage, annotator: AnnotationSource) -> None:
         # The same connection, and one memory of trials.
         self.__dict__.update(storage.backend.__dict__)
         self._studies_now = storage.studies

@@ -15,7 +15,7 @@ _ASK_SECONDS = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
-class Absence:
+class Outage:
     """What this process knows of the last time that the database was away.
 
     ``back_at`` is by ``clock``, in monotonic seconds; None: it never was. Who waits for it can ask

@@ -29,16 +29,16 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from hpsearch.errors import AwayError, StorageError, StudyError
 from hpsearch.search.storage.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.storage.engine import (
-    age,
     check_server,
     check_sqlite,
     engine_options,
-    is_still,
+    is_read_only,
     make_tables,
-    plain,
+    server_age_seconds,
+    sqlalchemy_url,
 )
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import Absence, cause_of, may_come_back
+from hpsearch.search.storage.retry import Outage, cause_of, may_come_back
 from hpsearch.search.storage.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -100,7 +100,7 @@ class Storage:
     engine: Engine
     sessions: scoped_session[_Session]
     artifacts_at: str | None
-    absence: Absence = field(default_factory=Absence)
+    outage: Outage = field(default_factory=Outage)
     _artifacts: list[Artifacts | None] = field(default_factory=list)  # when first asked for
     _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
 
@@ -136,12 +136,12 @@ class Storage:
             with _file_lock(Path(self.url.database or "")):
                 yield
             return
-        with self.together() as session:
+        with self.transaction() as session:
             session.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
             yield
 
     @contextlib.contextmanager
-    def together(self, *, trial: int | None = None) -> Iterator[Session]:
+    def transaction(self, *, trial: int | None = None) -> Iterator[Session]:
         """Makes what this thread writes inside one transaction: all of it stands, or nothing.
 
         Optuna commits after every attribute and parameter; together, twelve parameters take 4
@@ -187,7 +187,7 @@ class Storage:
         with self.engine.connect() as connection:
             return float(connection.execute(sql(f"SELECT {asked}")).scalar_one())
 
-    def patiently(self, action: Callable[[], T]) -> T:
+    def with_retry(self, action: Callable[[], T]) -> T:
         """Returns what ``action`` returns; while the database is away, waits and does it again.
 
         With growing pauses, for two minutes in all: a server that is restarted in mid-run costs
@@ -202,7 +202,7 @@ class Storage:
             try:
                 result = action()
                 if since is not None:
-                    self.absence.note()
+                    self.outage.note()
                     _log.warning("%s is back", self.masked)
                 return result
             except KeyError as exc:
@@ -219,7 +219,7 @@ class Storage:
                     said = first_line(cause or exc)
                     _log.warning("%s is away (%s); it is waited for", self.masked, said)
             self._forget()
-            self.absence.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
+            self.outage.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
             pause = min(2 * pause, 5.0)
 
     def _forget(self) -> None:
@@ -266,7 +266,7 @@ class Storage:
         )
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turns the loss of the database in mid-run into a StorageError that says how to go on."""
         try:
             yield
@@ -305,7 +305,7 @@ def exists(text: str) -> bool:
 def open_storage(text: str, *, create: bool, artifacts: str | None = None) -> Storage:
     """Opens a database; with ``create`` an SQLite file or the tables are made where missing.
 
-    ``artifacts`` is where checkpoints lie, see :func:`hpsearch.search.storage.artifacts.open_artifacts`.
+    ``artifacts`` is the place of the checkpoints, see :func:`open_artifacts`.
 
     SQLite is opened in WAL mode with synchronous=NORMAL and a busy timeout of a minute, which
     costs two to six times less than its defaults; it is unsafe on a network disk.
@@ -329,14 +329,14 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
             check_server(url, create=create)
             make_tables(url)
         rdb = RDBStorage(
-            plain(url),
+            sqlalchemy_url(url),
             engine_kwargs=engine_options(url),
             skip_compatibility_check=not sqlite,
             skip_table_creation=not sqlite,
         )
-        if sqlite and not is_still(Path(url.database or "")):
+        if sqlite and not is_read_only(Path(url.database or "")):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
-        back_at = None if sqlite else time.monotonic() - age(rdb.engine)
+        back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
     rdb.scoped_session = sessions  # type: ignore[assignment]
@@ -347,7 +347,7 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         engine=rdb.engine,
         sessions=sessions,
         artifacts_at=artifacts,
-        absence=Absence(back_at=back_at),
+        outage=Outage(back_at=back_at),
     )
 
 

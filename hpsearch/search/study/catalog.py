@@ -16,11 +16,11 @@ from optuna.samplers import RandomSampler
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, to_json
-from hpsearch.core.spec_diff import changes_told, differences, identity, steering
+from hpsearch.core.spec_diff import describe_changes, differences, identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
-from hpsearch.search.storage.counts import call
-from hpsearch.search.storage.leftovers import prefix_of
+from hpsearch.search.storage.counts import count_states
+from hpsearch.search.storage.leftovers import checkpoint_prefix
 from hpsearch.search.storage.records import (
     BOUNDS,
     CHANGES,
@@ -32,8 +32,8 @@ from hpsearch.search.storage.records import (
     spec_of,
 )
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.study.reaping import lost
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.reaping import stale_trials
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 
 
@@ -63,7 +63,7 @@ def create_or_resume(
     fresh = {} if is_known else _equipment(data, reference, bounds)
     study = _made_or_opened(storage, spec, fresh=fresh, data=data)
     # Again where it was submitted, or deleted meanwhile.
-    return equip(study, data=data, reference=reference, bounds=bounds)
+    return attach_data(study, data=data, reference=reference, bounds=bounds)
 
 
 def submit(storage: Storage, spec: StudySpec) -> Study:
@@ -90,7 +90,7 @@ def _made_or_opened(
     return _opened(storage, handle, spec)
 
 
-def equip(
+def attach_data(
     study: Study,
     *,
     data: Mapping[str, Any],
@@ -104,7 +104,7 @@ def equip(
     """
     if DATA not in study.attributes:
         fresh = _equipment(data, reference, bounds)  # takes a while: not under the lock
-        with study.storage.lock(), study.storage.together():
+        with study.storage.lock(), study.storage.transaction():
             if DATA not in study.handle.user_attrs:
                 for key, value in fresh.items():
                     study.handle.set_user_attr(key, value)
@@ -152,7 +152,7 @@ def open_study(
 
 def open_numbered(storage: Storage, study_id: int) -> Study | None:
     """Opens the study of that id in the database; None if there is none, or it is not ours."""
-    studies = storage.patiently(storage.studies)
+    studies = storage.with_retry(storage.studies)
     for study in studies:
         if study._study_id == study_id and SPEC in study.user_attrs:
             return _read(storage, study.study_name)
@@ -167,7 +167,7 @@ def study_names(storage: Storage) -> list[str]:
 
 def open_studies(
     storage: Storage, *, notify: Callable[[str], None] = lambda line: None
-) -> list[tuple[Study, Standing | None]]:
+) -> list[tuple[Study, StudyStatus | None]]:
     """Returns the studies that still give trials to workers, oldest first.
 
     With each, why no worker would get one now: None, or BUSY where others run the last ones.
@@ -176,8 +176,8 @@ def open_studies(
     found = []
     for study in _readable(storage, study_names(storage), notify):
         with contextlib.suppress(StudyError):  # deleted since
-            found.append((study, study.standing()))
-    return [(study, standing) for study, standing in found if standing in (None, Standing.BUSY)]
+            found.append((study, study.status()))
+    return [(study, standing) for study, standing in found if standing in (None, StudyStatus.BUSY)]
 
 
 def summaries(
@@ -196,7 +196,7 @@ def _readable(
     """Opens the studies of those names, but for those of a newer version and those just deleted."""
     for name in names:
         try:
-            study = storage.patiently(functools.partial(_read, storage, name))
+            study = storage.with_retry(functools.partial(_read, storage, name))
         except StudyError as exc:
             notify(str(exc))
         else:
@@ -223,7 +223,7 @@ def delete(storage: Storage, study: Study) -> None:
         if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
             raise StudyError(f"study {study.name!r} could not be deleted; try again")
     if artifacts is not None:
-        for key in set(artifacts.keys(prefix_of(study.created))):
+        for key in set(artifacts.keys(checkpoint_prefix(study.created))):
             artifacts.remove(key)
 
 
@@ -248,7 +248,7 @@ def _opened(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study:
 
 def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> Study:
     objectives = [OBJECTIVES[name] for name in spec.search.objectives]
-    with storage.together(), warnings.catch_warnings():
+    with storage.transaction(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         handle = optuna.create_study(
             study_name=spec.name,
@@ -298,8 +298,8 @@ def _other_data(
 
 def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
     raise StudyError(
-        f"study {name!r} has changed: {changes_told(changed)}; run it as it was, or choose another"
-        " name with --study"
+        f"study {name!r} has changed: {describe_changes(changed)}; run it as it was, or choose"
+        " another name with --study"
     )
 
 
@@ -308,9 +308,9 @@ def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study
 
     With those that others run at this moment, which will count, too.
     """
-    with storage.together() as session:
-        roll = call(session, handle._study_id)
-    least = roll.counted + len(roll.running) - len(lost(storage, roll, claim=None))
+    with storage.transaction() as session:
+        roll = count_states(session, handle._study_id)
+    least = roll.counted + len(roll.running) - len(stale_trials(storage, roll, claim=None))
     if least <= spec.search.trials:
         return spec
     return replace(spec, search=replace(spec.search, trials=least))

@@ -11,7 +11,7 @@ from hpsearch.core.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Lease:
     """A trial that this worker runs: what to train, and the marks by which it is the worker's.
 
     ``trial_id`` is its id in the database, ``start`` counts from 1, ``attributes`` is what earlier

@@ -11,21 +11,21 @@ from typing import Any
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
-from hpsearch.core.analysis.timeline import Left
+from hpsearch.core.analysis.timeline import HandoffReason
 from hpsearch.core.trial import TrialRecord
-from hpsearch.search.storage.counts import Running
+from hpsearch.search.storage.counts import RunningTrial
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study.process import is_gone
 
-PATIENCE_SECONDS = 60.0  # without a sign of life, until a trial is taken from its worker
+STALE_SECONDS = 60.0  # without a sign of life, until a trial is taken from its worker
 
 
-class GivenAway(Exception):  # noqa: N818 (an event, not an error)
+class LeaseLost(Exception):  # noqa: N818 (an event, not an error)
     """The trial is no longer this worker's: it was slow, and another has the trial now."""
 
 
 @contextlib.contextmanager
-def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[Session]:
+def hold_lease(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[Session]:
     """One transaction, the session's, on a running trial that is still that claim's.
 
     Its mark is told from any other's, unlike ids, which SQLite gives out anew after a deletion.
@@ -33,11 +33,11 @@ def owned(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator[Sess
     Raises:
         GivenAway: it is not.
     """
-    with storage.together(trial=trial_id) as session:
+    with storage.transaction(trial=trial_id) as session:
         row = session.execute(_OWNER, {"trial": trial_id}).one_or_none()
         origin = json.loads(row.origin or "{}") if row is not None else {}
         if row is None or row.state != "RUNNING" or origin.get("claim") != mark:
-            raise GivenAway
+            raise LeaseLost
         yield session
 
 
@@ -49,7 +49,7 @@ _OWNER = sql(
 )
 
 
-def is_lost(trial: Running, now: float | None, *, claim: str | None) -> bool:
+def is_stale(trial: RunningTrial, now: float | None, *, claim: str | None) -> bool:
     """Whether a running trial is nobody's any more.
 
     Its process is gone, or gave no sign of life for a minute, or it is the trial of that claim,
@@ -60,17 +60,17 @@ def is_lost(trial: Running, now: float | None, *, claim: str | None) -> bool:
         return True
     if claim is not None and trial.origin.get("claim") == claim:
         return True
-    return trial.beat is not None and now is not None and now - trial.beat > PATIENCE_SECONDS
+    return trial.beat is not None and now is not None and now - trial.beat > STALE_SECONDS
 
 
-def passage(record: TrialRecord, ended: Left) -> dict[str, Any]:
+def history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     """Returns one start of a trial, as its history keeps it; it ends now, or was lost.
 
     A lost one ended at its last sign of life, if it gave any. The times have their zone: who reads
     them may be in another.
     """
     now = datetime.now()
-    beat = record.attributes.get("beat") if ended is Left.LOST else None
+    beat = record.attributes.get("beat") if ended is HandoffReason.LOST else None
     started, until = record.started or now, now if beat is None else datetime.fromtimestamp(beat)
     origin = record.attributes.get("origin", {})
     process = origin.get("process") or {}

@@ -8,27 +8,27 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpsearch.core.analysis.timeline import Left
+from hpsearch.core.analysis.timeline import HandoffReason
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import LOSSES, lost_in_vain
 from hpsearch.search.storage import tables
-from hpsearch.search.storage.counts import Roll, Running
+from hpsearch.search.storage.counts import RunningTrial, StateCounts
 from hpsearch.search.storage.records import read
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.study.leases import GivenAway, is_lost, owned, passage
+from hpsearch.search.study.leases import LeaseLost, history_entry, hold_lease, is_stale
 from hpsearch.search.study.process import identity
 
 
-def lost(storage: Storage, roll: Roll, *, claim: str | None) -> list[Running]:
+def stale_trials(storage: Storage, roll: StateCounts, *, claim: str | None) -> list[RunningTrial]:
     """Returns the running trials that are nobody's any more, that very claim's among them."""
-    storage.absence.compare(roll.now)
+    storage.outage.compare(roll.now)
     # After the database was away nobody's signs of life are fresh, for as long as a beat takes.
-    now = roll.now if not storage.absence.is_recent() else None
-    return [trial for trial in roll.running if is_lost(trial, now, claim=claim)]
+    now = roll.now if not storage.outage.is_recent() else None
+    return [trial for trial in roll.running if is_stale(trial, now, claim=claim)]
 
 
-def reap(
-    storage: Storage, spec: StudySpec, trial: Running, signals: Mapping[int, int]
+def recover(
+    storage: Storage, spec: StudySpec, trial: RunningTrial, signals: Mapping[int, int]
 ) -> int | None:
     """Takes a trial from its worker, and hands it back; fails it after too many losses in a row.
 
@@ -36,7 +36,7 @@ def reap(
     killed where ``signals``, by pid, tells what ended its last worker, a process of this host.
     """
     record = read(storage.backend.get_trial(trial.trial_id), spec)
-    last = passage(record, Left.LOST)
+    last = history_entry(record, HandoffReason.LOST)
     number = signals.get(last["pid"]) if last["host"] == identity()["host"] else None
     if number is not None:
         last["signal"] = number
@@ -49,7 +49,7 @@ def reap(
         words = f"{LOSSES} workers in a row were lost with it{how}, no epoch gained"
         known |= {"reason": f"{kind}: {words}", "failure": {"kind": kind}}
     mark = trial.origin.get("claim")
-    with contextlib.suppress(GivenAway), owned(storage, trial.trial_id, mark=mark) as session:
+    with contextlib.suppress(LeaseLost), hold_lease(storage, trial.trial_id, mark=mark) as session:
         tables.put(session, trial.trial_id, known)
         if in_vain:
             tables.end(session, trial.trial_id, TrialState.FAIL, ())

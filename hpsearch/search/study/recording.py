@@ -8,28 +8,28 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpsearch.core.analysis.timeline import Left
+from hpsearch.core.analysis.timeline import HandoffReason
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.search.storage import tables
 from hpsearch.search.storage.records import TRIAL_STATES, columns_of, read
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import GivenAway, owned, passage
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import LeaseLost, history_entry, hold_lease
 
 
-def beat(storage: Storage, claim: Claim) -> None:
+def beat(storage: Storage, claim: Lease) -> None:
     """Gives a sign of life.
 
     Raises:
         GivenAway: the trial is another worker's by now.
     """
-    with storage.together() as session:
+    with storage.transaction() as session:
         if not tables.beat(session, claim.trial_id, mark=claim.mark):
-            raise GivenAway
+            raise LeaseLost
 
 
-def put_cost(storage: Storage, claim: Claim, cost: Mapping[str, float], curve: Curve) -> None:
+def put_cost(storage: Storage, claim: Lease, cost: Mapping[str, float], curve: Curve) -> None:
     """Stores what the trial is and costs, and the curve that it goes on from.
 
     Raises:
@@ -44,7 +44,7 @@ def put_cost(storage: Storage, claim: Claim, cost: Mapping[str, float], curve: C
     _put(storage, claim, known)
 
 
-def put_epoch(storage: Storage, spec: StudySpec, claim: Claim, curve: Curve) -> None:
+def put_epoch(storage: Storage, spec: StudySpec, claim: Lease, curve: Curve) -> None:
     """Stores the curve so far; with one objective also as Optuna's intermediate value.
 
     Raises:
@@ -56,14 +56,14 @@ def put_epoch(storage: Storage, spec: StudySpec, claim: Claim, curve: Curve) -> 
 
 def _put(
     storage: Storage,
-    claim: Claim,
+    claim: Lease,
     attributes: Mapping[str, Any],
     *,
     reached: tuple[int, float] | None = None,
 ) -> None:
-    with storage.together() as session:
+    with storage.transaction() as session:
         if not tables.put_as_owner(session, claim.trial_id, attributes, mark=claim.mark):
-            raise GivenAway
+            raise LeaseLost
         if reached is not None:
             tables.put_step(session, claim.trial_id, *reached)
 
@@ -77,7 +77,7 @@ def _reached(curve: Curve, objectives: tuple[str, ...]) -> tuple[int, float] | N
     return (len(curve), getattr(curve[-1], only)) if curve and only is not None else None
 
 
-def finish(storage: Storage, spec: StudySpec, claim: Claim, outcome: Outcome) -> TrialRecord:
+def finish(storage: Storage, spec: StudySpec, claim: Lease, outcome: Outcome) -> TrialRecord:
     """Writes how the trial ended, and returns its record.
 
     Raises:
@@ -89,14 +89,14 @@ def finish(storage: Storage, spec: StudySpec, claim: Claim, outcome: Outcome) ->
     values = [float(outcome.values[name]) for name in spec.search.objectives if outcome.values]
 
     def write() -> None:
-        with owned(storage, claim.trial_id, mark=claim.mark) as session:
+        with hold_lease(storage, claim.trial_id, mark=claim.mark) as session:
             tables.put(session, claim.trial_id, details)
             tables.end(session, claim.trial_id, TRIAL_STATES[outcome.state], values)
 
     return _changed(storage, spec, claim, write, after=outcome.state)
 
 
-def hand_back(storage: Storage, spec: StudySpec, claim: Claim) -> TrialRecord:
+def hand_back(storage: Storage, spec: StudySpec, claim: Lease) -> TrialRecord:
     """Puts the running trial back in the queue, with a word of it in its history.
 
     Raises:
@@ -105,8 +105,11 @@ def hand_back(storage: Storage, spec: StudySpec, claim: Claim) -> TrialRecord:
 
     def write() -> None:
         record = read(storage.backend.get_trial(claim.trial_id), spec)
-        history = [*claim.attributes.get("history", ()), passage(record, Left.HANDED_BACK)]
-        with owned(storage, claim.trial_id, mark=claim.mark) as session:
+        history = [
+            *claim.attributes.get("history", ()),
+            history_entry(record, HandoffReason.HANDED_BACK),
+        ]
+        with hold_lease(storage, claim.trial_id, mark=claim.mark) as session:
             tables.put(session, claim.trial_id, {"history": history})
             storage.backend.set_trial_state_values(claim.trial_id, TrialState.WAITING)
 
@@ -114,13 +117,13 @@ def hand_back(storage: Storage, spec: StudySpec, claim: Claim) -> TrialRecord:
 
 
 def _changed(
-    storage: Storage, spec: StudySpec, claim: Claim, write: Callable[[], None], *, after: State
+    storage: Storage, spec: StudySpec, claim: Lease, write: Callable[[], None], *, after: State
 ) -> TrialRecord:
     """Changes a trial's state, once: a change whose answer was lost is not made again."""
     lost = None
     try:
         write()
-    except GivenAway as exc:
+    except LeaseLost as exc:
         lost = exc
     record = read(storage.backend.get_trial(claim.trial_id), spec)
     is_ours = record.attributes["origin"]["claim"] == claim.mark

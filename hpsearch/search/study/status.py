@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 
 
-class Standing(enum.Enum):
+class StudyStatus(enum.Enum):
     """Why a worker gets no trial now."""
 
     DONE = "done"  # the budget is met
@@ -21,18 +21,18 @@ class Standing(enum.Enum):
         return _WORDS[self]
 
 
-def used_up(*, alone: bool) -> Standing:
+def exhausted(*, alone: bool) -> StudyStatus:
     """Returns the standing of a grid without a free cell: of those that others run one may return.
 
     ``alone``: nobody runs any.
     """
-    return Standing.USED_UP if alone else Standing.BUSY
+    return StudyStatus.USED_UP if alone else StudyStatus.BUSY
 
 
-_WORDS: Mapping[Standing, str] = {
-    Standing.DONE: "needs no more trials",
-    Standing.USED_UP: "has tried every cell of its grid",
-    Standing.BUSY: "waits for its last trials",
-    Standing.STOPPED: "is stopped; `hpsearch run` goes on with it",
-    Standing.FAILING: "has ended after too many failures in a row",
+_WORDS: Mapping[StudyStatus, str] = {
+    StudyStatus.DONE: "needs no more trials",
+    StudyStatus.USED_UP: "has tried every cell of its grid",
+    StudyStatus.BUSY: "waits for its last trials",
+    StudyStatus.STOPPED: "is stopped; `hpsearch run` goes on with it",
+    StudyStatus.FAILING: "has ended after too many failures in a row",
 }

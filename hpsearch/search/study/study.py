@@ -24,8 +24,8 @@ from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import tables
-from hpsearch.search.storage.counts import Roll, call
-from hpsearch.search.storage.leftovers import key_of, remove_ended
+from hpsearch.search.storage.counts import StateCounts, count_states
+from hpsearch.search.storage.leftovers import checkpoint_key, remove_orphaned
 from hpsearch.search.storage.records import (
     BOUNDS,
     CREATED,
@@ -38,9 +38,9 @@ from hpsearch.search.storage.records import (
 )
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study import reaping, recording
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import owned
-from hpsearch.search.study.status import Standing, used_up
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import hold_lease
+from hpsearch.search.study.status import StudyStatus, exhausted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -91,7 +91,7 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """Returns all trials by number; the finished ones are read once and kept."""
         records = []
-        for frozen in self.storage.patiently(lambda: self.handle.get_trials(deepcopy=False)):
+        for frozen in self.storage.with_retry(lambda: self.handle.get_trials(deepcopy=False)):
             record = self._finished.get(frozen.number) or read(frozen, self.spec)
             if frozen.state.is_finished():
                 self._finished[frozen.number] = record
@@ -100,7 +100,7 @@ class Study:
 
     def tally(self) -> Mapping[State, int]:
         """Returns how many trials are in each state; light, whatever the trials hold."""
-        return self.storage.patiently(self._roll).counts
+        return self.storage.with_retry(self._roll).counts
 
     def summary(self) -> pruning_stats.StudySummary:
         """Returns the study in a line."""
@@ -120,9 +120,11 @@ class Study:
 
     def silent(self) -> int:
         """Returns how many running trials have lost their workers, and wait to be taken up."""
-        return len(reaping.lost(self.storage, self.storage.patiently(self._roll), claim=None))
+        return len(
+            reaping.stale_trials(self.storage, self.storage.with_retry(self._roll), claim=None)
+        )
 
-    def claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
+    def claim(self, origin: Mapping[str, Any]) -> Lease | StudyStatus:
         """Takes the next trial, if the budget has room for one, and draws its values.
 
         Lock, count, ask: the count and the claim are one step under the database's lock, so any
@@ -137,18 +139,18 @@ class Study:
         """
         artifacts = self.storage.artifacts
         marked = {**origin, "claim": uuid.uuid4().hex}
-        claim = self.storage.patiently(lambda: self._claim(marked))
-        over = isinstance(claim, Standing) and claim is not Standing.BUSY
+        claim = self.storage.with_retry(lambda: self._claim(marked))
+        over = isinstance(claim, StudyStatus) and claim is not StudyStatus.BUSY
         if over and artifacts is not None:
-            remove_ended(artifacts, self.created, self.records)
+            remove_orphaned(artifacts, self.created, self.records)
         return claim
 
-    def _claim(self, origin: Mapping[str, Any]) -> Claim | Standing:
+    def _claim(self, origin: Mapping[str, Any]) -> Lease | StudyStatus:
         failed: list[int] = []
         with self.storage.lock():
             taken = self._take(origin, failed)
         self._remove_checkpoints(failed)  # however long that takes: not under the lock
-        if isinstance(taken, Standing):
+        if isinstance(taken, StudyStatus):
             return taken
         trial, own = taken.trial, taken.origin
         cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
@@ -162,9 +164,9 @@ class Study:
         )
         params, drawn = sample(self.handle, trial, self.spec.space)
         # Drawing may have taken so long that the trial is another worker's by now.
-        with owned(self.storage, trial._trial_id, mark=own["claim"]) as session:
+        with hold_lease(self.storage, trial._trial_id, mark=own["claim"]) as session:
             tables.put_params(session, trial._trial_id, drawn)
-        return Claim(
+        return Lease(
             spec=resolve(self.spec, number=trial.number, params=params),
             params=params,
             control=own["control"],
@@ -174,7 +176,7 @@ class Study:
             attributes=trial.user_attrs,
         )
 
-    def _take(self, origin: Mapping[str, Any], failed: list[int]) -> _Taken | Standing:
+    def _take(self, origin: Mapping[str, Any], failed: list[int]) -> _Taken | StudyStatus:
         attributes = self._refresh()
         roll = self._reaped(self._roll(), failed, claim=origin["claim"])
         standing = self._standing(roll, attributes)
@@ -182,8 +184,8 @@ class Study:
             return standing
         slot = None
         if self._deals_cells(roll) and (slot := self._free_slot()) is None:
-            return used_up(alone=not roll.running)
-        with self.storage.together() as session:  # without an origin it would never be reaped
+            return exhausted(alone=not roll.running)
+        with self.storage.transaction() as session:  # without an origin it would never be reaped
             trial = self._start(session, roll.waiting)
             own = {**origin, **self._origin(trial, slot)}
             tables.put(session, trial._trial_id, {"origin": own})
@@ -228,39 +230,39 @@ class Study:
             self.attributes, self.spec = attributes, read_spec(self.name, attributes[SPEC])
         return attributes
 
-    def _roll(self) -> Roll:
-        with self.storage.together() as session:
-            return call(session, self.handle._study_id)
+    def _roll(self) -> StateCounts:
+        with self.storage.transaction() as session:
+            return count_states(session, self.handle._study_id)
 
-    def standing(self) -> Standing | None:
+    def status(self) -> StudyStatus | None:
         """Returns why no worker would get a trial now; None if one would.
 
         One would get a trial that has lost its worker: whoever claims takes it up.
         """
 
-        def look() -> Standing | None:
+        def look() -> StudyStatus | None:
             attributes, roll = self._refresh(), self._roll()
             standing = self._standing(roll, attributes)
             if standing is None and self._deals_cells(roll) and self._free_slot() is None:
-                standing = used_up(alone=not roll.running)
-            is_busy = standing is Standing.BUSY
-            gone = len(reaping.lost(self.storage, roll, claim=None)) if is_busy else 0
+                standing = exhausted(alone=not roll.running)
+            is_busy = standing is StudyStatus.BUSY
+            gone = len(reaping.stale_trials(self.storage, roll, claim=None)) if is_busy else 0
             rest = self.spec.search.trials - roll.counted - (len(roll.running) - gone)
             return None if gone and rest > 0 else standing
 
-        return self.storage.patiently(look)
+        return self.storage.with_retry(look)
 
-    def _standing(self, roll: Roll, attributes: Mapping[str, Any]) -> Standing | None:
+    def _standing(self, roll: StateCounts, attributes: Mapping[str, Any]) -> StudyStatus | None:
         target, counts = self.spec.search.trials, roll.counts
         if roll.counted >= target:
-            return Standing.DONE
+            return StudyStatus.DONE
         if attributes.get(STOP):
-            return Standing.STOPPED
+            return StudyStatus.STOPPED
         if len(self._new_failures(roll)) >= self.spec.search.max_failures:
-            return Standing.FAILING
-        return Standing.BUSY if roll.counted + counts[State.RUNNING] >= target else None
+            return StudyStatus.FAILING
+        return StudyStatus.BUSY if roll.counted + counts[State.RUNNING] >= target else None
 
-    def _deals_cells(self, roll: Roll) -> bool:
+    def _deals_cells(self, roll: StateCounts) -> bool:
         """Whether the next trial is a cell of a grid; one that waits has its own."""
         return self.spec.search.sampler.startswith("grid") and roll.waiting is None
 
@@ -278,10 +280,10 @@ class Study:
 
         Before: when this process first looked. In a row by the database's clock.
         """
-        numbers = self.storage.patiently(lambda: self._new_failures(self._roll()))
+        numbers = self.storage.with_retry(lambda: self._new_failures(self._roll()))
         return [self.record(number) for number in numbers]
 
-    def _new_failures(self, roll: Roll) -> list[int]:
+    def _new_failures(self, roll: StateCounts) -> list[int]:
         if self._failed_before is None:
             self._failed_before = set(roll.failed)
         return [number for number in roll.failed_since if number not in self._failed_before]
@@ -298,28 +300,28 @@ class Study:
                 self._reaped(self._roll(), failed, signals=signals)
             return failed
 
-        self._remove_checkpoints(self.storage.patiently(reap))
+        self._remove_checkpoints(self.storage.with_retry(reap))
 
     def _reaped(
         self,
-        roll: Roll,
+        roll: StateCounts,
         failed: list[int],
         *,
         claim: str | None = None,
         signals: Mapping[int, int] | None = None,
-    ) -> Roll:
+    ) -> StateCounts:
         """Hands the trials back whose workers are gone; fails those that may be what kills them.
 
         Likewise the trial of that very claim, if the database went away while it was made.
         Returns the roll as it then is, and adds the numbers of those that failed to ``failed``.
         """
-        lost = reaping.lost(self.storage, roll, claim=claim)
+        lost = reaping.stale_trials(self.storage, roll, claim=claim)
         known = signals or {}
-        ended = [reaping.reap(self.storage, self.spec, trial, known) for trial in lost]
+        ended = [reaping.recover(self.storage, self.spec, trial, known) for trial in lost]
         failed += [number for number in ended if number is not None]
         return self._roll() if lost else roll
 
-    def beat(self, claim: Claim) -> None:
+    def beat(self, claim: Lease) -> None:
         """Gives a sign of life.
 
         Raises:
@@ -327,14 +329,14 @@ class Study:
         """
         recording.beat(self.storage, claim)
 
-    def record_cost(self, claim: Claim, cost: Mapping[str, float], curve: Curve = ()) -> None:
+    def record_cost(self, claim: Lease, cost: Mapping[str, float], curve: Curve = ()) -> None:
         """Stores what the trial is and costs, as far as it is known before training.
 
         ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
         """
-        self.storage.patiently(lambda: recording.put_cost(self.storage, claim, cost, curve))
+        self.storage.with_retry(lambda: recording.put_cost(self.storage, claim, cost, curve))
 
-    def record_epoch(self, claim: Claim, curve: Curve) -> None:
+    def record_epoch(self, claim: Lease, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
 
         Not with several: intermediate values in a multi-objective study break TPESampler once a
@@ -343,31 +345,31 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        self.storage.patiently(lambda: recording.put_epoch(self.storage, self.spec, claim, curve))
+        self.storage.with_retry(lambda: recording.put_epoch(self.storage, self.spec, claim, curve))
 
-    def finish(self, claim: Claim, outcome: Outcome) -> TrialRecord:
+    def finish(self, claim: Lease, outcome: Outcome) -> TrialRecord:
         """Tells the database how the trial ended, and returns its record.
 
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        record = self.storage.patiently(
+        record = self.storage.with_retry(
             lambda: recording.finish(self.storage, self.spec, claim, outcome)
         )
         self.remove_checkpoint(claim.number)
         return record
 
-    def hand_back(self, claim: Claim) -> TrialRecord:
+    def hand_back(self, claim: Lease) -> TrialRecord:
         """Puts a running trial back in the queue; it keeps its number, parameters and seed.
 
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        return self.storage.patiently(lambda: recording.hand_back(self.storage, self.spec, claim))
+        return self.storage.with_retry(lambda: recording.hand_back(self.storage, self.spec, claim))
 
     def checkpoint_key(self, number: int) -> str:
         """Returns the name under which the trial's checkpoint lies among the artifacts."""
-        return key_of(self.created, number)
+        return checkpoint_key(self.created, number)
 
     def remove_checkpoint(self, number: int) -> None:
         """Removes the trial's checkpoint, if there is one."""

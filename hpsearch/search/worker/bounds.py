@@ -32,7 +32,7 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
     classes = images.classes
     bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
     if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
-        cheap, dear = corners(spec)
+        cheap, dear = extreme_trials(spec)
         high = _affordable_cost(dear, images, device)  # first: it warms everything up
         low = _corner_cost(cheap, images, device, steps=32)
         high = high or _extrapolated(dear, low, images)
@@ -42,12 +42,12 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
     return {name: bounds[name] for name in spec.search.objectives}
 
 
-def corners(spec: StudySpec) -> tuple[TrialSpec, TrialSpec]:
+def extreme_trials(spec: StudySpec) -> tuple[TrialSpec, TrialSpec]:
     """Returns the cheapest and the dearest trial of the space, as far as can be told before."""
     return _corner(spec, cheap=True, large=True), _corner(spec, cheap=False, large=False)
 
 
-def hungriest(spec: StudySpec) -> TrialSpec:
+def most_memory_trial(spec: StudySpec) -> TrialSpec:
     """Returns the trial that needs most memory: the dearest net, trained on the largest batches."""
     return _corner(spec, cheap=False, large=True)
 

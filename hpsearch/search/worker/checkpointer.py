@@ -11,13 +11,13 @@ from torch import nn
 from hpsearch.core.trial import Curve
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.loop import Progress
-from hpsearch.search.study.claim import Claim
+from hpsearch.search.study.claim import Lease
 from hpsearch.search.study.study import Study
 
 _SHARE = 0.01  # of the time, at most, that writing may take
 
 
-class Keeper:
+class Checkpointer:
     """Keeps one trial's training among the study's artifacts.
 
     It writes after an epoch, but only so often that writing takes at most a hundredth of the
@@ -25,7 +25,7 @@ class Keeper:
     """
 
     def __init__(
-        self, study: Study, claim: Claim, *, clock: Callable[[], float] = time.monotonic
+        self, study: Study, claim: Lease, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._artifacts = study.storage.artifacts
         self._key = study.checkpoint_key(claim.number)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.work_loop import StopSignal
 
 
 class Ending(enum.Enum):
@@ -23,7 +23,7 @@ class Ending(enum.Enum):
     FAILING = "failing"  # too many failures in a row
 
 
-def ending_of(standing: Standing | None, stop: Stopper) -> Ending:
+def ending_of(standing: StudyStatus | None, stop: StopSignal) -> Ending:
     """Returns how a run ended, by why the study gave no more trials; None: it was asked to stop."""
     if standing is None:
         return Ending.TIMED_OUT if stop.timed_out and not stop.signals else Ending.INTERRUPTED
@@ -31,11 +31,11 @@ def ending_of(standing: Standing | None, stop: Stopper) -> Ending:
 
 
 _ENDINGS = {
-    Standing.DONE: Ending.DONE,
-    Standing.BUSY: Ending.BUSY,
-    Standing.USED_UP: Ending.DONE,
-    Standing.STOPPED: Ending.STOPPED,
-    Standing.FAILING: Ending.FAILING,
+    StudyStatus.DONE: Ending.DONE,
+    StudyStatus.BUSY: Ending.BUSY,
+    StudyStatus.USED_UP: Ending.DONE,
+    StudyStatus.STOPPED: Ending.STOPPED,
+    StudyStatus.FAILING: Ending.FAILING,
 }
 
 
@@ -52,7 +52,7 @@ def close(study: Study, ending: Ending, *, notify: Callable[[str], None]) -> Non
         study.storage.close()
         return
     failures = study.failures() or [r for r in study.records() if r.state is State.FAILED]
-    study.storage.patiently(lambda: study.request_stop())
+    study.storage.with_retry(lambda: study.request_stop())
     study.storage.close()
     last = failures[-1]
     if told := last.attributes.get("failure", {}).get("traceback"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.observer import Observer
 
@@ -30,19 +30,19 @@ class Follower:
         return records
 
 
-def follow(study: Study, watcher: Observer) -> Standing:
+def follow(study: Study, watcher: Observer) -> StudyStatus:
     """Follows the study until it gives no more trials to workers; returns why."""
     follower, told = Follower(study, watcher), 0
     # What ends from here on is told: without a terminal, nothing may be for an hour.
     watcher.note(f"study {study.name!r} is watched until it is done")
     while True:
-        standing = study.standing()
+        standing = study.status()
         records = follower.look()  # after it, so that the last end is told
         silent = study.silent()
         if silent > told and silent == sum(r.state is State.RUNNING for r in records):
             watcher.note(f"no worker shows life; who comes next takes up what is running: {silent}")
         told = silent
-        if standing not in (None, Standing.BUSY):
+        if standing not in (None, StudyStatus.BUSY):
             return standing
         time.sleep(_LOOK_SECONDS)
 

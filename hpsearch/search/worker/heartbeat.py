@@ -13,8 +13,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.search.storage.storage import first_line
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import GivenAway
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import LeaseLost
 from hpsearch.search.study.study import Study
 
 BEAT_SECONDS = 10.0
@@ -23,7 +23,7 @@ ALIVE = "HPSEARCH_ALIVE"  # the environment variable that names a file to touch
 _log = logging.getLogger(__name__)
 
 
-def show_alive() -> None:
+def touch_alive_file() -> None:
     """Touches the file that ``HPSEARCH_ALIVE`` names, if it names one.
 
     Its age tells a container's health check that the worker goes on: for much less than a command
@@ -36,12 +36,11 @@ def show_alive() -> None:
 
 
 @contextmanager
-def beating(study: Study, claim: Claim, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def heartbeats(study: Study, claim: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Gives a sign of life every ``seconds`` inside the context; the first came with the claim.
 
-    Where the database took one, the machine is shown it too, see :func:`show_alive`. Optuna's own
-    heartbeats run only inside ``study.optimize``, and are silent about a trial that died before
-    its first.
+    After each one the alive file is touched, see :func:`touch_alive_file`. Optuna's own heartbeats
+    run only inside ``study.optimize``, and miss a trial that died before its first.
     """
     done = threading.Event()
 
@@ -49,11 +48,11 @@ def beating(study: Study, claim: Claim, *, seconds: float = BEAT_SECONDS) -> Ite
         while not done.wait(seconds):
             try:
                 study.beat(claim)
-                show_alive()
-            except GivenAway:
+                touch_alive_file()
+            except LeaseLost:
                 return  # its worker learns of it when it writes
             except (SQLAlchemyError, StorageInternalError) as exc:
-                study.storage.absence.note()  # nobody else was heard, either
+                study.storage.outage.note()  # nobody else was heard, either
                 said = first_line(exc.__cause__ or exc)
                 _log.warning("no sign of life of trial %d: %s", claim.number, said)
         study.storage.sessions.remove()

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.dataset_summary import Outline
+from hpsearch.core.dataset_summary import DatasetSummary
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.plural import plural
 from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
-from hpsearch.core.spec_diff import changes_told, differences, steering
-from hpsearch.core.step_budget import too_few
+from hpsearch.core.spec_diff import describe_changes, differences, steering
+from hpsearch.core.step_budget import few_steps_warning
 from hpsearch.errors import DeviceError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.user_code import CODE, look_in
@@ -26,12 +26,12 @@ from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.storage.storage import check_storage, exists, open_storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.process import identity
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.ending import Ending, ending_of
 from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool, worker_command
-from hpsearch.search.worker.work_loop import Stopper, work
+from hpsearch.search.worker.work_loop import StopSignal, work
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class WorkerOptions:
     """Where a search runs: its database, data folder, device and threads (None: decided here).
 
     ``code`` is the folder where modules of the person's own are looked for first, None that of
@@ -81,7 +81,7 @@ NO_ARTIFACTS = (
 )
 
 
-def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
+def prepare(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Prepared:
     """Checks storage, device and data, in this order, and only then makes or opens the study.
 
     Raises:
@@ -106,7 +106,7 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
         bounds=ground.bounds,
     )
     if (total := study.spec.search.trials) > spec.search.trials:
-        is_done = study.standing() is Standing.DONE
+        is_done = study.status() is StudyStatus.DONE
         rest = "nothing to do" if is_done else "with those that others run"
         notify(f"study {study.name!r} has {total} trials already, {rest}")
     _tell_changes(known, study, notify)
@@ -115,11 +115,11 @@ def prepare(spec: StudySpec, place: Place, *, notify: Notify) -> Prepared:
     return replace(_prepared(study, place, ground), devices=devices)
 
 
-def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
+def _devices(spec: StudySpec, place: WorkerOptions, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
     from hpsearch.nn.runtime.device import check_share, deal
-    from hpsearch.nn.training.memory import footprint
-    from hpsearch.search.worker.bounds import hungriest
+    from hpsearch.nn.training.memory import worker_memory
+    from hpsearch.search.worker.bounds import most_memory_trial
 
     workers, share = spec.search.workers, place.gpus_per_worker
     check_share(ground.device, share)
@@ -129,11 +129,15 @@ def _devices(spec: StudySpec, place: Place, ground: _Ground) -> Sequence[str]:
         place.device,
         workers=workers,
         gpus_per_worker=share,
-        footprint=lambda: footprint(hungriest(spec), ground.images, device=ground.device),
+        footprint=lambda: worker_memory(
+            most_memory_trial(spec), ground.images, device=ground.device
+        ),
     )
 
 
-def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> Prepared:
+def attach_worker(
+    study: Study, place: WorkerOptions, *, dataset: str | None, notify: Notify
+) -> Prepared:
     """Makes this process ready to work on a study that is there.
 
     The data is looked for where the study has it, or at ``dataset``, and must be the study's.
@@ -145,8 +149,8 @@ def join(study: Study, place: Place, *, dataset: str | None, notify: Notify) -> 
     ground = _survey(spec, place, _threads(place, study, workers=1), notify)
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=place.mixed_hardware)
-    equipped = study.storage.patiently(
-        lambda: catalog.equip(
+    equipped = study.storage.with_retry(
+        lambda: catalog.attach_data(
             study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
         )
     )
@@ -164,19 +168,19 @@ class _Ground:
     bounds: Callable[[], Mapping[str, tuple[float, float]]]
 
 
-def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Ground:
-    device = settle(place, threads)
+def _survey(spec: StudySpec, place: WorkerOptions, threads: int, notify: Notify) -> _Ground:
+    device = configure_torch(place, threads)
     data, images = _load(spec, place, device, notify)
     _, height, width = images.input_shape
     check_shift(spec.train.shift, height=height, width=width)
     from hpsearch.nn.runtime.device import describe
-    from hpsearch.nn.training.smoke_test import rehearse
-    from hpsearch.search.worker.bounds import corners, objective_bounds
+    from hpsearch.nn.training.smoke_test import smoke_test
+    from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
 
     if spec.has_own_code:
         look_in(place.code)
-        for corner in corners(spec):
-            rehearse(corner, images, device=device)
+        for corner in extreme_trials(spec):
+            smoke_test(corner, images, device=device)
     return _Ground(
         images=images,
         device=device,
@@ -186,7 +190,7 @@ def _survey(spec: StudySpec, place: Place, threads: int, notify: Notify) -> _Gro
     )
 
 
-def settle(place: Place, threads: int) -> torch.device:
+def configure_torch(place: WorkerOptions, threads: int) -> torch.device:
     """Makes torch in this process compute with that many threads; returns the device to use.
 
     Raises:
@@ -201,7 +205,7 @@ def settle(place: Place, threads: int) -> torch.device:
     return device
 
 
-def _prepared(study: Study, place: Place, ground: _Ground) -> Prepared:
+def _prepared(study: Study, place: WorkerOptions, ground: _Ground) -> Prepared:
     reference = ground.reference
     here = {"versions": versions(), "index": ground.device.index}
     origin = {"process": identity(), **reference, **here}
@@ -210,7 +214,7 @@ def _prepared(study: Study, place: Place, ground: _Ground) -> Prepared:
     return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
 
 
-def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
+def submit(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Study:
     """Makes a study that the first worker to come equips with data, hardware and bounds.
 
     Raises:
@@ -227,7 +231,7 @@ def submit(spec: StudySpec, place: Place, *, notify: Notify) -> Study:
 
 def examine(
     spec: StudySpec, *, data_dir: Path | None, code: Path | None, notify: Notify
-) -> Outline | None:
+) -> DatasetSummary | None:
     """Checks what can be told of a study before its images are there; returns what is told of them.
 
     A person's own code is imported and no more. ``notify`` hears what is legal and will not find a
@@ -236,10 +240,10 @@ def examine(
     Raises:
         HpsearchError: something is not as it must be.
     """
-    from hpsearch.nn.data.dataset import check, known_size, outline
+    from hpsearch.nn.data.dataset import check, known_size, summarise
 
     check(spec.data, data_dir=data_dir)
-    images, size = outline(spec.data, seed=spec.search.seed), known_size(spec.data)
+    images, size = summarise(spec.data, seed=spec.search.seed), known_size(spec.data)
     if size is not None:
         check_shift(spec.train.shift, height=size[0], width=size[1])
     check_code(spec, folder=code)
@@ -247,7 +251,7 @@ def examine(
     return images
 
 
-def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
+def run(prepared: Prepared, place: WorkerOptions, *, stop: StopSignal, watcher: Observer) -> Ending:
     """Works on the study until its budget is met, the time is up or a signal comes.
 
     One worker is this process; several are processes of their own.
@@ -258,24 +262,26 @@ def run(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -
 
 
 def run_here(
-    prepared: Prepared, *, stop: Stopper, observer: Observer, waits: bool = True
+    prepared: Prepared, *, stop: StopSignal, observer: Observer, waits: bool = True
 ) -> Ending:
-    """Works on the study in this process; ``waits`` as :func:`hpsearch.search.worker.work_loop.work`."""
+    """Works on the study in this process; ``waits`` as for :func:`work`."""
     from hpsearch.search.worker.trainer import Trainer
 
     study = prepared.study
-    study.storage.absence.is_hurried = stop.is_hurried
+    study.storage.outage.is_hurried = stop.is_hurried
     trainer = Trainer(
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
-    with cpu.worker_presence(), study.storage.watched():
+    with cpu.worker_presence(), study.storage.translate_errors():
         standing = work(
             study, trainer, origin=prepared.origin, observer=observer, stop=stop, waits=waits
         )
     return ending_of(standing, stop)
 
 
-def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Observer) -> Ending:
+def _run_workers(
+    prepared: Prepared, place: WorkerOptions, *, stop: StopSignal, watcher: Observer
+) -> Ending:
     """Has processes of this host work on the study, as many as its spec says, and watches them."""
     study = prepared.study
     threads = int(prepared.origin["threads"])
@@ -294,13 +300,13 @@ def _run_workers(prepared: Prepared, place: Place, *, stop: Stopper, watcher: Ob
     if place.code is not None:
         known[CODE] = str(place.code.resolve())
     with (
-        study.storage.watched(),
+        study.storage.translate_errors(),
         Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
     ):
         return ending_of(pool.run(stop), stop)
 
 
-def _options(place: Place, *, device: str, threads: int) -> list[str]:
+def _options(place: WorkerOptions, *, device: str, threads: int) -> list[str]:
     options = ["--device", device, "--threads", str(threads)]
     if place.data_dir is not None:
         options += ["--data-dir", str(place.data_dir)]
@@ -330,7 +336,7 @@ def _tell_changes(before: Study | None, now: Study, notify: Notify) -> None:
     found = differences(steering(before.spec), steering(now.spec))
     changed = {key: pair for key, pair in found.items() if key not in _OF_A_RUN}
     if changed:
-        notify(f"study {now.name!r} goes on: {changes_told(changed)}")
+        notify(f"study {now.name!r} goes on: {describe_changes(changed)}")
 
 
 def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
@@ -338,13 +344,13 @@ def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
 
     ``images`` to train on; None: not known.
     """
-    few = images and too_few(spec.space, epochs=spec.train.epochs, images=images)
+    few = images and few_steps_warning(spec.space, epochs=spec.train.epochs, images=images)
     for told in (few or None, costs_alone(spec.search.objectives)):
         if told is not None:
             notify(told)
 
 
-def _threads(place: Place, known: Study | None, *, workers: int) -> int:
+def _threads(place: WorkerOptions, known: Study | None, *, workers: int) -> int:
     """The threads asked for; else those the study was made with, if this host has so many."""
     if place.threads is None and known is not None and REFERENCE in known.attributes:
         made_with = int(known.attributes[REFERENCE]["threads"])
@@ -353,7 +359,7 @@ def _threads(place: Place, known: Study | None, *, workers: int) -> int:
     return cpu.decide_threads(requested=place.threads, workers=workers)
 
 
-def _existing(spec: StudySpec, place: Place) -> Study | None:
+def _existing(spec: StudySpec, place: WorkerOptions) -> Study | None:
     if not exists(place.storage):
         return None
     storage = open_storage(place.storage, create=True)
@@ -364,7 +370,7 @@ def _existing(spec: StudySpec, place: Place) -> Study | None:
 
 
 def _load(
-    spec: StudySpec, place: Place, device: torch.device, notify: Notify
+    spec: StudySpec, place: WorkerOptions, device: torch.device, notify: Notify
 ) -> tuple[ImageData, Tensors]:
     from hpsearch.nn.data.dataset import load
     from hpsearch.nn.data.tensors import tensors_of

@@ -14,7 +14,7 @@ _FRESH_SECONDS = 5.0
 _SHARE = 50  # of the time that a look may take
 
 
-class Others:
+class PeerTrials:
     """The study's other trials, as one trial sees them while it runs.
 
     They are read anew at most every five seconds, and for at most a fiftieth of the time: a look

@@ -16,11 +16,11 @@ from typing import Self
 from hpsearch.core.analysis.pruning_stats import counts
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, StudyError
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.follow import Follower
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import PARENT, Stopper
+from hpsearch.search.worker.work_loop import PARENT, StopSignal
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
@@ -96,19 +96,19 @@ class Pool:
             if self._folder is not None:
                 self._folder.cleanup()
 
-    def run(self, stop: Stopper) -> Standing | None:
+    def run(self, stop: StopSignal) -> StudyStatus | None:
         """Runs until the study needs no more trials; returns why, or None if asked to stop.
 
         Raises:
             HpsearchError: every worker was refused, or they die without getting anywhere.
         """
         stop.raises, stop.at_once = False, self.kill
-        self.study.storage.absence.is_hurried = lambda: bool(stop.signals)
+        self.study.storage.outage.is_hurried = lambda: bool(stop.signals)
         follower = Follower(self.study, self.watcher)
         while not stop():
             records = follower.look()
             if len(self.study.failures()) >= self.study.spec.search.max_failures:
-                return Standing.FAILING
+                return StudyStatus.FAILING
             if not self._tend(records):
                 follower.look()
                 return self._why()
@@ -119,7 +119,7 @@ class Pool:
 
     def _tend(self, records: Sequence[TrialRecord]) -> bool:
         """Starts who is due and replaces who died; whether any is left."""
-        if self.study.standing() is Standing.DONE:
+        if self.study.status() is StudyStatus.DONE:
             self._workers = [worker for worker in self._workers if worker.process is not None]
         dead: dict[int, int] = {}  # exit codes by pid
         for worker in list(self._workers):
@@ -182,10 +182,10 @@ class Pool:
             self.watcher.note(f"worker {worker.number} {how}; another starts in {pause:g} s")
             worker.process, worker.start_at = None, time.monotonic() + pause
 
-    def _why(self) -> Standing:
-        standing = self.study.standing()
+    def _why(self) -> StudyStatus:
+        standing = self.study.status()
         # A grid that is used up leaves the budget open, and nobody to ask: only workers know.
-        return Standing.USED_UP if standing in (None, Standing.BUSY) else standing
+        return StudyStatus.USED_UP if standing in (None, StudyStatus.BUSY) else standing
 
     def end(self, *, reaps: bool = True) -> None:
         """Ends who still runs: asks, waits, and kills who does not come."""

@@ -13,14 +13,14 @@ from hpsearch.core.spec import to_json
 from hpsearch.errors import AwayError, DataError, DeviceError, SpecError, StorageError, StudyError
 from hpsearch.search.storage.storage import AWAY_SECONDS, Storage, open_storage
 from hpsearch.search.study import catalog
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
 from hpsearch.search.worker.ending import Ending, close
-from hpsearch.search.worker.heartbeat import show_alive
-from hpsearch.search.worker.launch import Notify, Place
+from hpsearch.search.worker.heartbeat import touch_alive_file
+from hpsearch.search.worker.launch import Notify, WorkerOptions
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.work_loop import StopSignal
 
 _WAIT_SECONDS = 1.0
 _REST = 10  # times what a look for an open study took is waited until the next
@@ -30,12 +30,12 @@ View = Callable[[Study], AbstractContextManager[Observer]]
 
 
 def serve(
-    place: Place,
+    place: WorkerOptions,
     *,
     name: str | None,
     forever: bool,
     dataset: str | None,
-    stop: Stopper,
+    stop: StopSignal,
     view: View,
     notify: Notify,
 ) -> Ending:
@@ -82,11 +82,11 @@ def serve(
 class _Server:
     """What :func:`serve` was given, and the studies that it leaves alone."""
 
-    place: Place
+    place: WorkerOptions
     name: str | None
     forever: bool
     dataset: str | None
-    stop: Stopper
+    stop: StopSignal
     view: View
     notify: Notify
     # Studies as they were made and steered, and until when (monotonic seconds).
@@ -102,7 +102,7 @@ class _Server:
         """Opens the database and works on what is open in it; None if asked to stop meanwhile."""
         storage = self._opened()
         while storage is not None and not self.stop():
-            show_alive()
+            touch_alive_file()
             began = time.monotonic()
             studies = self._open_studies(storage)
             study = next((study for study, standing in studies if standing is None), None)
@@ -138,19 +138,19 @@ class _Server:
                     told = str(exc)
                     self.notify(f"{told}; it is waited for")
             else:
-                opened.absence.is_hurried = self.stop.is_hurried
+                opened.outage.is_hurried = self.stop.is_hurried
                 return opened
             self.stop.wait(_WAIT_SECONDS)
         return None
 
-    def _open_studies(self, storage: Storage) -> list[tuple[Study, Standing | None]]:
+    def _open_studies(self, storage: Storage) -> list[tuple[Study, StudyStatus | None]]:
         """The studies to work on, oldest first, and why no worker would get a trial of one now."""
         name = self.name
         if self.only_one:
-            storage.patiently(lambda: catalog.open_study(storage, name))  # or says which there are
+            storage.with_retry(lambda: catalog.open_study(storage, name))  # or says which there are
         return [
             (study, standing)
-            for study, standing in storage.patiently(
+            for study, standing in storage.with_retry(
                 lambda: catalog.open_studies(storage, notify=self._tell_once)
             )
             if name in (None, study.name) and not self._is_left_alone(study)
@@ -177,7 +177,7 @@ class _Server:
 
     def _run(self, study: Study) -> Ending:
         self.stop.raises = True  # while it prepares, which cannot ask
-        prepared = launch.join(study, self.place, dataset=self.dataset, notify=self.notify)
+        prepared = launch.attach_worker(study, self.place, dataset=self.dataset, notify=self.notify)
         if prepared.study.storage.artifacts is None:
             self._tell(launch.NO_ARTIFACTS)
         with self.view(prepared.study) as observer:
@@ -204,6 +204,6 @@ def _as_it_is(study: Study) -> tuple[datetime, str]:
 
 def _nothing_open(storage: Storage, name: str | None) -> str:
     if name is not None:
-        standing = storage.patiently(lambda: catalog.open_study(storage, name).standing())
-        return f"study {name!r} {(standing or Standing.DONE).words}"
+        standing = storage.with_retry(lambda: catalog.open_study(storage, name).status())
+        return f"study {name!r} {(standing or StudyStatus.DONE).words}"
     return f"no open study in {storage.masked}; `hpsearch submit` queues one"

@@ -17,17 +17,17 @@ from hpsearch.nn.models.cnn import build
 from hpsearch.nn.models.cost import measure
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.failures import own_culprit
+from hpsearch.nn.training.failures import failing_user_code
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged
 from hpsearch.search.storage.records import curve_of
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import GivenAway
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import LeaseLost
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.checkpointer import Keeper
+from hpsearch.search.worker.checkpointer import Checkpointer
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.peers import Others, explain
-from hpsearch.search.worker.work_loop import Stopper
+from hpsearch.search.worker.peers import PeerTrials, explain
+from hpsearch.search.worker.work_loop import StopSignal
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Trainer:
     device: torch.device
     observer: Observer
 
-    def __call__(self, claim: Claim, stop: Stopper) -> Outcome:
+    def __call__(self, claim: Lease, stop: StopSignal) -> Outcome:
         """Trains the trial until it is complete, hopeless, diverged or broken.
 
         The one broad ``except`` of the search stands here: whatever breaks a trial is kept with
@@ -53,7 +53,7 @@ class Trainer:
         """
         try:
             return self._train(claim, stop)
-        except (Interrupted, GivenAway, StorageError):
+        except (Interrupted, LeaseLost, StorageError):
             raise
         except Diverged as exc:
             failure = {"kind": "NaN"}
@@ -61,22 +61,22 @@ class Trainer:
             return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
         except (Exception, SystemExit) as exc:  # a person's own code may end the process
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
-            culprit = own_culprit(claim.spec, exc) if kind == "bug" else None
+            culprit = failing_user_code(claim.spec, exc) if kind == "bug" else None
             reason = f"{kind}: {_told(exc, culprit)}"
             failure = {"kind": kind, "traceback": traceback.format_exc()}
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
 
-    def _train(self, claim: Claim, stop: Stopper) -> Outcome:
+    def _train(self, claim: Lease, stop: StopSignal) -> Outcome:
         spec, study, device = claim.spec, self.study, self.device
         model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
-        keeper = Keeper(study, claim)
+        keeper = Checkpointer(study, claim)
         progress, curve = keeper.restore(model, device=device)
         cost = self._cost(claim, model, resumed=bool(curve))
         study.record_cost(claim, cost, curve)
         self.observer.started(claim.number, claim.params, cost)
         self._tell_of_earlier(claim, curve)
-        others = Others(study, claim.number, seen=self.observer.sync)
+        others = PeerTrials(study, claim.number, seen=self.observer.sync)
         details: dict[str, object] = {}
         going = train(
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
@@ -102,14 +102,14 @@ class Trainer:
         chosen = {name: values[name] for name in study.objectives}
         return Outcome(state=State.COMPLETE, values=chosen, details=details)
 
-    def _cost(self, claim: Claim, model: nn.Module, *, resumed: bool) -> Mapping[str, float]:
+    def _cost(self, claim: Lease, model: nn.Module, *, resumed: bool) -> Mapping[str, float]:
         """The trial's costs; one that goes on keeps those it was judged by so far."""
         known: Mapping[str, float] | None = claim.attributes.get("cost")
         if resumed and known is not None:
             return known
         return measure(model, self.images.input_shape, device=self.device)
 
-    def _tell_of_earlier(self, claim: Claim, curve: Curve) -> None:
+    def _tell_of_earlier(self, claim: Lease, curve: Curve) -> None:
         """Shows the epochs that the trial goes on from, or says that it has to start over."""
         for epoch in curve:
             self.observer.trained(claim.number, epoch)

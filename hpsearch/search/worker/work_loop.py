@@ -15,11 +15,11 @@ from typing import Any
 
 from hpsearch.core.trial import Outcome, TrialRecord
 from hpsearch.nn.training.interrupt import Interrupted
-from hpsearch.search.study.claim import Claim
-from hpsearch.search.study.leases import GivenAway
-from hpsearch.search.study.status import Standing
+from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import LeaseLost
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import beating, show_alive
+from hpsearch.search.worker.heartbeat import heartbeats, touch_alive_file
 from hpsearch.search.worker.observer import Observer
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
@@ -29,7 +29,7 @@ FINISH_SECONDS = 10.0  # for the epoch at hand; Kubernetes grants 30 s in all
 
 
 @dataclass(slots=True, kw_only=True)
-class Stopper:
+class StopSignal:
     """Says when to stop: a signal came, or the time is up. ``deadline`` is by ``clock``.
 
     While ``raises``, the first signal also raises KeyboardInterrupt, for what cannot ask; what
@@ -48,7 +48,7 @@ class Stopper:
     _heard_at: float = -math.inf
 
     @classmethod
-    def of_a_worker(cls) -> Stopper:
+    def of_a_worker(cls) -> StopSignal:
         """Returns one that also stops when the command that started this worker is gone."""
         parent = os.environ.get(PARENT)
         return cls(parent=int(parent) if parent else None)
@@ -117,7 +117,7 @@ class Stopper:
             raise KeyboardInterrupt
 
 
-RunTrial = Callable[[Claim, Stopper], Outcome]
+RunTrial = Callable[[Lease, StopSignal], Outcome]
 
 
 def work(
@@ -126,9 +126,9 @@ def work(
     *,
     origin: Mapping[str, Any],
     observer: Observer,
-    stop: Stopper,
+    stop: StopSignal,
     waits: bool = True,
-) -> Standing | None:
+) -> StudyStatus | None:
     """Runs trials until the study needs no more; returns why, or None if asked to stop.
 
     A trial that is interrupted is handed back: it keeps its number and parameters and waits for
@@ -144,27 +144,27 @@ def work(
     """
     stop.raises = False
     while not stop():
-        show_alive()
+        touch_alive_file()
         try:
             claim = study.claim(origin)
-        except GivenAway:  # drawing its values took too long
+        except LeaseLost:  # drawing its values took too long
             continue
-        if claim is Standing.BUSY and waits:
+        if claim is StudyStatus.BUSY and waits:
             stop.wait(_POLL_SECONDS)
             continue
-        if isinstance(claim, Standing):
+        if isinstance(claim, StudyStatus):
             return claim
         try:
-            with beating(study, claim):
+            with heartbeats(study, claim):
                 record = _run(study, claim, run_trial, stop)
-        except GivenAway:
+        except LeaseLost:
             record = study.record(claim.number)
             observer.note(f"trial {claim.number} was given to another worker; dropped here")
         observer.ended(record)
     return None
 
 
-def _run(study: Study, claim: Claim, run_trial: RunTrial, stop: Stopper) -> TrialRecord:
+def _run(study: Study, claim: Lease, run_trial: RunTrial, stop: StopSignal) -> TrialRecord:
     try:
         outcome = run_trial(claim, stop)
     except Interrupted:

@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.core.analysis.study_analysis import Findings, Standing
+from hpsearch.core.analysis.study_analysis import RankedTrial, StudyAnalysis
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.view.dashboard import curve_svg
 from hpsearch.view.document import Section, Table
@@ -67,7 +67,7 @@ class Annotations:
 NOTHING = Annotations()
 
 
-def annotate(findings: Findings, *, study_id: int, place: Sequence[str] = ()) -> Annotations:
+def annotate(findings: StudyAnalysis, *, study_id: int, place: Sequence[str] = ()) -> Annotations:
     """Returns the notes, figures and files of a study.
 
     Args:
@@ -93,7 +93,7 @@ def annotate(findings: Findings, *, study_id: int, place: Sequence[str] = ()) ->
     return Annotations(notes=notes, attributes=attributes, files=files)
 
 
-def _study_note(findings: Findings, place: Sequence[str]) -> str:
+def _study_note(findings: StudyAnalysis, place: Sequence[str]) -> str:
     answer, winners, depth = front_sections.answer(findings), _winners(findings), _depth(findings)
     lines = [f"## {escaped(answer.title)}", *body(replace(answer, notes=()))]
     if winners is not None:
@@ -108,11 +108,11 @@ def _study_note(findings: Findings, place: Sequence[str]) -> str:
     return "\n".join([*lines, "", f"*{about}*", ""])
 
 
-def _knee_number(findings: Findings) -> int:
+def _knee_number(findings: StudyAnalysis) -> int:
     return next(s.record.number for s in findings.front if s.is_knee)
 
 
-def _winners(findings: Findings) -> Section | None:
+def _winners(findings: StudyAnalysis) -> Section | None:
     """The front as a table, without the commands: each trial has its own in its note."""
     knees = {s.record.number for s in findings.front if s.is_knee}
     kept = evenly(findings.front, _SHOWN_WINNERS)
@@ -136,12 +136,14 @@ def _taking_home(number: int, study: str, place: Sequence[str]) -> list[str]:
     return ["", told, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
 
 
-def _depth(findings: Findings) -> Section | None:
+def _depth(findings: StudyAnalysis) -> Section | None:
     section = effect_sections.depth(findings)
     return section and replace(section, drawings=(), tables=(), notes=())
 
 
-def _trial_note(standing: Standing, findings: Findings, picture: str, place: Sequence[str]) -> str:
+def _trial_note(
+    standing: RankedTrial, findings: StudyAnalysis, picture: str, place: Sequence[str]
+) -> str:
     record, names = standing.record, findings.objectives
     what = "the knee of the front" if len(names) > 1 else "the best trial"
     title = f"Trial {record.number} is {what if standing.is_knee else 'on the front'}."
@@ -162,7 +164,7 @@ def _trial_note(standing: Standing, findings: Findings, picture: str, place: Seq
     return "\n".join([*lines, ""])
 
 
-def _files(standing: Standing) -> list[tuple[str, str, Callable[[], str]]]:
+def _files(standing: RankedTrial) -> list[tuple[str, str, Callable[[], str]]]:
     """Each file's name, type and content."""
     record = standing.record
     if not record.curve:
@@ -174,7 +176,7 @@ def _files(standing: Standing) -> list[tuple[str, str, Callable[[], str]]]:
     ]
 
 
-def _graphs(findings: Findings) -> list[tuple[str, str]]:
+def _graphs(findings: StudyAnalysis) -> list[tuple[str, str]]:
     """Each figure's name and JSON, those that have anything to show."""
     groups, attained = findings.depth.groups, findings.attainment
     made: list[tuple[str, str]] = []

@@ -139,7 +139,7 @@ class Annotator:
             self._changed.notify_all()
 
     def _annotations(self, study_id: int) -> Annotations:
-        with self._storage.watched():
+        with self._storage.translate_errors():
             study = open_numbered(self._storage, study_id)
             if study is None:
                 return NOTHING

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hpsearch.errors import HpsearchError
-from hpsearch.view.dashboard.login_throttle import Brake
+from hpsearch.view.dashboard.login_throttle import LoginThrottle
 
 READING = ("GET", "HEAD")
 _FILES = ("/artifacts", "/api/artifacts")
@@ -118,15 +118,15 @@ def _refused(reason: str, start_response: StartResponse) -> list[bytes]:
 
 
 def with_login(
-    app: WSGIApplication, login: Login, *, brake: Brake | None = None
+    app: WSGIApplication, login: Login, *, brake: LoginThrottle | None = None
 ) -> WSGIApplication:
     """Returns the app behind HTTP's basic authentication; browsers ask for it by themselves.
 
-    Whoever is wrong too often has to wait, see :class:`hpsearch.view.dashboard.login_throttle.Brake`. It goes by the
-    address of the connection: a header that tells another one is anybody's to write.
+    Repeated failures are delayed, see :class:`LoginThrottle`, by the address of the connection: a
+    header such as X-Forwarded-For can be forged.
     """
     expected = f"{login.user}:{login.password}".encode()
-    brake = Brake() if brake is None else brake
+    brake = LoginThrottle() if brake is None else brake
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         header = environ.get("HTTP_AUTHORIZATION", "")

@@ -22,7 +22,7 @@ class _Known:
     until: float = 0.0
 
 
-class Brake:
+class LoginThrottle:
     """Counts the wrong attempts of each address, in bounded memory; safe in many threads.
 
     The fifth in a row has to be followed by a second of waiting, each further one by twice as

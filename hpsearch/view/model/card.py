@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.core.analysis.metrics import ClassScore, Scores, Spread
+from hpsearch.core.analysis.metrics import ClassScore, MeanAndDeviation, Scores
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec, TrialSpec
-from hpsearch.search.jobs.retrain import Taken
-from hpsearch.search.jobs.retrain_plan import Plan
+from hpsearch.search.jobs.retrain import RetrainedModel
+from hpsearch.search.jobs.retrain_plan import RetrainPlan
 from hpsearch.view.format import format_seconds, format_value, spelled
 
 
-def card(taken: Taken, *, params: int, onnx: bool) -> str:
+def card(taken: RetrainedModel, *, params: int, onnx: bool) -> str:
     """Returns the model card.
 
     Args:
@@ -44,11 +44,11 @@ def card(taken: Taken, *, params: int, onnx: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _title(taken: Taken) -> str:
+def _title(taken: RetrainedModel) -> str:
     return f"A classifier of {_escaped(taken.model.config.provenance['dataset'])}"
 
 
-def _summary(taken: Taken, *, params: int) -> str:
+def _summary(taken: RetrainedModel, *, params: int) -> str:
     config = taken.model.config
     channels, height, width = config.input_shape
     unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
@@ -63,7 +63,7 @@ def _summary(taken: Taken, *, params: int) -> str:
     )
 
 
-def _usage(taken: Taken, *, onnx: bool) -> str:
+def _usage(taken: RetrainedModel, *, onnx: bool) -> str:
     config = taken.model.config
     height, width = config.size
     option, argument, note = "", "", "; nothing in this folder is run when it is loaded."
@@ -95,7 +95,7 @@ def _usage(taken: Taken, *, onnx: bool) -> str:
     return "\n\n".join(lines)
 
 
-def _how_good(taken: Taken) -> str:
+def _how_good(taken: RetrainedModel) -> str:
     scores, rows = taken.scores, {}
     rows["test accuracy"] = f"{accuracy(scores)} (95 % interval {interval(scores)})"
     rows["test images"] = f"{scores.n:,}"
@@ -138,7 +138,7 @@ def _mistakes(scores: Scores) -> str:
     return "\n".join(lines) + "\n\n![The most confused pairs](confused.png)"
 
 
-def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
+def _made(taken: RetrainedModel, provenance: Mapping[str, Any]) -> dict[str, str]:
     data, hardware = provenance["data"], provenance["hardware"]
     threads = plural(hardware["threads"], "thread")
     return {
@@ -157,7 +157,7 @@ def _made(taken: Taken, provenance: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _limits(taken: Taken) -> str:
+def _limits(taken: RetrainedModel) -> str:
     scores = taken.scores
     limits = [
         f"It knows {len(scores.classes)} classes and takes every image for one of them, whatever"
@@ -210,7 +210,7 @@ def _recipe(trial: TrialSpec) -> str:
     return ", ".join(parts)
 
 
-def origin(plan: Plan) -> str:
+def origin(plan: RetrainPlan) -> str:
     """Returns where a configuration comes from, in words."""
     how = f" ({' '.join(plan.chosen)})" if plan.chosen else ""
     if plan.trial is not None:
@@ -239,7 +239,7 @@ def interval(scores: Scores) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def apart(taken: Taken) -> str | None:
+def apart(taken: RetrainedModel) -> str | None:
     """Returns what to make of a searched accuracy outside the test accuracy's interval."""
     searched, (low, high) = taken.plan.searched, taken.scores.interval
     if searched is None or low <= searched <= high:
@@ -256,10 +256,10 @@ def apart(taken: Taken) -> str | None:
     )
 
 
-def seeds_text(accuracies: Spread) -> str:
+def seeds_text(accuracies: MeanAndDeviation) -> str:
     """Returns mean and deviation of several accuracies.
 
-    >>> seeds_text(Spread(values=(0.5, 0.6), mean=0.55, deviation=0.0707))
+    >>> seeds_text(MeanAndDeviation(values=(0.5, 0.6), mean=0.55, deviation=0.0707))
     '55.00 ± 7.07 %, 2 seeds'
     """
     deviation = f" ± {100 * accuracies.deviation:.2f}" if accuracies.deviation is not None else ""
@@ -277,6 +277,3 @@ def _escaped(text: str) -> str:
     a\\|b \\$x\\$ \\<c\\>
     """
     return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())
-
-
-__all__ = ["accuracy", "apart", "card", "interval", "net", "origin", "percent", "seeds_text"]

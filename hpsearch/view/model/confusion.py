@@ -218,6 +218,3 @@ def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-__all__ = ["confused_picture", "matrix_csv", "matrix_picture"]

@@ -94,6 +94,3 @@ def _hover(one: Performance, pick: Pick, x: str, y: str) -> str:
 
 def _course_hover(one: Performance, number: int, hypervolume: float) -> str:
     return f"{safe(one.study)}, trial {number}: {hypervolume:.4f}"
-
-
-__all__ = ["courses", "fronts"]

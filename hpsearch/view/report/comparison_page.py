@@ -79,6 +79,3 @@ def _numbers(found: Comparison) -> Section:
         told.append((above if name == above else f"{above}: {name.strip()}", *cells))
     table = Table(header=header, rows=tuple(told))
     return Section(key="numbers", title="The numbers", tables=[table])
-
-
-__all__ = ["comparison_page"]

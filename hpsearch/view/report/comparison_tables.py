@@ -9,13 +9,13 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from hpsearch.core.analysis.comparison import Comparison
-from hpsearch.core.analysis.hypervolume_history import Attained
+from hpsearch.core.analysis.hypervolume_history import HypervolumePoint
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.space import listed as typed
 from hpsearch.view.format import format_seconds, format_value, listed
 from hpsearch.view.report.narrative import points
-from hpsearch.view.terminal.trial_tables import Spelled, SpelledTable
+from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable
 
 Row = tuple[str, list[str]]  # what is told, and what it is of each study
 
@@ -24,7 +24,7 @@ def comparison_table(found: Comparison) -> RenderableType:
     """Returns the studies side by side, a column each, and below them who is ahead."""
     words = [_wrapped(sentence) for sentence in verdict(found)]
     small = [_wrapped(sentence, "dim") for sentence in small_print(found)]
-    return Spelled(Group(_SideBySide(found), Text(), *words, Text(), *small))
+    return EncodingSafe(Group(_SideBySide(found), Text(), *words, Text(), *small))
 
 
 class _SideBySide:
@@ -45,8 +45,8 @@ class _SideBySide:
             yield from [Text()] * bool(start)
             yield self._table(slice(start, start + fit))
 
-    def _table(self, shown: slice) -> SpelledTable:
-        table, least = SpelledTable(""), self.widest
+    def _table(self, shown: slice) -> EncodingSafeTable:
+        table, least = EncodingSafeTable(""), self.widest
         for one in self.found.studies[shown]:
             table.add_column(Text(one.study), justify="right", overflow="fold", min_width=least)
         for name, cells in self.rows:
@@ -93,7 +93,7 @@ def rows(found: Comparison) -> list[Row]:
     return told
 
 
-def _where(at: Attained | None, found: Comparison) -> str:
+def _where(at: HypervolumePoint | None, found: Comparison) -> str:
     if at is None:
         return "never"
     return _trials(at.trials) if found.seconds is None else format_seconds(at.seconds)
@@ -198,6 +198,3 @@ def small_print(found: Comparison) -> list[str]:
     bounds = "Hypervolumes are measured in bounds that hold those of all the studies"
     bounds += f" ({', '.join(spans)})" * bool(spans) + ", so that `hpsearch status` tells others."
     return [*sample, *found.caveats, bounds]
-
-
-__all__ = ["comparison_table", "rows", "small_print", "verdict"]

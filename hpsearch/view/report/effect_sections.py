@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hpsearch.core.analysis.effects import Group, Spread
-from hpsearch.core.analysis.study_analysis import Findings
+from hpsearch.core.analysis.effects import Group, Quartiles
+from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.objectives import costs
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
 from hpsearch.view.format import format_value
@@ -16,7 +16,7 @@ from hpsearch.view.report.theme import word
 from hpsearch.view.report.thinning import SHOWN_CURVES
 
 
-def depth(findings: Findings) -> Section | None:
+def depth(findings: StudyAnalysis) -> Section | None:
     """Returns what the number of conv blocks did, and after which more stops paying."""
     effect = findings.depth
     if not effect.groups:
@@ -35,7 +35,7 @@ def depth(findings: Findings) -> Section | None:
     )
 
 
-def optimizers(findings: Findings) -> Section | None:
+def optimizers(findings: StudyAnalysis) -> Section | None:
     """Returns what the optimizer did to accuracy and over-fitting."""
     effect = findings.optimizers
     if not effect.groups:
@@ -97,14 +97,14 @@ def _group_row(group: Group) -> tuple[str, ...]:
     )
 
 
-def _quartiles(name: str, of: Spread | None) -> str:
+def _quartiles(name: str, of: Quartiles | None) -> str:
     if of is None:
         return UNKNOWN
     median, low, high = (format_value(name, v) for v in (of.median, of.quarter, of.three_quarters))
     return median if of.n == 1 else f"{median} ({low.split()[0]}–{high})"
 
 
-def curves(findings: Findings) -> Section | None:
+def curves(findings: StudyAnalysis) -> Section | None:
     """Returns the learning curves."""
     trained = [s for s in findings.trials if s.record.curve]
     if not trained:
@@ -129,7 +129,7 @@ def curves(findings: Findings) -> Section | None:
     )
 
 
-def importance(findings: Findings) -> Section | None:
+def importance(findings: StudyAnalysis) -> Section | None:
     """Returns which hyperparameters decide."""
     title = "What decides"
     if not findings.front:
@@ -168,7 +168,7 @@ def importance(findings: Findings) -> Section | None:
     return Section(key="importance", title=title, words=words, drawings=drawings, notes=notes)
 
 
-def attainment(findings: Findings) -> Section | None:
+def attainment(findings: StudyAnalysis) -> Section | None:
     """Returns how soon the search had what it came to."""
     found = findings.attainment
     if not found:

@@ -12,9 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.core.analysis.effects import Group
-from hpsearch.core.analysis.hypervolume_history import Attained
-from hpsearch.core.analysis.study_analysis import Importance, Standing
-from hpsearch.core.analysis.timeline import Left, Span
+from hpsearch.core.analysis.hypervolume_history import HypervolumePoint
+from hpsearch.core.analysis.study_analysis import Importance, RankedTrial
+from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.format import describe, format_value
@@ -99,7 +99,7 @@ def _told(measure: str, value: float) -> str:
     return format_value(measure, value) if measure in OBJECTIVES else f"{value:+.3f} nats"
 
 
-def curves(trials: Sequence[Standing]) -> go.Figure:
+def curves(trials: Sequence[RankedTrial]) -> go.Figure:
     """Returns validation accuracy by epoch: the front's bright, the others' grey.
 
     The curve of a trial that was stopped early ends in a dot.
@@ -178,7 +178,7 @@ def importance(found: Importance) -> go.Figure:
     return figure
 
 
-def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Figure:
+def hypervolume(attained: Sequence[HypervolumePoint], against: str = "trials") -> go.Figure:
     """Returns the worth of the front against the ``trials`` that ended or the ``seconds`` spent."""
     kept = rises(attained)
     figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}})
@@ -196,7 +196,7 @@ def hypervolume(attained: Sequence[Attained], against: str = "trials") -> go.Fig
     return figure
 
 
-def rises(attained: Sequence[Attained]) -> list[Attained]:
+def rises(attained: Sequence[HypervolumePoint]) -> list[HypervolumePoint]:
     """Returns the first and the last entry, and those between that are worth more than before."""
     return [
         now
@@ -211,13 +211,13 @@ def spent_axis(against: str) -> dict[str, Any]:
     return {"title": {"text": title}, "rangemode": "tozero"}
 
 
-_SPANS: Sequence[tuple[str, State | Left, str]] = (
+_SPANS: Sequence[tuple[str, State | HandoffReason, str]] = (
     ("complete", State.COMPLETE, ACCENT),
     ("stopped early", State.PRUNED, FAINT),
     ("failed", State.FAILED, ALARM),
     ("running", State.RUNNING, MUTED),
-    ("worker lost", Left.LOST, FAINTER),
-    ("handed back", Left.HANDED_BACK, FAINTER),
+    ("worker lost", HandoffReason.LOST, FAINTER),
+    ("handed back", HandoffReason.HANDED_BACK, FAINTER),
 )
 
 

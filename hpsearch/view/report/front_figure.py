@@ -8,11 +8,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.core.analysis.metrics import Spread
+from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.recommendation import Pick
-from hpsearch.core.analysis.replication import Confirmed
-from hpsearch.core.analysis.study_analysis import Standing
+from hpsearch.core.analysis.replication import Replication
+from hpsearch.core.analysis.study_analysis import RankedTrial
 from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import State
@@ -32,7 +32,7 @@ from hpsearch.view.report.thinning import SHOWN_TRIALS, evenly
 
 
 def front(
-    trials: Sequence[Standing], *, x: str, y: str, confirmed: Sequence[Confirmed] = ()
+    trials: Sequence[RankedTrial], *, x: str, y: str, confirmed: Sequence[Replication] = ()
 ) -> go.Figure:
     """Returns one objective against another: the front, its knee, and the other trials faint.
 
@@ -71,7 +71,7 @@ def log_axis(name: str, shown: Sequence[Pick]) -> dict[str, Any]:
 
 
 def _cloud(
-    standings: Sequence[Standing], x: str, y: str, name: str, colour: str, *, symbol: str
+    standings: Sequence[RankedTrial], x: str, y: str, name: str, colour: str, *, symbol: str
 ) -> go.Scatter:
     return go.Scatter(
         name=name,
@@ -86,7 +86,7 @@ def _cloud(
     )
 
 
-def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
+def _front_line(chosen: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
     picks = [s.pick for s in chosen]
     bars: dict[str, Any] | None = None
     if y == "accuracy" and picks and all(p.low is not None for p in picks):
@@ -108,7 +108,7 @@ def _front_line(chosen: Sequence[Standing], x: str, y: str) -> go.Scatter:
     )
 
 
-def _means(again: Sequence[Confirmed], x: str, y: str) -> go.Scatter:
+def _means(again: Sequence[Replication], x: str, y: str) -> go.Scatter:
     bars = {
         f"error_{axis}": {
             "array": [one.spreads[name].deviation or 0.0 for one in again],
@@ -135,14 +135,14 @@ def _means(again: Sequence[Confirmed], x: str, y: str) -> go.Scatter:
     )
 
 
-def _mean_hover(one: Confirmed, x: str, y: str) -> str:
+def _mean_hover(one: Replication, x: str, y: str) -> str:
     seeds = plural(one.repeats, "fresh seed")
     parts = [f"trial {one.number}, trained again with {seeds}"]
     parts += [f"{word(name)} {format_spread(name, one.spreads[name])}" for name in (y, x)]
     return "<br>".join([*parts, *[f"{one.diverged} diverged"] * bool(one.diverged)])
 
 
-def _bar(of: Spread) -> tuple[float, float]:
+def _bar(of: MeanAndDeviation) -> tuple[float, float]:
     wide = of.deviation or 0.0
     return of.mean - wide, of.mean + wide
 
@@ -153,7 +153,7 @@ def is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
     return heights == sorted(heights, reverse=not OBJECTIVES[x].is_cost)
 
 
-def _knee(knee: Sequence[Standing], x: str, y: str) -> go.Scatter:
+def _knee(knee: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
     name = "best" if all(len(s.record.values) == 1 for s in knee) and knee else "knee"
     return go.Scatter(
         name=name,
@@ -166,7 +166,7 @@ def _knee(knee: Sequence[Standing], x: str, y: str) -> go.Scatter:
     )
 
 
-def _places(standings: Sequence[Standing], x: str, y: str) -> dict[str, Any]:
+def _places(standings: Sequence[RankedTrial], x: str, y: str) -> dict[str, Any]:
     return {
         "x": [s.pick.measured[x] for s in standings],
         "y": [s.pick.measured[y] for s in standings],
@@ -175,7 +175,7 @@ def _places(standings: Sequence[Standing], x: str, y: str) -> dict[str, Any]:
     }
 
 
-def _hover(standing: Standing, x: str, y: str) -> str:
+def _hover(standing: RankedTrial, x: str, y: str) -> str:
     record, pick = standing.record, standing.pick
     parts = [f"trial {record.number}" + ", stopped early" * (record.state is State.PRUNED)]
     parts += [f"{word(name)} {format_value(name, pick.measured[name])}" for name in (y, x)]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 
-from hpsearch.core.analysis.replication import Confirmed
-from hpsearch.core.analysis.study_analysis import Findings, Standing
+from hpsearch.core.analysis.replication import Replication
+from hpsearch.core.analysis.study_analysis import RankedTrial, StudyAnalysis
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.view.document import UNKNOWN, Cell, Code, Drawing, Section, Table
@@ -27,7 +27,7 @@ from hpsearch.view.report.theme import word
 from hpsearch.view.report.thinning import SHOWN_TRIALS
 
 
-def answer(findings: Findings) -> Section:
+def answer(findings: StudyAnalysis) -> Section:
     """Returns the answer in words."""
     told = findings.answer
     knee = next((s.record for s in findings.front if s.is_knee), None)
@@ -52,7 +52,7 @@ def answer(findings: Findings) -> Section:
     return Section(key="answer", title=narrative.headline(told), words=words, notes=notes)
 
 
-def front(findings: Findings) -> Section | None:
+def front(findings: StudyAnalysis) -> Section | None:
     """Returns the front among all trials, one figure for every two objectives."""
     if not findings.trials:
         return None
@@ -78,7 +78,7 @@ def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return list(combinations(ordered, 2))
 
 
-def _front_drawing(findings: Findings, x: str, y: str) -> Drawing:
+def _front_drawing(findings: StudyAnalysis, x: str, y: str) -> Drawing:
     return Drawing(
         key=f"front-{x}-{y}",
         about=f"{y} against {x} of all trials",
@@ -86,7 +86,7 @@ def _front_drawing(findings: Findings, x: str, y: str) -> Drawing:
     )
 
 
-def _front_of_one(findings: Findings) -> Section:
+def _front_of_one(findings: StudyAnalysis) -> Section:
     name = findings.objectives[0]
     others = ["train_seconds", "params", "accuracy"]
     x = next(o for o in others if o != name)
@@ -100,7 +100,7 @@ def _front_of_one(findings: Findings) -> Section:
     )
 
 
-def _captions(findings: Findings) -> list[str]:
+def _captions(findings: StudyAnalysis) -> list[str]:
     others = sum(not s.is_front for s in findings.trials)
     captions = ["The view is on the front; double-click the figure for all trials."]
     if findings.confirmed:
@@ -115,7 +115,7 @@ def _captions(findings: Findings) -> list[str]:
     return captions
 
 
-def winners(findings: Findings, place: Sequence[str]) -> Section | None:
+def winners(findings: StudyAnalysis, place: Sequence[str]) -> Section | None:
     """Returns a table of the front, with the command that trains each."""
     if not findings.front:
         return None
@@ -149,7 +149,7 @@ def winners(findings: Findings, place: Sequence[str]) -> Section | None:
     )
 
 
-def _again(one: Confirmed | None, names: Sequence[str]) -> str:
+def _again(one: Replication | None, names: Sequence[str]) -> str:
     """What a trial came to when it was trained again, in a cell."""
     if one is None:
         return UNKNOWN
@@ -161,7 +161,7 @@ def _again(one: Confirmed | None, names: Sequence[str]) -> str:
     return ", ".join(told)
 
 
-def _net(standing: Standing) -> tuple[str, str]:
+def _net(standing: RankedTrial) -> tuple[str, str]:
     blocks, widths = shape(standing.record)
     of_blocks = f"{plural(blocks, 'block')}: {widths}" if blocks else ""
     parts = (of_blocks, layers(standing.record), own(standing.record))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpsearch.core.analysis.effects import DepthEffect, Enough, OptimizerEffect
-from hpsearch.core.analysis.hypervolume_history import ENOUGH, Outlook, first_with
+from hpsearch.core.analysis.effects import DepthEffect, OptimizerEffect, SufficientDepth
+from hpsearch.core.analysis.hypervolume_history import ENOUGH, Outlook, first_reaching
 from hpsearch.core.analysis.pruning_stats import Audit
-from hpsearch.core.analysis.recommendation import Answer, Pick, Step
-from hpsearch.core.analysis.replication import Confirmed
-from hpsearch.core.analysis.study_analysis import Findings
+from hpsearch.core.analysis.recommendation import Pick, Recommendation, Step
+from hpsearch.core.analysis.replication import Replication
+from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
 from hpsearch.view.format import format_seconds, format_spread, format_value, own, shape
 
 
-def headline(answer: Answer) -> str:
+def headline(answer: Recommendation) -> str:
     """Returns the answer in one sentence."""
     knee = answer.knee
     if knee is None:
@@ -67,7 +67,7 @@ def interval(pick: Pick) -> str:
     return f"{100 * pick.low:.1f}–{100 * pick.high:.1f} %"
 
 
-def guessing_words(answer: Answer) -> str:
+def guessing_words(answer: Recommendation) -> str:
     """Returns what is to be said where no trial is better than guessing for certain."""
     assert answer.top is not None
     best = format_value("accuracy", answer.top.measured["accuracy"])
@@ -78,7 +78,7 @@ def guessing_words(answer: Answer) -> str:
     )
 
 
-def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
+def answer_words(answer: Recommendation, *, knee: TrialRecord | None) -> list[str]:
     """Returns the sentences under the headline, from the numbers and their uncertainty."""
     if answer.knee is None or knee is None:
         return []
@@ -102,7 +102,7 @@ def answer_words(answer: Answer, *, knee: TrialRecord | None) -> list[str]:
     return words
 
 
-def confirmed_words(findings: Findings) -> list[str]:
+def confirmed_words(findings: StudyAnalysis) -> list[str]:
     """Returns what training again with fresh seeds says of the knee and of the front."""
     again = {one.number: one for one in findings.confirmed}
     knee = findings.answer.knee
@@ -128,7 +128,7 @@ def confirmed_words(findings: Findings) -> list[str]:
     return words
 
 
-def _came_to(one: Confirmed, objectives: Sequence[str]) -> str:
+def _came_to(one: Replication, objectives: Sequence[str]) -> str:
     """The means of a trial that was trained again, and how many seeds they are of."""
     seeds = plural(one.repeats, "fresh seed")
     if one.diverged == one.repeats:
@@ -164,7 +164,7 @@ def spoken(record: TrialRecord) -> str:
     return ", ".join(part for part in (net, by, schedule, batch) if part)
 
 
-def _dearer(answer: Answer) -> list[str]:
+def _dearer(answer: Recommendation) -> list[str]:
     if answer.quality is None:
         return []
     if answer.following is None:
@@ -181,7 +181,7 @@ def _dearer(answer: Answer) -> list[str]:
     return words
 
 
-def _step(step: Step, answer: Answer) -> str:
+def _step(step: Step, answer: Recommendation) -> str:
     assert answer.cost is not None
     assert answer.quality is not None
     cost = format_value(answer.cost, step.to.measured[answer.cost])
@@ -234,7 +234,7 @@ def depth_words(effect: DepthEffect) -> list[str]:
     return words
 
 
-def _enough(enough: Enough, what: str) -> str:
+def _enough(enough: SufficientDepth, what: str) -> str:
     here = format_value("accuracy", enough.here)
     if enough.deeper is None or enough.noise is None:
         return (
@@ -262,11 +262,11 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
     return words
 
 
-def attainment_words(findings: Findings) -> list[str]:
+def attainment_words(findings: StudyAnalysis) -> list[str]:
     """Returns how soon the search had what it came to, and whether more trials may help."""
     last, lately = findings.attainment[-1], findings.lately
     is_one = len(findings.objectives) == 1
-    sooner = first_with(findings.attainment, 1.0) if is_one else findings.nearly
+    sooner = first_reaching(findings.attainment, 1.0) if is_one else findings.nearly
     told = "" if is_one else f"The front is worth {last.hypervolume:.4f} of 1"
     if sooner is not None:
         told += "The best trial was found" if is_one else "; it had 99 % of that"
@@ -329,7 +329,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def state_words(findings: Findings) -> str:
+def state_words(findings: StudyAnalysis) -> str:
     """Returns how many trials there are of which state."""
     counts, target = findings.counts, findings.environment.spec.search.trials
     counted = counts["complete"] + counts["pruned"]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from hpsearch.core.analysis.study_analysis import Findings, as_plain
+from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.study_file import to_toml
 from hpsearch.errors import HpsearchError, nearest
@@ -68,7 +68,7 @@ def check_format(kind: str) -> None:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
 
 
-def render(findings: Findings, kind: str, *, place: Sequence[str] = ()) -> str:
+def render(findings: StudyAnalysis, kind: str, *, place: Sequence[str] = ()) -> str:
     """Returns the report as text.
 
     Args:
@@ -88,7 +88,7 @@ def render(findings: Findings, kind: str, *, place: Sequence[str] = ()) -> str:
     return make(told, subject=f"study {findings.study}", about=about)
 
 
-def as_numbers(findings: Findings) -> dict[str, object]:
+def as_numbers(findings: StudyAnalysis) -> dict[str, object]:
     """Returns the findings as JSON can hold them, the study file and its spec among them."""
     plain: dict[str, object] = as_plain(findings)
     spec = findings.environment.spec

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from hpsearch.core.analysis.study_analysis import Environment, Findings
+from hpsearch.core.analysis.study_analysis import Environment, StudyAnalysis
 from hpsearch.core.plural import plural
 from hpsearch.core.study_file import to_toml
 from hpsearch.view.document import Cell, Code, Drawing, Section, Table
@@ -15,7 +15,7 @@ from hpsearch.view.report import figures, narrative
 from hpsearch.view.report.thinning import SHOWN_SPANS
 
 
-def timeline(findings: Findings) -> Section | None:
+def timeline(findings: StudyAnalysis) -> Section | None:
     """Returns which worker ran which trial when."""
     spans = findings.timeline
     if not spans:
@@ -28,8 +28,8 @@ def timeline(findings: Findings) -> Section | None:
         words=[
             f"{plural(there.workers, 'worker')}, {format_seconds(there.seconds)}"
             " from the first start to the last end,"
-            f" {narrative.percent(there.busy)} of {'its' if there.workers == 1 else 'their'} time in"
-            " trials."
+            f" {narrative.percent(there.busy)} of"
+            f" {'its' if there.workers == 1 else 'their'} time in trials."
         ],
         drawings=[
             Drawing(
@@ -43,7 +43,7 @@ def timeline(findings: Findings) -> Section | None:
     )
 
 
-def savings(findings: Findings) -> Section | None:
+def savings(findings: StudyAnalysis) -> Section | None:
     """Returns what stopping trials early saved, and what it may have cost."""
     if not findings.trials:
         return None
@@ -55,7 +55,7 @@ def savings(findings: Findings) -> Section | None:
     )
 
 
-def environment(findings: Findings) -> Section:
+def environment(findings: StudyAnalysis) -> Section:
     """Returns what another person needs to run the study again."""
     return Section(
         key="environment",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpsearch.core.analysis.study_analysis import Findings
+from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.view.document import Section
 from hpsearch.view.report import effect_sections, front_sections, run_sections
 
 
-def sections(findings: Findings, *, place: Sequence[str]) -> list[Section]:
+def sections(findings: StudyAnalysis, *, place: Sequence[str]) -> list[Section]:
     """Returns the report's sections in their order; those that have nothing to tell are left out.
 
     Args:

@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from hpsearch.core.analysis.replication import Confirmed, Repeat, mean_flattery
+from hpsearch.core.analysis.replication import Repeat, Replication, mean_optimism
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import Epoch, TrialRecord, reached
-from hpsearch.search.jobs.confirm import Passage, Tell
+from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
 from hpsearch.view.format import format_spread, format_value
 from hpsearch.view.report.narrative import points
-from hpsearch.view.terminal.trial_tables import Spelled, SpelledTable, knee_mark
+from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable, knee_mark
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def showing(log: Console) -> Iterator[Tell]:
     """Shows each training as it ends, and on a terminal how far the one at hand is."""
     with log.status("") as status:
 
-        def tell(where: Passage, found: Epoch | Repeat) -> None:
+        def tell(where: ReplicationProgress, found: Epoch | Repeat) -> None:
             if isinstance(found, Epoch):
                 accuracy = format_value("accuracy", found.val_accuracy)
                 status.update(f"{_place(where)}: epoch {found.epoch}, val_accuracy {accuracy}")
@@ -34,27 +34,27 @@ def showing(log: Console) -> Iterator[Tell]:
         yield tell
 
 
-def _repeat_line(where: Passage, repeat: Repeat) -> RenderableType:
+def _repeat_line(where: ReplicationProgress, repeat: Repeat) -> RenderableType:
     """What a training came to beside what the search saw, in a line."""
     if repeat.reason is not None:
-        return Spelled(Text(f"{_place(where)}: {repeat.reason}"))
+        return EncodingSafe(Text(f"{_place(where)}: {repeat.reason}"))
     before, told = reached(where.record), []
     for name in ("accuracy", "train_seconds"):
         value = format_value(name, repeat.values[name])
         told.append(f"{name} {value} (searched {format_value(name, before[name])})")
-    return Spelled(Text(f"{_place(where)}: {', '.join(told)}"))
+    return EncodingSafe(Text(f"{_place(where)}: {', '.join(told)}"))
 
 
-def _place(where: Passage) -> str:
+def _place(where: ReplicationProgress) -> str:
     number = f"{where.number:>{len(str(where.total))}}/{where.total}"
     return f"{number}  trial {where.record.number} seed {where.place + 1}/{where.seeds}"
 
 
 def confirmed_table(
-    trials: Sequence[Confirmed], records: Sequence[TrialRecord], *, objectives: Sequence[str]
+    trials: Sequence[Replication], records: Sequence[TrialRecord], *, objectives: Sequence[str]
 ) -> RenderableType:
     """Returns what the search saw beside the means of the fresh seeds, cheapest first."""
-    table = SpelledTable("trial")
+    table = EncodingSafeTable("trial")
     for name in objectives:
         table.add_column(name, justify="right", no_wrap=True)
         if not OBJECTIVES[name].is_fixed:
@@ -64,15 +64,15 @@ def confirmed_table(
     for one in trials:
         table.add_row(*_cells(one, records[one.number], objectives))
     parts: list[RenderableType] = [table]
-    flattery = mean_flattery(trials)
+    flattery = mean_optimism(trials)
     if flattery is not None:
         better = "better" if flattery >= 0 else "worse"
         told = f"the search saw accuracy {points(abs(flattery))} {better} than these means"
         parts += [Text(), Text(told)]
-    return Spelled(Group(*parts))
+    return EncodingSafe(Group(*parts))
 
 
-def _cells(one: Confirmed, record: TrialRecord, objectives: Sequence[str]) -> list[Text]:
+def _cells(one: Replication, record: TrialRecord, objectives: Sequence[str]) -> list[Text]:
     before, style = reached(record), "bold" if one.is_knee else ""
     cells = [Text(str(one.number), style)]
     for name in objectives:
@@ -88,10 +88,7 @@ def _cells(one: Confirmed, record: TrialRecord, objectives: Sequence[str]) -> li
 
 
 def confirmed_as_plain(
-    trials: Sequence[Confirmed], records: Sequence[TrialRecord]
+    trials: Sequence[Replication], records: Sequence[TrialRecord]
 ) -> list[Mapping[str, Any]]:
     """Returns the same as JSON can hold it, with what the search saw as ``searched``."""
     return [{**as_plain(one), "searched": dict(records[one.number].values)} for one in trials]
-
-
-__all__ = ["confirmed_as_plain", "confirmed_table", "showing"]

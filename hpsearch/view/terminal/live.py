@@ -22,7 +22,7 @@ from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
 from hpsearch.view.format import format_seconds
 from hpsearch.view.terminal.screen import Front, Picture, closing, draw, outcome
-from hpsearch.view.terminal.trial_tables import Spelled
+from hpsearch.view.terminal.trial_tables import EncodingSafe
 
 _TICK = 0.5  # seconds between two looks for something new to draw
 _PACE_OVER = 20  # trials whose pace tells the time left
@@ -137,7 +137,7 @@ class LiveView:
             self.refresh()
 
     def _say(self, line: Text) -> None:
-        self._console.print(Spelled(line), soft_wrap=True)
+        self._console.print(EncodingSafe(line), soft_wrap=True)
 
     def _take(self, records: Mapping[int, TrialRecord]) -> None:
         before, self._counts = self._counts, counts(list(records.values()))
@@ -207,7 +207,7 @@ class Notes:
         self._say(Text(text))
 
     def _say(self, line: Text) -> None:
-        self._console.print(Spelled(line), soft_wrap=True)
+        self._console.print(EncodingSafe(line), soft_wrap=True)
 
 
 class PlainLog(Notes):
@@ -276,7 +276,7 @@ def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
     Gives what tells a line meanwhile: above, where it stays.
     """
     with console.status("getting ready", spinner="line"):
-        yield lambda text: console.print(Spelled(Text(text)), soft_wrap=True)
+        yield lambda text: console.print(EncodingSafe(Text(text)), soft_wrap=True)
 
 
 @contextmanager

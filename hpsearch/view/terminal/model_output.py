@@ -12,10 +12,10 @@ from rich.text import Text
 
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch
-from hpsearch.search.jobs.retrain import Taken
+from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_seconds, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
-from hpsearch.view.terminal.trial_tables import Spelled, SpelledTable
+from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable
 
 
 def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
@@ -27,10 +27,10 @@ def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> Rendera
     if epoch.val_loss == epoch.val_loss:  # NaN where no image was held out
         parts.append(f"val_loss {epoch.val_loss:.3f}")
         parts.append(f"val_accuracy {format_value('accuracy', epoch.val_accuracy)}")
-    return Spelled(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
+    return EncodingSafe(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
 
 
-def result(taken: Taken, *, folder: str) -> RenderableType:
+def result(taken: RetrainedModel, *, folder: str) -> RenderableType:
     """Returns what a training ends with: the test score, and what to type next."""
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True, style="dim")
@@ -57,12 +57,12 @@ def result(taken: Taken, *, folder: str) -> RenderableType:
     if isinstance(taken.trial.model, FactorySpec):
         words += ["--factory", taken.trial.model.factory]
     command = f"  {shlex.join(words)} IMAGES…"
-    return Spelled(Group(facts, Text(), Text("next"), Text(command, "bold")))
+    return EncodingSafe(Group(facts, Text(), Text("next"), Text(command, "bold")))
 
 
 def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Returns predictions as a table: file, class and probability, then the runners-up, if any."""
-    table = SpelledTable()
+    table = EncodingSafeTable()
     table.add_column("file", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
@@ -74,6 +74,3 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         cells = [Text(row["file"]), Text(row["class"]), Text(f"{100 * row['probability']:.1f} %")]
         table.add_row(*cells, *([Text(", ".join(others))] if runners_up else []))
     return table
-
-
-__all__ = ["epoch_line", "prediction_table", "result"]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.analysis.pruning_stats import savings, study_hypervolume
-from hpsearch.core.analysis.recommendation import answer
+from hpsearch.core.analysis.recommendation import recommend
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError
@@ -31,12 +31,12 @@ def write_report(
     """
     if not any(record.state.counts for record in study.records()):
         return None
-    from hpsearch.search.jobs.analyse import findings
+    from hpsearch.search.jobs.analyse import analyse_study
     from hpsearch.view.report.report import default_path, render, write
 
     path = default_path(study.name)
     try:
-        write(render(findings(study), "html", place=place), path)
+        write(render(analyse_study(study), "html", place=place), path)
     except HpsearchError as exc:
         notify(f"no report: {exc}")
         return None
@@ -78,7 +78,7 @@ def ending_view(
 
 def _doubt(study: Study, records: Sequence[TrialRecord]) -> str:
     """What is to be said above a front that is worth nothing; empty of any other."""
-    found = answer(
+    found = recommend(
         records,
         objectives=study.objectives,
         val_images=study.attributes.get(DATA, {}).get("val"),

@@ -14,7 +14,7 @@ from hpsearch.core.analysis.pareto import front
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.view.format import describe, format_value
-from hpsearch.view.terminal.trial_tables import STYLES, Spelled, short_front, state_text
+from hpsearch.view.terminal.trial_tables import STYLES, EncodingSafe, short_front, state_text
 
 _FRONT_HEAD = 4  # lines above the front's first trial: a space, its title, the header and a rule
 _LABEL = 9  # columns
@@ -114,13 +114,13 @@ def draw(picture: Picture, *, width: int, height: int) -> RenderableType:
         shown = f"{rows} of " if rows < count else ""
         parts += [Text(), _label("front").append(shown + plural(count, "trial"))]
         parts.append(picture.front.table(rows=rows))
-    return Spelled(Constrain(Group(*parts), width))
+    return EncodingSafe(Constrain(Group(*parts), width))
 
 
 def closing(picture: Picture) -> RenderableType:
     """Returns the line that remains of the picture when the run is over."""
     line = Text(f"{picture.counted} of {picture.target} trials:  ", "bold")
-    return Spelled(line.append_text(_states(picture)))
+    return EncodingSafe(line.append_text(_states(picture)))
 
 
 def _one_line(line: Text) -> Text:

@@ -6,28 +6,28 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.core.dataset_summary import Outline
+from hpsearch.core.dataset_summary import DatasetSummary
 from hpsearch.core.plural import plural
 from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.spec import ShapeSpec, StudySpec
 from hpsearch.view.format import format_seconds
-from hpsearch.view.terminal.trial_tables import SpelledTable
+from hpsearch.view.terminal.trial_tables import EncodingSafeTable
 
 _CLASSES = 12  # named, of however many
 
 
-def plan(spec: StudySpec, images: Outline | None = None) -> RenderableType:
+def plan(spec: StudySpec, images: DatasetSummary | None = None) -> RenderableType:
     """Returns the study in words, with what is known of its images, and its space as a table."""
     facts = Table.grid(padding=(0, 2, 0, 0))
     for name, value in _facts(spec, images).items():
         facts.add_row(Text(name, "dim"), Text(value))
-    table = SpelledTable("dimension", "searched")
+    table = EncodingSafeTable("dimension", "searched")
     for name, dim in spec.space.items():
         table.add_row(name, Text(describe_dimension(dim)))
     return Group(facts, Text(), table)
 
 
-def _facts(spec: StudySpec, images: Outline | None) -> dict[str, str]:
+def _facts(spec: StudySpec, images: DatasetSummary | None) -> dict[str, str]:
     data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
     size = f", resized to {data.image_size} px" if data.image_size else ""
     augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
@@ -58,10 +58,10 @@ def _net_facts(model: ShapeSpec) -> dict[str, str]:
     return {"widths": model.widths + cap}
 
 
-def describe_images(images: Outline) -> str:
+def describe_images(images: DatasetSummary) -> str:
     """Returns how many images there are, of which classes, and how they are split.
 
-    >>> describe_images(Outline(classes={"cat": 40, "dog": 30}, train=50, val=10, test=10))
+    >>> describe_images(DatasetSummary(classes={"cat": 40, "dog": 30}, train=50, val=10, test=10))
     '70 in 2 classes (cat: 40, dog: 30): 50 to train on, 10 to validate, 10 to test'
     """
     counts = images.classes

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from hpsearch.core.analysis.pruning_stats import StudySummary
-from hpsearch.view.terminal.trial_tables import SpelledTable, made, worth
+from hpsearch.view.terminal.trial_tables import EncodingSafeTable, made, worth
 
 _LEAST_NAME = 8  # columns of a study's name
 
@@ -41,8 +41,8 @@ class _StudyList:
             table = self._table(max(_LEAST_NAME, name - over), between)
         yield table
 
-    def _table(self, name: int, between: str) -> SpelledTable:
-        table = SpelledTable()
+    def _table(self, name: int, between: str) -> EncodingSafeTable:
+        table = EncodingSafeTable()
         table.add_column("study", overflow="fold", width=max(name, len("study")))
         for header in ("trials", "running", "front", "hypervolume"):
             table.add_column(header, justify="right", no_wrap=True)
@@ -59,6 +59,3 @@ class _StudyList:
                 made(s).partition(" ")[0],
             )
         return table
-
-
-__all__ = ["study_list"]

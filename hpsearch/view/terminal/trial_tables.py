@@ -25,6 +25,7 @@ from hpsearch.search.jobs.doctor import Finding, Health
 from hpsearch.search.jobs.rerun import TOLERANCE, Rerun
 from hpsearch.view.format import (
     describe,
+    encodable,
     format_seconds,
     format_value,
     layers,
@@ -32,7 +33,6 @@ from hpsearch.view.format import (
     savings_text,
     shape,
     sparkline,
-    spell,
     training,
     unworthy,
     unworthy_text,
@@ -49,7 +49,7 @@ STYLES = {
 _EPOCHS_SHOWN = 24
 
 
-class Spelled:
+class EncodingSafe:
     """A renderable, written in characters that the console's encoding has."""
 
     def __init__(self, inner: RenderableType) -> None:
@@ -62,7 +62,7 @@ class Spelled:
         return Measurement.get(console, options, self.inner)
 
 
-class SpelledTable(Table):
+class EncodingSafeTable(Table):
     """A table without a frame, written in characters that the console's encoding has."""
 
     def __init__(self, *headers: str) -> None:
@@ -80,7 +80,7 @@ def _respelled(segments: Iterable[Segment], encoding: str) -> Iterable[Segment]:
         if segment.control:
             yield segment
         else:
-            yield Segment(spell(segment.text, encoding), segment.style)
+            yield Segment(encodable(segment.text, encoding), segment.style)
 
 
 def front_table(
@@ -113,7 +113,7 @@ def titled_front(
 ) -> RenderableType:
     """Returns the front as a table, under the study's name."""
     table = front_table(chosen, objectives=objectives, knee=knee)
-    return Spelled(Group(Text(f"study {study}", "bold"), Text(), table))
+    return EncodingSafe(Group(Text(f"study {study}", "bold"), Text(), table))
 
 
 def short_front(
@@ -144,8 +144,8 @@ def _spaced(count: int, places: int, *, always: int) -> list[int]:
     return spaced
 
 
-def _objectives_table(objectives: Sequence[str]) -> SpelledTable:
-    table = SpelledTable("trial", *objectives, "")
+def _objectives_table(objectives: Sequence[str]) -> EncodingSafeTable:
+    table = EncodingSafeTable("trial", *objectives, "")
     for column in table.columns[:-1]:
         column.justify = "right"
     return table
@@ -192,7 +192,7 @@ def end_summary(
     if commands:
         parts += [Text(), Text("next")]
         parts += [Text(f"  {command}", "bold") for command in commands]
-    return Spelled(Group(*parts))
+    return EncodingSafe(Group(*parts))
 
 
 def trial_details(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> RenderableType:
@@ -207,7 +207,7 @@ def trial_details(record: TrialRecord, *, study: str, objectives: Sequence[str])
     failure = record.attributes.get("failure")
     if isinstance(failure, Mapping) and failure.get("traceback"):
         parts += [Text(), Text(str(failure["traceback"]).rstrip())]
-    return Spelled(Group(*parts))
+    return EncodingSafe(Group(*parts))
 
 
 def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) -> Table:
@@ -275,7 +275,7 @@ def _period(started: datetime, ended: datetime | None) -> str:
 
 def _curve_table(curve: Curve) -> Table:
     headers = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "train_seconds")
-    table = SpelledTable(*headers)
+    table = EncodingSafeTable(*headers)
     for column in table.columns:
         column.justify = "right"
     for i in _spaced(len(curve), _EPOCHS_SHOWN, always=0):
@@ -305,7 +305,7 @@ def status_lines(summary: StudySummary) -> RenderableType:
         facts.add_row("", f"{s.silent} of those running lost their workers; the next takes them up")
     facts.add_row("front", plural(s.front_size, "trial"))
     facts.add_row("hypervolume", worth(s))
-    return Spelled(facts)
+    return EncodingSafe(facts)
 
 
 def made(summary: StudySummary) -> str:
@@ -326,7 +326,7 @@ def rerun_line(before: Epoch, now: Epoch) -> RenderableType:
         ("accuracy", before.val_accuracy, now.val_accuracy),
     )
     told = "  ".join(f"{n} {format_value(n, a)} → {format_value(n, b)}" for n, a, b in pairs)
-    return Spelled(Text(f"epoch {now.epoch:>3}  {told}"))
+    return EncodingSafe(Text(f"epoch {now.epoch:>3}  {told}"))
 
 
 def rerun_verdict(compared: Rerun) -> str:
@@ -357,7 +357,7 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
         table.add_row(finding.name, mark, Text(finding.found))
         if finding.advice:
             table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
-    return Spelled(table)
+    return EncodingSafe(table)
 
 
 _MARKS = {Health.GOOD: "ok", Health.FAIR: "so-so", Health.BAD: "BAD"}
@@ -369,23 +369,3 @@ def _facts() -> Table:
     facts.add_column(no_wrap=True, style="dim")
     facts.add_column(overflow="fold")
     return facts
-
-
-__all__ = [
-    "STYLES",
-    "Spelled",
-    "SpelledTable",
-    "end_summary",
-    "findings_table",
-    "front_table",
-    "knee_mark",
-    "made",
-    "rerun_line",
-    "rerun_verdict",
-    "short_front",
-    "state_text",
-    "status_lines",
-    "titled_front",
-    "trial_details",
-    "worth",
-]
