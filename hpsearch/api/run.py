@@ -19,9 +19,8 @@ from hpsearch.errors import HpsearchError, StorageError, lost_database
 if TYPE_CHECKING:
     from hpsearch.search.storage.storage import Storage
     from hpsearch.search.study.study import Study
-    from hpsearch.search.worker.ending import Ending
     from hpsearch.search.worker.launch import WorkerOptions
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.search.worker.work_loop import Ending, StopSignal
 
 
 Notify = Callable[[str], None]
@@ -198,9 +197,8 @@ def run(
     """
     from hpsearch.config import overrides_of
     from hpsearch.search.storage.url import named_or_default
-    from hpsearch.search.worker.ending import Ending, close
     from hpsearch.search.worker.launch import WorkerOptions
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.search.worker.work_loop import Ending, StopSignal, close
 
     words = {
         "study": study,

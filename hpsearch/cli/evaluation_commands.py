@@ -69,11 +69,11 @@ def confirm(
     """
     from rich.console import Console
 
-    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.nn.training.loop import Interrupted
     from hpsearch.search.jobs.confirm import confirm as train_again
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.work_loop import StopSignal
-    from hpsearch.view.terminal.confirm_output import confirmed_as_plain, confirmed_table, showing
+    from hpsearch.view.terminal.model_output import confirmed_as_plain, confirmed_table, showing
 
     place = launch.WorkerOptions(
         storage=storage_text(storage),

@@ -34,7 +34,7 @@ def check(
     """
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search.worker.launch import examine
-    from hpsearch.view.terminal.study_plan import plan
+    from hpsearch.view.terminal.study_tables import plan
 
     spec = read_spec(study_file, overrides_of({"dataset": dataset}))
     warnings: list[str] = []
@@ -143,7 +143,7 @@ def compare(
     Example: hpsearch compare tpe random
     """
     from hpsearch.api.evaluate import compare as compare_studies
-    from hpsearch.view.report.comparison_tables import comparison_table
+    from hpsearch.view.terminal.comparison_table import comparison_table
 
     if output is not None:
         from hpsearch.view.report.comparison_page import comparison_page
@@ -206,7 +206,7 @@ def watch(
     """
     from rich.console import Console
 
-    from hpsearch.search.worker.follow import follow
+    from hpsearch.search.worker.observer import follow
     from hpsearch.view.terminal.live import watch as view_of
 
     opened = open_study(one_name(study, named), storage)

@@ -99,8 +99,7 @@ def run(
 
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search.worker import launch
-    from hpsearch.search.worker.ending import Ending, close
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.search.worker.work_loop import Ending, StopSignal, close
     from hpsearch.view.terminal.live import getting_ready, watch
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
@@ -146,9 +145,8 @@ def worker(
     from rich.console import Console
 
     from hpsearch.search.worker import launch
-    from hpsearch.search.worker.ending import Ending
     from hpsearch.search.worker.service import serve
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.search.worker.work_loop import Ending, StopSignal
     from hpsearch.view.terminal.live import Notes, watch
 
     place = launch.WorkerOptions(
@@ -224,7 +222,7 @@ def enqueue(
 
     Example: hpsearch enqueue mnist5k --set learning_rate=0.01 --set n_blocks=3
     """
-    from hpsearch.core.enqueued import parse_settings
+    from hpsearch.core.overrides import parse_settings
 
     opened = open_study(the_name(study, named), storage)
     number = opened.enqueue(parse_settings(opened.spec.space, set_))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hpsearch.core.spec import StudySpec, to_dict
+from hpsearch.errors import SpecError
 
 # What a running study may change; all else is its identity. The data's identity is its content.
 _MAY_CHANGE = ("name", "data.dataset", "pruning", "search")
@@ -100,3 +102,17 @@ def describe_image_changes(changed: Changes) -> str:
     if told:
         return ", ".join(told)
     return "as many, but others" if "content" in changed else "the same, split otherwise"
+
+
+def relocated(spec: StudySpec, dataset: str | None) -> StudySpec:
+    """Returns the spec with its images looked for there; None leaves them where they are.
+
+    Raises:
+        SpecError: that is neither a name nor a path.
+    """
+    if dataset is None:
+        return spec
+    try:
+        return replace(spec, data=replace(spec.data, dataset=dataset))
+    except ValueError as exc:
+        raise SpecError(f"--dataset: {exc}") from exc

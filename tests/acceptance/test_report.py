@@ -17,8 +17,7 @@ import pytest
 from hpsearch.config import build_spec
 from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.view.report.report import as_numbers, render
-from hpsearch.view.report.sections import sections
+from hpsearch.view.report.report import as_numbers, render, sections
 from tests.acceptance.browser import Browser, browsing
 from tests.acceptance.test_bad_input import assert_one_line
 from tests.integration.studies import make_spec, make_study, search

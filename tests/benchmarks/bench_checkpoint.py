@@ -24,8 +24,8 @@ from hpsearch.config import read_spec
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import Curve
 from hpsearch.search.worker import trainer
-from hpsearch.search.worker.checkpointer import Checkpointer
 from hpsearch.search.worker.launch import WorkerOptions, prepare, run_here
+from hpsearch.search.worker.trainer import Checkpointer
 from hpsearch.search.worker.work_loop import StopSignal
 
 

@@ -32,7 +32,7 @@ from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.study import Study
 

@@ -36,7 +36,7 @@ from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.peers import PeerTrials
+from hpsearch.search.worker.trainer import PeerTrials
 
 AIM_SAVED, AIM_KEPT = 0.30, 0.98
 

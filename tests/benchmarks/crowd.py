@@ -24,7 +24,7 @@ from hpsearch.core.trial import Curve, State
 from hpsearch.search.storage.records import TRIAL_STATES, columns_of
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.heartbeat import BEAT_SECONDS, heartbeats

@@ -22,12 +22,12 @@ from processes import gather
 from hpsearch.core.trial import Curve, Epoch, Outcome, State
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.heartbeat import heartbeats
-from hpsearch.search.worker.peers import PeerTrials
+from hpsearch.search.worker.trainer import PeerTrials
 
 BUSY_SECONDS = 0.5  # between two questions for a trial, as in a real worker
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}

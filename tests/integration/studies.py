@@ -10,7 +10,7 @@ from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.process import identity
-from hpsearch.search.worker.peers import PeerTrials
+from hpsearch.search.worker.trainer import PeerTrials
 
 EPOCHS = 4
 WIDTHS = IntDim(low=8, high=32, log=True)

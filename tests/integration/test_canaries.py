@@ -60,7 +60,7 @@ TABLES = {
 @canary(
     "optuna.storages._rdb.models",
     *(f"optuna.storages._rdb.models.{name}" for name in TABLES),
-    fix=["hpsearch/search/storage/tables.py", "hpsearch/search/storage/counts.py"],
+    fix=["hpsearch/search/storage/tables.py", "hpsearch/search/storage/tables.py"],
 )
 def test_the_tables_have_the_columns_that_are_written():
     """What the rows mean is compared in tests/integration/test_rows.py."""
@@ -93,7 +93,7 @@ def test_values_are_stored_with_the_kind_finite():
 @canary(
     "optuna.storages._rdb.models.BaseModel",
     "optuna.storages._rdb.models.BaseModel.metadata",
-    fix=["hpsearch/search/storage/engine.py"],
+    fix=["hpsearch/search/storage/tables.py"],
 )
 def test_the_metadata_lists_the_tables_of_a_database(tmp_path):
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/plain.db")
@@ -103,7 +103,7 @@ def test_the_metadata_lists_the_tables_of_a_database(tmp_path):
     assert {"studies", "trials", "version_info", "alembic_version"} <= there
 
 
-@canary("optuna.storages._rdb.models.NOT_FOUND_MSG", fix=["hpsearch/search/storage/storage.py"])
+@canary("optuna.storages._rdb.models.NOT_FOUND_MSG", fix=["hpsearch/search/storage/tables.py"])
 def test_a_deleted_study_and_trial_are_reported_by_one_message(sqlite, study):
     trial_id = study.ask()._trial_id
     optuna.delete_study(study_name=study.study_name, storage=sqlite.backend)
@@ -244,7 +244,7 @@ def test_a_study_has_the_id_of_its_row(sqlite, study):
     assert sqlite.backend.get_study_name_from_id(study._study_id) == study.study_name
 
 
-@canary(fix=["hpsearch/search/study/recording.py", "hpsearch/search/study/reaping.py"])
+@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/study/leases.py"])
 def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study):
     trial = study.ask()
     value = trial.suggest_float("x", 0, 1)
@@ -360,14 +360,14 @@ def test_an_enqueued_trial_keeps_its_values_as_fixed_params(study):
     assert trial.system_attrs["fixed_params"] == {"x": 0.25}
 
 
-@canary(fix=["hpsearch/search/study/recording.py", "hpsearch/search/samplers.py"])
+@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/samplers.py"])
 def test_reporting_in_a_multi_objective_study_is_still_refused(study):
     """Curves are kept in a trial attribute for this reason; Optuna may support it some day."""
     with pytest.raises(NotImplementedError):
         study.ask().report(1.0, 1)
 
 
-@canary("optuna.importance._ped_anova.evaluator", fix=["hpsearch/search/jobs/importance.py"])
+@canary("optuna.importance._ped_anova.evaluator", fix=["hpsearch/search/jobs/analyse.py"])
 def test_ped_anova_needs_no_scikit_learn_and_takes_a_study_and_a_target():
     names, seen = ["optuna.importance._ped_anova.evaluator"], set()
     while names:

@@ -25,7 +25,7 @@ from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study.catalog import delete, open_study
 from hpsearch.search.study.status import StudyStatus
-from hpsearch.search.worker.checkpointer import Checkpointer
+from hpsearch.search.worker.trainer import Checkpointer
 from tests.integration import studies
 from tests.servers import own_s3
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 
 from hpsearch.view.dashboard.annotations import Annotations
-from hpsearch.view.dashboard.hide_buttons import CHANGES, UPLOADS
+from hpsearch.view.dashboard.server import CHANGES, UPLOADS
 from tests.integration.canaries import canary
 
 KEY = "0ae1cbf2-2b3f-5b8e-9a5b-b3f6f1a7a5c2"
@@ -146,7 +146,7 @@ def test_a_file_is_read_from_the_store_and_has_an_address_of_its_own(app):
     assert body == f"content of {KEY}".encode()
 
 
-@canary(fix=["hpsearch/view/dashboard/auth.py", "hpsearch/view/dashboard/hide_buttons.py"])
+@canary(fix=["hpsearch/view/dashboard/auth.py", "hpsearch/view/dashboard/server.py"])
 def test_only_these_requests_write(app):
     """A new one may need a button hidden; one that writes files begins with its own prefix."""
     found = {route for route in routes(app) if not route.startswith("GET ")}
@@ -159,7 +159,7 @@ def test_only_these_requests_write(app):
     fix=[
         "hpsearch/view/dashboard/annotator.py",
         "hpsearch/view/dashboard/server.py",
-        "hpsearch/view/dashboard/hide_buttons.py",
+        "hpsearch/view/dashboard/server.py",
     ]
 )
 def test_pages_and_the_studies_have_these_addresses(app):
@@ -198,7 +198,7 @@ def test_pages_read_a_storage_by_the_methods_that_are_overridden(app, study, mon
     }
 
 
-@canary(fix=["hpsearch/view/dashboard/hide_buttons.py"])
+@canary(fix=["hpsearch/view/dashboard/server.py"])
 @pytest.mark.parametrize("selector", [*UPLOADS, *CHANGES])
 def test_what_is_hidden_is_marked_so_in_the_pages_code(selector):
     """tests/acceptance/test_dashboard.py looks at the pages, where there is a browser."""

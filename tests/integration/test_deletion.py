@@ -11,7 +11,7 @@ from hpsearch.search.storage.artifacts import Artifacts
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.catalog import delete, open_numbered, open_studies, open_study
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 

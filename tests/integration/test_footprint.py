@@ -13,8 +13,8 @@ from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import Batches, tensors_of
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.loop import epochs
-from hpsearch.nn.training.memory import exercise, worker_memory
 from hpsearch.nn.training.optimizer import make_optimizer
+from hpsearch.nn.training.smoke_test import exercise, worker_memory
 from hpsearch.search.worker.bounds import most_memory_trial
 
 CPU = torch.device("cpu")

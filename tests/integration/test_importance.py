@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hpsearch.core.space import ChoiceDim
-from hpsearch.search.jobs.importance import ENOUGH, importances
+from hpsearch.search.jobs.analyse import ENOUGH, importances
 from hpsearch.search.storage.storage import open_storage
 from tests.integration.studies import make_spec, make_study, search
 
@@ -111,7 +111,7 @@ def test_scikit_learn_stays_out_and_others_still_get_the_whole_of_optuna(storage
     code = """
 import sys
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.jobs.importance import importances
+from hpsearch.search.jobs.analyse import importances
 from hpsearch.search.storage.storage import open_storage
 assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
 assert not {"sklearn", "torch", "pandas"} & set(sys.modules), "too much was imported"
@@ -130,7 +130,7 @@ def test_other_threads_import_scikit_learn_and_optuna_as_ever_meanwhile(storage,
     code = """
 import importlib, sys, threading
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.jobs.importance import importances
+from hpsearch.search.jobs.analyse import importances
 from hpsearch.search.storage.storage import open_storage
 seen = []
 def look():

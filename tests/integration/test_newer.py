@@ -15,7 +15,7 @@ from hpsearch.search.study.catalog import (
     open_study,
     summaries,
 )
-from hpsearch.view.dashboard.attributes import of_study
+from hpsearch.view.dashboard.annotations import of_study
 from tests.integration import studies
 
 TOLD = (

@@ -16,10 +16,9 @@ from hpsearch.core.analysis.timeline import HandoffReason, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study import leases, reaping
+from hpsearch.search.study import leases
 from hpsearch.search.study.catalog import delete, open_study
-from hpsearch.search.study.claim import Lease
-from hpsearch.search.study.leases import LeaseLost
+from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.process import identity, is_gone
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.heartbeat import heartbeats
@@ -136,14 +135,14 @@ class TestSilence:
             slow = study.claim(ELSEWHERE)
             fall_silent(study, slow)
         other = open_study(open_storage(storage_url, create=False))
-        read, removed = reaping.read, []
+        read, removed = leases.read, []
 
         def read_just_before(*arguments):
             record = read(*arguments)
             other.hand_back(slow)
             return record
 
-        monkeypatch.setattr(reaping, "read", read_just_before)
+        monkeypatch.setattr(leases, "read", read_just_before)
         monkeypatch.setattr(
             type(study), "remove_checkpoint", lambda _, number: removed.append(number)
         )

@@ -3,8 +3,7 @@
 import pytest
 
 from hpsearch.errors import StorageError
-from hpsearch.search.storage.password import with_password
-from hpsearch.search.storage.url import mask, parse_url
+from hpsearch.search.storage.url import mask, parse_url, with_password
 
 URL = parse_url("postgresql://ann@db/hpsearch")
 

@@ -10,8 +10,7 @@ from hpsearch.config import read_spec
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.worker import launch, service
-from hpsearch.search.worker.ending import Ending
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import Ending, StopSignal
 
 STUDY = """
 [data]

@@ -9,9 +9,9 @@ from hpsearch.core.space import ChoiceDim
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import delete, open_studies, open_study
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.status import StudyStatus
-from hpsearch.search.worker import follow
+from hpsearch.search.worker import observer
 from tests.integration import studies
 from tests.integration.test_ownership import ELSEWHERE, fall_silent
 
@@ -75,7 +75,7 @@ def test_a_total_is_not_lowered_below_what_others_run(storage):
 
 
 def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypatch):
-    monkeypatch.setattr(follow, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(observer, "_LOOK_SECONDS", 0.01)
     study = studies.make_study(sqlite, studies.make_spec(trials=2))
     ended = []
 
@@ -85,7 +85,7 @@ def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypat
 
     def watch():
         opened = open_storage(str(sqlite.url.database), create=False)
-        ended.append(follow.follow(open_study(opened), Watching()))
+        ended.append(observer.follow(open_study(opened), Watching()))
         opened.close()
 
     watching = threading.Thread(target=watch)

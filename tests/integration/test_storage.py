@@ -9,8 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
-from hpsearch.search.storage.engine import engine_options
-from hpsearch.search.storage.filesystem import network_filesystem
+from hpsearch.search.storage.engine import engine_options, network_filesystem
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study.catalog import study_names

@@ -17,7 +17,7 @@ from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage.records import CHANGES
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
-from hpsearch.search.study.claim import Lease
+from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity, is_gone
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.launch import _check_grid

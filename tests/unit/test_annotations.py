@@ -7,8 +7,14 @@ import json
 import pytest
 
 from hpsearch.core.trial import State
-from hpsearch.view.dashboard.annotations import FIGURE_BYTES, NOTHING, Annotations, annotate
-from hpsearch.view.dashboard.attributes import of_study, of_trial
+from hpsearch.view.dashboard.annotations import (
+    FIGURE_BYTES,
+    NOTHING,
+    Annotations,
+    annotate,
+    of_study,
+    of_trial,
+)
 from tests.unit.test_findings import TWO, findings_of
 from tests.unit.trials import trial
 

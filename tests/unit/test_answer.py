@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from hpsearch.core.analysis.metrics import gain, wilson
 from hpsearch.core.analysis.recommendation import recommend
-from hpsearch.core.analysis.statistics import gain, wilson
 from hpsearch.core.trial import State
 from tests.unit.trials import trial
 

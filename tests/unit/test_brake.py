@@ -8,9 +8,8 @@ import threading
 import pytest
 import waitress
 
-from hpsearch.view.dashboard import login_throttle as braking
-from hpsearch.view.dashboard.auth import Login, with_login
-from hpsearch.view.dashboard.login_throttle import LoginThrottle
+from hpsearch.view.dashboard import auth as braking
+from hpsearch.view.dashboard.auth import Login, LoginThrottle, with_login
 
 
 class Clock:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from hpsearch.core.analysis.columns import curve_columns, trial_columns
 from hpsearch.core.trial import Epoch, State, TrialRecord
+from hpsearch.search.jobs.export import curve_columns, trial_columns
 
 EPOCH = Epoch(
     epoch=1,

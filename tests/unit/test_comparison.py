@@ -10,7 +10,8 @@ import pytest
 from hpsearch.core.analysis.comparison import ComparedSearch, compare, first_worth, worth
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.trial import State
-from hpsearch.view.report.comparison_tables import comparison_table, small_print, verdict
+from hpsearch.view.report.comparison_tables import small_print, verdict
+from hpsearch.view.terminal.comparison_table import comparison_table
 from tests.unit.test_tables import shown
 from tests.unit.trials import trial
 

@@ -13,9 +13,9 @@ from hpsearch import build_spec, load_study_file
 from hpsearch.api import run as api_run
 from hpsearch.cli import main
 from hpsearch.config import WORDS, overrides_of, parse_duration
+from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
-from hpsearch.core.step_budget import few_steps_warning
 from hpsearch.errors import SpecError
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -13,7 +13,7 @@ from hpsearch.core.analysis.replication import Repeat, replications
 from hpsearch.view import format
 from hpsearch.view.document import UNKNOWN
 from hpsearch.view.report.front_figure import front
-from hpsearch.view.terminal.confirm_output import confirmed_table
+from hpsearch.view.terminal.model_output import confirmed_table
 from tests.unit.test_findings import TWO, findings_of
 from tests.unit.test_story import words_of
 from tests.unit.trials import trial

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.view.dashboard.hide_buttons import CHANGES, UPLOADS, hiding
+from hpsearch.view.dashboard.server import CHANGES, UPLOADS, hiding
 
 PAGE = b"<html><head><title>t</title></head><body></body></html>"
 STYLE = b"<style>#a{display:none!important}b{display:none!important}</style></head>"

@@ -1,4 +1,4 @@
-"""The house's walls (DESIGN §3): which room may import which, and which library lives where."""
+"""The architecture's import rules (docs/architecture.md): rooms, sub-rooms and their libraries."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ import pytest
 
 import hpsearch
 
-HOUSE = Path(hpsearch.__file__).parent
+PACKAGE = Path(hpsearch.__file__).parent
 
-# An import may go down this list, never up.
-ROOMS = {
-    "core": {"core"},
-    "nn": {"core", "nn"},
-    "search": {"core", "nn", "search"},
-    "view": {"core", "search", "view"},
-    "door": {"core", "nn", "search", "view", "door"},
-    "errors": {"errors"},  # and every room may import errors
-}
-LIBRARIES = {
-    "core": {"numpy"},
-    "nn": {"numpy", "torch", "torchvision", "PIL", "mlxtend", "sklearn", "scipy", "safetensors"},
-    "search": {"optuna", "sqlalchemy", "filelock"},
-    "view": {"rich", "plotly", "optuna_dashboard", "waitress"},
-    "door": set(),
+# Each room, with the rooms that it may import. Every room may import errors.
+ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "core": set(),
+    "util": {"core"},
+    "nn": {"core", "util"},
+    "config": {"core", "nn"},
+    "search": {"core", "util", "nn"},
+    "view": {"core", "util", "search"},
+    "api": {"core", "util", "nn", "search", "view", "config"},
+    "cli": {"core", "util", "nn", "search", "view", "config", "api"},
 }
-LIBRARIES_OF_FILES = {
-    "hpsearch.search.worker.trainer": {"torch"},  # the glue: it holds tensors and a device
-    "hpsearch.search.worker.bounds": {"torch"},  # the type of the device
-    "hpsearch.search.worker.checkpointer": {"torch"},  # likewise
-    "hpsearch.search.storage.artifacts": {"boto3", "botocore"},  # S3, its patience and its errors
-    "hpsearch.search.worker.launch": {"torch"},  # the type of the device
-    "hpsearch.search.jobs.retrain": {
-        "torch",
-        "numpy",
-    },  # the glue: it holds a model and its test images
-    "hpsearch.nn.training.failures": {"torch"},  # the types of a net and a device
-    "hpsearch.search.jobs.export": {"pyarrow"},
-    "hpsearch.nn.serving.onnx": {"onnxruntime"},
-    "hpsearch.view.model.confusion": {"PIL", "numpy"},  # a picture of numbers
-    "hpsearch.cli.main": {"typer", "rich"},
-    "hpsearch.cli.model_commands": {"typer", "rich"},
-    "hpsearch.cli.evaluation_commands": {"typer", "rich"},
-    "hpsearch.cli.inspect_commands": {"typer", "rich"},
-    "hpsearch.cli.output": {"typer", "rich"},
-    "hpsearch.cli.options": {"typer"},
-    "hpsearch.config": {"pydantic"},
+# Inside a room an import may go down its list, never up. A name is a sub-room or a file.
+SUB_ROOMS: dict[str, list[str]] = {
+    "core": ["", "analysis"],  # "": the files that lie in the room itself
+    "nn": ["user_code", "runtime", "data", "models", "training", "serving"],
+    "search": ["storage", "samplers", "study", "worker", "jobs"],
+    "view": ["format", "document", "report", "dashboard", "model", "terminal"],
 }
+# The third-party libraries that every file of a room or sub-room may import.
+LIBRARIES: dict[str, set[str]] = {
+    "core": {"numpy"},
+    "config": {"pydantic"},
+    "nn": {"numpy", "torch"},
+    "nn/data": {"PIL", "mlxtend", "scipy", "sklearn", "torchvision"},
+    "nn/serving": {"PIL", "onnxruntime", "safetensors"},
+    "nn/training": {"safetensors"},
+    "search": {"optuna", "sqlalchemy"},
+    "search/storage": {"boto3", "botocore", "filelock"},
+    "search/worker": {"torch"},  # it holds tensors, a model and a device
+    "search/jobs": {"numpy", "pyarrow", "torch"},
+    "view/document": {"plotly"},  # the type of a figure
+    "view/dashboard": {"optuna_dashboard", "plotly", "waitress"},
+    "view/model": {"PIL", "numpy"},
+    "view/report": {"plotly"},
+    "view/terminal": {"rich"},
+    "cli": {"rich", "typer"},
+}
+FRONT_DOOR = {"hpsearch", "hpsearch.__main__"}  # may import everything; nothing may import them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """One import of a module: whom it names, and whether it happens when the module is loaded."""
+    """One import statement: its target, and whether it runs when the module is loaded."""
 
     target: str
     at_load: bool
@@ -66,8 +66,8 @@ class Import:
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     found = {}
-    for path in sorted(HOUSE.rglob("*.py")):
-        parts = ("hpsearch", *path.relative_to(HOUSE).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ("hpsearch", *path.relative_to(PACKAGE).with_suffix("").parts)
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -76,11 +76,15 @@ MODULES = modules()
 
 
 def room(module: str) -> str:
-    """The room of one of our modules."""
+    """The room of one of our modules; "" for the front door."""
+    return module.split(".")[1] if "." in module and module not in FRONT_DOOR else ""
+
+
+def sub_room(module: str) -> str:
+    """The sub-room of one of our modules: a folder, or a file that is listed as one."""
     parts = module.split(".")
-    if module == "hpsearch.errors":
-        return "errors"
-    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "door"
+    listed = SUB_ROOMS.get(room(module), [])
+    return parts[2] if len(parts) > 2 and parts[2] in listed else ""
 
 
 def imports(source: str, module: str, *, package: bool = False) -> list[Import]:
@@ -121,119 +125,141 @@ def imports_of(module: str) -> list[Import]:
 
 
 def forbidden(module: str, targets: list[str]) -> list[str]:
-    """Those of the imported names that stand behind a wall."""
-    here = room(module)
-    libraries = LIBRARIES[here] | LIBRARIES_OF_FILES.get(module, set())
-    bad = []
-    for target in targets:
-        top = target.split(".")[0]
-        if top == "hpsearch":
-            allowed = room(target) in ROOMS[here] | {"errors"}
-        else:
-            allowed = top in libraries or top in sys.stdlib_module_names
-        bad += [] if allowed else [target]
-    return bad
+    """The imported names that the module's room or sub-room may not import."""
+    return [target for target in targets if not _may_import(module, target)]
 
 
-@pytest.mark.parametrize("module", MODULES)
+def _may_import(module: str, target: str) -> bool:
+    top, here = target.split(".")[0], room(module)
+    if top != "hpsearch":
+        place = f"{here}/{sub_room(module)}"
+        libraries = LIBRARIES.get(here, set()) | LIBRARIES.get(place, set())
+        return top in libraries or top in sys.stdlib_module_names
+    if target in FRONT_DOOR:
+        return False
+    if room(target) != here:
+        return room(target) in ROOMS[here] | {"errors"}
+    if here not in SUB_ROOMS:
+        return True
+    order = SUB_ROOMS[here]
+    return order.index(sub_room(target)) <= order.index(sub_room(module))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in FRONT_DOOR])
 def test_a_module_imports_only_what_its_room_may(module):
     assert forbidden(module, [found.target for found in imports_of(module)]) == []
 
 
-def test_heavy_libraries_wait_for_their_command_at_the_door():
-    at_load = {
-        found.target.split(".")[0] for found in imports_of("hpsearch.cli.main") if found.at_load
-    }
+def test_every_module_lies_in_a_room_and_sub_room_that_the_rules_know():
+    placed = {name for name in MODULES if name not in FRONT_DOOR}
 
-    assert at_load - sys.stdlib_module_names == {"typer", "hpsearch"}
-    ours = [found.target for found in imports_of("hpsearch.cli.main") if found.at_load]
-    light = {"measuring", "options", "reading", "taking", "terminal", "errors"}
-    assert {t for t in ours if t.startswith("hpsearch")} == {f"hpsearch.{name}" for name in light}
+    assert {room(name) for name in placed} == set(ROOMS)
+    for name in placed:
+        here = room(name)
+        if here in SUB_ROOMS and name != f"hpsearch.{here}":
+            assert sub_room(name) in SUB_ROOMS[here], name
+
+
+def test_heavy_libraries_are_imported_when_a_command_runs():
+    at_load: set[str] = set()
+    waiting = ["hpsearch.cli.main"]
+    while waiting:
+        new = {found.target for found in imports_of(waiting.pop()) if found.at_load} - at_load
+        at_load |= new
+        waiting += [target for target in new if target in MODULES]
+
+    libraries = {target.split(".")[0] for target in at_load}
+    assert libraries - sys.stdlib_module_names == {"typer", "hpsearch"}
 
 
 def test_no_modules_import_each_other_in_a_circle():
     graph = {
-        module: {found.target for found in imports_of(module)} & set(MODULES) for module in MODULES
+        module: {found.target for found in imports_of(module)} & set(MODULES)
+        for module in MODULES
+        if module not in FRONT_DOOR
     }
-    for entry in ("hpsearch", "hpsearch.__main__"):  # the front door knows the house, not it them
-        graph.pop(entry)
     while leaves := {module for module, targets in graph.items() if not targets & set(graph)}:
         graph = {module: targets for module, targets in graph.items() if module not in leaves}
 
     assert graph == {}, "these modules import each other, or one that is in a circle"
 
 
-def test_nothing_in_the_house_imports_its_front_door():
-    doors = {"hpsearch.cli.main", "hpsearch.__main__", "hpsearch"}
-    guests = {
-        module: {found.target for found in imports_of(module)} & doors
-        for module in MODULES
-        if module not in doors
-    }
+def test_a_module_name_and_a_class_name_stand_for_one_thing():
+    names: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        if path.name != "__init__.py":
+            names.setdefault(module.rpartition(".")[2], []).append(module)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                names.setdefault(f"class {node.name}", []).append(module)
 
-    assert {module: targets for module, targets in guests.items() if targets} == {}
+    assert {name: places for name, places in names.items() if len(places) > 1} == {}
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_optunas_tables_are_known_to_one_file():
+    knowing = [
+        module
+        for module in MODULES
+        if any(found.target.startswith("optuna.storages._rdb") for found in imports_of(module))
+    ]
+
+    assert knowing == ["hpsearch.search.storage.tables"]
 
 
 @pytest.mark.parametrize(
     ("module", "target"),
     [
         ("hpsearch.core.space", "hpsearch.nn.models.cnn"),
+        ("hpsearch.core.space", "hpsearch.core.analysis.pareto"),
         ("hpsearch.core.space", "torch"),
         ("hpsearch.core.space", "pydantic"),
+        ("hpsearch.core.space", "hpsearch"),
         ("hpsearch.nn.models.cnn", "hpsearch.search.study.study"),
+        ("hpsearch.nn.models.cnn", "hpsearch.nn.training.loop"),
         ("hpsearch.nn.models.cnn", "optuna"),
+        ("hpsearch.nn.models.cnn", "PIL"),
+        ("hpsearch.search.storage.storage", "hpsearch.search.study.study"),
+        ("hpsearch.search.study.study", "hpsearch.search.worker.launch"),
         ("hpsearch.search.study.study", "torch"),
-        ("hpsearch.search.study.study", "hpsearch.view.terminal.trial_tables"),
+        ("hpsearch.search.study.study", "hpsearch.view.format"),
         ("hpsearch.search.study.study", "rich.console"),
-        ("hpsearch.view.terminal.trial_tables", "optuna"),
-        ("hpsearch.view.terminal.trial_tables", "hpsearch.nn.data.dataset"),
-        ("hpsearch.view.terminal.trial_tables", "hpsearch.cli.main"),
+        ("hpsearch.view.report.report", "hpsearch.view.terminal.live"),
+        ("hpsearch.view.terminal.live", "optuna"),
+        ("hpsearch.view.terminal.live", "hpsearch.nn.data.dataset"),
+        ("hpsearch.view.terminal.live", "hpsearch.cli.main"),
         ("hpsearch.cli.main", "torch"),
         ("hpsearch.config", "typer"),
         ("hpsearch.errors", "hpsearch.core.space"),
     ],
 )
-def test_an_import_through_a_wall_is_found(module, target):
+def test_a_forbidden_import_is_found(module, target):
     assert forbidden(module, [target]) == [target]
 
 
-def test_the_walker_sees_imports_wherever_they_hide():
+def test_the_walker_sees_imports_wherever_they_are():
     source = """
 import numpy as np
-from . import pruning
+from . import grid
 from .space import draw
-from hpsearch.core import pareto
+from hpsearch.core.analysis import pareto
 if TYPE_CHECKING:
     import optuna
 def late():
     from torch import nn
     import_module("rich.console")
 """
-    found = imports(source, "hpsearch.core.analysis.pruning_stats")
+    found = imports(source, "hpsearch.core.pruning")
 
     assert [f.target for f in found if f.at_load] == [
         "numpy",
-        "hpsearch.core.pruning",
+        "hpsearch.core.grid",
         "hpsearch.core.space",
         "hpsearch.core.analysis.pareto",
     ]
     assert [f.target for f in found if not f.at_load] == ["optuna", "torch", "rich.console"]
-
-
-def test_every_file_lies_in_a_room_or_at_the_door():
-    doors = {name for name in MODULES if room(name) == "door"}
-
-    assert doors == {
-        "hpsearch",
-        "hpsearch.__main__",
-        "hpsearch.api.run",
-        "hpsearch.cli.main",
-        "hpsearch.config",
-        "hpsearch.api.evaluate",
-        "hpsearch.api.train",
-        "hpsearch.cli.evaluation_commands",
-        "hpsearch.cli.options",
-        "hpsearch.cli.inspect_commands",
-        "hpsearch.cli.model_commands",
-        "hpsearch.cli.output",
-    }

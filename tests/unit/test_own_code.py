@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from hpsearch.config import build_spec, load_study_file
-from hpsearch.core import enqueued
+from hpsearch.core import overrides
 from hpsearch.core.grid import cells
 from hpsearch.core.initial_trials import OPENING, initial_trial
 from hpsearch.core.overrides import laid_over, read_settings
@@ -152,12 +152,12 @@ def test_a_study_of_before_there_was_own_code_is_still_the_same():
 def test_own_values_can_be_set_by_hand():
     spec = own()
 
-    assert enqueued.parse_settings(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
+    assert overrides.parse_settings(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
         "depth": 2,
         "act": "gelu",
         "ratio": 0.5,
     }
-    assert enqueued.parse_settings(spec.space, ["residual=true"]) == {}
+    assert overrides.parse_settings(spec.space, ["residual=true"]) == {}
     for text, message in (
         ("depth=9", "the study searches 1 to 3"),
         ("depth=two", "expected a whole number"),
@@ -165,7 +165,7 @@ def test_own_values_can_be_set_by_hand():
         ("residual=false", "expected one of true"),
     ):
         with pytest.raises(SpecError, match=message):
-            enqueued.parse_settings(spec.space, [text])
+            overrides.parse_settings(spec.space, [text])
 
 
 def test_settings_go_over_a_trial_of_ones_own():

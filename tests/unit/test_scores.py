@@ -15,8 +15,8 @@ from hpsearch.core.analysis.metrics import (
     cross_entropy,
     mean_and_deviation,
     score,
+    wilson,
 )
-from hpsearch.core.analysis.statistics import wilson
 
 NAMES = ("cat", "dog", "owl")
 PROBABILITIES = np.array(

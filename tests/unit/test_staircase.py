@@ -7,9 +7,8 @@ import time
 import pytest
 
 from hpsearch.core.analysis.hypervolume_history import hypervolume_history
-from hpsearch.core.analysis.pareto import dominates, front, hypervolume, nondominated
+from hpsearch.core.analysis.pareto import Staircase, dominates, front, hypervolume, nondominated
 from hpsearch.core.analysis.pruning_stats import study_hypervolume
-from hpsearch.core.analysis.staircase import Staircase
 from tests.unit.trials import trial
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (1.0, 100.0)}

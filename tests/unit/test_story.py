@@ -16,15 +16,13 @@ from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.view.document import Code
-from hpsearch.view.report import narrative, report, theme, thinning
+from hpsearch.view.report import narrative, report, theme
 from hpsearch.view.report.figures import curves, depth, hypervolume, importance
 from hpsearch.view.report.figures import timeline as timeline_figure
 from hpsearch.view.report.front_figure import front
 from hpsearch.view.report.html import page
-from hpsearch.view.report.report import default_path, render, write
-from hpsearch.view.report.sections import sections
-from hpsearch.view.report.theme import FAINTER
-from hpsearch.view.report.thinning import SHOWN_TRIALS
+from hpsearch.view.report.report import default_path, render, sections, write
+from hpsearch.view.report.theme import FAINTER, SHOWN_TRIALS
 from tests.unit.test_findings import TWO, findings_of, verdict
 from tests.unit.trials import trial
 
@@ -56,7 +54,7 @@ def words_of(key, findings, place=()):
     return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
-@pytest.mark.parametrize("module", [theme, report, narrative, thinning])
+@pytest.mark.parametrize("module", [theme, report, narrative])
 def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 

@@ -8,10 +8,10 @@ from math import inf
 from typing import Any
 
 from hpsearch.core.analysis.hypervolume_history import HypervolumePoint, hypervolume_history
+from hpsearch.core.analysis.metrics import gain
 from hpsearch.core.analysis.pareto import Point, dominates, front, nondominated
 from hpsearch.core.analysis.pruning_stats import Bounds, counts
 from hpsearch.core.analysis.recommendation import Pick, pick
-from hpsearch.core.analysis.statistics import gain
 from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.trial import TrialRecord
 

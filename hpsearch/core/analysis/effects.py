@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpsearch.core.analysis.statistics import Z, gain
+from hpsearch.core.analysis.metrics import Z, gain
 from hpsearch.core.pruning import quantile
 from hpsearch.core.trial import State, TrialRecord, depth, reached
 

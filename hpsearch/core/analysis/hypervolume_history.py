@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from hpsearch.core.analysis.pareto import hypervolume, nondominated
-from hpsearch.core.analysis.staircase import Staircase
+from hpsearch.core.analysis.pareto import Staircase, hypervolume, nondominated
 from hpsearch.core.objectives import merit
 from hpsearch.core.trial import State, TrialRecord
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hpsearch.core.analysis.metrics import wilson
 from hpsearch.core.analysis.pareto import front, hypervolume
-from hpsearch.core.analysis.statistics import wilson
 from hpsearch.core.objectives import merit
 from hpsearch.core.trial import State, TrialRecord
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.core.spec import FactorySpec, NetSpec
 from hpsearch.nn.models.cnn import build
-from hpsearch.nn.runtime.compiler import leave_uncompiled
+from hpsearch.nn.runtime.device import leave_uncompiled
 
 _WARM_UPS = 2  # beside the pass that counts operations
 _RUNS = (5, 31)  # at least, at most

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -200,3 +202,24 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+# torch imports torch._dynamo at the first call of an optimizer or of an operation counter, only to
+# exclude that call from compilation (1.1 s on an Intel Xeon, 2 s on an AMD EPYC Milan, torch
+# 2.14.1). Nothing here is compiled: these two functions keep the import out of every worker.
+
+
+def leave_uncompiled(owner: type) -> None:
+    """Marks the methods of a class that torch would tell its compiler to leave alone as told."""
+    for _, method in inspect.getmembers(owner, inspect.isfunction):
+        inner = getattr(method, "__wrapped__", None)
+        if inner is not None and not hasattr(inner, "__dynamo_disable"):
+            setattr(inner, "__dynamo_disable", inner)  # the name that torch looks up
+
+
+def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """Returns the optimizer's step without what torch wraps around it for its compiler."""
+    step: Any = type(optimizer).step
+    while hasattr(step, "__wrapped__"):
+        step = step.__wrapped__
+    return torch.no_grad()(lambda: step(optimizer))

@@ -15,18 +15,52 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from hpsearch.core.spec import FactorySpec
 from hpsearch.errors import DataError, ModelError
+from hpsearch.nn.data.tensors import Scaler
 from hpsearch.nn.models import custom as own
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import pick_device
 from hpsearch.nn.serving.inputs import as_images, read_all
 from hpsearch.nn.serving.model_config import CONFIG, ModelConfig, read_config, refuse, write_config
-from hpsearch.nn.serving.probabilities import probabilities
+from hpsearch.nn.training.loop import images_at_once
 from hpsearch.nn.user_code import find, look_in, told
 from hpsearch.util.atomic import FolderKind
+
+
+@torch.inference_mode()
+def probabilities(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+) -> Tensor:
+    """Returns the probability of each class for each image, (N, classes) float32 on the processor.
+
+    In float32 whatever the model was trained in; dropout is off, and batch norm uses the statistics
+    of the training.
+
+    Args:
+        model: on the device.
+        images: (N, C, H, W) uint8, channels-last, N at least 1, anywhere.
+        mean: per channel, of images scaled to [0, 1].
+        std: likewise.
+        device: where to compute.
+    """
+    model.eval()
+    _, _, height, width = images.shape
+    scaler = Scaler(mean, std, width=width, device=device)
+    size = images_at_once(device, height * width)
+    rows = [
+        model(scaler(images[start : start + size].to(device))).float().softmax(dim=1).cpu()
+        for start in range(0, len(images), size)
+    ]
+    return torch.cat(rows)  # (N, classes)
+
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 _OTHERS = ("metrics.json", "confusion.csv", "confusion.png", "confused.png", "README.md")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hpsearch.core.spec import TrainSpec
-from hpsearch.nn.runtime.compiler import leave_uncompiled
+from hpsearch.nn.runtime.device import leave_uncompiled
 
 leave_uncompiled(torch.optim.Optimizer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,8 @@ from hpsearch.nn.models import custom
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training import custom_loop
-from hpsearch.nn.training.loop import Diverged
+from hpsearch.nn.training.custom_loop import train
+from hpsearch.nn.training.loop import Diverged, Interrupted, evaluate, images_at_once
 from hpsearch.nn.user_code import told
 
 
@@ -74,3 +76,47 @@ def _check_logits(net: torch.nn.Module, images: Tensors, *, device: torch.device
             f"its net returned {found} for {len(two)} images of {images.classes} classes, expected"
             f" logits of {expected[0]}×{expected[1]}"
         )
+
+
+# The second step is the first that holds activations and the optimizer's state at once.
+_STEPS = 3
+_CONTEXT_BYTES = 2**29  # about what CUDA itself keeps for each process
+
+
+def worker_memory(trial: TrialSpec, images: Tensors, *, device: torch.device) -> int:
+    """Returns the bytes of a GPU that a process takes which trains that trial.
+
+    They are what a few steps of it make the allocator reserve, the images included, and a context
+    of CUDA's. A trial that does not fit takes the whole GPU.
+
+    Args:
+        trial: the one that needs most of those that the process is going to train.
+        images: on the device.
+        device: a CUDA device.
+    """
+    free_memory(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        exercise(trial, images, device=device)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        taken = torch.cuda.get_device_properties(device).total_memory
+    else:
+        taken = torch.cuda.max_memory_reserved(device) + _CONTEXT_BYTES
+    free_memory(device)
+    return taken
+
+
+def exercise(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
+    """Trains the trial for a few steps, then validates on one batch: all that takes memory."""
+    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+    asked = itertools.count()
+    going = train(model, images, trial.train, device=device, stop=lambda: next(asked) >= _STEPS)
+    with contextlib.suppress(Interrupted, Diverged):
+        for _ in itertools.islice(going, _STEPS):  # one's own training may not ask whether to stop
+            pass
+    _, _, height, width = images.val_images.shape
+    size = images_at_once(device, height * width)
+    few = images.val_images[:size], images.val_labels[:size]
+    evaluate(model, *few, mean=images.mean, std=images.std)

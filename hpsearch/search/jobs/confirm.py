@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
 from hpsearch.core.analysis.replication import Repeat, Replication, replications
-from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord

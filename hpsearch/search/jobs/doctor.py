@@ -29,8 +29,12 @@ from hpsearch.errors import HpsearchError, NotMadeError, StorageError
 from hpsearch.nn.data import builtin, cache
 from hpsearch.nn.runtime import cpu
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
-from hpsearch.search.storage.engine import engine_options, sqlalchemy_url
-from hpsearch.search.storage.filesystem import filesystem, network_filesystem
+from hpsearch.search.storage.engine import (
+    engine_options,
+    filesystem,
+    network_filesystem,
+    sqlalchemy_url,
+)
 from hpsearch.search.storage.storage import Storage, check_storage, first_line, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study import catalog

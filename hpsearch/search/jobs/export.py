@@ -3,14 +3,85 @@
 from __future__ import annotations
 
 import csv
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hpsearch.core.analysis.columns import Columns, curve_columns, trial_columns
+from hpsearch.core.analysis.pareto import front
+from hpsearch.core.space import ordered
 from hpsearch.core.study_file import to_toml
+from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.search.study.study import Study
 from hpsearch.util.atomic import FolderKind, atomic_folder, check_target
+
+Columns = dict[str, list[Any]]
+
+
+def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Columns:
+    """Returns a row per trial; None where a trial has no such value.
+
+    What is drawn is named as Optuna names it: ``values_accuracy``, ``params_learning_rate``. Costs
+    are ``cost_params`` and so on; ``widths`` are those of the trial's blocks, as ``8-16``. Times
+    are in UTC.
+
+    >>> trial_columns([], ["accuracy"])["values_accuracy"]
+    []
+    """
+    chosen, knee = front(records, objectives)
+    on_front = {record.number for record in chosen}
+    columns: Columns = {
+        "number": [r.number for r in records],
+        "state": [r.state.value for r in records],
+        "front": [r.number in on_front for r in records],
+        "knee": [r.number == knee for r in records],
+    }
+    columns |= _spread("values", [r.values for r in records], objectives)
+    columns |= _spread("cost", [r.cost for r in records], _seen(r.cost for r in records))
+    drawn = ordered(_seen(r.params for r in records))
+    columns |= _spread("params", [r.params for r in records], drawn)
+    columns |= {
+        "widths": [_widths(r) for r in records],
+        "epochs": [len(r.curve) for r in records],
+        "control": [r.control for r in records],
+        "seed": [r.seed for r in records],
+        "started": [_in_utc(r.started) for r in records],
+        "ended": [_in_utc(r.ended) for r in records],
+        "reason": [r.reason for r in records],
+    }
+    origins = [r.attributes.get("origin", {}) for r in records]
+    return columns | {n: [o.get(n) for o in origins] for n in ("device", "processor", "threads")}
+
+
+def curve_columns(records: Sequence[TrialRecord]) -> Columns:
+    """Returns a row per epoch of every trial, with the trial's number and state."""
+    rows = [(record, epoch) for record in records for epoch in record.curve]
+    measured = [field.name for field in fields(Epoch)]
+    return {
+        "number": [record.number for record, _ in rows],
+        "state": [record.state.value for record, _ in rows],
+        **{name: [getattr(epoch, name) for _, epoch in rows] for name in measured},
+    }
+
+
+def _spread(prefix: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Columns:
+    return {f"{prefix}_{name}": [row.get(name) for row in rows] for name in names}
+
+
+def _seen(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _in_utc(local: datetime | None) -> datetime | None:
+    """A record's time, which has no zone, as whoever reads the table elsewhere takes it."""
+    return None if local is None else local.astimezone(UTC)
+
+
+def _widths(record: TrialRecord) -> str | None:
+    model = record.attributes.get("spec", {}).get("model", {})
+    return "-".join(map(str, model["widths"])) if "widths" in model else None
+
 
 EXPORT_FOLDER = FolderKind(
     name="folder of an earlier export",

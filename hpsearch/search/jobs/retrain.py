@@ -192,7 +192,7 @@ def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.dev
     """The probabilities that the net gives to the test images, (N, K): the only look at them."""
     import torch
 
-    from hpsearch.nn.serving.probabilities import probabilities
+    from hpsearch.nn.serving.model_folder import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
     with translate_failures(custom_factory(trial)):

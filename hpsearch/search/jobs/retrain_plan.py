@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpsearch.core.analysis.selection import TrialSelection, measures, select_trial
+from hpsearch.core.analysis.recommendation import TrialSelection, measures, select_trial
 from hpsearch.core.overrides import by_hand, laid_over, read_settings
-from hpsearch.core.relocation import relocated
 from hpsearch.core.space import Value, default_space, dims
 from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, reseeded, resolve
+from hpsearch.core.spec_diff import relocated
 from hpsearch.errors import SpecError
 from hpsearch.search.storage.records import DATA
 from hpsearch.search.study.study import Study

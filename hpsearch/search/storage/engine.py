@@ -11,23 +11,74 @@ from urllib.parse import quote
 
 import sqlalchemy
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.pool import StaticPool
 
 from hpsearch.errors import NotMadeError, StorageError
-from hpsearch.search.storage.filesystem import network_filesystem
-from hpsearch.search.storage.password import with_password
-from hpsearch.search.storage.url import mask
+from hpsearch.search.storage.tables import OPTUNA_TABLES
+from hpsearch.search.storage.url import mask, with_password
+
+# As Linux names them; on these, locks are unreliable and SQLite's shared memory is not shared.
+_NETWORK = frozenset(
+    """nfs nfs4 cifs smb3 smbfs ncpfs afs coda ceph glusterfs lustre gpfs beegfs orangefs pvfs2
+    9p wekafs panfs
+    fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse fuse.smbnetfs
+    fuse.juicefs fuse.mount-s3 fuse.mountpoint-s3 fuse.goofys fuse.blobfuse fuse.blobfuse2
+    fuse.davfs""".split()  # noqa: SIM905 (a list of 32 lines)
+)
+
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
+    """Returns the kind of network file system that the path lies, or would lie, on; else None.
+
+    None too where the system does not tell (it is asked by Linux's table of mounts).
+    """
+    kind = filesystem(path, mounts=mounts)
+    return kind if kind in _NETWORK else None
+
+
+def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
+    """Returns the kind of file system that the path lies, or would lie, on, as Linux names it.
+
+    None where the system does not tell.
+    """
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    target = path.expanduser().absolute().resolve()
+    found: tuple[int, str] = (0, "")
+    for line in lines:
+        head, _, tail = line.partition(" - ")
+        fields, kind = head.split(), _kind(tail)
+        if len(fields) < 5 or not kind:
+            continue
+        place = Path(fields[4].replace(r"\040", " "))
+        if place == target or place in target.parents:  # of two, the longer; of equals, the later
+            found = max((len(place.parts), kind), found, key=lambda pair: pair[0])
+    return found[1] or None
+
+
+def _kind(described: str) -> str:
+    """The kind of a mount, as its type, source and options tell it; empty where they do not."""
+    kind, source = (*described.split()[:2], "", "")[:2]
+    if kind == "fuse":  # some give their name as the source, WebDAV an address
+        is_address = source.startswith(("http://", "https://"))
+        return "fuse.davfs" if is_address else f"fuse.{source}"
+    # gVisor hands the files of its own host to a sandbox in this way: no network is in between.
+    return "gvisor" if kind == "9p" and "rfdno=" in described else kind
+
 
 _BUSY_SECONDS = 60
 _CONNECT_SECONDS = 10
 _MAKING_TRIES = 5
 _ALREADY_THERE = frozenset({"23505", "42710", "42P07"})  # PostgreSQL's codes: another made it
 _SMALLEST_DATABASE = 512  # bytes, its smallest page; SQLite takes what is shorter for empty
-_OPTUNA_TABLES = frozenset(BaseModel.metadata.tables)
 
 
 def sqlalchemy_url(url: URL) -> str:
@@ -122,7 +173,7 @@ def _check_made(made: bool, masked: str) -> None:
 
 def _check_tables(tables: list[str], masked: str) -> None:
     """Refuses another program's database; one of Optuna's may be half made."""
-    half_made = set(tables) <= {*_OPTUNA_TABLES, "alembic_version"}
+    half_made = set(tables) <= {*OPTUNA_TABLES, "alembic_version"}
     if not half_made and not {"studies", "trials", "version_info"} <= set(tables):
         raise StorageError(
             f"{masked} holds another program's tables ({', '.join(sorted(tables)[:3])}, …),"

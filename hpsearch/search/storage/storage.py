@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG
 from optuna.study._frozen import FrozenStudy
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
@@ -39,6 +38,7 @@ from hpsearch.search.storage.engine import (
 )
 from hpsearch.search.storage.records import CREATED
 from hpsearch.search.storage.retry import Outage, cause_of, may_come_back
+from hpsearch.search.storage.tables import NOT_FOUND
 from hpsearch.search.storage.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
@@ -206,7 +206,7 @@ class Storage:
                     _log.warning("%s is back", self.masked)
                 return result
             except KeyError as exc:
-                if exc.args != (NOT_FOUND_MSG,):
+                if exc.args != (NOT_FOUND,):
                     raise
                 raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
             except (SQLAlchemyError, StorageInternalError) as exc:

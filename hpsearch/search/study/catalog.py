@@ -19,8 +19,7 @@ from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.spec_diff import describe_changes, differences, identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
-from hpsearch.search.storage.counts import count_states
-from hpsearch.search.storage.leftovers import checkpoint_prefix
+from hpsearch.search.storage.artifacts import checkpoint_prefix
 from hpsearch.search.storage.records import (
     BOUNDS,
     CHANGES,
@@ -32,7 +31,8 @@ from hpsearch.search.storage.records import (
     spec_of,
 )
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.study.reaping import stale_trials
+from hpsearch.search.storage.tables import count_states
+from hpsearch.search.study.leases import stale_trials
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 

@@ -24,8 +24,7 @@ from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import tables
-from hpsearch.search.storage.counts import StateCounts, count_states
-from hpsearch.search.storage.leftovers import checkpoint_key, remove_orphaned
+from hpsearch.search.storage.artifacts import checkpoint_key, remove_orphaned
 from hpsearch.search.storage.records import (
     BOUNDS,
     CREATED,
@@ -37,9 +36,9 @@ from hpsearch.search.storage.records import (
     slot_of,
 )
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.study import reaping, recording
-from hpsearch.search.study.claim import Lease
-from hpsearch.search.study.leases import hold_lease
+from hpsearch.search.storage.tables import StateCounts, count_states
+from hpsearch.search.study import leases
+from hpsearch.search.study.leases import Lease, hold_lease
 from hpsearch.search.study.status import StudyStatus, exhausted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -121,7 +120,7 @@ class Study:
     def silent(self) -> int:
         """Returns how many running trials have lost their workers, and wait to be taken up."""
         return len(
-            reaping.stale_trials(self.storage, self.storage.with_retry(self._roll), claim=None)
+            leases.stale_trials(self.storage, self.storage.with_retry(self._roll), claim=None)
         )
 
     def claim(self, origin: Mapping[str, Any]) -> Lease | StudyStatus:
@@ -246,7 +245,7 @@ class Study:
             if standing is None and self._deals_cells(roll) and self._free_slot() is None:
                 standing = exhausted(alone=not roll.running)
             is_busy = standing is StudyStatus.BUSY
-            gone = len(reaping.stale_trials(self.storage, roll, claim=None)) if is_busy else 0
+            gone = len(leases.stale_trials(self.storage, roll, claim=None)) if is_busy else 0
             rest = self.spec.search.trials - roll.counted - (len(roll.running) - gone)
             return None if gone and rest > 0 else standing
 
@@ -315,9 +314,9 @@ class Study:
         Likewise the trial of that very claim, if the database went away while it was made.
         Returns the roll as it then is, and adds the numbers of those that failed to ``failed``.
         """
-        lost = reaping.stale_trials(self.storage, roll, claim=claim)
+        lost = leases.stale_trials(self.storage, roll, claim=claim)
         known = signals or {}
-        ended = [reaping.recover(self.storage, self.spec, trial, known) for trial in lost]
+        ended = [leases.recover(self.storage, self.spec, trial, known) for trial in lost]
         failed += [number for number in ended if number is not None]
         return self._roll() if lost else roll
 
@@ -327,14 +326,14 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        recording.beat(self.storage, claim)
+        leases.beat(self.storage, claim)
 
     def record_cost(self, claim: Lease, cost: Mapping[str, float], curve: Curve = ()) -> None:
         """Stores what the trial is and costs, as far as it is known before training.
 
         ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
         """
-        self.storage.with_retry(lambda: recording.put_cost(self.storage, claim, cost, curve))
+        self.storage.with_retry(lambda: leases.put_cost(self.storage, claim, cost, curve))
 
     def record_epoch(self, claim: Lease, curve: Curve) -> None:
         """Stores the curve so far; with one objective Optuna hears of it in its own way too.
@@ -345,7 +344,7 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        self.storage.with_retry(lambda: recording.put_epoch(self.storage, self.spec, claim, curve))
+        self.storage.with_retry(lambda: leases.put_epoch(self.storage, self.spec, claim, curve))
 
     def finish(self, claim: Lease, outcome: Outcome) -> TrialRecord:
         """Tells the database how the trial ended, and returns its record.
@@ -354,7 +353,7 @@ class Study:
             GivenAway: the trial is another worker's by now.
         """
         record = self.storage.with_retry(
-            lambda: recording.finish(self.storage, self.spec, claim, outcome)
+            lambda: leases.finish(self.storage, self.spec, claim, outcome)
         )
         self.remove_checkpoint(claim.number)
         return record
@@ -365,7 +364,7 @@ class Study:
         Raises:
             GivenAway: the trial is another worker's by now.
         """
-        return self.storage.with_retry(lambda: recording.hand_back(self.storage, self.spec, claim))
+        return self.storage.with_retry(lambda: leases.hand_back(self.storage, self.spec, claim))
 
     def checkpoint_key(self, number: int) -> str:
         """Returns the name under which the trial's checkpoint lies among the artifacts."""

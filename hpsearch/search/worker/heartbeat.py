@@ -13,8 +13,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.search.storage.storage import first_line
-from hpsearch.search.study.claim import Lease
-from hpsearch.search.study.leases import LeaseLost
+from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.study import Study
 
 BEAT_SECONDS = 10.0

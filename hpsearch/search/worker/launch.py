@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.dataset_summary import DatasetSummary
+from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.plural import plural
-from hpsearch.core.relocation import relocated
 from hpsearch.core.spec import StudySpec, check_shift
-from hpsearch.core.spec_diff import describe_changes, differences, steering
-from hpsearch.core.step_budget import few_steps_warning
+from hpsearch.core.spec_diff import describe_changes, differences, relocated, steering
 from hpsearch.errors import DeviceError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.user_code import CODE, look_in
@@ -28,10 +27,9 @@ from hpsearch.search.study import catalog
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.ending import Ending, ending_of
 from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool, worker_command
-from hpsearch.search.worker.work_loop import StopSignal, work
+from hpsearch.search.worker.work_loop import Ending, StopSignal, ending_of, work
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +116,7 @@ def prepare(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Prepare
 def _devices(spec: StudySpec, place: WorkerOptions, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
     from hpsearch.nn.runtime.device import check_share, deal
-    from hpsearch.nn.training.memory import worker_memory
+    from hpsearch.nn.training.smoke_test import worker_memory
     from hpsearch.search.worker.bounds import most_memory_trial
 
     workers, share = spec.search.workers, place.gpus_per_worker

@@ -18,8 +18,7 @@ from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, StudyError
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.follow import Follower
-from hpsearch.search.worker.observer import Observer
+from hpsearch.search.worker.observer import Follower, Observer
 from hpsearch.search.worker.work_loop import PARENT, StopSignal
 
 _LOOK_SECONDS = 0.5

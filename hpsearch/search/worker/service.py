@@ -16,11 +16,10 @@ from hpsearch.search.study import catalog
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
-from hpsearch.search.worker.ending import Ending, close
 from hpsearch.search.worker.heartbeat import touch_alive_file
 from hpsearch.search.worker.launch import Notify, WorkerOptions
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import Ending, StopSignal, close
 
 _WAIT_SECONDS = 1.0
 _REST = 10  # times what a look for an open study took is waited until the next

@@ -17,8 +17,7 @@ from hpsearch.search.storage.overlay import annotated
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study.catalog import open_numbered
 from hpsearch.search.study.study import Study
-from hpsearch.view.dashboard.annotations import NOTHING, Annotations, annotate
-from hpsearch.view.dashboard.attributes import of_study, of_trial
+from hpsearch.view.dashboard.annotations import NOTHING, Annotations, annotate, of_study, of_trial
 from hpsearch.view.dashboard.auth import READING
 
 REFRESH_SECONDS = 15.0

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from hpsearch.core.analysis.comparison import Comparison
 from hpsearch.view.document import Drawing, Section, Table
 from hpsearch.view.format import listed
-from hpsearch.view.report import comparison_figures
+from hpsearch.view.report import front_figure
 from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.report.front_sections import pairs
 from hpsearch.view.report.html import page
@@ -36,7 +36,7 @@ def _fronts(found: Comparison) -> Section | None:
         Drawing(
             key=f"fronts-{x}-{y}",
             about=f"{y} against {x} on the front of each study",
-            draw=partial(comparison_figures.fronts, found, x=x, y=y),
+            draw=partial(front_figure.fronts, found, x=x, y=y),
         )
         for x, y in pairs(found.objectives)
     ]
@@ -62,7 +62,7 @@ def _courses(found: Comparison) -> Section:
             Drawing(
                 key=f"courses-{against}",
                 about=f"hypervolume of each study against {against}",
-                draw=partial(comparison_figures.courses, found, against),
+                draw=partial(front_figure.courses, found, against),
             )
             for against in known
         ],

@@ -12,8 +12,7 @@ from hpsearch.core.objectives import costs
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
 from hpsearch.view.format import format_value
 from hpsearch.view.report import figures, narrative
-from hpsearch.view.report.theme import word
-from hpsearch.view.report.thinning import SHOWN_CURVES
+from hpsearch.view.report.theme import SHOWN_CURVES, word
 
 
 def depth(findings: StudyAnalysis) -> Section | None:

@@ -25,12 +25,14 @@ from hpsearch.view.report.theme import (
     FAINTER,
     INK,
     MUTED,
+    SHOWN_CURVES,
+    SHOWN_SPANS,
     axis,
     empty,
+    evenly,
     safe,
     word,
 )
-from hpsearch.view.report.thinning import SHOWN_CURVES, SHOWN_SPANS, evenly
 
 
 def depth(groups: Sequence[Group], measure: str) -> go.Figure:

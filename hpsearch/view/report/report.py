@@ -16,9 +16,33 @@ from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.study_file import to_toml
 from hpsearch.errors import HpsearchError, nearest
-from hpsearch.view.markdown import markdown
+from hpsearch.view.document import Section, markdown
+from hpsearch.view.report import effect_sections, front_sections
 from hpsearch.view.report.html import page
-from hpsearch.view.report.sections import sections
+
+
+def sections(findings: StudyAnalysis, *, place: Sequence[str]) -> list[Section]:
+    """Returns the report's sections in their order; those that have nothing to tell are left out.
+
+    Args:
+        findings: the numbers.
+        place: the options that name the storage, for the commands to type.
+    """
+    made = [
+        front_sections.answer(findings),
+        front_sections.front(findings),
+        front_sections.winners(findings, place),
+        effect_sections.depth(findings),
+        effect_sections.optimizers(findings),
+        effect_sections.curves(findings),
+        effect_sections.importance(findings),
+        effect_sections.attainment(findings),
+        front_sections.timeline(findings),
+        front_sections.savings(findings),
+        front_sections.environment(findings),
+    ]
+    return [section for section in made if section is not None]
+
 
 FORMATS = ("html", "md", "json")
 STDOUT = Path("-")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -111,3 +111,21 @@ def empty(*, x: Mapping[str, Any], y: Mapping[str, Any], legend: bool = False) -
 
 def _titled(own: Mapping[str, Any]) -> dict[str, Any]:
     return {**own, "title": {"standoff": 8, **own.get("title", {})}}
+
+
+SHOWN_TRIALS = 1500  # beside the front: more lie on top of one another
+SHOWN_CURVES = 150  # beside the front's
+SHOWN_SPANS = 5000  # of the timeline
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], limit: int) -> list[T]:
+    """Returns at most ``limit`` of the items, evenly spaced, the first and the last among them.
+
+    >>> evenly([0, 1, 2, 3, 4, 5, 6], 3)
+    [0, 3, 6]
+    """
+    if len(items) <= limit:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
