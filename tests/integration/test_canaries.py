@@ -63,7 +63,7 @@ TABLES = {
     fix=["hpsearch/search/storage/tables.py", "hpsearch/search/storage/tables.py"],
 )
 def test_the_tables_have_the_columns_that_are_written():
-    """What the rows mean is compared in tests/integration/test_rows.py."""
+    """What the rows mean is compared in tests/integration/search/storage/test_tables.py."""
     for name, expected in TABLES.items():
         table = getattr(models, name).__table__
         assert f"{table}: {', '.join(f'{c.name} {c.type}' for c in table.columns)}" == expected

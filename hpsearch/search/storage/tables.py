@@ -2,7 +2,7 @@
 
 Optuna's storage reads a trial before each value it writes of it, one object and one transaction a
 value: more than half of what a trial cost beside its training. What is written here Optuna reads
-as its own; tests/integration/test_rows.py compares the two.
+as its own; tests/integration/search/storage/test_tables.py compares the two.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.worker.bounds import extreme_trials
 from hpsearch.search.worker.launch import WorkerOptions
-from tests.integration.own_nets import LOOPS, NETS, STUDY, TRAINING
+from tests.integration.custom_nets import LOOPS, NETS, STUDY, TRAINING
 
 CPU = torch.device("cpu")
 _numbers = itertools.count()

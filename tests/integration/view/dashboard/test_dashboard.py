@@ -84,7 +84,7 @@ def serving(
     url: str, mode: str, *, password: str = "", before: Any = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-c", SERVER, url, mode]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     environment = {**os.environ, "TEST_PASSWORD": password}
     with subprocess.Popen(
         command,

@@ -7,7 +7,7 @@ from rich.console import Console
 from hpsearch.search.study.catalog import delete
 from hpsearch.view.terminal.live import watch
 
-from .studies import make_spec, make_study, search
+from tests.integration.studies import make_spec, make_study, search
 
 
 def test_the_last_line_counts_what_others_ended_meanwhile(sqlite):

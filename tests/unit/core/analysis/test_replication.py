@@ -14,9 +14,9 @@ from hpsearch.view import format
 from hpsearch.view.document import UNKNOWN
 from hpsearch.view.report.front_figure import front
 from hpsearch.view.terminal.model_output import confirmed_table
-from tests.unit.test_findings import TWO, findings_of
-from tests.unit.test_story import words_of
+from tests.unit.core.analysis.test_study_analysis import TWO, findings_of
 from tests.unit.trials import trial
+from tests.unit.view.report.test_narrative import words_of
 
 STUDY = [
     trial(0, 0.80, 1.0),

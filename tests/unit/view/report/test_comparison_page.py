@@ -11,7 +11,7 @@ from hpsearch.core.analysis.comparison import compare
 from hpsearch.view.report import theme
 from hpsearch.view.report.comparison_page import comparison_page
 from hpsearch.view.report.front_figure import courses, fronts
-from tests.unit.test_comparison import BOUNDS, TWO, entrant, fast, slow
+from tests.unit.core.analysis.test_comparison import BOUNDS, TWO, entrant, fast, slow
 from tests.unit.trials import trial
 
 FOUND = compare([slow(), fast()], objectives=TWO)

@@ -12,8 +12,8 @@ from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.trial import State
 from hpsearch.view.report.comparison_tables import small_print, verdict
 from hpsearch.view.terminal.comparison_table import comparison_table
-from tests.unit.test_tables import shown
 from tests.unit.trials import trial
+from tests.unit.view.terminal.test_trial_tables import shown
 
 TWO = ("accuracy", "train_seconds")
 BOUNDS = {"accuracy": (0.0, 1.0), "train_seconds": (1.0, 100.0)}

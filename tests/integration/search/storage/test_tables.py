@@ -16,7 +16,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
-from tests.integration.test_ownership import ELSEWHERE, fall_silent
+from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 
 ATTRIBUTES = {"curve": {"epoch": [1, 2], "val_loss": [0.5, 0.25]}, "reason": "Grüße, 'x'"}
 ORIGIN = {"claim": "0123456789abcdef0123456789abcdef", "starts": 1}

@@ -21,7 +21,7 @@ from hpsearch.search.worker.heartbeat import heartbeats
 from hpsearch.search.worker.work_loop import StopSignal
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
-from tests.integration.test_ownership import ELSEWHERE, fall_silent
+from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 from tests.servers import halt, own_server, restart, start
 
 

@@ -13,7 +13,7 @@ from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import observer
 from tests.integration import studies
-from tests.integration.test_ownership import ELSEWHERE, fall_silent
+from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 
 
 def test_a_study_whose_last_worker_is_gone_is_open_to_the_next(storage):

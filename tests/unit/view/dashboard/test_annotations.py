@@ -15,7 +15,7 @@ from hpsearch.view.dashboard.annotations import (
     of_study,
     of_trial,
 )
-from tests.unit.test_findings import TWO, findings_of
+from tests.unit.core.analysis.test_study_analysis import TWO, findings_of
 from tests.unit.trials import trial
 
 PLOT = "dashboard:plot_data:"

@@ -236,7 +236,7 @@ def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
     """Where the place is away, removing takes minutes, for which nobody would get a trial."""
     from filelock import FileLock
 
-    from tests.integration.test_ownership import ELSEWHERE, fall_silent
+    from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 
     removed = []
 

@@ -14,7 +14,7 @@ import pytest
 from hpsearch.core.spec import DataSpec
 from hpsearch.nn.data import cache, dataset
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 X = np.random.default_rng(0).integers(0, 256, (60, 9, 9), dtype=np.uint8)
 Y = np.arange(60) % 3
 
