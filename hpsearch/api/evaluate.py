@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsearch.errors import SpecError
+from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
-    from hpsearch.api.run import Notify
     from hpsearch.core.analysis.comparison import Comparison
     from hpsearch.core.analysis.replication import Repeat, Replication
     from hpsearch.core.trial import Epoch
@@ -28,7 +28,7 @@ def confirm(
     device: str = "auto",
     threads: int | None = None,
     mixed_hardware: bool = False,
-    notify: Notify = lambda line: None,
+    notify: Callable[[str], None] | None = None,
     repeated: Callable[[Repeat], None] = lambda repeat: None,
 ) -> tuple[Replication, ...]:
     """Trains a study's front again with fresh seeds, and returns what its trials then come to.
@@ -47,7 +47,7 @@ def confirm(
         device: auto, cpu, cuda, cuda:1 or mps.
         threads: of the processor; None: those of the study.
         mixed_hardware: let other hardware than the study's take part; its times are left out.
-        notify: takes a line for the person.
+        notify: called with each message for the user; None: they are only logged.
         repeated: takes what each training came to, as it ends.
 
     Returns:
@@ -75,7 +75,7 @@ def confirm(
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    with open_study(study, storage=storage, notify=notify) as opened:
+    with messages_to(notify), open_study(study, storage=storage) as opened:
         return train_again(
             opened.study,
             place,
@@ -83,7 +83,6 @@ def confirm(
             seeds=seeds,
             dataset=dataset,
             stop=lambda: False,
-            notify=notify,
             tell=tell,
         )
 

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.spec import StudySpec
-from hpsearch.core.trial import Epoch, TrialRecord
+from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, lost_database
+from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
     from hpsearch.search.storage.storage import Storage
     from hpsearch.search.study.study import Study
     from hpsearch.search.worker.launch import WorkerOptions
+    from hpsearch.search.worker.observer import Observer
     from hpsearch.search.worker.work_loop import Ending, StopSignal
-
 
 Notify = Callable[[str], None]
 
@@ -107,14 +108,14 @@ def open_study(
     name: str | None = None,
     *,
     storage: str | None = None,
-    notify: Notify = lambda line: None,
+    notify: Notify | None = None,
 ) -> StudyHandle:
     """Opens a study to look at it.
 
     Args:
         name: the study's name; None: the only one, or the newest.
         storage: an SQLite file or a URL; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
-        notify: takes a line that tells which was taken, where none was named and there are others.
+        notify: called with each message for the user; None: they are only logged.
 
     Raises:
         StudyError: there is none of that name, or none at all.
@@ -123,10 +124,10 @@ def open_study(
     from hpsearch.search.storage.url import typed_again
     from hpsearch.search.study import catalog
 
-    with translate_errors():
+    with translate_errors(), messages_to(notify):
         opened = open_database(storage)
         try:
-            study = catalog.open_study(opened, name, notify=notify)
+            study = catalog.open_study(opened, name)
         except BaseException:
             opened.close()
             raise
@@ -155,7 +156,7 @@ def run(
     gpus_per_worker: float | None = None,
     mixed_hardware: bool = False,
     artifacts: str | None = None,
-    notify: Notify = lambda line: None,
+    notify: Notify | None = None,
     ended: Callable[[TrialRecord], None] = lambda record: None,
 ) -> StudyHandle:
     """Searches until the study holds its total of trials; the same call resumes.
@@ -187,7 +188,7 @@ def run(
         gpus_per_worker: the share of a GPU that a worker needs.
         mixed_hardware: let other hardware than the study's take part.
         artifacts: where checkpoints lie; None: ``HPSEARCH_ARTIFACTS``, or else beside the database.
-        notify: takes a line for the person.
+        notify: called with each message for the user; None: they are only logged.
         ended: takes each trial as it is complete, pruned, failed or handed back.
 
     Raises:
@@ -198,6 +199,7 @@ def run(
     from hpsearch.config import overrides_of
     from hpsearch.search.storage.url import named_or_default
     from hpsearch.search.worker.launch import WorkerOptions
+    from hpsearch.search.worker.observer import EndedTrials
     from hpsearch.search.worker.work_loop import Ending, StopSignal, close
 
     words = {
@@ -224,9 +226,9 @@ def run(
         code=code,
         gpus_per_worker=gpus_per_worker,
     )
-    with translate_errors():
-        done, ending = _search(spec, place, StopSignal(exits=False), _Quiet(notify, ended))
-        close(done, ending, notify=notify)
+    with translate_errors(), messages_to(notify):
+        done, ending = _search(spec, place, StopSignal(exits=False), EndedTrials(ended))
+        close(done, ending)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     return replace(open_study(spec.name, storage=storage), ending=ending.value)
@@ -267,13 +269,13 @@ def _read(
 
 
 def _search(
-    spec: StudySpec, place: WorkerOptions, stop: StopSignal, watcher: _Quiet
+    spec: StudySpec, place: WorkerOptions, stop: StopSignal, watcher: Observer
 ) -> tuple[Study, Ending]:
     from hpsearch.search.worker import launch
 
     hears = threading.current_thread() is threading.main_thread()
     with stop.listening() if hears else contextlib.nullcontext():
-        prepared = launch.prepare(spec, place, notify=watcher.note)
+        prepared = launch.prepare(spec, place)
         stop.start_clock(prepared.study.spec.search.timeout)
         return prepared.study, launch.run(prepared, place, stop=stop, watcher=watcher)
 
@@ -289,20 +291,3 @@ def translate_errors() -> Iterator[None]:
         if (lost := lost_database(exc)) is None:
             raise
         raise StorageError(f"{lost} and try again") from exc
-
-
-class _Quiet:
-    """Watches a search for a program: hands on notes and ended trials, and shows nothing."""
-
-    def __init__(self, notify: Notify, ended: Callable[[TrialRecord], None]) -> None:
-        self.note = notify
-        self.ended = ended
-
-    def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Nothing is shown."""
-
-    def trained(self, number: int, epoch: Epoch) -> None:
-        """Nothing is shown."""
-
-    def sync(self, records: Sequence[TrialRecord]) -> None:
-        """Nothing is shown."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import ModelError, SpecError
+from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
-    from hpsearch.api.run import Notify
     from hpsearch.core.analysis.recommendation import TrialSelection
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.model_folder import LoadedModel
     from hpsearch.search.jobs.retrain import RetrainedModel
     from hpsearch.search.jobs.retrain_plan import RetrainPlan
+
+_log = logging.getLogger(__name__)
 
 MOST_SEEDS = 1000  # trainings in a row
 
@@ -54,7 +57,7 @@ def train(
     onnx: bool = False,
     force: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    notify: Notify = lambda line: None,
+    notify: Callable[[str], None] | None = None,
     tell: Callable[[int, Epoch, int], None] = lambda number, epoch, epochs: None,
 ) -> Trained:
     """Trains a study's trial, or a net set by hand, tests it once and writes the model folder.
@@ -86,7 +89,7 @@ def train(
         onnx: also write ``model.onnx``.
         force: replace a model folder that is there.
         stop: asked before every step; true ends it with KeyboardInterrupt.
-        notify: takes a line for the person.
+        notify: called with each message for the user; None: they are only logged.
         tell: takes the number of the training, from 0, an epoch of it, and how many there are.
 
     Raises:
@@ -99,49 +102,50 @@ def train(
     from hpsearch.search.jobs.retrain import retrain
     from hpsearch.search.worker.launch import WorkerOptions
 
-    _check_whole(trial=trial, image_size=image_size, epochs=epochs)
-    _check_seeds(seeds=seeds, seed=seed)
-    choice = TrialSelection(
-        trial=trial,
-        knee=knee,
-        best=best,
-        within_seconds=within_seconds,
-        within_params=within_params,
-    )
-    plan = _plan(
-        choice,
-        _texts(settings),
-        study=study,
-        storage=storage,
-        dataset=dataset,
-        image_size=image_size,
-        epochs=epochs,
-        notify=notify,
-    )
-    folder = Path(output)
-    decide_threads(requested=threads, workers=1)  # refused now rather than once the data is loaded
-    _check_output(folder, onnx=onnx, force=force)
-    place = WorkerOptions(
-        storage="",
-        data_dir=data_folder(data_dir),
-        device=device,
-        threads=threads,
-    )
-    length = plan.spec.train.epochs
-    try:
-        taken = retrain(
-            plan,
-            place,
-            seeds=seeds,
-            seed=seed,
-            hold_out=hold_out_validation,
-            stop=stop,
-            notify=notify,
-            tell=lambda number, epoch: tell(number, epoch, length),
+    with messages_to(notify):
+        _check_whole(trial=trial, image_size=image_size, epochs=epochs)
+        _check_seeds(seeds=seeds, seed=seed)
+        choice = TrialSelection(
+            trial=trial,
+            knee=knee,
+            best=best,
+            within_seconds=within_seconds,
+            within_params=within_params,
         )
-    except Interrupted:
-        raise KeyboardInterrupt from None
-    return _write(taken, folder, onnx=onnx, force=force, notify=notify)
+        plan = _plan(
+            choice,
+            _texts(settings),
+            study=study,
+            storage=storage,
+            dataset=dataset,
+            image_size=image_size,
+            epochs=epochs,
+        )
+        folder = Path(output)
+        decide_threads(
+            requested=threads, workers=1
+        )  # refused now rather than once the data is loaded
+        _check_output(folder, onnx=onnx, force=force)
+        place = WorkerOptions(
+            storage="",
+            data_dir=data_folder(data_dir),
+            device=device,
+            threads=threads,
+        )
+        length = plan.spec.train.epochs
+        try:
+            taken = retrain(
+                plan,
+                place,
+                seeds=seeds,
+                seed=seed,
+                hold_out=hold_out_validation,
+                stop=stop,
+                tell=lambda number, epoch: tell(number, epoch, length),
+            )
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        return _write(taken, folder, onnx=onnx, force=force)
 
 
 def _check_whole(**numbers: int | None) -> None:
@@ -174,7 +178,6 @@ def _plan(
     dataset: str | None,
     image_size: int | None,
     epochs: int | None,
-    notify: Notify,
 ) -> RetrainPlan:
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
     from hpsearch.api.run import open_study
@@ -190,7 +193,7 @@ def _plan(
             f"--image-size: found {image_size} with a study, whose images have their own size;"
             " leave it out"
         )
-    opened = open_study(study, storage=storage, notify=notify)
+    opened = open_study(study, storage=storage)
     return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
 
 
@@ -206,9 +209,7 @@ def _check_output(folder: Path, *, onnx: bool, force: bool) -> None:
         check_installed()
 
 
-def _write(
-    taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool, notify: Notify
-) -> Trained:
+def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> Trained:
     """Writes the folder whole; without model.onnx where that does not compute the same."""
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER, write_model
     from hpsearch.util.atomic import atomic_folder
@@ -218,7 +219,8 @@ def _write(
     with atomic_folder(folder, MODEL_FOLDER, force=force) as draft:
         model = taken.model
         if onnx:
-            notify(f"writing model.onnx and checking it on {len(taken.images):,} test images")
+            count = format(len(taken.images), ",")
+            _log.info("writing model.onnx and checking it on %s test images", count)
             try:
                 model = _with_onnx(taken, draft)
             except ModelError as exc:

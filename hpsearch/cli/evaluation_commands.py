@@ -38,7 +38,6 @@ def rerun(
         trial,
         place,
         dataset=dataset,
-        notify=note,
         tell=lambda before, now: display(rerun_line(before, now)),
     )
     verdict = rerun_verdict(compared)
@@ -92,7 +91,6 @@ def confirm(
                 seeds=seeds,
                 dataset=dataset,
                 stop=stop,
-                notify=note,
                 tell=tell,
             )
     except (Interrupted, KeyboardInterrupt):

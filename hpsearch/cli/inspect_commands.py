@@ -6,6 +6,7 @@ import typer
 
 from hpsearch.cli import options
 from hpsearch.cli.output import (
+    messages,
     note,
     one_name,
     open_study,
@@ -13,6 +14,7 @@ from hpsearch.cli.output import (
     print_json,
     storage_text,
     typed,
+    watching,
 )
 from hpsearch.cli.output import show as display
 
@@ -39,7 +41,8 @@ def check(
     spec = read_spec(study_file, overrides_of({"dataset": dataset}))
     warnings: list[str] = []
     code = study_file and study_file.parent
-    images = examine(spec, data_dir=data_dir, code=code, notify=warnings.append)
+    with messages.showing(warnings.append):
+        images = examine(spec, data_dir=data_dir, code=code)
     display(plan(spec, images))
     for told in warnings:  # below, where they are seen
         note(told)
@@ -55,7 +58,7 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
     from hpsearch.search.study.catalog import summaries
     from hpsearch.view.terminal.study_tables import study_list
 
-    rows = summaries(open_database(storage), notify=note)
+    rows = summaries(open_database(storage))
     if json_:
         print_json(rows)
     else:
@@ -204,13 +207,10 @@ def watch(
 
     Example: hpsearch watch mnist5k
     """
-    from rich.console import Console
-
     from hpsearch.search.worker.observer import follow
-    from hpsearch.view.terminal.live import watch as view_of
 
     opened = open_study(one_name(study, named), storage)
-    with view_of(Console(stderr=True), opened) as watcher:
+    with watching(opened) as watcher:
         standing = follow(opened, watcher)
     note(f"study {opened.name!r} {standing.words}")
     note(f"`{typed('front', opened, storage)}` shows what it found")

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,14 +14,18 @@ from typer.core import TyperGroup
 
 from hpsearch.cli import evaluation_commands, inspect_commands, model_commands, options
 from hpsearch.cli.output import (
+    command_messages,
     confirmed,
     dashboard_password,
+    log_details,
+    messages,
     note,
     one_name,
     open_study,
     place_options,
     storage_text,
     the_name,
+    watching,
 )
 from hpsearch.cli.output import show as display
 from hpsearch.errors import HpsearchError, lost_database
@@ -65,7 +69,7 @@ def _options(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
     if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        log_details()
 
 
 @app.command(short_help="Search until the study holds its total of trials.")
@@ -100,7 +104,7 @@ def run(
     from hpsearch.config import overrides_of, read_spec
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.work_loop import Ending, StopSignal, close
-    from hpsearch.view.terminal.live import getting_ready, watch
+    from hpsearch.view.terminal.live import getting_ready
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
     place = launch.WorkerOptions(
@@ -113,15 +117,15 @@ def run(
         code=study_file and study_file.parent,
         gpus_per_worker=gpus_per_worker,
     )
-    stop, console = StopSignal(), Console(stderr=True)
+    stop = StopSignal()
     with stop.listening():
-        with getting_ready(console) as tell:
-            prepared = launch.prepare(spec, place, notify=tell)
+        with getting_ready(Console(stderr=True)) as tell, messages.showing(tell):
+            prepared = launch.prepare(spec, place)
         stop.start_clock(spec.search.timeout)
-        with watch(console, prepared.study, stopping=lambda: bool(stop.signals)) as view:
+        with watching(prepared.study, stop=stop) as view:
             ending = launch.run(prepared, place, stop=stop, watcher=view)
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
-    close(prepared.study, ending, notify=note)
+    close(prepared.study, ending)
     if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)
 
@@ -142,12 +146,10 @@ def worker(
 
     Example: hpsearch worker --storage postgresql://ann@db/hpsearch --forever
     """
-    from rich.console import Console
-
     from hpsearch.search.worker import launch
+    from hpsearch.search.worker.observer import Observer
     from hpsearch.search.worker.service import serve
     from hpsearch.search.worker.work_loop import Ending, StopSignal
-    from hpsearch.view.terminal.live import Notes, watch
 
     place = launch.WorkerOptions(
         storage=storage_text(storage),
@@ -158,7 +160,6 @@ def worker(
         artifacts=artifacts,
     )
     stop = StopSignal.of_a_worker()
-    console = Console(stderr=True)
     with stop.listening():
         ending = serve(
             place,
@@ -166,13 +167,10 @@ def worker(
             forever=forever,
             dataset=dataset,
             stop=stop,
-            # A command that started it shows the trials, and passes on what it notes.
+            # A command that started it shows the trials, and passes on its messages.
             view=lambda opened: (
-                Notes(console)
-                if stop.parent
-                else watch(console, opened, stopping=lambda: bool(stop.signals))
+                nullcontext(Observer()) if stop.parent else watching(opened, stop=stop)
             ),
-            notify=note,
         )
     if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)
@@ -200,7 +198,7 @@ def submit(
     place = launch.WorkerOptions(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
-    submitted = launch.submit(spec, place, notify=note)
+    submitted = launch.submit(spec, place)
     total = submitted.spec.search.trials
     if submitted.status() is StudyStatus.DONE:
         note(f"study {submitted.name!r} has {total} trials already, nothing to do")
@@ -292,7 +290,7 @@ def dashboard(
 
     with ending_at_sigterm():
         login = auth if auth is None else Login(user=auth, password=dashboard_password(auth))
-        opened = open_patiently(storage_text(storage), notify=note)
+        opened = open_patiently(storage_text(storage))
         serve(
             opened,
             host=host,
@@ -330,32 +328,36 @@ def _print_end(study: Study, ending: str, *, storage: str | None, again: list[st
     from hpsearch.view.terminal.run_summary import ending_view, write_report
 
     where = place_options(study, storage)
-    report = write_report(study, place=where, notify=note)
+    report = write_report(study, place=where)
     display(ending_view(study, ending, place=where, again=again, report=report))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 a bug, 2 the user's mistake, 130 Ctrl-C."""
+    """Runs the command line and exits: 0 success, 1 a bug, 2 invalid input, 130 Ctrl-C."""
+    with command_messages():
+        code = _run_command(arguments)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run_command(arguments: list[str] | None) -> Any:
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="hpsearch", standalone_mode=False)
+        return command.main(arguments, prog_name="hpsearch", standalone_mode=False)
     except HpsearchError as exc:
-        code = _complain(str(exc))
+        return _complain(str(exc))
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted", err=True)
-        code = 130
+        note("interrupted")
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 0
     except Exception as exc:
         if (lost := lost_database(exc)) is not None:
-            code = _complain(f"{lost} and run the command again")
-        elif hasattr(exc, "format_message"):  # one of the option parser's own
+            return _complain(f"{lost} and run the command again")
+        if hasattr(exc, "format_message"):  # one of the option parser's own
             path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
-            code = _complain(f"{_said(exc)} (see `{path} --help`)")
-        else:
-            raise
-    sys.exit(code if isinstance(code, int) else 0)
+            return _complain(f"{_said(exc)} (see `{path} --help`)")
+        raise
 
 
 def _said(error: Any) -> str:
@@ -387,7 +389,7 @@ def enter() -> None:
 
 
 def _complain(message: str) -> int:
-    if logging.getLogger("hpsearch").isEnabledFor(logging.INFO):  # --verbose
+    if messages.level <= logging.DEBUG:  # --verbose
         traceback.print_exc()
     typer.echo("hpsearch: " + " ".join(message.split()), err=True)
     return 2

@@ -71,7 +71,6 @@ def train(
             onnx=onnx,
             force=force,
             stop=stop,
-            notify=note,
             tell=lambda number, epoch, total: log.print(
                 epoch_line(number, seeds, epoch, epochs=total), soft_wrap=True
             ),
@@ -105,7 +104,7 @@ def predict(
 
     cpu.apply_threads(cpu.decide_threads(requested=threads, workers=1))
     loaded = load_model(model, device=device, factory=factory)
-    rows = classify(loaded, images, top=top, notify=note)
+    rows = classify(loaded, images, top=top)
     if json_:
         print_json(rows)
     else:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hpsearch.errors import HpsearchError, StudyError
+from hpsearch.util.messages import MessageHandler
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hpsearch.search.study.study import Study
+    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.view.terminal.live import LiveView, PlainLog
 
 _UNBOUNDED = 100_000  # columns
 
@@ -25,6 +31,46 @@ _UNBOUNDED = 100_000  # columns
 def note(text: str) -> None:
     """Says a line on stderr."""
     typer.echo(text, err=True)
+
+
+messages = MessageHandler(note)  # while a command runs, of the ``hpsearch`` logger
+
+
+@contextmanager
+def command_messages() -> Iterator[None]:
+    """Prints what the package logs on stderr: INFO and above, with ``log_details`` everything."""
+    logger, before = logging.getLogger("hpsearch"), logging.getLogger("hpsearch").level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(messages)
+    try:
+        yield
+    finally:
+        logger.removeHandler(messages)
+        logger.setLevel(before)
+        messages.setLevel(logging.INFO)
+        messages.setFormatter(None)
+
+
+def log_details() -> None:
+    """Prints debug messages too, each with its time and its logger."""
+    logging.getLogger("hpsearch").setLevel(logging.DEBUG)
+    messages.setLevel(logging.DEBUG)
+    messages.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+
+
+@contextmanager
+def watching(study: Study, *, stop: StopSignal | None = None) -> Iterator[LiveView | PlainLog]:
+    """Shows a study on stderr while it is worked on, with messages above the live view."""
+    from rich.console import Console
+
+    from hpsearch.view.terminal.live import watch
+
+    stopping = (lambda: bool(stop.signals)) if stop is not None else (lambda: False)
+    with (
+        watch(Console(stderr=True), study, stopping=stopping) as view,
+        messages.showing(view.show_message),
+    ):
+        yield view
 
 
 def show(renderable: RenderableType) -> None:
@@ -112,7 +158,7 @@ def open_study(study: str | None, storage: str | None) -> Study:
     from hpsearch.api.run import open_database
     from hpsearch.search.study import catalog
 
-    return catalog.open_study(open_database(storage), study, notify=note)
+    return catalog.open_study(open_database(storage), study)
 
 
 def dashboard_password(user: str) -> str:

@@ -412,7 +412,7 @@ def test_images_whose_names_are_too_long_are_told_like_those_that_are_not_there(
 
     told = []
 
-    assert list(gather(["x" * 5000], size=(8, 8), channels=1, notify=told.append)) == []
+    assert list(gather(["x" * 5000], size=(8, 8), channels=1, refuse=told.append)) == []
     assert told == [f"{'x' * 200}: found no such file, expected an image, a folder or an .npz file"]
 
 

@@ -45,7 +45,7 @@ class Kept:
         return self.seconds / self.trained
 
 
-class TimedKeeper(Checkpointer):
+class TimedCheckpointer(Checkpointer):
     """Notes what each trial's checkpoints take."""
 
     kept: ClassVar[dict[int, Kept]] = {}
@@ -81,17 +81,17 @@ class Silent:
 
 def measure(spec: StudySpec, *, threads: int | None) -> Sequence[Kept]:
     """Searches; returns what every trial kept that trained an epoch."""
-    trainer.Keeper = TimedKeeper
+    trainer.Checkpointer = TimedCheckpointer
     with tempfile.TemporaryDirectory() as folder:
         place = WorkerOptions(storage=str(Path(folder, "bench.db")), device="cpu", threads=threads)
-        ready = prepare(spec, place, notify=print)
+        ready = prepare(spec, place)
         run_here(ready, stop=StopSignal(), observer=Silent())
         for record in ready.study.records():
-            kept = TimedKeeper.kept[record.number]
+            kept = TimedCheckpointer.kept[record.number]
             kept.epochs = len(record.curve)
             kept.trained = sum(epoch.wall_seconds for epoch in record.curve)
         ready.study.storage.close()
-    return [kept for kept in TimedKeeper.kept.values() if kept.epochs]
+    return [kept for kept in TimedCheckpointer.kept.values() if kept.epochs]
 
 
 def main() -> None:

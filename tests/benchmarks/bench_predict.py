@@ -10,7 +10,6 @@ printing: reading and decoding, classifying, and making the rows. The two are in
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,7 +38,7 @@ def main() -> None:
         for repeat in range(options.repeats + 1):
             for source, path in sources.items():
                 begin = time.perf_counter()
-                rows = classify(model, [path], notify=lambda line: print(line, file=sys.stderr))
+                rows = classify(model, [path])
                 seconds = time.perf_counter() - begin
                 assert len(rows) == count
                 if repeat:  # the first warms up

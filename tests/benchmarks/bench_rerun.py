@@ -90,9 +90,7 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
     database = str(Path(folder, "hpsearch.db"))
     study = open_study(open_storage(database, create=False))
     place = WorkerOptions(storage=database, device="cpu", threads=threads, mixed_hardware=True)
-    ready = attach_worker(
-        study, place, dataset=None, notify=lambda line: print(line, file=sys.stderr)
-    )
+    ready = attach_worker(study, place, dataset=None)
     found = []
     for record in study.records():
         if record.state is not State.COMPLETE:  # it diverged

@@ -21,8 +21,6 @@ PARTS = ("train", "val", "test")
 SMALLEST = 8  # pixels a side
 _CHANNELS = (1, 3, 4)
 
-Notify = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.util
+import logging
 import math
 import shutil
 import socket
@@ -20,7 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.errors import DataError
-from hpsearch.nn.data.arrays import Decoded, Notify, Source, joined, reason, sign, stat
+from hpsearch.nn.data.arrays import Decoded, Source, joined, reason, sign, stat
+
+_log = logging.getLogger(__name__)
 
 _DIGITS = tuple(string.digits)
 _BALANCED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")
@@ -65,7 +68,7 @@ _FAILURES = (
 NAMES = (*_PACKAGED, *(f"emnist-{split}" for split in _EMNIST), *_MNIST, *_FILES)
 
 
-def find(name: str, *, data_dir: Path, notify: Notify) -> Source:
+def find(name: str, *, data_dir: Path) -> Source:
     """Returns the source of a known name, after downloading it to ``data_dir`` where needed.
 
     Raises:
@@ -80,7 +83,7 @@ def find(name: str, *, data_dir: Path, notify: Notify) -> Source:
         )
     paths = _present(name, data_dir)
     if paths is None:
-        _download(name, data_dir=data_dir, notify=notify)
+        _download(name, data_dir=data_dir)
         paths = _present(name, data_dir)
     if paths is None:
         raise _missing(name, data_dir, "the download did not bring all files")
@@ -239,9 +242,9 @@ def _decode_verified(name: str, data_dir: Path) -> Decoded:
 _OFFICIAL = ("train", "test")
 
 
-def _download(name: str, *, data_dir: Path, notify: Notify) -> None:
+def _download(name: str, *, data_dir: Path) -> None:
     """Downloads into a folder beside, then moves whole files into place."""
-    notify(f"downloading {name} to {data_dir}")
+    _log.info("downloading %s to %s", name, data_dir)
     try:
         with _staging(data_dir) as stage, _impatience():
             _lend_archive(name, data_dir=data_dir, stage=stage)

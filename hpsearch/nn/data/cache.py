@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -21,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.nn.data.arrays import Decoded, Notify, Source
+from hpsearch.nn.data.arrays import Decoded, Source
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout and of how images are decoded: raise it when either changes
 _ARRAYS = ("images", "labels", "moments")
@@ -54,7 +57,7 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsearch"
 
 
-def fetch(source: Source, *, notify: Notify) -> Stored:
+def fetch(source: Source) -> Stored:
     """Returns the source's arrays from the cache, decoding them into it first where needed.
 
     Works in memory, and says so, where the cache cannot be written.
@@ -72,9 +75,11 @@ def fetch(source: Source, *, notify: Notify) -> Stored:
         _keep(top, decoded, content=content, signature=source.signature)
         stored = _open(top / "arrays" / content)
     except OSError as exc:
-        notify(
-            f"cannot write the cache {directory()} ({exc.strerror or exc}); working in memory."
-            " Set HPSEARCH_CACHE to a directory that can be written"
+        _log.info(
+            "cannot write the cache %s (%s); working in memory. Set HPSEARCH_CACHE to a"
+            " directory that can be written",
+            directory(),
+            exc.strerror or exc,
         )
     return stored or _in_memory(decoded, content)
 

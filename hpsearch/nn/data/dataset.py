@@ -172,7 +172,6 @@ def load(
     *,
     data_dir: Path | None = None,
     seed: int = 0,
-    notify: arrays.Notify = lambda line: None,
 ) -> ImageData:
     """Returns the images that ``spec`` names, split; from the cache when they were decoded before.
 
@@ -180,14 +179,13 @@ def load(
         spec: which images, and how much of them to validate and test on.
         data_dir: where named data sets lie or are downloaded to; ``data`` when None.
         seed: fixes the parts that have to be cut; given parts are kept.
-        notify: takes lines for the person who waits.
 
     Raises:
         DataError: the data is unknown, missing, damaged or unfit.
     """
     check(spec, data_dir=data_dir)
-    source = _find(spec, data_dir=data_dir or Path("data"), notify=notify)
-    stored = cache.fetch(source, notify=notify)
+    source = _find(spec, data_dir=data_dir or Path("data"))
+    stored = cache.fetch(source)
     split = cut(stored.labels, sizes=stored.sizes, classes=stored.classes, spec=spec, seed=seed)
     mean, std = _mean_std(stored, split.train)
     return ImageData(
@@ -202,12 +200,12 @@ def load(
     )
 
 
-def _find(spec: DataSpec, *, data_dir: Path, notify: arrays.Notify) -> arrays.Source:
+def _find(spec: DataSpec, *, data_dir: Path) -> arrays.Source:
     if spec.dataset in DATASETS:
-        return builtin.find(spec.dataset, data_dir=data_dir.expanduser(), notify=notify)
+        return builtin.find(spec.dataset, data_dir=data_dir.expanduser())
     path = Path(spec.dataset).expanduser()
     if path.is_dir():
-        return image_folder.find(path, image_size=spec.image_size, notify=notify)
+        return image_folder.find(path, image_size=spec.image_size)
     return arrays.npz(path)
 
 

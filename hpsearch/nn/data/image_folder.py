@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zlib
@@ -19,7 +20,6 @@ from hpsearch.nn.data.arrays import (
     PARTS,
     SMALLEST,
     Decoded,
-    Notify,
     Source,
     check_labels,
     joined,
@@ -29,6 +29,8 @@ from hpsearch.nn.data.arrays import (
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_log = logging.getLogger(__name__)
 
 LARGEST_DEFAULT = 64  # pixels a side, where no image size is asked for
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -58,7 +60,7 @@ class _UnfitError(DataError):
         self.path, self.why = str(path), why
 
 
-def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
+def find(root: Path, *, image_size: int | None) -> Source:
     """Returns the source that reads root/class/image, or root/train/class/image with val and test.
 
     Images are cropped to squares of ``image_size`` pixels; None takes the median shorter side, at
@@ -73,7 +75,7 @@ def find(root: Path, *, image_size: int | None, notify: Notify) -> Source:
     return Source(
         name=root.resolve().name,
         signature=sign("folder", str(root), image_size, known),
-        decode=lambda: _decode(files, classes, root=root, image_size=image_size, notify=notify),
+        decode=lambda: _decode(files, classes, root=root, image_size=image_size),
     )
 
 
@@ -172,9 +174,12 @@ def _decode(
     *,
     root: Path,
     image_size: int | None,
-    notify: Notify,
 ) -> Decoded:
-    notify(f"decoding {len(files):,} images of {root.name} (once; later starts use the cache)")
+    _log.info(
+        "decoding %s images of %s (once; later starts use the cache)",
+        format(len(files), ","),
+        root.name,
+    )
     heads = _in_threads(_tried(lambda file: _head(file.path)), files)
     good = [head for head in heads if not isinstance(head, _UnfitError)]
     if not good:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy.typing as npt
 
 from hpsearch.core.plural import plural
 from hpsearch.errors import DataError
-from hpsearch.nn.data.arrays import Notify, opened_npz
+from hpsearch.nn.data.arrays import opened_npz
 from hpsearch.nn.data.image_folder import SUFFIXES, fit, read_image
 from hpsearch.nn.runtime.cpu import usable_cpus
+
+_log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -38,8 +41,7 @@ def gather(
     *,
     size: tuple[int, int],
     channels: int,
-    notify: Notify,
-    refuse: Notify | None = None,
+    refuse: Callable[[str], None] = _log.warning,
 ) -> Iterator[Batch]:
     """Yields the images of the files, folders (with all below them) and ``.npz`` files, in order.
 
@@ -50,10 +52,8 @@ def gather(
         paths: where the images are.
         size: height and width that a model takes, in pixels.
         channels: likewise.
-        notify: takes a line for the person.
-        refuse: takes the line of a file that should be told and cannot be read; None: ``notify``.
+        refuse: called with a message for each file that cannot be read; by default it is logged.
     """
-    refuse = refuse or notify
     waiting: list[str] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".npz" and os.path.isfile(path):
@@ -66,7 +66,7 @@ def gather(
             else:
                 yield batch
         elif os.path.isdir(path):
-            waiting += _below(path, notify)
+            waiting += _below(path)
         elif os.path.exists(path):  # false too where a name is too long to be asked for
             waiting.append(str(path))
         else:
@@ -141,7 +141,7 @@ def read_all(paths: Sequence[str | Path], *, size: tuple[int, int], channels: in
 
 
 def _of_files(
-    paths: Sequence[str], size: tuple[int, int], channels: int, notify: Notify
+    paths: Sequence[str], size: tuple[int, int], channels: int, refuse: Callable[[str], None]
 ) -> Iterator[Batch]:
     def read(some: Sequence[str]) -> list[Pixels | DataError]:
         return [_read(path, size=size, channels=channels) for path in some]
@@ -153,7 +153,7 @@ def _of_files(
             read_ones = [each for some in pool.map(read, slices) for each in some]
             for each in read_ones:
                 if isinstance(each, DataError):
-                    notify(_legible(str(each)))
+                    refuse(_legible(str(each)))
             good = [(p, i) for p, i in zip(chunk, read_ones, strict=True) if not _is_bad(i)]
             if good:
                 names, images = zip(*good, strict=True)
@@ -176,20 +176,22 @@ def _read(path: str, *, size: tuple[int, int], channels: int) -> Pixels | DataEr
         return exc
 
 
-def _below(folder: Path, notify: Notify) -> list[str]:
+def _below(folder: Path) -> list[str]:
     """The images below a folder by their names, sorted; tells of the files of other kinds."""
     found: list[str] = []
     others: list[str] = []
-    for here, folders, files in os.walk(folder, onerror=lambda exc: notify(_closed(exc))):
+    for here, folders, files in os.walk(folder, onerror=lambda exc: _log.info(_closed(exc))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             (found if name.lower().endswith(SUFFIXES) else others).append(os.path.join(here, name))
     if others:
         others = [_legible(name) for name in others]
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        notify(f"left out, as no image by its name: {', '.join(others[:_NAMED])}{more}")
+        _log.info("left out, as no image by its name: %s%s", ", ".join(others[:_NAMED]), more)
     if not found:
-        notify(f"{folder}: found no image in it, expected files such as {', '.join(SUFFIXES[:3])}")
+        _log.info(
+            "%s: found no image in it, expected files such as %s", folder, ", ".join(SUFFIXES[:3])
+        )
     return found
 
 

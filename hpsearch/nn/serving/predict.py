@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,24 @@ from hpsearch.errors import DataError
 from hpsearch.nn.serving.inputs import gather
 from hpsearch.nn.serving.model_folder import LoadedModel
 
+_log = logging.getLogger(__name__)
+
 
 def classify(
     model: LoadedModel,
     paths: Sequence[str | Path],
     *,
     top: int = 1,
-    notify: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Returns ``file``, ``class`` and ``probability`` of each image, as JSON can hold them.
+
+    Files that cannot be read are logged, a line each, and skipped.
 
     Args:
         model: from :func:`hpsearch.nn.serving.model_folder.load_model`.
         paths: files, folders with all below them, and ``.npz`` files, whose images are named
             ``path[index]``.
         top: of how many classes to tell; several come as ``top`` too, the most probable first.
-        notify: takes a line for each file that cannot be told, and their number in the end; the
-            others go on.
 
     Raises:
         DataError: not one image could be read.
@@ -36,10 +38,10 @@ def classify(
 
     def refuse(line: str) -> None:
         refused.append(line)
-        notify(line)
+        _log.info(line)
 
     size, channels = config.size, config.channels
-    for batch in gather(paths, size=size, channels=channels, notify=notify, refuse=refuse):
+    for batch in gather(paths, size=size, channels=channels, refuse=refuse):
         told = model.predict(batch.pixels)
         best = zip(batch.names, told.classes, told.confidences.tolist(), strict=True)
         rows += [{"file": name, "class": c, "probability": p} for name, c, p in best]
@@ -49,7 +51,7 @@ def classify(
     if not rows:
         raise DataError("found no image that can be read, expected at least 1; name others")
     if refused:
-        notify(_left_out(len(refused)))
+        _log.info(_left_out(len(refused)))
     return rows
 
 

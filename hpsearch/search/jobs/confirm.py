@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,9 @@ from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
 from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Notify, Prepared, WorkerOptions, attach_worker
+from hpsearch.search.worker.launch import Prepared, WorkerOptions, attach_worker
+
+_log = logging.getLogger(__name__)
 
 SEEDS = 3
 
@@ -46,7 +49,6 @@ def confirm(
     seeds: int = SEEDS,
     dataset: str | None = None,
     stop: Callable[[], bool],
-    notify: Notify,
     tell: Tell,
 ) -> tuple[Replication, ...]:
     """Trains trials again until each has been trained with so many fresh seeds; returns their sums.
@@ -63,7 +65,6 @@ def confirm(
         seeds: how many trainings of each there are in the end.
         dataset: where the data lies here, if not where the study has it.
         stop: asked before every step.
-        notify: takes a line for the person.
         tell: takes each epoch and each result.
 
     Raises:
@@ -81,8 +82,8 @@ def confirm(
         if (record.number, number) not in known
     ]
     if missing:
-        _say_what_is_ahead(study, missing, notify)
-        ready = attach_worker(study, place, dataset=dataset, notify=notify)
+        _say_what_is_ahead(study, missing)
+        ready = attach_worker(study, place, dataset=dataset)
         for done, (record, number) in enumerate(missing, start=1):
             where = ReplicationProgress(
                 number=done, total=len(missing), record=record, place=number, seeds=seeds
@@ -129,17 +130,19 @@ def _chosen(
     return chosen
 
 
-def _say_what_is_ahead(
-    study: Study, missing: Sequence[tuple[TrialRecord, int]], notify: Notify
-) -> None:
+def _say_what_is_ahead(study: Study, missing: Sequence[tuple[TrialRecord, int]]) -> None:
     trials = len({record.number for record, _ in missing})
-    notify(
-        f"{plural(len(missing), 'training')} of {plural(trials, 'trial')} of study {study.name!r}"
+    _log.info(
+        "%s of %s of study %r",
+        plural(len(missing), "training"),
+        plural(trials, "trial"),
+        study.name,
     )
     if others := cpu.live_workers():
-        notify(
-            f"{plural(others, 'worker')} of hpsearch run{'s' * (others == 1)} on this"
-            " machine; times come out truest when nothing else does"
+        _log.info(
+            "%s of hpsearch run%s on this machine; times come out truest when nothing else does",
+            plural(others, "worker"),
+            "s" * (others == 1),
         )
 
 

@@ -12,7 +12,7 @@ from hpsearch.core.trial import Curve, Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.training.failures import build_net, epochs_of
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Notify, WorkerOptions, attach_worker
+from hpsearch.search.worker.launch import WorkerOptions, attach_worker
 
 # Another processor, torch or thread count adds up in another order, and what training makes of that
 # has no bound: of 60 reruns of random trials, with other threads or instructions, one ended at 10 %
@@ -62,7 +62,6 @@ def rerun(
     place: WorkerOptions,
     *,
     dataset: str | None,
-    notify: Notify,
     tell: Callable[[Epoch, Epoch], None],
 ) -> Rerun:
     """Trains the trial again, for as many epochs as its record has; changes nothing.
@@ -72,7 +71,6 @@ def rerun(
         number: the trial.
         place: where to train; the threads are the record's unless it names others.
         dataset: where the data lies here, if not where the study has it.
-        notify: takes a line for the person.
         tell: takes each epoch as it was and as it is now.
 
     Raises:
@@ -92,7 +90,6 @@ def rerun(
         study,
         dataclasses.replace(place, mixed_hardware=True),
         dataset=dataset,
-        notify=notify,
     )
     from hpsearch.nn.training.loop import Diverged
 

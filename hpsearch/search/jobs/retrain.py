@@ -16,7 +16,7 @@ from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
 from hpsearch.search.jobs.retrain_plan import RetrainPlan
-from hpsearch.search.worker.launch import Notify, WorkerOptions, configure_torch, versions
+from hpsearch.search.worker.launch import WorkerOptions, configure_torch, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,6 @@ def retrain(
     seed: int | None,
     hold_out: bool,
     stop: Callable[[], bool],
-    notify: Notify,
     tell: OnEpoch,
 ) -> RetrainedModel:
     """Trains the plan's net once per seed and tests each of them once.
@@ -77,7 +76,6 @@ def retrain(
         hold_out: train on the training images alone and measure on the validation images, rather
             than train on both.
         stop: asked before every step.
-        notify: takes a line for the person.
         tell: takes each epoch as it ends.
 
     Raises:
@@ -87,7 +85,7 @@ def retrain(
     """
     threads = cpu.decide_threads(requested=place.threads, workers=1)
     device = configure_torch(place, threads)
-    data = _load(plan, place, notify)
+    data = _load(plan, place)
     images = _tensors(data, device, hold_out=hold_out)
     trials = _rehearsed(plan, place, images, device, seeds=seeds, seed=seed)
     tests = []
@@ -114,12 +112,12 @@ def retrain(
     )
 
 
-def _load(plan: RetrainPlan, place: WorkerOptions, notify: Notify) -> ImageData:
+def _load(plan: RetrainPlan, place: WorkerOptions) -> ImageData:
     """The plan's images; refuses others than the study's, whose test images it may have used."""
     from hpsearch.nn.data.dataset import load
 
     spec = plan.spec
-    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
+    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed)
     found = differences(plan.data, data.fingerprint)
     if plan.data and found:
         raise StudyError(

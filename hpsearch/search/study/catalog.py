@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,8 @@ from hpsearch.search.storage.tables import count_states
 from hpsearch.search.study.leases import stale_trials
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
+
+_log = logging.getLogger(__name__)
 
 
 def create_or_resume(
@@ -123,12 +126,10 @@ def _equipment(
     return {BOUNDS: ends, REFERENCE: dict(reference), DATA: dict(data)}
 
 
-def open_study(
-    storage: Storage, name: str | None = None, *, notify: Callable[[str], None] = lambda line: None
-) -> Study:
+def open_study(storage: Storage, name: str | None = None) -> Study:
     """Opens a study to read it: the named one, else the only one, else the newest.
 
-    ``notify`` is told which that is, where there are others.
+    Logs which one it is if the database holds several.
 
     Raises:
         StudyError: there is none of that name, none at all, or it is not ours.
@@ -137,10 +138,10 @@ def open_study(
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        readable = _readable(storage, names, notify)
+        readable = _readable(storage, names)
         newest = max(readable, key=lambda study: study.created, default=None)
         if len(names) > 1 and newest is not None:
-            notify(f"study {newest.name!r}, the newest of {len(names)}; --study names another")
+            _log.info("study %r, the newest of %s; --study names another", newest.name, len(names))
         return newest or _read(storage, names[-1])
     if name not in names:
         if _exists(storage, name):
@@ -166,39 +167,34 @@ def study_names(storage: Storage) -> list[str]:
 
 
 def open_studies(
-    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
+    storage: Storage, *, on_unreadable: Callable[[str], None] = _log.warning
 ) -> list[tuple[Study, StudyStatus | None]]:
     """Returns the studies that still give trials to workers, oldest first.
 
     With each, why no worker would get one now: None, or BUSY where others run the last ones.
-    ``notify`` is told of a study that cannot be read.
+    ``on_unreadable`` is called with a message for each study that cannot be read.
     """
     found = []
-    for study in _readable(storage, study_names(storage), notify):
+    for study in _readable(storage, study_names(storage), on_unreadable):
         with contextlib.suppress(StudyError):  # deleted since
             found.append((study, study.status()))
     return [(study, standing) for study, standing in found if standing in (None, StudyStatus.BUSY)]
 
 
-def summaries(
-    storage: Storage, *, notify: Callable[[str], None] = lambda line: None
-) -> list[StudySummary]:
-    """Returns the studies of the database in a line each, oldest first.
-
-    ``notify`` is told of a study that cannot be read.
-    """
-    return [study.summary() for study in _readable(storage, study_names(storage), notify)]
+def summaries(storage: Storage) -> list[StudySummary]:
+    """Returns a summary of each study of the database, oldest first; logs unreadable ones."""
+    return [study.summary() for study in _readable(storage, study_names(storage))]
 
 
 def _readable(
-    storage: Storage, names: Sequence[str], notify: Callable[[str], None]
+    storage: Storage, names: Sequence[str], on_unreadable: Callable[[str], None] = _log.warning
 ) -> Iterator[Study]:
     """Opens the studies of those names, but for those of a newer version and those just deleted."""
     for name in names:
         try:
             study = storage.with_retry(functools.partial(_read, storage, name))
         except StudyError as exc:
-            notify(str(exc))
+            on_unreadable(str(exc))
         else:
             yield study
 

@@ -37,7 +37,7 @@ def hold_lease(storage: Storage, trial_id: int, *, mark: str | None) -> Iterator
     Its mark is told from any other's, unlike ids, which SQLite gives out anew after a deletion.
 
     Raises:
-        GivenAway: it is not.
+        LeaseLost: it is not.
     """
     with storage.transaction(trial=trial_id) as session:
         row = session.execute(_OWNER, {"trial": trial_id}).one_or_none()
@@ -117,7 +117,7 @@ def beat(storage: Storage, claim: Lease) -> None:
     """Gives a sign of life.
 
     Raises:
-        GivenAway: the trial is another worker's by now.
+        LeaseLost: the lease was lost to another worker.
     """
     with storage.transaction() as session:
         if not tables.beat(session, claim.trial_id, mark=claim.mark):
@@ -128,7 +128,7 @@ def put_cost(storage: Storage, claim: Lease, cost: Mapping[str, float], curve: C
     """Stores what the trial is and costs, and the curve that it goes on from.
 
     Raises:
-        GivenAway: the trial is another worker's by now.
+        LeaseLost: the lease was lost to another worker.
     """
     plain = {"model": asdict(claim.spec.model), "train": asdict(claim.spec.train)}
     known: dict[str, Any] = {"cost": dict(cost), "spec": plain}
@@ -143,7 +143,7 @@ def put_epoch(storage: Storage, spec: StudySpec, claim: Lease, curve: Curve) -> 
     """Stores the curve so far; with one objective also as Optuna's intermediate value.
 
     Raises:
-        GivenAway: the trial is another worker's by now.
+        LeaseLost: the lease was lost to another worker.
     """
     reached = _reached(curve, spec.search.objectives)
     _put(storage, claim, {"curve": columns_of(curve)}, reached=reached)
@@ -176,7 +176,7 @@ def finish(storage: Storage, spec: StudySpec, claim: Lease, outcome: Outcome) ->
     """Writes how the trial ended, and returns its record.
 
     Raises:
-        GivenAway: the trial is another worker's by now.
+        LeaseLost: the lease was lost to another worker.
     """
     details = dict(outcome.details)
     if outcome.reason is not None:
@@ -195,7 +195,7 @@ def hand_back(storage: Storage, spec: StudySpec, claim: Lease) -> TrialRecord:
     """Puts the running trial back in the queue, with a word of it in its history.
 
     Raises:
-        GivenAway: the trial is another worker's by now.
+        LeaseLost: the lease was lost to another worker.
     """
 
     def write() -> None:

@@ -133,7 +133,7 @@ class Study:
             origin: where the trial will run, kept with it; must hold ``process``.
 
         Raises:
-            GivenAway: drawing took so long that the trial is another worker's by now.
+            LeaseLost: drawing took so long that the lease was lost to another worker.
             StorageError: the place for checkpoints cannot be used.
         """
         artifacts = self.storage.artifacts
@@ -324,14 +324,14 @@ class Study:
         """Gives a sign of life.
 
         Raises:
-            GivenAway: the trial is another worker's by now.
+            LeaseLost: the lease was lost to another worker.
         """
         leases.beat(self.storage, claim)
 
     def record_cost(self, claim: Lease, cost: Mapping[str, float], curve: Curve = ()) -> None:
         """Stores what the trial is and costs, as far as it is known before training.
 
-        ``curve`` is what it goes on from. Raises GivenAway as :meth:`record_epoch`.
+        ``curve`` is what it goes on from. Raises LeaseLost.
         """
         self.storage.with_retry(lambda: leases.put_cost(self.storage, claim, cost, curve))
 
@@ -342,7 +342,7 @@ class Study:
         trial that has any is pruned (optuna 5.0 reads ``study.direction`` there).
 
         Raises:
-            GivenAway: the trial is another worker's by now.
+            LeaseLost: the lease was lost to another worker.
         """
         self.storage.with_retry(lambda: leases.put_epoch(self.storage, self.spec, claim, curve))
 
@@ -350,7 +350,7 @@ class Study:
         """Tells the database how the trial ended, and returns its record.
 
         Raises:
-            GivenAway: the trial is another worker's by now.
+            LeaseLost: the lease was lost to another worker.
         """
         record = self.storage.with_retry(
             lambda: leases.finish(self.storage, self.spec, claim, outcome)
@@ -362,7 +362,7 @@ class Study:
         """Puts a running trial back in the queue; it keeps its number, parameters and seed.
 
         Raises:
-            GivenAway: the trial is another worker's by now.
+            LeaseLost: the lease was lost to another worker.
         """
         return self.storage.with_retry(lambda: leases.hand_back(self.storage, self.spec, claim))
 

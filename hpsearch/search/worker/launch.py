@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from hpsearch.nn.data.dataset import ImageData
     from hpsearch.nn.data.tensors import Tensors
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
@@ -69,8 +72,6 @@ class Prepared:
     devices: Sequence[str] = ()  # of the worker processes, where there are several
 
 
-Notify = Callable[[str], None]
-
 _OF_A_RUN = ("search.timeout", "search.workers")  # and nothing of the study's
 
 NO_ARTIFACTS = (
@@ -79,19 +80,19 @@ NO_ARTIFACTS = (
 )
 
 
-def prepare(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Prepared:
+def prepare(spec: StudySpec, place: WorkerOptions) -> Prepared:
     """Checks storage, device and data, in this order, and only then makes or opens the study.
 
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
-    _check_grid(spec, notify)
+    _check_grid(spec)
     check_storage(place.storage, artifacts=place.artifacts)
     known = _existing(spec, place)
     threads = _threads(place, known, workers=spec.search.workers)
-    ground = _survey(spec, place, threads, notify)
+    ground = _survey(spec, place, threads)
     if known is None:
-        _warn(spec, len(ground.images.train_labels), notify)
+        _warn(spec, len(ground.images.train_labels))
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
         _differs(known, ground.reference, mixed=place.mixed_hardware)
@@ -106,10 +107,10 @@ def prepare(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Prepare
     if (total := study.spec.search.trials) > spec.search.trials:
         is_done = study.status() is StudyStatus.DONE
         rest = "nothing to do" if is_done else "with those that others run"
-        notify(f"study {study.name!r} has {total} trials already, {rest}")
-    _tell_changes(known, study, notify)
+        _log.info("study %r has %s trials already, %s", study.name, total, rest)
+    _tell_changes(known, study)
     if study.storage.artifacts is None:
-        notify(NO_ARTIFACTS)
+        _log.info(NO_ARTIFACTS)
     return replace(_prepared(study, place, ground), devices=devices)
 
 
@@ -133,9 +134,7 @@ def _devices(spec: StudySpec, place: WorkerOptions, ground: _Ground) -> Sequence
     )
 
 
-def attach_worker(
-    study: Study, place: WorkerOptions, *, dataset: str | None, notify: Notify
-) -> Prepared:
+def attach_worker(study: Study, place: WorkerOptions, *, dataset: str | None) -> Prepared:
     """Makes this process ready to work on a study that is there.
 
     The data is looked for where the study has it, or at ``dataset``, and must be the study's.
@@ -144,7 +143,7 @@ def attach_worker(
         HpsearchError: the data cannot be had or is other data, or the hardware differs.
     """
     spec = relocated(study.spec, dataset)
-    ground = _survey(spec, place, _threads(place, study, workers=1), notify)
+    ground = _survey(spec, place, _threads(place, study, workers=1))
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=place.mixed_hardware)
     equipped = study.storage.with_retry(
@@ -166,9 +165,9 @@ class _Ground:
     bounds: Callable[[], Mapping[str, tuple[float, float]]]
 
 
-def _survey(spec: StudySpec, place: WorkerOptions, threads: int, notify: Notify) -> _Ground:
+def _survey(spec: StudySpec, place: WorkerOptions, threads: int) -> _Ground:
     device = configure_torch(place, threads)
-    data, images = _load(spec, place, device, notify)
+    data, images = _load(spec, place, device)
     _, height, width = images.input_shape
     check_shift(spec.train.shift, height=height, width=width)
     from hpsearch.nn.runtime.device import describe
@@ -212,28 +211,25 @@ def _prepared(study: Study, place: WorkerOptions, ground: _Ground) -> Prepared:
     return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
 
 
-def submit(spec: StudySpec, place: WorkerOptions, *, notify: Notify) -> Study:
+def submit(spec: StudySpec, place: WorkerOptions) -> Study:
     """Makes a study that the first worker to come equips with data, hardware and bounds.
 
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
-    _check_grid(spec, notify)
-    examine(spec, data_dir=place.data_dir, code=place.code, notify=notify)
+    _check_grid(spec)
+    examine(spec, data_dir=place.data_dir, code=place.code)
     check_storage(place.storage)
     known = _existing(spec, place)
     study = catalog.submit(open_storage(place.storage, create=True), spec)
-    _tell_changes(known, study, notify)
+    _tell_changes(known, study)
     return study
 
 
-def examine(
-    spec: StudySpec, *, data_dir: Path | None, code: Path | None, notify: Notify
-) -> DatasetSummary | None:
+def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> DatasetSummary | None:
     """Checks what can be told of a study before its images are there; returns what is told of them.
 
-    A person's own code is imported and no more. ``notify`` hears what is legal and will not find a
-    good net.
+    User code is imported, not run. Settings that are legal but will not find a good net are logged.
 
     Raises:
         HpsearchError: something is not as it must be.
@@ -245,7 +241,7 @@ def examine(
     if size is not None:
         check_shift(spec.train.shift, height=size[0], width=size[1])
     check_code(spec, folder=code)
-    _warn(spec, None if images is None else images.train, notify)
+    _warn(spec, None if images is None else images.train)
     return images
 
 
@@ -290,9 +286,11 @@ def _run_workers(
         for device in prepared.devices[:left]
     ]
     if prepared.device.type == "cpu" and len(commands) * threads > cpu.usable_cpus():
-        watcher.note(
-            f"{len(commands)} workers of {plural(threads, 'thread')} share"
-            f" {cpu.usable_cpus()} cores: fewer would search as fast"
+        _log.info(
+            "%s workers of %s share %s cores: fewer would search as fast",
+            len(commands),
+            plural(threads, "thread"),
+            cpu.usable_cpus(),
         )
     known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
     if place.code is not None:
@@ -319,25 +317,27 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _check_grid(spec: StudySpec, notify: Notify) -> None:
+def _check_grid(spec: StudySpec) -> None:
     if not spec.search.sampler.startswith("grid"):
         return
     n_cells, trials = len(grid_cells(spec)), spec.search.trials
     if trials < n_cells:
-        notify(f"the grid has {n_cells} cells but trials = {trials}: not every cell will be tried")
+        _log.info(
+            "the grid has %s cells but trials = %s: not every cell will be tried", n_cells, trials
+        )
 
 
-def _tell_changes(before: Study | None, now: Study, notify: Notify) -> None:
+def _tell_changes(before: Study | None, now: Study) -> None:
     """Says what a study that goes on is steered by from here on, and was not before."""
     if before is None:
         return
     found = differences(steering(before.spec), steering(now.spec))
     changed = {key: pair for key, pair in found.items() if key not in _OF_A_RUN}
     if changed:
-        notify(f"study {now.name!r} goes on: {describe_changes(changed)}")
+        _log.info("study %r goes on: %s", now.name, describe_changes(changed))
 
 
-def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
+def _warn(spec: StudySpec, images: int | None) -> None:
     """Says of a new study what is legal and will not find a good net.
 
     ``images`` to train on; None: not known.
@@ -345,7 +345,7 @@ def _warn(spec: StudySpec, images: int | None, notify: Notify) -> None:
     few = images and few_steps_warning(spec.space, epochs=spec.train.epochs, images=images)
     for told in (few or None, costs_alone(spec.search.objectives)):
         if told is not None:
-            notify(told)
+            _log.info(told)
 
 
 def _threads(place: WorkerOptions, known: Study | None, *, workers: int) -> int:
@@ -367,13 +367,11 @@ def _existing(spec: StudySpec, place: WorkerOptions) -> Study | None:
     return None
 
 
-def _load(
-    spec: StudySpec, place: WorkerOptions, device: torch.device, notify: Notify
-) -> tuple[ImageData, Tensors]:
+def _load(spec: StudySpec, place: WorkerOptions, device: torch.device) -> tuple[ImageData, Tensors]:
     from hpsearch.nn.data.dataset import load
     from hpsearch.nn.data.tensors import tensors_of
 
-    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed, notify=notify)
+    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed)
     return data, tensors_of(data, device=device)
 
 

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 
+_log = logging.getLogger(__name__)
 
-class Observer(Protocol):
-    """Hears of each trial as it goes; the live view and the plain log are observers."""
+
+class Observer:
+    """Follows a worker's trials; does nothing itself. Views derive from it."""
 
     def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """A trial starts training; its configuration and its costs but for seconds are known."""
+        """Called when a trial starts training; its costs except the seconds are known."""
 
     def trained(self, number: int, epoch: Epoch) -> None:
-        """An epoch of the trial has ended."""
+        """Called at the end of an epoch."""
 
     def ended(self, record: TrialRecord) -> None:
-        """The trial is complete, pruned or failed, or was handed back (waiting)."""
+        """Called when a trial is complete, pruned, failed or handed back (waiting)."""
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
-        """These are the study's trials now, those of other workers included."""
+        """Called with the study's trials as they are now, those of other workers included."""
 
-    def note(self, text: str) -> None:
-        """One line that the person should read."""
+
+class EndedTrials(Observer):
+    """Passes each ended trial to a function."""
+
+    def __init__(self, call: Callable[[TrialRecord], None]) -> None:
+        self._call = call
+
+    def ended(self, record: TrialRecord) -> None:
+        """Passes the trial on."""
+        self._call(record)
 
 
 _LOOK_SECONDS = 1.0
@@ -55,13 +66,13 @@ def follow(study: Study, watcher: Observer) -> StudyStatus:
     """Follows the study until it gives no more trials to workers; returns why."""
     follower, told = Follower(study, watcher), 0
     # What ends from here on is told: without a terminal, nothing may be for an hour.
-    watcher.note(f"study {study.name!r} is watched until it is done")
+    _log.info("study %r is watched until it is done", study.name)
     while True:
         standing = study.status()
         records = follower.look()  # after it, so that the last end is told
         silent = study.silent()
         if silent > told and silent == sum(r.state is State.RUNNING for r in records):
-            watcher.note(f"no worker shows life; who comes next takes up what is running: {silent}")
+            _log.info("no worker shows life; who comes next takes up what is running: %s", silent)
         told = silent
         if standing not in (None, StudyStatus.BUSY):
             return standing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.observer import Follower, Observer
 from hpsearch.search.worker.work_loop import PARENT, StopSignal
+
+_log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
@@ -144,9 +147,9 @@ class Pool:
             if line not in self._told:
                 self._told.add(line)
                 if not line.startswith("hpsearch: "):
-                    self.watcher.note(f"worker {worker.number}: {line}")
+                    _log.info("worker %s: %s", worker.number, line)
         if is_last and len(self._workers) > 1:
-            self.watcher.note(f"worker {worker.number} ended: {worker.last_words()}")
+            _log.info("worker %s ended: %s", worker.number, worker.last_words())
 
     def _start(self, worker: _Worker) -> None:
         environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
@@ -178,7 +181,7 @@ class Pool:
                     f"workers died {self._vain} times and no epoch was gained between, the last one"
                     f" {how}: {worker.last_words()}; mend it and run again"
                 )
-            self.watcher.note(f"worker {worker.number} {how}; another starts in {pause:g} s")
+            _log.info("worker %s %s; another starts in %g s", worker.number, how, pause)
             worker.process, worker.start_at = None, time.monotonic() + pause
 
     def _why(self) -> StudyStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
 from hpsearch.search.worker.heartbeat import touch_alive_file
-from hpsearch.search.worker.launch import Notify, WorkerOptions
+from hpsearch.search.worker.launch import WorkerOptions
 from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.work_loop import Ending, StopSignal, close
+
+_log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 _REST = 10  # times what a look for an open study took is waited until the next
@@ -36,7 +39,6 @@ def serve(
     dataset: str | None,
     stop: StopSignal,
     view: View,
-    notify: Notify,
 ) -> Ending:
     """Works on the named study, else on every open one, oldest first.
 
@@ -49,7 +51,6 @@ def serve(
         dataset: where the data lies here, if not where the study has it.
         stop: says when to end.
         view: shows a study while it is worked on.
-        notify: takes a line for the person.
 
     Raises:
         HpsearchError: the study cannot be worked on from here. One of several studies, or of
@@ -63,7 +64,6 @@ def serve(
         dataset=dataset,
         stop=stop,
         view=view,
-        notify=notify,
     )
     ending = None
     while ending is None and not stop():
@@ -72,7 +72,7 @@ def serve(
         except StorageError as exc:
             if not forever:
                 raise
-            notify(f"{exc}; it is waited for")
+            _log.info("%s; it is waited for", exc)
             stop.wait(_WAIT_SECONDS)
     return ending or Ending.INTERRUPTED
 
@@ -87,7 +87,6 @@ class _Server:
     dataset: str | None
     stop: StopSignal
     view: View
-    notify: Notify
     # Studies as they were made and steered, and until when (monotonic seconds).
     left_alone: dict[tuple[datetime, str], float] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -135,7 +134,7 @@ class _Server:
                     raise
                 if str(exc) != told:
                     told = str(exc)
-                    self.notify(f"{told}; it is waited for")
+                    _log.info("%s; it is waited for", told)
             else:
                 opened.outage.is_hurried = self.stop.is_hurried
                 return opened
@@ -149,9 +148,7 @@ class _Server:
             storage.with_retry(lambda: catalog.open_study(storage, name))  # or says which there are
         return [
             (study, standing)
-            for study, standing in storage.with_retry(
-                lambda: catalog.open_studies(storage, notify=self._tell_once)
-            )
+            for study, standing in storage.with_retry(lambda: catalog.open_studies(storage))
             if name in (None, study.name) and not self._is_left_alone(study)
         ]
 
@@ -176,25 +173,25 @@ class _Server:
 
     def _run(self, study: Study) -> Ending:
         self.stop.raises = True  # while it prepares, which cannot ask
-        prepared = launch.attach_worker(study, self.place, dataset=self.dataset, notify=self.notify)
+        prepared = launch.attach_worker(study, self.place, dataset=self.dataset)
         if prepared.study.storage.artifacts is None:
             self._tell(launch.NO_ARTIFACTS)
         with self.view(prepared.study) as observer:
             ending = launch.run_here(
                 prepared, stop=self.stop, observer=observer, waits=self.name is not None
             )
-        close(prepared.study, ending, notify=self.notify)
+        close(prepared.study, ending)
         return ending
 
     def _tell_once(self, text: str) -> None:
         if text not in self.told:
             self.told.add(text)
-            self.notify(text)
+            _log.info(text)
 
     def _tell(self, text: str) -> None:
         """Says what the command that started this worker, if one did, says for all."""
         if self.stop.parent is None:
-            self.notify(text)
+            _log.info(text)
 
 
 def _as_it_is(study: Study) -> tuple[datetime, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.work_loop import StopSignal
+
+_log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 5.0
 _LOOK_SHARE = 50  # of the time that a look may take
@@ -163,7 +166,7 @@ class Trainer:
         Raises:
             Interrupted: ``stop`` asked for it; the epoch was finished and kept, unless it took
                 too long.
-            GivenAway: the trial is another worker's by now.
+            LeaseLost: the lease was lost to another worker.
             StorageError: the database is away.
         """
         try:
@@ -230,9 +233,10 @@ class Trainer:
             self.observer.trained(claim.number, epoch)
         lost = curve_of(claim.attributes.get("curve"))
         if lost and not curve:
-            self.observer.note(
-                f"trial {claim.number} starts over: the checkpoint of its {len(lost)} epochs is"
-                " not to be had here"
+            _log.info(
+                "trial %s starts over: the checkpoint of its %s epochs is not to be had here",
+                claim.number,
+                len(lost),
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import math
 import os
 import signal
@@ -22,6 +23,8 @@ from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.heartbeat import heartbeats, touch_alive_file
 from hpsearch.search.worker.observer import Observer
+
+_log = logging.getLogger(__name__)
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
 _POLL_SECONDS = 0.5
@@ -160,7 +163,7 @@ def work(
                 record = _run(study, claim, run_trial, stop)
         except LeaseLost:
             record = study.record(claim.number)
-            observer.note(f"trial {claim.number} was given to another worker; dropped here")
+            _log.info("trial %s was given to another worker; dropped here", claim.number)
         observer.ended(record)
     return None
 
@@ -200,7 +203,7 @@ _ENDINGS = {
 }
 
 
-def close(study: Study, ending: Ending, *, notify: Callable[[str], None]) -> None:
+def close(study: Study, ending: Ending) -> None:
     """Closes the study's database; SQLite folds its write-ahead log into the file.
 
     Of a run that failures ended, it tells the traceback of the last one, and asks every worker to
@@ -217,7 +220,7 @@ def close(study: Study, ending: Ending, *, notify: Callable[[str], None]) -> Non
     study.storage.close()
     last = failures[-1]
     if told := last.attributes.get("failure", {}).get("traceback"):
-        notify(told.rstrip())
+        _log.info(told.rstrip())
     raise StudyError(
         f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
         f" {last.reason}; see `hpsearch show {last.number} --study {study.name}` for where, mend it"

@@ -25,6 +25,8 @@ from hpsearch.view.dashboard.auth import (
     without_uploads,
 )
 
+_log = logging.getLogger(__name__)
+
 # As optuna-dashboard 0.21 marks them: what it tells screen readers, or else the icon's name. One
 # that matches nothing in another version hides nothing, and what it would ask for is refused still.
 UPLOADS = (
@@ -97,13 +99,12 @@ _WAIT_SECONDS = 1.0
 def open_patiently(
     text: str,
     *,
-    notify: Callable[[str], None],
     pause: Callable[[float], None] = time.sleep,
 ) -> Storage:
     """Opens a database to read it; one on a server that has yet to be made is waited for.
 
     Whoever works there first makes it: a dashboard that is up before any worker changes nothing
-    either. ``notify`` takes a line for the person; ``pause`` waits for so many seconds.
+    either. ``pause`` waits for so many seconds.
 
     Raises:
         StorageError: it cannot be read, or is an SQLite file that is not there.
@@ -116,7 +117,9 @@ def open_patiently(
             if url.get_backend_name() == "sqlite":
                 raise
         if not waits:
-            notify(f"no study in {mask(url)} yet; waiting for one to be started (Ctrl-C ends it)")
+            _log.info(
+                "no study in %s yet; waiting for one to be started (Ctrl-C ends it)", mask(url)
+            )
         waits = True
         pause(_WAIT_SECONDS)
 

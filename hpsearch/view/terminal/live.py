@@ -20,6 +20,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
+from hpsearch.search.worker.observer import Observer
 from hpsearch.view.format import format_seconds
 from hpsearch.view.terminal.screen import Front, Picture, closing, draw, outcome
 from hpsearch.view.terminal.trial_tables import EncodingSafe
@@ -28,7 +29,7 @@ _TICK = 0.5  # seconds between two looks for something new to draw
 _PACE_OVER = 20  # trials whose pace tells the time left
 
 
-class LiveView:
+class LiveView(Observer):
     """Shows a run on a terminal while it is entered as a context.
 
     A thread looks twice a second whether anything has changed, and draws only then; what trains
@@ -113,8 +114,8 @@ class LiveView:
         if record.state in (State.FAILED, State.WAITING):
             self._say(line)
 
-    def note(self, text: str) -> None:
-        """Tells one line above the picture, where it stays."""
+    def show_message(self, text: str) -> None:
+        """Prints a line above the live picture, where it stays."""
         self._say(Text(text))
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
@@ -174,43 +175,7 @@ class LiveView:
         return f"{seconds} s left" if seconds < 60 else f"{format_seconds(seconds)} left"
 
 
-class Notes:
-    """Tells what a person should read and nothing else: of a worker whose trials are shown above.
-
-    Args:
-        console: where the lines go; characters that its encoding lacks are replaced.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Tells nothing."""
-
-    def trained(self, number: int, epoch: Epoch) -> None:
-        """Tells nothing."""
-
-    def ended(self, record: TrialRecord) -> None:
-        """Tells nothing."""
-
-    def sync(self, records: Sequence[TrialRecord]) -> None:
-        """Tells nothing."""
-
-    def note(self, text: str) -> None:
-        """Tells the line as it is."""
-        self._say(Text(text))
-
-    def _say(self, line: Text) -> None:
-        self._console.print(EncodingSafe(line), soft_wrap=True)
-
-
-class PlainLog(Notes):
+class PlainLog(Observer):
     """Tells one line per trial when it ends, for streams that are no terminal.
 
     Args:
@@ -228,7 +193,7 @@ class PlainLog(Notes):
         objectives: Sequence[str],
         records: Sequence[TrialRecord] = (),
     ) -> None:
-        super().__init__(console)
+        self._console = console
         self._target, self._objectives = target, tuple(objectives)
         self._counted = {r.number for r in records if r.state.counts}
 
@@ -243,6 +208,19 @@ class PlainLog(Notes):
     def sync(self, records: Sequence[TrialRecord]) -> None:
         """Counts the trials of other workers too, from now on."""
         self._counted |= {r.number for r in records if r.state.counts}
+
+    def show_message(self, text: str) -> None:
+        """Prints a line."""
+        self._say(Text(text))
+
+    def _say(self, line: Text) -> None:
+        self._console.print(EncodingSafe(line), soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
 def view_for(

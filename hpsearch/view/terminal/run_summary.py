@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -20,10 +21,10 @@ from hpsearch.search.study.study import Study
 from hpsearch.view.report.narrative import guessing_words, headline
 from hpsearch.view.terminal.trial_tables import end_summary
 
+_log = logging.getLogger(__name__)
 
-def write_report(
-    study: Study, *, place: Sequence[str], notify: Callable[[str], None]
-) -> Path | None:
+
+def write_report(study: Study, *, place: Sequence[str]) -> Path | None:
     """Writes the report into the current folder; returns where, None if there is none.
 
     There is none before a trial has ended, and where the folder cannot be written, which is told
@@ -38,7 +39,7 @@ def write_report(
     try:
         write(render(analyse_study(study), "html", place=place), path)
     except HpsearchError as exc:
-        notify(f"no report: {exc}")
+        _log.info("no report: %s", exc)
         return None
     return path
 

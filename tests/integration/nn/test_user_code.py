@@ -278,7 +278,6 @@ def test_a_trial_comes_out_the_same_again(searched):
         number,
         WorkerOptions(storage=project.database, device="cpu", threads=1, code=project.folder),
         dataset=None,
-        notify=lambda line: None,
         tell=lambda before, now: None,
     )
 

@@ -16,6 +16,7 @@ import pytest
 from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
 from hpsearch.nn.data import dataset
+from hpsearch.util.messages import messages_to
 
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 
@@ -194,7 +195,8 @@ def test_a_download_is_kept_and_found_by_the_next_load(tmp_path, monkeypatch, se
     serve_kmnist(server, monkeypatch, digits)
     lines = []
     spec, folder = DataSpec(dataset="kmnist"), tmp_path / "data"
-    got = dataset.load(spec, data_dir=folder, notify=lines.append)
+    with messages_to(lines.append):
+        got = dataset.load(spec, data_dir=folder)
     assert np.array_equal(got.images[:100, ..., 0], digits[0])
     assert lines == [f"downloading kmnist to {folder}"]
     unreachable(monkeypatch)

@@ -13,6 +13,7 @@ import pytest
 
 from hpsearch.core.spec import DataSpec
 from hpsearch.nn.data import cache, dataset
+from hpsearch.util.messages import messages_to
 
 ROOT = Path(__file__).parents[4]
 X = np.random.default_rng(0).integers(0, 256, (60, 9, 9), dtype=np.uint8)
@@ -112,7 +113,8 @@ def test_a_cache_that_cannot_be_written_costs_one_line(spec, tmp_path, monkeypat
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "file" / "cache"))
     lines = []
-    got = dataset.load(spec, notify=lines.append)
+    with messages_to(lines.append):
+        got = dataset.load(spec)
     assert np.array_equal(got.images[..., 0], X)
     assert not got.images.flags.writeable
     (line,) = lines

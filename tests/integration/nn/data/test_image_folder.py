@@ -12,6 +12,7 @@ from hpsearch.core.spec import DataSpec
 from hpsearch.errors import DataError
 from hpsearch.nn.data import dataset
 from hpsearch.nn.data.image_folder import read_image
+from hpsearch.util.messages import messages_to
 
 RNG = np.random.default_rng(0)
 
@@ -222,6 +223,7 @@ def test_a_class_with_too_few_images_is_named(pets):
 
 def test_the_person_who_waits_is_told_once(pets):
     lines = []
-    for _ in range(2):
-        dataset.load(DataSpec(dataset=str(pets)), notify=lines.append)
+    with messages_to(lines.append):
+        for _ in range(2):
+            dataset.load(DataSpec(dataset=str(pets)))
     assert lines == ["decoding 10 images of pets (once; later starts use the cache)"]

@@ -16,6 +16,7 @@ from hpsearch.nn.models.cnn import build
 from hpsearch.nn.serving.inputs import gather
 from hpsearch.nn.serving.model_config import ModelConfig
 from hpsearch.nn.serving.model_folder import LoadedModel, load_model, write_model
+from hpsearch.util.messages import messages_to
 
 CPU = torch.device("cpu")
 # Of a probability, in float32: a batch of another size may be added up in another order.
@@ -208,7 +209,8 @@ def test_folders_and_arrays_are_gathered_in_order_and_what_is_no_image_is_named(
     lines = []
     paths = [pictures / "more" / "c.png", pictures / "some.npz", pictures, pictures / "absent.png"]
 
-    batches = list(gather(paths, size=(8, 8), channels=1, notify=lines.append))
+    with messages_to(lines.append):
+        batches = list(gather(paths, size=(8, 8), channels=1))
 
     assert [name.removeprefix(f"{pictures}/") for batch in batches for name in batch.names] == [
         "more/c.png",
@@ -249,7 +251,7 @@ def test_a_name_that_is_not_utf8_is_told_with_question_marks(digits, tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
     Image.fromarray(digits[0][0]).save(path)
 
-    (batch,) = gather([tmp_path], size=(8, 8), channels=1, notify=print)
+    (batch,) = gather([tmp_path], size=(8, 8), channels=1)
 
     assert batch.names == (f"{tmp_path}/\ufffd.png",)
 
@@ -282,7 +284,7 @@ def test_an_npz_that_does_not_fit_is_named_and_the_rest_go_on(tmp_path, arrays, 
     lines = []
     paths = [tmp_path / "bad.npz", tmp_path / "good.npz"]
 
-    (batch,) = gather(paths, size=(8, 8), channels=1, notify=lines.append)
+    (batch,) = gather(paths, size=(8, 8), channels=1, refuse=lines.append)
 
     assert batch.names == (f"{paths[1]}[0]", f"{paths[1]}[1]")
     (line,) = lines
@@ -298,13 +300,13 @@ def test_a_damaged_npz_is_named_and_the_rest_go_on(tmp_path, cut):
     lines = []
     paths = [tmp_path / "bad.npz", tmp_path / "good.npz"]
 
-    assert len(list(gather(paths, size=(8, 8), channels=1, notify=lines.append))) == 1
+    assert len(list(gather(paths, size=(8, 8), channels=1, refuse=lines.append))) == 1
     assert [line.partition(" (")[0] for line in lines] == [f"{paths[0]}: cannot be read"]
 
 
 def test_the_only_array_of_an_npz_is_taken_whatever_its_name(tmp_path):
     np.savez(tmp_path / "some.npz", pictures=np.zeros((2, 8, 8), np.uint8))
 
-    (batch,) = gather([tmp_path / "some.npz"], size=(8, 8), channels=1, notify=print)
+    (batch,) = gather([tmp_path / "some.npz"], size=(8, 8), channels=1)
 
     assert batch.pixels.shape == (2, 8, 8, 1)

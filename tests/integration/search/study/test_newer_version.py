@@ -15,6 +15,7 @@ from hpsearch.search.study.catalog import (
     open_study,
     summaries,
 )
+from hpsearch.util.messages import messages_to
 from hpsearch.view.dashboard.annotations import of_study
 from tests.integration import studies
 
@@ -41,10 +42,10 @@ def newer(storage):
 
 def test_the_others_are_found_and_that_one_is_told(storage, newer):
     told = []
-    found = [study.name for study, _ in open_studies(storage, notify=told.append)]
-    assert found == ["ours"]
-    assert [row.study for row in summaries(storage, notify=told.append)] == ["ours"]
-    assert open_study(storage, notify=told.append).name == "ours"
+    with messages_to(told.append):
+        assert [study.name for study, _ in open_studies(storage)] == ["ours"]
+        assert [row.study for row in summaries(storage)] == ["ours"]
+        assert open_study(storage).name == "ours"
     assert told.pop() == "study 'ours', the newest of 2; --study names another"
     assert len(told) == 3
     for line in told:
@@ -61,7 +62,9 @@ def test_a_study_that_is_deleted_between_two_looks_ends_no_worker(storage, newer
             delete(storage, open_study(storage, "last"))
         told.append(line)
 
-    assert [study.name for study, _ in open_studies(storage, notify=delete_the_last)] == ["ours"]
+    assert [study.name for study, _ in open_studies(storage, on_unreadable=delete_the_last)] == [
+        "ours"
+    ]
     assert told[1].endswith("has been deleted")
 
 

@@ -8,25 +8,11 @@ import torch
 from hpsearch.errors import StudyError
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import launch, pool
+from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool
 from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.util.messages import messages_to
 from tests.integration.studies import make_spec, make_study, origin, search
-
-
-class Heard:
-    """A watcher that only remembers what was noted."""
-
-    def __init__(self):
-        self.notes = []
-
-    def sync(self, records):
-        pass
-
-    def ended(self, record):
-        pass
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -34,13 +20,15 @@ def run(sqlite):
     """Runs so many processes of a Python code; returns how the pool ended and what was noted."""
 
     def run_pool(code, *, workers):
-        heard = Heard()
+        notes = []
         commands = [[sys.executable, "-c", code, str(number)] for number in range(workers)]
-        with Pool(
-            study=make_study(sqlite), commands=commands, environment={}, watcher=heard
-        ) as several:
+        study = make_study(sqlite)
+        with (
+            messages_to(notes.append),
+            Pool(study=study, commands=commands, environment={}, watcher=Observer()) as several,
+        ):
             several.run(StopSignal())
-        return heard.notes
+        return notes
 
     return run_pool
 
@@ -124,7 +112,7 @@ def test_no_more_workers_are_started_than_trials_are_left(sqlite, monkeypatch, c
 
     monkeypatch.setattr(Pool, "run", run)
     place = launch.WorkerOptions(storage=str(sqlite.url.database))
-    launch.run(prepared, place, stop=StopSignal(), watcher=Heard())
+    launch.run(prepared, place, stop=StopSignal(), watcher=Observer())
     (commands,) = pools
     assert len(commands) == started
     assert all("--study" in command and "--threads" in command for command in commands)

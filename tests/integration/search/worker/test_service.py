@@ -11,6 +11,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.worker import launch, service
 from hpsearch.search.worker.work_loop import Ending, StopSignal
+from hpsearch.util.messages import messages_to
 
 STUDY = """
 [data]
@@ -70,21 +71,21 @@ def place(tmp_path, digits_npz, monkeypatch, one_thread):
 def submit(place):
     from pathlib import Path
 
-    launch.submit(read_spec(Path("study.toml"), {}), place, notify=lambda _: None)
+    launch.submit(read_spec(Path("study.toml"), {}), place)
 
 
 def work_on(place, notify, **options):
     stop = StopSignal()
     stop.start_clock(60)  # in case that it never comes to that
-    return service.serve(
-        place,
-        name=None,
-        dataset=None,
-        stop=stop,
-        view=lambda _: contextlib.nullcontext(Ended(stop)),
-        notify=notify,
-        **options,
-    )
+    with messages_to(notify):
+        return service.serve(
+            place,
+            name=None,
+            dataset=None,
+            stop=stop,
+            view=lambda _: contextlib.nullcontext(Ended(stop)),
+            **options,
+        )
 
 
 def complete(place):

@@ -44,9 +44,6 @@ class Silent:
     def sync(self, records):
         self.seen = [record.state.value for record in records]
 
-    def note(self, text):
-        self.heard.append(text)
-
 
 def few_digits(train, val):
     """That many real digits of 8×8 pixels."""

@@ -30,6 +30,7 @@ from hpsearch.search.jobs.analyse import essentials
 from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study, study_names
+from hpsearch.util.messages import messages_to
 from hpsearch.view.dashboard import annotator as annotating
 from hpsearch.view.dashboard.annotator import Annotator
 from hpsearch.view.dashboard.auth import Login, read_only
@@ -411,15 +412,16 @@ def test_a_server_without_tables_is_waited_for_and_left_as_it_is(postgres):
             open_storage(text, create=False)  # it has made nothing
         open_storage(text, create=True).close()
 
-    opened = open_patiently(text, notify=said.append, pause=others_make_it)
+    with messages_to(said.append):
+        opened = open_patiently(text, pause=others_make_it)
     assert study_names(opened) == []
     assert len(said) == 1
     opened.close()
 
 
 def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
-    with pytest.raises(NotMadeError, match="no database at"):
-        open_patiently(str(tmp_path / "none.db"), notify=pytest.fail)
+    with pytest.raises(NotMadeError, match="no database at"), messages_to(pytest.fail):
+        open_patiently(str(tmp_path / "none.db"))
 
 
 def test_a_login_lets_in_who_knows_it(url):

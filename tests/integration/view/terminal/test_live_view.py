@@ -6,7 +6,6 @@ from rich.console import Console
 
 from hpsearch.search.study.catalog import delete
 from hpsearch.view.terminal.live import watch
-
 from tests.integration.studies import make_spec, make_study, search
 
 

@@ -158,7 +158,7 @@ def test_a_failure_and_a_note_stay_above_the_picture():
     screen = Screen()
     with live(screen) as view:
         view.ended(failed(3))
-        view.note("[bold] is text")
+        view.show_message("[bold] is text")
         view.refresh()
     assert screen.lines[0].startswith("trial 3  failed: OSError: [x] full")
     assert screen.lines[1] == "[bold] is text"
@@ -316,7 +316,7 @@ def test_the_plain_log_has_one_line_for_each_trial():
     log, stream = plain(records=[complete(0), pruned(1), failed(2)])
     back = TrialRecord(number=6, state=State.WAITING, curve=(epoch(1),), reason="Ctrl-C")
     with log:
-        log.note("a control trial: it is never pruned, whatever [its] loss")
+        log.show_message("a control trial: it is never pruned, whatever [its] loss")
         log.started(3, PARAMS, {})
         log.trained(3, epoch(1))
         for record in (complete(3), pruned(4), failed(5), back):
@@ -340,7 +340,7 @@ def test_the_plain_log_counts_the_trials_of_other_workers():
 
 def test_the_plain_log_is_safe_in_ascii_and_keeps_a_reason_on_one_line():
     log, stream = plain(encoding="ascii")
-    log.note("24×2 · naïve …")
+    log.show_message("24×2 · naïve …")
     log.ended(TrialRecord(number=0, state=State.FAILED, reason="first\nsecond"))
     assert told_by(stream) == ["24x2 - na?ve ~", "  0/100  trial 0  failed: first second"]
 

@@ -1,0 +1,60 @@
+"""Messages for the user: sent through the ``hpsearch`` logger, shown by whoever installs a handler.
+
+Code that has something to say logs it (``INFO`` for progress, ``WARNING`` for a problem that does
+not end the command). The command line and the Python API decide where the text goes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Show = Callable[[str], None]
+
+_LOGGER = logging.getLogger("hpsearch")
+_LOGGER.addHandler(logging.NullHandler())  # a library prints nothing unless it is asked to
+
+
+class MessageHandler(logging.Handler):
+    """Passes the text of each log record to ``show``, which can be replaced for a while."""
+
+    def __init__(self, show: Show, *, level: int = logging.INFO) -> None:
+        super().__init__(level)
+        self.show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows the record's message; an error inside ``show`` reaches the caller."""
+        self.show(self.format(record))
+
+    @contextmanager
+    def showing(self, show: Show) -> Iterator[None]:
+        """Passes messages to another function inside the context, such as a live view's."""
+        before, self.show = self.show, show
+        try:
+            yield
+        finally:
+            self.show = before
+
+
+@contextmanager
+def messages_to(show: Show | None) -> Iterator[None]:
+    """Passes the messages of this thread to ``show`` inside the context; None changes nothing.
+
+    Messages of ``INFO`` and above are passed on whatever level the ``hpsearch`` logger has.
+    """
+    if show is None:
+        yield
+        return
+    handler, thread = MessageHandler(show), threading.get_ident()
+    handler.addFilter(lambda record: record.thread == thread)
+    before = _LOGGER.level
+    if not _LOGGER.isEnabledFor(logging.INFO):
+        _LOGGER.setLevel(logging.INFO)
+    _LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(before)
