@@ -68,7 +68,7 @@ def confirm(
         if isinstance(found, Repeat):
             repeated(found)
 
-    place = WorkerOptions(
+    worker_options = WorkerOptions(
         storage="",
         data_dir=data_folder(data_dir),
         device=device,
@@ -78,7 +78,7 @@ def confirm(
     with messages_to(notify), open_study(study, storage=storage) as opened:
         return train_again(
             opened.study,
-            place,
+            worker_options,
             trials=trials,
             seeds=seeds,
             dataset=dataset,

@@ -39,7 +39,9 @@ class StudyHandle:
     study: Study = field(repr=False)
     name: str
     ending: str | None = None
-    place: Sequence[str] = field(default=(), repr=False)  # the options that name its database
+    storage_options: Sequence[str] = field(
+        default=(), repr=False
+    )  # the options that name its database
 
     @property
     def spec(self) -> StudySpec:
@@ -88,7 +90,7 @@ class StudyHandle:
             kind = format_of(None if path is None else Path(path))
         check_format(kind)
         with translate_errors():
-            text = render(analyse_study(self.study), kind, place=self.place)
+            text = render(analyse_study(self.study), kind, storage_options=self.storage_options)
         target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
         write(text, target)
         return target
@@ -131,8 +133,8 @@ def open_study(
         except BaseException:
             opened.close()
             raise
-    place = typed_again(storage, masked=opened.masked)
-    return StudyHandle(study=study, name=study.name, place=place)
+    storage_options = typed_again(storage, masked=opened.masked)
+    return StudyHandle(study=study, name=study.name, storage_options=storage_options)
 
 
 def run(
@@ -216,7 +218,7 @@ def run(
         "pruner": pruner,
     }
     spec, code = _read(spec_or_path, overrides_of(words))
-    place = WorkerOptions(
+    worker_options = WorkerOptions(
         storage=named_or_default(storage),
         data_dir=data_folder(data_dir),
         device=device,
@@ -227,7 +229,7 @@ def run(
         gpus_per_worker=gpus_per_worker,
     )
     with translate_errors(), messages_to(notify):
-        done, ending = _search(spec, place, StopSignal(exits=False), EndedTrials(ended))
+        done, ending = _search(spec, worker_options, StopSignal(exits=False), EndedTrials(ended))
         close(done, ending)
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
@@ -269,15 +271,15 @@ def _read(
 
 
 def _search(
-    spec: StudySpec, place: WorkerOptions, stop: StopSignal, watcher: Observer
+    spec: StudySpec, worker_options: WorkerOptions, stop: StopSignal, watcher: Observer
 ) -> tuple[Study, Ending]:
     from hpsearch.search.worker import launch
 
     hears = threading.current_thread() is threading.main_thread()
     with stop.listening() if hears else contextlib.nullcontext():
-        prepared = launch.prepare(spec, place)
+        prepared = launch.prepare(spec, worker_options)
         stop.start_clock(prepared.study.spec.search.timeout)
-        return prepared.study, launch.run(prepared, place, stop=stop, watcher=watcher)
+        return prepared.study, launch.run(prepared, worker_options, stop=stop, watcher=watcher)
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def train(
             requested=threads, workers=1
         )  # refused now rather than once the data is loaded
         _check_output(folder, onnx=onnx, force=force)
-        place = WorkerOptions(
+        worker_options = WorkerOptions(
             storage="",
             data_dir=data_folder(data_dir),
             device=device,
@@ -136,7 +136,7 @@ def train(
         try:
             taken = retrain(
                 plan,
-                place,
+                worker_options,
                 seeds=seeds,
                 seed=seed,
                 hold_out=hold_out_validation,

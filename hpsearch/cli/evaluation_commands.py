@@ -30,13 +30,13 @@ def rerun(
     from hpsearch.search.worker import launch
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
-    place = launch.WorkerOptions(
+    worker_options = launch.WorkerOptions(
         storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
     )
     compared = run_again(
         open_study(study, storage),
         trial,
-        place,
+        worker_options,
         dataset=dataset,
         tell=lambda before, now: display(rerun_line(before, now)),
     )
@@ -74,7 +74,7 @@ def confirm(
     from hpsearch.search.worker.work_loop import StopSignal
     from hpsearch.view.terminal.model_output import confirmed_as_plain, confirmed_table, showing
 
-    place = launch.WorkerOptions(
+    worker_options = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
@@ -86,7 +86,7 @@ def confirm(
         with stop.listening(), showing(Console(stderr=True)) as tell:
             found = train_again(
                 opened,
-                place,
+                worker_options,
                 trials=trial or (),
                 seeds=seeds,
                 dataset=dataset,

@@ -10,8 +10,8 @@ from hpsearch.cli.output import (
     note,
     one_name,
     open_study,
-    place_options,
     print_json,
+    storage_options,
     storage_text,
     typed,
     watching,
@@ -189,7 +189,7 @@ def report(
     check_format(kind)
     opened = open_study(one_name(study, named), storage)
     found = analyse_study(opened)
-    text = render(found, kind, place=place_options(opened, storage))
+    text = render(found, kind, storage_options=storage_options(opened, storage))
     if output is None:
         output = default_path(opened.name) if kind == "html" else STDOUT
     if output == STDOUT:

@@ -22,7 +22,7 @@ from hpsearch.cli.output import (
     note,
     one_name,
     open_study,
-    place_options,
+    storage_options,
     storage_text,
     the_name,
     watching,
@@ -107,7 +107,7 @@ def run(
     from hpsearch.view.terminal.live import getting_ready
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
-    place = launch.WorkerOptions(
+    worker_options = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
@@ -120,10 +120,10 @@ def run(
     stop = StopSignal()
     with stop.listening():
         with getting_ready(Console(stderr=True)) as tell, messages.showing(tell):
-            prepared = launch.prepare(spec, place)
+            prepared = launch.prepare(spec, worker_options)
         stop.start_clock(spec.search.timeout)
         with watching(prepared.study, stop=stop) as view:
-            ending = launch.run(prepared, place, stop=stop, watcher=view)
+            ending = launch.run(prepared, worker_options, stop=stop, watcher=view)
     _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
     close(prepared.study, ending)
     if ending is Ending.INTERRUPTED:
@@ -151,7 +151,7 @@ def worker(
     from hpsearch.search.worker.service import serve
     from hpsearch.search.worker.work_loop import Ending, StopSignal
 
-    place = launch.WorkerOptions(
+    worker_options = launch.WorkerOptions(
         storage=storage_text(storage),
         data_dir=data_dir,
         device=device,
@@ -162,7 +162,7 @@ def worker(
     stop = StopSignal.of_a_worker()
     with stop.listening():
         ending = serve(
-            place,
+            worker_options,
             name=study,
             forever=forever,
             dataset=dataset,
@@ -195,10 +195,10 @@ def submit(
 
     words = {"study": study, "dataset": dataset, "trials": trials}
     spec = read_spec(study_file, overrides_of(words))
-    place = launch.WorkerOptions(
+    worker_options = launch.WorkerOptions(
         storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
     )
-    submitted = launch.submit(spec, place)
+    submitted = launch.submit(spec, worker_options)
     total = submitted.spec.search.trials
     if submitted.status() is StudyStatus.DONE:
         note(f"study {submitted.name!r} has {total} trials already, nothing to do")
@@ -297,7 +297,7 @@ def dashboard(
             port=port,
             writable=writable,
             login=login,
-            place=typed_again(storage, masked=opened.masked),
+            storage_options=typed_again(storage, masked=opened.masked),
             ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
         )
 
@@ -327,9 +327,9 @@ def _print_end(study: Study, ending: str, *, storage: str | None, again: list[st
     """The front on stdout, then what pruning saved, the report and what to type next."""
     from hpsearch.view.terminal.run_summary import ending_view, write_report
 
-    where = place_options(study, storage)
-    report = write_report(study, place=where)
-    display(ending_view(study, ending, place=where, again=again, report=report))
+    where = storage_options(study, storage)
+    report = write_report(study, storage_options=where)
+    display(ending_view(study, ending, storage_options=where, again=again, report=report))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -115,7 +115,7 @@ def storage_text(storage: str | None) -> str:
     return named_or_default(storage)
 
 
-def place_options(study: Study, storage: str | None) -> list[str]:
+def storage_options(study: Study, storage: str | None) -> list[str]:
     """Returns the options that name the study's database, as commands to type next need them.
 
     None where the default or the environment names it. A password is masked.
@@ -127,11 +127,13 @@ def place_options(study: Study, storage: str | None) -> list[str]:
 
 def typed(command: str, study: Study, storage: str | None) -> str:
     """Returns a command about that very study, whatever else its database holds."""
-    return shlex.join(["hpsearch", command, "--study", study.name, *place_options(study, storage)])
+    return shlex.join(
+        ["hpsearch", command, "--study", study.name, *storage_options(study, storage)]
+    )
 
 
 def one_name(study: str | None, named: str | None) -> str | None:
-    """Returns the study that was named by its place or by ``--study``; None if in neither way.
+    """Returns the study that was given as the argument or by ``--study``; None if in neither way.
 
     Raises:
         StudyError: in both ways, and differently.

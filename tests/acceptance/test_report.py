@@ -168,7 +168,7 @@ def test_the_page_shows_what_the_study_holds(browser, study, tmp_path):
         assert f"hpsearch train --trial {point['number']} --study sixty" in shown
     figures = browser.ask("document.querySelectorAll('.figure').length")
     drawn = browser.ask("document.querySelectorAll('.figure.js-plotly-plot svg.main-svg').length")
-    assert figures == sum(len(section.drawings) for section in sections(found, place=()))
+    assert figures == sum(len(section.drawings) for section in sections(found, storage_options=()))
     assert figures == 13  # importance among them
     assert drawn >= figures
     xs = browser.ask("document.querySelector('.figure').data.find(t => t.name == 'front').x")

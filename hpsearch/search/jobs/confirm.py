@@ -33,7 +33,7 @@ class ReplicationProgress:
     number: int
     total: int
     record: TrialRecord
-    place: int
+    repeat_index: int
     seeds: int
 
 
@@ -43,7 +43,7 @@ Tell = Callable[[ReplicationProgress, Epoch | Repeat], None]
 
 def confirm(
     study: Study,
-    place: WorkerOptions,
+    options: WorkerOptions,
     *,
     trials: Sequence[int] = (),
     seeds: int = SEEDS,
@@ -60,7 +60,7 @@ def confirm(
 
     Args:
         study: where the trials are.
-        place: where to train; the threads are the study's unless it names others.
+        options: where to train; the threads are the study's unless it names others.
         trials: complete trials; none: those of the front.
         seeds: how many trainings of each there are in the end.
         dataset: where the data lies here, if not where the study has it.
@@ -83,10 +83,10 @@ def confirm(
     ]
     if missing:
         _say_what_is_ahead(study, missing)
-        ready = attach_worker(study, place, dataset=dataset)
+        ready = attach_worker(study, options, dataset=dataset)
         for done, (record, number) in enumerate(missing, start=1):
             where = ReplicationProgress(
-                number=done, total=len(missing), record=record, place=number, seeds=seeds
+                number=done, total=len(missing), record=record, repeat_index=number, seeds=seeds
             )
             repeat = _repeat(ready, where, stop=stop, tell=tell)
             _keep(study, repeat, ready.origin)
@@ -154,7 +154,7 @@ def _repeat(
     from hpsearch.search.worker.trainer import measured
 
     spec, images, number = ready.study.spec, ready.images, where.record.number
-    seed = derive_seed(spec.search.seed, number, "confirm", where.place)
+    seed = derive_seed(spec.search.seed, number, "confirm", where.repeat_index)
     trial = reseeded(resolve(spec, number=number, params=where.record.params), seed)
     values, reason = {}, None
     net = build_net(trial, images)
@@ -170,7 +170,7 @@ def _repeat(
         reason = f"diverged: {exc}"
     return Repeat(
         trial=number,
-        place=where.place,
+        place=where.repeat_index,
         seed=seed,
         values=values,
         reason=reason,

@@ -59,7 +59,7 @@ def _same(before: Epoch, now: Epoch) -> bool:
 def rerun(
     study: Study,
     number: int,
-    place: WorkerOptions,
+    options: WorkerOptions,
     *,
     dataset: str | None,
     tell: Callable[[Epoch, Epoch], None],
@@ -69,7 +69,7 @@ def rerun(
     Args:
         study: where the record is.
         number: the trial.
-        place: where to train; the threads are the record's unless it names others.
+        options: where to train; the threads are the record's unless it names others.
         dataset: where the data lies here, if not where the study has it.
         tell: takes each epoch as it was and as it is now.
 
@@ -84,11 +84,11 @@ def rerun(
             " trained; choose it from `hpsearch front`"
         )
     origin = record.attributes["origin"]
-    if place.threads is None:
-        place = dataclasses.replace(place, threads=int(origin["threads"]))
+    if options.threads is None:
+        options = dataclasses.replace(options, threads=int(origin["threads"]))
     ready = attach_worker(
         study,
-        dataclasses.replace(place, mixed_hardware=True),
+        dataclasses.replace(options, mixed_hardware=True),
         dataset=dataset,
     )
     from hpsearch.nn.training.loop import Diverged

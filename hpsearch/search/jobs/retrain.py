@@ -55,7 +55,7 @@ class RetrainedModel:
 
 def retrain(
     plan: RetrainPlan,
-    place: WorkerOptions,
+    options: WorkerOptions,
     *,
     seeds: int,
     seed: int | None,
@@ -70,7 +70,7 @@ def retrain(
 
     Args:
         plan: what to train.
-        place: the data folder, the device and the threads.
+        options: the data folder, the device and the threads.
         seeds: how many times.
         seed: what the trainings' seeds derive from; None: the study's. The split is the study's.
         hold_out: train on the training images alone and measure on the validation images, rather
@@ -83,11 +83,11 @@ def retrain(
         HpsearchError: the data or the device cannot be had, memory is full, a training diverged,
             or code of the person's own failed.
     """
-    threads = cpu.decide_threads(requested=place.threads, workers=1)
-    device = configure_torch(place, threads)
-    data = _load(plan, place)
+    threads = cpu.decide_threads(requested=options.threads, workers=1)
+    device = configure_torch(options, threads)
+    data = _load(plan, options)
     images = _tensors(data, device, hold_out=hold_out)
-    trials = _rehearsed(plan, place, images, device, seeds=seeds, seed=seed)
+    trials = _rehearsed(plan, options, images, device, seeds=seeds, seed=seed)
     tests = []
     for number, trial in enumerate(trials):
         curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
@@ -112,12 +112,12 @@ def retrain(
     )
 
 
-def _load(plan: RetrainPlan, place: WorkerOptions) -> ImageData:
+def _load(plan: RetrainPlan, options: WorkerOptions) -> ImageData:
     """The plan's images; refuses others than the study's, whose test images it may have used."""
     from hpsearch.nn.data.dataset import load
 
     spec = plan.spec
-    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed)
+    data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
     found = differences(plan.data, data.fingerprint)
     if plan.data and found:
         raise StudyError(
@@ -144,7 +144,7 @@ def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensor
 
 def _rehearsed(
     plan: RetrainPlan,
-    place: WorkerOptions,
+    options: WorkerOptions,
     images: Tensors,
     device: torch.device,
     *,
@@ -158,7 +158,7 @@ def _rehearsed(
     base = plan.spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
     if plan.spec.has_own_code:
-        look_in(place.code)
+        look_in(options.code)
     smoke_test(trials[0], images, device=device)
     return trials
 

@@ -96,44 +96,44 @@ class Artifacts:
                     draft.unlink(missing_ok=True)
 
 
-def open_artifacts(url: URL, place: str | None) -> Artifacts | None:
-    """Returns where a study's checkpoints lie; None where there is no place for them.
+def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
+    """Returns where a study's checkpoints lie; None where there is no location for them.
 
     Args:
         url: the database.
-        place: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
+        location: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
             file (``<file>.artifacts``), and nowhere for PostgreSQL.
 
     Raises:
-        StorageError: the place cannot be used.
+        StorageError: the location cannot be used.
     """
-    if place is None:
+    if location is None:
         if url.get_backend_name() != "sqlite":
             return None
-        place = f"{url.database}.artifacts"
-    if place.startswith("s3://"):
-        return _on_s3(place)
-    folder = Path(place)
+        location = f"{url.database}.artifacts"
+    if location.startswith("s3://"):
+        return _on_s3(location)
+    folder = Path(location)
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        usable = bool(place) and there.is_dir() and os.access(there, os.W_OK)
+        usable = bool(location) and there.is_dir() and os.access(there, os.W_OK)
     except OSError:  # its name is too long, or what lies above it is closed
         usable = False
     if not usable:
         raise StorageError(
-            f"--artifacts: {place[:200]!r} is not a folder that can be written; mend it or name"
+            f"--artifacts: {location[:200]!r} is not a folder that can be written; mend it or name"
             " another"
         )
     return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
 
 
-def check_artifacts(url: URL, place: str | None) -> None:
-    """Checks that a place can be used, as :func:`open_artifacts`, and that a bucket is there.
+def check_artifacts(url: URL, location: str | None) -> None:
+    """Checks that a location can be used, as :func:`open_artifacts`, and that a bucket is there.
 
     Raises:
         StorageError: it cannot, or is not.
     """
-    opened = open_artifacts(url, place)
+    opened = open_artifacts(url, location)
     if opened is None or not isinstance(opened.store, _Prefixed):
         return
     try:
@@ -142,24 +142,24 @@ def check_artifacts(url: URL, place: str | None) -> None:
         said = getattr(exc, "response", {}).get("Error", {}).get("Code")
         if said != "403":  # who may read and write objects may be refused the bucket itself
             raise StorageError(
-                f"--artifacts: {place} cannot be used ({str(exc).splitlines()[0]}), expected a"
+                f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}), expected a"
                 " bucket that is there; make it, or name another"
             ) from exc
 
 
-def _on_s3(place: str) -> Artifacts:
-    match = re.fullmatch(r"s3://([^/]+)/?(.*)", place)
+def _on_s3(location: str) -> Artifacts:
+    match = re.fullmatch(r"s3://([^/]+)/?(.*)", location)
     if match is None:
         raise StorageError(
-            f"--artifacts: found {place!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
+            f"--artifacts: found {location!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
         )
     try:
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as exc:
-        raise _without_boto3(place) from exc
-    # By default a place that swallows what is sent to it holds every trial up for minutes.
+        raise _without_boto3(location) from exc
+    # By default a location that swallows what is sent to it holds every trial up for minutes.
     patience = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_ANSWER_SECONDS,
@@ -169,16 +169,16 @@ def _on_s3(place: str) -> Artifacts:
         store = Boto3ArtifactStore(match[1], boto3.client("s3", config=patience))
     except BotoCoreError as exc:
         raise StorageError(
-            f"--artifacts: {place} cannot be used ({str(exc).splitlines()[0]}); mend AWS's"
-            " settings, or name another place"
+            f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}); mend AWS's"
+            " settings, or name another location"
         ) from exc
     errors = (OSError, BotoCoreError, ClientError)
     return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None, errors=errors)
 
 
-def _without_boto3(place: str) -> StorageError:
+def _without_boto3(location: str) -> StorageError:
     return StorageError(
-        f"--artifacts: {place} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
+        f"--artifacts: {location} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
     )
 
 
@@ -221,7 +221,7 @@ class _Prefixed:
 def checkpoint_key(created: datetime, number: int) -> str:
     """Returns the name under which the checkpoint of a study's trial lies among the artifacts.
 
-    By when the study was made: another database may keep its own in the same place, and an id is
+    By when the study was made: another database may keep its own in the same location, and an id is
     given out anew.
 
     >>> checkpoint_key(datetime(2030, 1, 2, 3, 4, 5, 678), 9)

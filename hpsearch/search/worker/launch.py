@@ -80,25 +80,25 @@ NO_ARTIFACTS = (
 )
 
 
-def prepare(spec: StudySpec, place: WorkerOptions) -> Prepared:
+def prepare(spec: StudySpec, options: WorkerOptions) -> Prepared:
     """Checks storage, device and data, in this order, and only then makes or opens the study.
 
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
     _check_grid(spec)
-    check_storage(place.storage, artifacts=place.artifacts)
-    known = _existing(spec, place)
-    threads = _threads(place, known, workers=spec.search.workers)
-    ground = _survey(spec, place, threads)
+    check_storage(options.storage, artifacts=options.artifacts)
+    known = _existing(spec, options)
+    threads = _threads(options, known, workers=spec.search.workers)
+    ground = _survey(spec, options, threads)
     if known is None:
         _warn(spec, len(ground.images.train_labels))
         ground.bounds()  # before any file is made: the dearest net may not fit in memory
     if known is not None and REFERENCE in known.attributes:
-        _differs(known, ground.reference, mixed=place.mixed_hardware)
-    devices = _devices(spec, place, ground)
+        _differs(known, ground.reference, mixed=options.mixed_hardware)
+    devices = _devices(spec, options, ground)
     study = catalog.create_or_resume(
-        open_storage(place.storage, create=True, artifacts=place.artifacts),
+        open_storage(options.storage, create=True, artifacts=options.artifacts),
         spec,
         data=ground.fingerprint,
         reference=ground.reference,
@@ -111,21 +111,21 @@ def prepare(spec: StudySpec, place: WorkerOptions) -> Prepared:
     _tell_changes(known, study)
     if study.storage.artifacts is None:
         _log.info(NO_ARTIFACTS)
-    return replace(_prepared(study, place, ground), devices=devices)
+    return replace(_prepared(study, options, ground), devices=devices)
 
 
-def _devices(spec: StudySpec, place: WorkerOptions, ground: _Ground) -> Sequence[str]:
+def _devices(spec: StudySpec, options: WorkerOptions, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
     from hpsearch.nn.runtime.device import check_share, deal
     from hpsearch.nn.training.smoke_test import worker_memory
     from hpsearch.search.worker.bounds import most_memory_trial
 
-    workers, share = spec.search.workers, place.gpus_per_worker
+    workers, share = spec.search.workers, options.gpus_per_worker
     check_share(ground.device, share)
     if workers == 1:
         return ()
     return deal(
-        place.device,
+        options.device,
         workers=workers,
         gpus_per_worker=share,
         footprint=lambda: worker_memory(
@@ -134,7 +134,7 @@ def _devices(spec: StudySpec, place: WorkerOptions, ground: _Ground) -> Sequence
     )
 
 
-def attach_worker(study: Study, place: WorkerOptions, *, dataset: str | None) -> Prepared:
+def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) -> Prepared:
     """Makes this process ready to work on a study that is there.
 
     The data is looked for where the study has it, or at ``dataset``, and must be the study's.
@@ -143,15 +143,15 @@ def attach_worker(study: Study, place: WorkerOptions, *, dataset: str | None) ->
         HpsearchError: the data cannot be had or is other data, or the hardware differs.
     """
     spec = relocated(study.spec, dataset)
-    ground = _survey(spec, place, _threads(place, study, workers=1))
+    ground = _survey(spec, options, _threads(options, study, workers=1))
     if REFERENCE in study.attributes:
-        _differs(study, ground.reference, mixed=place.mixed_hardware)
+        _differs(study, ground.reference, mixed=options.mixed_hardware)
     equipped = study.storage.with_retry(
         lambda: catalog.attach_data(
             study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
         )
     )
-    return _prepared(equipped, place, ground)
+    return _prepared(equipped, options, ground)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +165,9 @@ class _Ground:
     bounds: Callable[[], Mapping[str, tuple[float, float]]]
 
 
-def _survey(spec: StudySpec, place: WorkerOptions, threads: int) -> _Ground:
-    device = configure_torch(place, threads)
-    data, images = _load(spec, place, device)
+def _survey(spec: StudySpec, options: WorkerOptions, threads: int) -> _Ground:
+    device = configure_torch(options, threads)
+    data, images = _load(spec, options, device)
     _, height, width = images.input_shape
     check_shift(spec.train.shift, height=height, width=width)
     from hpsearch.nn.runtime.device import describe
@@ -175,7 +175,7 @@ def _survey(spec: StudySpec, place: WorkerOptions, threads: int) -> _Ground:
     from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
 
     if spec.has_own_code:
-        look_in(place.code)
+        look_in(options.code)
         for corner in extreme_trials(spec):
             smoke_test(corner, images, device=device)
     return _Ground(
@@ -187,7 +187,7 @@ def _survey(spec: StudySpec, place: WorkerOptions, threads: int) -> _Ground:
     )
 
 
-def configure_torch(place: WorkerOptions, threads: int) -> torch.device:
+def configure_torch(options: WorkerOptions, threads: int) -> torch.device:
     """Makes torch in this process compute with that many threads; returns the device to use.
 
     Raises:
@@ -196,32 +196,32 @@ def configure_torch(place: WorkerOptions, threads: int) -> torch.device:
     cpu.prepare_environment(threads)
     from hpsearch.nn.runtime.device import pick_device
 
-    device = pick_device(place.device)
+    device = pick_device(options.device)
     cpu.apply_threads(threads)
     cpu.keep_freed_memory()
     return device
 
 
-def _prepared(study: Study, place: WorkerOptions, ground: _Ground) -> Prepared:
+def _prepared(study: Study, options: WorkerOptions, ground: _Ground) -> Prepared:
     reference = ground.reference
     here = {"versions": versions(), "index": ground.device.index}
     origin = {"process": identity(), **reference, **here}
-    if _differs(study, reference, mixed=place.mixed_hardware):
+    if _differs(study, reference, mixed=options.mixed_hardware):
         origin["mixed_hardware"] = True
     return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
 
 
-def submit(spec: StudySpec, place: WorkerOptions) -> Study:
+def submit(spec: StudySpec, options: WorkerOptions) -> Study:
     """Makes a study that the first worker to come equips with data, hardware and bounds.
 
     Raises:
         HpsearchError: something is not as it must be; nothing has been written.
     """
     _check_grid(spec)
-    examine(spec, data_dir=place.data_dir, code=place.code)
-    check_storage(place.storage)
-    known = _existing(spec, place)
-    study = catalog.submit(open_storage(place.storage, create=True), spec)
+    examine(spec, data_dir=options.data_dir, code=options.code)
+    check_storage(options.storage)
+    known = _existing(spec, options)
+    study = catalog.submit(open_storage(options.storage, create=True), spec)
     _tell_changes(known, study)
     return study
 
@@ -245,14 +245,16 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
     return images
 
 
-def run(prepared: Prepared, place: WorkerOptions, *, stop: StopSignal, watcher: Observer) -> Ending:
+def run(
+    prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
+) -> Ending:
     """Works on the study until its budget is met, the time is up or a signal comes.
 
     One worker is this process; several are processes of their own.
     """
     if prepared.study.spec.search.workers == 1:
         return run_here(prepared, stop=stop, observer=watcher)
-    return _run_workers(prepared, place, stop=stop, watcher=watcher)
+    return _run_workers(prepared, options, stop=stop, watcher=watcher)
 
 
 def run_here(
@@ -274,7 +276,7 @@ def run_here(
 
 
 def _run_workers(
-    prepared: Prepared, place: WorkerOptions, *, stop: StopSignal, watcher: Observer
+    prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
 ) -> Ending:
     """Has processes of this host work on the study, as many as its spec says, and watches them."""
     study = prepared.study
@@ -282,7 +284,7 @@ def _run_workers(
     counted = sum(number for state, number in study.tally().items() if state.counts)
     left = max(1, study.spec.search.trials - counted)
     commands = [
-        worker_command("--study", study.name, *_options(place, device=device, threads=threads))
+        worker_command("--study", study.name, *_arguments(options, device=device, threads=threads))
         for device in prepared.devices[:left]
     ]
     if prepared.device.type == "cpu" and len(commands) * threads > cpu.usable_cpus():
@@ -292,9 +294,9 @@ def _run_workers(
             plural(threads, "thread"),
             cpu.usable_cpus(),
         )
-    known = {"HPSEARCH_STORAGE": place.storage}  # not among the options: it may hold a password
-    if place.code is not None:
-        known[CODE] = str(place.code.resolve())
+    known = {"HPSEARCH_STORAGE": options.storage}  # not among the options: it may hold a password
+    if options.code is not None:
+        known[CODE] = str(options.code.resolve())
     with (
         study.storage.translate_errors(),
         Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
@@ -302,13 +304,13 @@ def _run_workers(
         return ending_of(pool.run(stop), stop)
 
 
-def _options(place: WorkerOptions, *, device: str, threads: int) -> list[str]:
-    options = ["--device", device, "--threads", str(threads)]
-    if place.data_dir is not None:
-        options += ["--data-dir", str(place.data_dir)]
-    if place.artifacts is not None:
-        options += ["--artifacts", place.artifacts]
-    return [*options, *(["--mixed-hardware"] if place.mixed_hardware else [])]
+def _arguments(options: WorkerOptions, *, device: str, threads: int) -> list[str]:
+    arguments = ["--device", device, "--threads", str(threads)]
+    if options.data_dir is not None:
+        arguments += ["--data-dir", str(options.data_dir)]
+    if options.artifacts is not None:
+        arguments += ["--artifacts", options.artifacts]
+    return [*arguments, *(["--mixed-hardware"] if options.mixed_hardware else [])]
 
 
 def versions() -> dict[str, str]:
@@ -348,30 +350,32 @@ def _warn(spec: StudySpec, images: int | None) -> None:
             _log.info(told)
 
 
-def _threads(place: WorkerOptions, known: Study | None, *, workers: int) -> int:
+def _threads(options: WorkerOptions, known: Study | None, *, workers: int) -> int:
     """The threads asked for; else those the study was made with, if this host has so many."""
-    if place.threads is None and known is not None and REFERENCE in known.attributes:
+    if options.threads is None and known is not None and REFERENCE in known.attributes:
         made_with = int(known.attributes[REFERENCE]["threads"])
         if made_with <= cpu.usable_cpus():
             return made_with
-    return cpu.decide_threads(requested=place.threads, workers=workers)
+    return cpu.decide_threads(requested=options.threads, workers=workers)
 
 
-def _existing(spec: StudySpec, place: WorkerOptions) -> Study | None:
-    if not exists(place.storage):
+def _existing(spec: StudySpec, options: WorkerOptions) -> Study | None:
+    if not exists(options.storage):
         return None
-    storage = open_storage(place.storage, create=True)
+    storage = open_storage(options.storage, create=True)
     if spec.name in catalog.study_names(storage):
         return catalog.open_study(storage, spec.name)
     storage.close()
     return None
 
 
-def _load(spec: StudySpec, place: WorkerOptions, device: torch.device) -> tuple[ImageData, Tensors]:
+def _load(
+    spec: StudySpec, options: WorkerOptions, device: torch.device
+) -> tuple[ImageData, Tensors]:
     from hpsearch.nn.data.dataset import load
     from hpsearch.nn.data.tensors import tensors_of
 
-    data = load(spec.data, data_dir=place.data_dir, seed=spec.search.seed)
+    data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
     return data, tensors_of(data, device=device)
 
 

@@ -32,7 +32,7 @@ View = Callable[[Study], AbstractContextManager[Observer]]
 
 
 def serve(
-    place: WorkerOptions,
+    options: WorkerOptions,
     *,
     name: str | None,
     forever: bool,
@@ -45,7 +45,7 @@ def serve(
     A study whose last trials others run is left to them while another one is open.
 
     Args:
-        place: where it runs; its storage must be there, unless ``forever`` waits for it.
+        options: where it runs; its storage must be there, unless ``forever`` waits for it.
         name: the study, or None.
         forever: wait for the next open study instead of ending, and for a database that is away.
         dataset: where the data lies here, if not where the study has it.
@@ -58,7 +58,7 @@ def serve(
             for good where the hardware is not the study's.
     """
     server = _Server(
-        place=place,
+        options=options,
         name=name,
         forever=forever,
         dataset=dataset,
@@ -81,7 +81,7 @@ def serve(
 class _Server:
     """What :func:`serve` was given, and the studies that it leaves alone."""
 
-    place: WorkerOptions
+    options: WorkerOptions
     name: str | None
     forever: bool
     dataset: str | None
@@ -124,10 +124,12 @@ class _Server:
         Raises:
             StorageError: as :func:`hpsearch.search.storage.storage.open_storage`.
         """
-        place, deadline, told = self.place, time.monotonic() + AWAY_SECONDS, ""
+        options, deadline, told = self.options, time.monotonic() + AWAY_SECONDS, ""
         while not self.stop():
             try:
-                opened = open_storage(place.storage, create=self.forever, artifacts=place.artifacts)
+                opened = open_storage(
+                    options.storage, create=self.forever, artifacts=options.artifacts
+                )
             except AwayError as exc:
                 is_child = self.stop.parent is not None and time.monotonic() < deadline
                 if not self.forever and not is_child:
@@ -173,7 +175,7 @@ class _Server:
 
     def _run(self, study: Study) -> Ending:
         self.stop.raises = True  # while it prepares, which cannot ask
-        prepared = launch.attach_worker(study, self.place, dataset=self.dataset)
+        prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
         if prepared.study.storage.artifacts is None:
             self._tell(launch.NO_ARTIFACTS)
         with self.view(prepared.study) as observer:

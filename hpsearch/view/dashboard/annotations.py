@@ -75,15 +75,17 @@ class Annotations:
 NOTHING = Annotations()
 
 
-def annotate(findings: StudyAnalysis, *, study_id: int, place: Sequence[str] = ()) -> Annotations:
+def annotate(
+    findings: StudyAnalysis, *, study_id: int, storage_options: Sequence[str] = ()
+) -> Annotations:
     """Returns the notes, figures and files of a study.
 
     Args:
         findings: the study's numbers.
         study_id: its id in the database.
-        place: the options that name the storage, for the commands to type.
+        storage_options: the options that name the storage, for the commands to type.
     """
-    notes = {"dashboard:": _study_note(findings, place)}
+    notes = {"dashboard:": _study_note(findings, storage_options)}
     attributes: dict[str, Any] = {}
     files: dict[str, Callable[[], str]] = {}
     for standing in findings.front:
@@ -95,18 +97,18 @@ def annotate(findings: StudyAnalysis, *, study_id: int, place: Sequence[str] = (
             meta = {"artifact_id": key, "filename": name, "mimetype": kind, "encoding": None}
             attributes[f"dashboard:artifacts:{trial_id}:{key}"] = json.dumps(meta)
             picture = picture or f"/artifacts/{study_id}/{trial_id}/{key}"
-        notes[f"dashboard:{trial_id}:"] = _trial_note(standing, findings, picture, place)
+        notes[f"dashboard:{trial_id}:"] = _trial_note(standing, findings, picture, storage_options)
     for name, text in _graphs(findings):
         attributes[f"dashboard:plot_data:hpsearch-{name}:0"] = text
     return Annotations(notes=notes, attributes=attributes, files=files)
 
 
-def _study_note(findings: StudyAnalysis, place: Sequence[str]) -> str:
+def _study_note(findings: StudyAnalysis, storage_options: Sequence[str]) -> str:
     answer, winners, depth = front_sections.answer(findings), _winners(findings), _depth(findings)
     lines = [f"## {escaped(answer.title)}", *body(replace(answer, notes=()))]
     if winners is not None:
         lines += ["", f"### {escaped(winners.title)}", *body(winners)]
-        lines += _taking_home(_knee_number(findings), findings.study, place)
+        lines += _taking_home(_knee_number(findings), findings.study, storage_options)
     if depth is not None:
         lines += ["", f"### {escaped(depth.title)}", *body(depth)]
     about = (
@@ -138,8 +140,8 @@ def _winners(findings: StudyAnalysis) -> Section | None:
     return replace(section, title="The front", words=words, tables=tables, notes=notes)
 
 
-def _taking_home(number: int, study: str, place: Sequence[str]) -> list[str]:
-    command = ["hpsearch", "train", "--trial", str(number), "--study", study, *place]
+def _taking_home(number: int, study: str, storage_options: Sequence[str]) -> list[str]:
+    command = ["hpsearch", "train", "--trial", str(number), "--study", study, *storage_options]
     told = f"To train trial {number} for use:"
     return ["", told, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
 
@@ -150,7 +152,7 @@ def _depth(findings: StudyAnalysis) -> Section | None:
 
 
 def _trial_note(
-    standing: RankedTrial, findings: StudyAnalysis, picture: str, place: Sequence[str]
+    standing: RankedTrial, findings: StudyAnalysis, picture: str, storage_options: Sequence[str]
 ) -> str:
     record, names = standing.record, findings.objectives
     what = "the knee of the front" if len(names) > 1 else "the best trial"
@@ -168,7 +170,7 @@ def _trial_note(
     )
     lines = [f"### {escaped(title)}", *body(told)]
     lines += ["", f"![learning curve]({picture})"] * bool(picture)
-    lines += _taking_home(record.number, findings.study, place)
+    lines += _taking_home(record.number, findings.study, storage_options)
     return "\n".join([*lines, ""])
 
 

@@ -43,12 +43,12 @@ class Annotator:
         self,
         storage: Storage,
         *,
-        place: Sequence[str] = (),
+        storage_options: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend: Any = annotated(storage, self)
         self._storage = storage
-        self._place = place
+        self._storage_options = storage_options
         self._clock = clock
         self._made: dict[int, Annotations] = {}
         self._states: dict[int, object] = {}
@@ -144,7 +144,9 @@ class Annotator:
                 return NOTHING
             state = _state(study)
             if state != self._states.get(study_id):
-                made = annotate(essentials(study), study_id=study_id, place=self._place)
+                made = annotate(
+                    essentials(study), study_id=study_id, storage_options=self._storage_options
+                )
                 self._made[study_id], self._states[study_id] = made, state
             return self._made[study_id]
 

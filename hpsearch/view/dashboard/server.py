@@ -131,7 +131,7 @@ def serve(
     port: int = 8080,
     writable: bool = False,
     login: Login | None = None,
-    place: Sequence[str] = (),
+    storage_options: Sequence[str] = (),
     ready: Callable[[str], None],
 ) -> None:
     """Serves optuna-dashboard until Ctrl-C, or within :func:`ending_at_sigterm` until SIGTERM.
@@ -142,7 +142,7 @@ def serve(
         port: 1 to 65535, or 0 for any that is free.
         writable: whether the page may create, rename and delete studies.
         login: who is let in; None: everyone, which only this machine's own address allows.
-        place: the options that name the storage, for the commands to type.
+        storage_options: the options that name the storage, for the commands to type.
         ready: is told the URL once it is being listened on.
 
     Raises:
@@ -153,7 +153,7 @@ def serve(
         # Slow to import (about 2 s), so only here, and only once the port is known to be free.
         import waitress
 
-        app = _application(storage, writable=writable, place=place)
+        app = _application(storage, writable=writable, storage_options=storage_options)
         served = with_login(app, login) if login is not None else app
         # A page asks for several things at once, which waitress would warn of.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -183,12 +183,14 @@ def ending_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _application(storage: Storage, *, writable: bool, place: Sequence[str]) -> WSGIApplication:
+def _application(
+    storage: Storage, *, writable: bool, storage_options: Sequence[str]
+) -> WSGIApplication:
     from optuna_dashboard import wsgi
 
     from hpsearch.view.dashboard.annotator import Annotator
 
-    annotator = Annotator(storage, place=place)
+    annotator = Annotator(storage, storage_options=storage_options)
     annotator.start()
     app: WSGIApplication = wsgi(annotator.backend, artifact_store=annotator)
     watched = annotator.watching(app)

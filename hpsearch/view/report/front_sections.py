@@ -118,7 +118,7 @@ def _captions(findings: StudyAnalysis) -> list[str]:
     return captions
 
 
-def winners(findings: StudyAnalysis, place: Sequence[str]) -> Section | None:
+def winners(findings: StudyAnalysis, storage_options: Sequence[str]) -> Section | None:
     """Returns a table of the front, with the command that trains each."""
     if not findings.front:
         return None
@@ -136,7 +136,13 @@ def winners(findings: StudyAnalysis, place: Sequence[str]) -> Section | None:
         span = [narrative.interval(standing.pick) or UNKNOWN] * with_interval
         span += [_again(again.get(standing.record.number), names)] * with_again
         command = ["hpsearch", "train", "--trial", str(standing.record.number)]
-        command += ["--study", findings.study, *place, "-o", f"model-{standing.record.number}"]
+        command += [
+            "--study",
+            findings.study,
+            *storage_options,
+            "-o",
+            f"model-{standing.record.number}",
+        ]
         number = f"{standing.record.number}" + mark * standing.is_knee
         net, how = _net(standing)
         rows.append((number, *values, *span, net, how, Code(text=shlex.join(command))))

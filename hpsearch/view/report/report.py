@@ -21,17 +21,17 @@ from hpsearch.view.report import effect_sections, front_sections
 from hpsearch.view.report.html import page
 
 
-def sections(findings: StudyAnalysis, *, place: Sequence[str]) -> list[Section]:
+def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
     """Returns the report's sections in their order; those that have nothing to tell are left out.
 
     Args:
         findings: the numbers.
-        place: the options that name the storage, for the commands to type.
+        storage_options: the options that name the storage, for the commands to type.
     """
     made = [
         front_sections.answer(findings),
         front_sections.front(findings),
-        front_sections.winners(findings, place),
+        front_sections.winners(findings, storage_options),
         effect_sections.depth(findings),
         effect_sections.optimizers(findings),
         effect_sections.curves(findings),
@@ -92,13 +92,13 @@ def check_format(kind: str) -> None:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
 
 
-def render(findings: StudyAnalysis, kind: str, *, place: Sequence[str] = ()) -> str:
+def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str] = ()) -> str:
     """Returns the report as text.
 
     Args:
         findings: the numbers.
         kind: ``html`` (one page that opens offline), ``md`` or ``json`` (all the numbers).
-        place: the options that name the storage, for the commands to type.
+        storage_options: the options that name the storage, for the commands to type.
 
     Raises:
         HpsearchError: there is no such format.
@@ -106,7 +106,7 @@ def render(findings: StudyAnalysis, kind: str, *, place: Sequence[str] = ()) -> 
     check_format(kind)
     if kind == "json":
         return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
-    told = sections(findings, place=place)
+    told = sections(findings, storage_options=storage_options)
     about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     make = page if kind == "html" else markdown
     return make(told, subject=f"study {findings.study}", about=about)

@@ -90,7 +90,7 @@ def showing(log: Console) -> Iterator[Tell]:
         def tell(where: ReplicationProgress, found: Epoch | Repeat) -> None:
             if isinstance(found, Epoch):
                 accuracy = format_value("accuracy", found.val_accuracy)
-                status.update(f"{_place(where)}: epoch {found.epoch}, val_accuracy {accuracy}")
+                status.update(f"{_position(where)}: epoch {found.epoch}, val_accuracy {accuracy}")
             else:
                 log.print(_repeat_line(where, found), soft_wrap=True)
 
@@ -100,17 +100,17 @@ def showing(log: Console) -> Iterator[Tell]:
 def _repeat_line(where: ReplicationProgress, repeat: Repeat) -> RenderableType:
     """What a training came to beside what the search saw, in a line."""
     if repeat.reason is not None:
-        return EncodingSafe(Text(f"{_place(where)}: {repeat.reason}"))
+        return EncodingSafe(Text(f"{_position(where)}: {repeat.reason}"))
     before, told = reached(where.record), []
     for name in ("accuracy", "train_seconds"):
         value = format_value(name, repeat.values[name])
         told.append(f"{name} {value} (searched {format_value(name, before[name])})")
-    return EncodingSafe(Text(f"{_place(where)}: {', '.join(told)}"))
+    return EncodingSafe(Text(f"{_position(where)}: {', '.join(told)}"))
 
 
-def _place(where: ReplicationProgress) -> str:
+def _position(where: ReplicationProgress) -> str:
     number = f"{where.number:>{len(str(where.total))}}/{where.total}"
-    return f"{number}  trial {where.record.number} seed {where.place + 1}/{where.seeds}"
+    return f"{number}  trial {where.record.number} seed {where.repeat_index + 1}/{where.seeds}"
 
 
 def confirmed_table(

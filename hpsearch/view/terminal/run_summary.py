@@ -24,7 +24,7 @@ from hpsearch.view.terminal.trial_tables import end_summary
 _log = logging.getLogger(__name__)
 
 
-def write_report(study: Study, *, place: Sequence[str]) -> Path | None:
+def write_report(study: Study, *, storage_options: Sequence[str]) -> Path | None:
     """Writes the report into the current folder; returns where, None if there is none.
 
     There is none before a trial has ended, and where the folder cannot be written, which is told
@@ -37,7 +37,7 @@ def write_report(study: Study, *, place: Sequence[str]) -> Path | None:
 
     path = default_path(study.name)
     try:
-        write(render(analyse_study(study), "html", place=place), path)
+        write(render(analyse_study(study), "html", storage_options=storage_options), path)
     except HpsearchError as exc:
         _log.info("no report: %s", exc)
         return None
@@ -48,7 +48,7 @@ def ending_view(
     study: Study,
     ending: str,
     *,
-    place: Sequence[str],
+    storage_options: Sequence[str],
     again: Sequence[str],
     report: Path | None = None,
 ) -> RenderableType:
@@ -57,7 +57,7 @@ def ending_view(
     Args:
         study: the study as it stands now.
         ending: how the run ended, in a word or two.
-        place: the options that name the storage, for the commands to type next.
+        storage_options: the options that name the storage, for the commands to type next.
         again: the study file and the options that the same search needs again.
         report: where the report was written, if it was.
     """
@@ -71,7 +71,10 @@ def ending_view(
         knee=knee,
         hypervolume=study_hypervolume(records, study.bounds) if chosen else None,
         saved=savings(records, epochs=study.spec.train.epochs),
-        commands=[*_next(study, knee, place, again, done=counted >= target), *_open(report)],
+        commands=[
+            *_next(study, knee, storage_options, again, done=counted >= target),
+            *_open(report),
+        ],
     )
     told = _doubt(study, records)
     return Group(Text(head, "bold"), *[Text(told, "yellow")] * bool(told), Text(), summary)
@@ -95,7 +98,7 @@ def _open(report: Path | None) -> list[str]:
 def _next(
     study: Study,
     knee: int | None,
-    place: Sequence[str],
+    storage_options: Sequence[str],
     again: Sequence[str],
     *,
     done: bool,
@@ -103,16 +106,26 @@ def _next(
     target = study.spec.search.trials
     named = ["--study", study.name]
     more = shlex.join(
-        ["hpsearch", "run", *again, *named, "--trials", str(target * 2 if done else target), *place]
+        [
+            "hpsearch",
+            "run",
+            *again,
+            *named,
+            "--trials",
+            str(target * 2 if done else target),
+            *storage_options,
+        ]
     )
     commands = [f"{more}  # {'search on' if done else 'go on'}"]
     if knee is not None:
         is_one = len(study.objectives) == 1
         which = ["--trial", str(knee)] if is_one else ["--knee"]
-        home = shlex.join(["hpsearch", "train", *which, *named, *place, "-o", "model"])
+        home = shlex.join(["hpsearch", "train", *which, *named, *storage_options, "-o", "model"])
         commands.append(f"{home}  # take the {'best' if is_one else 'knee'} home")
     if knee is not None and done:
-        again_and_again = shlex.join(["hpsearch", "confirm", *named, *place])
+        again_and_again = shlex.join(["hpsearch", "confirm", *named, *storage_options])
         commands.append(f"{again_and_again}  # train the front again with fresh seeds")
-    commands.append(shlex.join(["hpsearch", "dashboard", *place]) + "  # browse all trials")
+    commands.append(
+        shlex.join(["hpsearch", "dashboard", *storage_options]) + "  # browse all trials"
+    )
     return commands
