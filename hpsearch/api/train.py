@@ -98,7 +98,7 @@ def train(
     from hpsearch.api.run import data_folder
     from hpsearch.core.analysis.recommendation import TrialSelection
     from hpsearch.nn.runtime.cpu import decide_threads
-    from hpsearch.nn.training.loop import Interrupted
+    from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.search.jobs.retrain import retrain
     from hpsearch.search.worker.launch import WorkerOptions
 

@@ -68,7 +68,7 @@ def confirm(
     """
     from rich.console import Console
 
-    from hpsearch.nn.training.loop import Interrupted
+    from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.search.jobs.confirm import confirm as train_again
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.work_loop import StopSignal

@@ -105,7 +105,7 @@ def time_steps(configuration, seconds: float) -> Steps:
 
     steps: Steps = []
 
-    class Recorder(trainer.StepClock):
+    class Recorder(trainer.StepTimer):
         def start(self) -> None:
             self.began = now()
 
@@ -119,14 +119,14 @@ def time_steps(configuration, seconds: float) -> Steps:
     model_spec, spec = configuration
     data = random_data(spec.batch_size * 6)
     model = build(model_spec, data.input_shape, data.classes, seed=0)
-    plain, trainer.StepClock = trainer.StepClock, Recorder
+    plain, trainer.StepTimer = trainer.StepTimer, Recorder
     try:
         end = time.perf_counter() + seconds
         for _ in trainer.epochs(model, data, spec, device=torch.device("cpu")):
             if time.perf_counter() > end and len(steps) >= 12:
                 return steps
     finally:
-        trainer.StepClock = plain
+        trainer.StepTimer = plain
     raise AssertionError("a training of a million epochs has ended")
 
 

@@ -29,7 +29,8 @@ from torch import nn
 from hpsearch.core.spec import TrainSpec, derive_seed
 from hpsearch.core.trial import Epoch
 from hpsearch.nn.data.tensors import Tensors
-from hpsearch.nn.training.loop import Diverged, Interrupted, Progress, epochs, seeded
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.loop import Diverged, Progress, epochs, seeded
 from hpsearch.nn.user_code import find
 
 KEY = "train.function"

@@ -86,7 +86,8 @@ def translate_failures(own: _Own | None) -> Iterator[None]:
     What else is raised is a bug of ours, and is raised as it is.
     """
     from hpsearch.nn.runtime.device import is_out_of_memory
-    from hpsearch.nn.training.loop import Diverged, Interrupted
+    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.nn.training.loop import Diverged
     from hpsearch.nn.user_code import blamed
 
     try:

@@ -17,13 +17,9 @@ from hpsearch.core.spec import TrainSpec, derive_seed
 from hpsearch.core.trial import Epoch
 from hpsearch.nn.data.tensors import Batches, Scaler, Shuffled, Tensors
 from hpsearch.nn.runtime.device import autocast_dtype, bare_step
+from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hpsearch.nn.training.step_timer import StepTimer
-
-
-class Interrupted(Exception):  # noqa: N818 (an event, not an error)
-    """The training was asked to stop and did so within one step; nothing broke."""
-
 
 # Images and pixels of one validation batch. On a processor 512 images took nearly twice as long as
 # 128, as their activations no longer fit the cache (28×28, one thread of an AMD EPYC Milan).

@@ -15,7 +15,8 @@ from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training import custom_loop
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.loop import Diverged, Interrupted, evaluate, images_at_once
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.loop import Diverged, evaluate, images_at_once
 from hpsearch.nn.user_code import told
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hpsearch.core.trial import Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
-from hpsearch.nn.training.loop import Interrupted
+from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study

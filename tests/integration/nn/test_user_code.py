@@ -21,7 +21,8 @@ from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.loop import Interrupted, Progress, epochs
+from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.nn.training.loop import Progress, epochs
 from hpsearch.nn.training.smoke_test import smoke_test
 from hpsearch.nn.user_code import look_in
 from hpsearch.search.jobs.rerun import rerun
