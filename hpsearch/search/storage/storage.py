@@ -89,10 +89,7 @@ class _Session(Session):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """An open database. ``masked`` is its URL as it may be shown.
-
-    ``artifacts_at`` is where checkpoints lie, as the person has named it.
-    """
+    """An open database; ``masked`` is its URL without a password."""
 
     url: URL
     masked: str
@@ -113,7 +110,7 @@ class Storage:
     def artifacts(self) -> Artifacts | None:
         """Where checkpoints lie; None where there is no place for them.
 
-        Opened when it is first asked for: who only reads a study has no need of it.
+        Opened on first use.
 
         Raises:
             StorageError: the place cannot be used.

@@ -329,10 +329,7 @@ class Study:
         leases.beat(self.storage, claim)
 
     def record_cost(self, claim: Lease, cost: Mapping[str, float], curve: Curve = ()) -> None:
-        """Stores what the trial is and costs, as far as it is known before training.
-
-        ``curve`` is what it goes on from. Raises LeaseLost.
-        """
+        """Stores the trial's spec, its costs and the curve that it resumes; raises LeaseLost."""
         self.storage.with_retry(lambda: leases.put_cost(self.storage, claim, cost, curve))
 
     def record_epoch(self, claim: Lease, curve: Curve) -> None:

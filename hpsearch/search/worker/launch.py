@@ -248,10 +248,7 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
 def run(
     prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
 ) -> Ending:
-    """Works on the study until its budget is met, the time is up or a signal comes.
-
-    One worker is this process; several are processes of their own.
-    """
+    """Works on the study, in this process or in several workers, until there is a reason to end."""
     if prepared.study.spec.search.workers == 1:
         return run_here(prepared, stop=stop, observer=watcher)
     return _run_workers(prepared, options, stop=stop, watcher=watcher)

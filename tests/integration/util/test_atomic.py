@@ -110,9 +110,9 @@ def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hpsearch.util.atomic import Kind, drafted
+from hpsearch.util.atomic import FolderKind, atomic_folder
 
-kind = Kind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
+kind = FolderKind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
 target, renames = Path(sys.argv[1]), int(sys.argv[2])
 rename = Path.rename
 
@@ -124,7 +124,7 @@ def counted(path, to):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Path.rename = counted
-with drafted(target, kind, force=True) as draft:
+with atomic_folder(target, kind, force=True) as draft:
     (draft / "a").write_text("new")
     if renames == 0:
         os.kill(os.getpid(), signal.SIGKILL)

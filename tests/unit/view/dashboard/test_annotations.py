@@ -27,7 +27,7 @@ def numbered(number: int, accuracy: float, seconds: float, **rest):
 
 def annotated(records, *, objectives=TWO, place=()):
     found = findings_of(records, objectives=objectives)
-    return annotate(found, study_id=5, place=place)
+    return annotate(found, study_id=5, storage_options=place)
 
 
 def figures(made: Annotations):
