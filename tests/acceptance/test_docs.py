@@ -1,19 +1,31 @@
-"""The examples of docs/python.md run, in their order, in an empty folder."""
+"""The examples of the Python pages run, in their order, each page in an empty folder."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(r"^```(python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (\w+\.(?:py|toml))\n")  # its first line names the file that a block is
+_FILE = re.compile(r"# (\w+\.(?:py|toml))\n")  # the first line of a block that is a file
 
 
-def test_the_python_page_runs_as_it_stands(tmp_path):
-    blocks = _BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("page", "examples", "written"),
+    [
+        ("python.md", 5, {"search.html", "model/model.safetensors"}),
+        (
+            "custom-code.md",
+            3,
+            {"nets.py", "own.toml", "loops.py", "loop.toml", "own-model/model.safetensors"},
+        ),
+    ],
+)
+def test_the_examples_of_a_page_run(tmp_path, page, examples, written):
     script = []
-    for language, text in blocks:
+    for language, text in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
         if named := _FILE.match(text):
             (tmp_path / named[1]).write_text(text, encoding="utf-8")
         else:
@@ -26,7 +38,7 @@ def test_the_python_page_runs_as_it_stands(tmp_path):
     )
 
     assert (process.returncode, process.stderr) == (0, "")
-    assert len(script) == 8
-    assert {path.name for path in tmp_path.glob("*.toml")} == {"own.toml", "loop.toml"}
-    assert "<html" in (tmp_path / "search.html").read_text(encoding="utf-8")[:200]
-    assert (tmp_path / "own-model" / "model.safetensors").exists()
+    assert len(script) == examples
+    assert [name for name in sorted(written) if not (tmp_path / name).stat().st_size] == []
+    for html in tmp_path.glob("*.html"):
+        assert "<html" in html.read_text(encoding="utf-8")[:200]
