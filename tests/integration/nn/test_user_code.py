@@ -350,9 +350,7 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
     options = {"epochs": 1, "device": "cpu", "threads": 1, "dataset": str(digits_npz)}
     hpsearch.train(tmp_path / "model", settings=settings, **options)
 
-    with pytest.raises(
-        ModelError, match="found a built-in net, expected factory 'a:b'; leave it out"
-    ):
+    with pytest.raises(ModelError, match="found a built-in model, expected factory 'a:b'; omit it"):
         hpsearch.load_model(tmp_path / "model", factory="a:b")
 
 
