@@ -114,7 +114,7 @@ OPTIONS = {
         "run --image-size 4",
         "data.image_size: found 4, expected 8 to 512",
     ),
-    "image size of a fixed set": ("run --image-size 32", "'mnist5k'", "leave it out"),
+    "image size of a fixed set": ("run --image-size 32", "'mnist5k'", "omit it"),
     "port out of range": ("dashboard --port 70000", "'--port'", "65535"),
     "no database": ("list", "no database at sqlite:///hpsearch.db", "hpsearch run", "--storage"),
     "no database either": ("front --json --storage x.db", "no database at sqlite:///x.db"),
