@@ -318,5 +318,5 @@ def _missing(name: str, data_dir: Path, why: str) -> DataError:
     return DataError(
         f"{name} is not in {data_dir.absolute()} and cannot be downloaded ({why});"
         f" put into {folder} the files {listed}{zipped}{packed},"
-        " or run once where there is a network"
+        " or run once with a network"
     )

@@ -1,4 +1,4 @@
-"""Images on the device, and shuffled, augmented batches, which are made there too."""
+"""Images on the device, and the shuffled, augmented batches that are cut from them."""
 
 from __future__ import annotations
 

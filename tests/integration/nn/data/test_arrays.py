@@ -1,4 +1,4 @@
-"""Images from ``.npz`` files, and what is said about unfit ones."""
+"""Images from ``.npz`` files, and the messages about unfit files."""
 
 import numpy as np
 import pytest
