@@ -48,7 +48,7 @@ def atomic_write(path: Path, data: str | bytes) -> None:
 def temporary_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder on the target's file system; removes it at the end, unless renamed.
 
-    Removes first what killed processes left when they wrote the same target.
+    Leftovers of killed processes that wrote the same target are removed first.
 
     Raises:
         OSError: the folder cannot be made.
@@ -105,8 +105,8 @@ def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
     """Checks that :func:`atomic_folder` can write the target; call it before long work.
 
     A folder that is not empty is replaced only with ``force``, and only if it is of the same kind
-    and holds nothing else. What killed processes left of earlier attempts is removed first, and
-    the folder that they were replacing is put back.
+    and holds nothing else. Leftovers of killed processes are removed first, and a folder that one
+    of them was replacing is put back.
 
     Raises:
         HpsearchError: the target is something else, must not be replaced or cannot be written.
@@ -119,8 +119,18 @@ def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
                 f"{target}: found a file, expected a new folder; name another with -o"
             )
         present = {entry.name for entry in target.iterdir()} if target.exists() else set()
-        if present:
-            _check_replaceable(target, present, kind, force=force)
+        foreign = sorted(present - kind.files)
+        if present and (foreign or not kind.marks <= present):
+            what = f"a folder with {foreign[0]!r} in it" if foreign else "another folder"
+            raise HpsearchError(
+                f"{target}: found {what}, expected no folder, an empty one or a {kind.name} and"
+                " nothing else; name another with -o"
+            )
+        if present and not force:
+            raise HpsearchError(
+                f"{target}: found a {kind.name}, expected no folder or an empty one; name another"
+                " with -o, or pass --force to replace it"
+            )
         # Permissions alone do not show whether a folder can be made: make one.
         above = next((parent for parent in target.parents if parent.exists()), target)
         Path(tempfile.mkdtemp(prefix=PREFIX, dir=above)).rmdir()
@@ -128,23 +138,8 @@ def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
         raise _unwritable(target, exc) from exc
 
 
-def _check_replaceable(target: Path, present: set[str], kind: FolderKind, *, force: bool) -> None:
-    foreign = sorted(present - kind.files)
-    if not kind.marks <= present or foreign:
-        what = f"a folder with {foreign[0]!r} in it" if foreign else "another folder"
-        raise HpsearchError(
-            f"{target}: found {what}, expected no folder, an empty one or a {kind.name} and nothing"
-            " else; name another with -o"
-        )
-    if not force:
-        raise HpsearchError(
-            f"{target}: found a {kind.name}, expected no folder or an empty one; name another with"
-            " -o, or pass --force to replace it"
-        )
-
-
 def _remove_leftovers(target: Path) -> None:
-    """Removes what killed processes left beside the target, and puts back a folder set aside."""
+    """Removes leftovers of killed processes beside the target; puts back a folder set aside."""
     try:
         names = [name for name in os.listdir(target.parent) if name.startswith(PREFIX)]
     except OSError:

@@ -235,9 +235,17 @@ def cut(
     groups = _shuffled_by_class(labels[:train], n_classes=len(classes), seed=seed)
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in arrays.PARTS}
     for name, group in zip(classes, groups, strict=True):
-        counts = {part: _share(len(group), fraction) for part, fraction in fractions.items()}
+        counts = {
+            part: max(1, int(len(group) * fraction + 0.5)) if fraction else 0
+            for part, fraction in fractions.items()
+        }
         if len(group) - sum(counts.values()) < 1:
-            raise _too_few(name, n=len(group), counts=counts)
+            cuts = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
+            raise DataError(
+                f"class {name!r} has {plural(len(group), 'training image')}, of which {cuts} would"
+                " be cut, expected at least 1 left for training; add images, remove the class or"
+                " set smaller fractions"
+            )
         ends = np.cumsum([counts["test"], counts["val"]])
         for part, piece in zip(("test", "val", "train"), np.split(group, ends), strict=True):
             pieces[part].append(piece)
@@ -249,25 +257,12 @@ def cut(
     )
 
 
-def _share(n: int, fraction: float) -> int:
-    return max(1, int(n * fraction + 0.5)) if fraction else 0
-
-
 def _shuffled_by_class(labels: np.ndarray, *, n_classes: int, seed: int) -> list[np.ndarray]:
     """Returns the indices of each class's images, in random order."""
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
     counts = np.bincount(labels, minlength=n_classes)
     return np.split(by_class, np.cumsum(counts)[:-1])
-
-
-def _too_few(name: str, *, n: int, counts: dict[str, int]) -> DataError:
-    cuts = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
-    return DataError(
-        f"class {name!r} has {plural(n, 'training image')}, of which {cuts} would be cut,"
-        " expected at least 1 left for training; add images, remove the class or set smaller"
-        " fractions"
-    )
 
 
 def _mean_std(

@@ -131,7 +131,9 @@ class Batches:
         count, channels, height, width = images.shape
         self._spec, self._labels, self._shape = spec, data.train_labels, (height, width, channels)
         self._device = images.device
-        padded = _pad(images, spec.shift)  # (N, H + 2 shift, W + 2 shift, C)
+        margins = (0, 0, *[spec.shift] * 4)  # none for the channels
+        nhwc = images.permute(0, 2, 3, 1)  # (N, H, W, C)
+        padded = F.pad(nhwc, margins).contiguous()  # (N, H + 2 shift, W + 2 shift, C)
         if spec.flip:  # mirrored images follow the plain ones
             padded = torch.cat([padded, padded.flip(2)])  # (2 N, H + 2 shift, W + 2 shift, C)
         _, self._height, self._width, _ = padded.shape
@@ -211,9 +213,3 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
         torch.stack([upper, lower], dim=1), list(images.shape), align_corners=False
     )
     return F.grid_sample(images.to(torch.float32), grid, align_corners=False)
-
-
-def _pad(images: Tensor, margin: int) -> Tensor:
-    """Returns (N, C, H, W) as (N, H + 2 margin, W + 2 margin, C), contiguous, edged with 0."""
-    nhwc = images.permute(0, 2, 3, 1)  # (N, H, W, C)
-    return F.pad(nhwc, (0, 0, margin, margin, margin, margin)).contiguous()

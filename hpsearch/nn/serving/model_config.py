@@ -54,13 +54,8 @@ class ModelConfig:
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Writes ``config.json`` into a folder."""
-    text = json.dumps(_plain(config), indent=2, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(config: ModelConfig) -> dict[str, Any]:
     height, width = config.size
-    return {
+    plain = {
         "format": FORMAT,
         "version": VERSION,
         "model": asdict(config.model),
@@ -77,6 +72,8 @@ def _plain(config: ModelConfig) -> dict[str, Any]:
         "onnx": dict(config.onnx) or None,
         "provenance": dict(config.provenance),
     }
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelConfig:
