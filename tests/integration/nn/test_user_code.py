@@ -371,7 +371,7 @@ def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, mon
     project.run(project.study("branching"), trials=1, pruner="none").close()
     folder = project.folder / "model"
 
-    with pytest.raises(ModelError, match="it was not written, the rest of the model folder was"):
+    with pytest.raises(ModelError, match="was not written, the rest of the model folder was"):
         hpsearch.train(
             folder, knee=True, storage=project.database, device="cpu", threads=1, onnx=True
         )
