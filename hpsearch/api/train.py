@@ -15,7 +15,7 @@ from hpsearch.util.messages import messages_to
 if TYPE_CHECKING:
     from hpsearch.core.analysis.recommendation import TrialSelection
     from hpsearch.core.trial import Epoch
-    from hpsearch.nn.serving.model_folder import LoadedModel
+    from hpsearch.nn.serving.predict import LoadedModel
     from hpsearch.search.jobs.retrain import RetrainedModel
     from hpsearch.search.jobs.retrain_plan import RetrainPlan
 

@@ -1,28 +1,77 @@
-"""Folders that appear whole or not at all: written beside their place, then renamed into it."""
+"""Files and folders that appear whole or not at all: written beside the target, then renamed.
+
+Temporary files and folders are named ``.hpsearch-tmp-…``. Every temporary folder holds a marker
+file, locked by the process that writes it. Only a folder whose marker names the same target, and
+whose lock is free, is removed as the remains of a killed process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Literal
 
 from hpsearch.errors import HpsearchError
 
 if sys.platform != "win32":
     import fcntl
 
+PREFIX = ".hpsearch-tmp-"
+MARKER = "hpsearch-target"  # holds the name of the target
+_NEW, _OLD = "new", "old"  # the folder that is written, and the one that it replaces
+
+
+def atomic_write(path: Path, data: str | bytes) -> None:
+    """Writes a file, text as UTF-8; readers see the old content or the new, never a part of it.
+
+    Raises:
+        OSError: the file cannot be written; the old one is unchanged and nothing else is left.
+    """
+    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:  # unlike mkstemp, with the permissions of any new file
+            file.write(data.encode() if isinstance(data, str) else data)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder on the target's file system; removes it at the end, unless renamed.
+
+    Leftovers of killed processes that wrote the same target are removed first.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    outer = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
+    with _locked(outer / MARKER, "xb") as marker:
+        try:
+            if marker is not None:  # an unlocked folder keeps an empty marker: never removed
+                marker.write(os.fsencode(target.name))
+                marker.flush()
+            (outer / _NEW).mkdir()  # one level down: mkdtemp closes its folder to other users
+            yield outer / _NEW
+        finally:
+            _remove(outer, target)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderKind:
-    """A kind of folder: what it is called, and every file that may lie in one.
+    """A kind of folder: its name in messages, and the names of all files that it may hold.
 
-    ``marks`` are the files by which one is known.
+    ``marks`` are the files by which such a folder is recognised.
     """
 
     name: str
@@ -30,149 +79,99 @@ class FolderKind:
     files: frozenset[str]
 
 
-def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
-    """Checks that a folder of that kind may be written there; call it before the work begins.
-
-    A folder that is there and not empty is replaced only if it is of the same kind, holds nothing
-    else, and ``force`` says so. What a process that was killed has left of its writing there is
-    swept away first, and the folder that it was about to replace put back.
-
-    Raises:
-        HpsearchError: it may not, or cannot.
-    """
-    target = target.expanduser().resolve()
-    try:
-        _sweep(target)
-        _check_place(target, kind, force=force)
-    except OSError as exc:
-        raise _unwritable(target, exc) from exc
-
-
-def _check_place(target: Path, kind: FolderKind, *, force: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise HpsearchError(f"{target}: found a file, expected a new folder; name another with -o")
-    found = {entry.name for entry in target.iterdir()} if target.exists() else set()
-    if found:
-        _check_replaceable(target, found, kind, force=force)
-    above = next((parent for parent in target.parents if parent.exists()), target)
-    probe = _beside(above / target.name)  # tried, since permissions alone do not tell
-    probe.mkdir()
-    with contextlib.suppress(FileNotFoundError):  # swept by somebody who comes at the same time
-        probe.rmdir()
-
-
-def _check_replaceable(target: Path, found: set[str], kind: FolderKind, *, force: bool) -> None:
-    strange = sorted(found - kind.files)
-    if not kind.marks <= found or strange:
-        told = f"a folder with {strange[0]!r} in it" if strange else "another folder"
-        raise HpsearchError(
-            f"{target}: found {told}, expected no folder, an empty one or a {kind.name} and nothing"
-            " else; name another with -o"
-        )
-    if not force:
-        raise HpsearchError(
-            f"{target}: found a {kind.name}, expected no folder or an empty one; name another with"
-            " -o, or pass --force to replace it"
-        )
-
-
 @contextlib.contextmanager
 def atomic_folder(target: Path, kind: FolderKind, *, force: bool) -> Iterator[Path]:
     """Yields a folder to write in, and renames it to ``target`` at the end.
 
-    Whatever is raised inside, Ctrl-C included, leaves nothing behind and ``target`` as it was.
+    If anything is raised inside, Ctrl-C included, nothing is left and ``target`` is unchanged.
 
     Raises:
-        HpsearchError: the folder may not be written there, or cannot.
+        HpsearchError: as :func:`check_target`, or the disk fails.
     """
     check_target(target, kind, force=force)
     target = target.expanduser().resolve()
-    draft = _beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
-        with _held(draft):
-            yield draft
-            check_target(target, kind, force=force)  # somebody may have come first
-            _install(draft, target)
+        with temporary_folder(target) as new:
+            yield new
+            check_target(target, kind, force=force)  # another process may have been faster
+            if target.exists():
+                target.rename(new.with_name(_OLD))  # put back by _remove if the next line fails
+            new.rename(target)
     except OSError as exc:
         raise _unwritable(target, exc) from exc
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
-def _beside(target: Path) -> Path:
-    return target.parent / f".{target.name}-{secrets.token_hex(4)}"
+def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
+    """Checks that :func:`atomic_folder` can write the target; call it before long work.
 
+    A folder that is not empty is replaced only with ``force``, and only if it is of the same kind
+    and holds nothing else. Leftovers of killed processes are removed first, and a folder that one
+    of them was replacing is put back.
 
-def _aside(draft: Path) -> Path:
-    """Where the folder that the draft replaces waits until the draft is in its place."""
-    return draft.with_name(f"{draft.name}-old")
-
-
-def _install(draft: Path, target: Path) -> None:
-    aside = _aside(draft)
+    Raises:
+        HpsearchError: the target is something else, must not be replaced or cannot be written.
+    """
+    target = target.expanduser().resolve()
     try:
-        if target.exists():
-            target.rename(aside)
-        draft.rename(target)
-    finally:  # Ctrl-C may come between any two lines
-        _settle(aside, target)
+        _remove_leftovers(target)
+        if target.exists() and not target.is_dir():
+            raise HpsearchError(
+                f"{target}: found a file, expected a new folder; name another with -o"
+            )
+        present = {entry.name for entry in target.iterdir()} if target.exists() else set()
+        foreign = sorted(present - kind.files)
+        if present and (foreign or not kind.marks <= present):
+            what = f"a folder with {foreign[0]!r} in it" if foreign else "another folder"
+            raise HpsearchError(
+                f"{target}: found {what}, expected no folder, an empty one or a {kind.name} and"
+                " nothing else; name another with -o"
+            )
+        if present and not force:
+            raise HpsearchError(
+                f"{target}: found a {kind.name}, expected no folder or an empty one; name another"
+                " with -o, or pass --force to replace it"
+            )
+        # Permissions alone do not show whether a folder can be made: make one.
+        above = next((parent for parent in target.parents if parent.exists()), target)
+        Path(tempfile.mkdtemp(prefix=PREFIX, dir=above)).rmdir()
+    except OSError as exc:
+        raise _unwritable(target, exc) from exc
 
 
-def _settle(aside: Path, target: Path) -> None:
-    """Puts the old folder back where no new one took its place, else removes it."""
-    if aside.exists() and not target.exists():
-        aside.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+def _remove_leftovers(target: Path) -> None:
+    """Removes leftovers of killed processes beside the target; puts back a folder set aside."""
+    try:
+        names = [name for name in os.listdir(target.parent) if name.startswith(PREFIX)]
+    except OSError:
+        return
+    for outer in (target.parent / name for name in names):
+        with _locked(outer / MARKER, "rb") as marker:
+            if marker is not None and marker.read() == os.fsencode(target.name):
+                _remove(outer, target)
+
+
+def _remove(outer: Path, target: Path) -> None:
+    """Removes a temporary folder; the old target inside goes back first if no new one exists."""
+    if (outer / _OLD).exists() and not target.exists():
+        (outer / _OLD).rename(target)
+    shutil.rmtree(outer, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _held(draft: Path) -> Iterator[None]:
-    """Holds a lock on the draft, which the kernel releases however this process ends."""
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(draft, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network disk without locks: nothing is swept there
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+def _locked(path: Path, mode: Literal["rb", "xb"]) -> Iterator[IO[bytes] | None]:
+    """Yields the opened file, locked until the context or the process ends, however it ends.
 
-
-def _is_left(draft: Path) -> bool:
-    """Whether no process writes in the draft any more; no, where that cannot be told."""
-    if sys.platform == "win32":
-        return False
-    try:
-        handle = os.open(draft, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return True
-
-
-def _sweep(target: Path) -> None:
-    """Removes the drafts of dead processes beside the target, and puts back what one set aside."""
-    ours = re.compile(rf"(\.{re.escape(target.name)}-[0-9a-f]{{8}})(-old)?")
-    try:
-        found = [ours.fullmatch(name) for name in os.listdir(target.parent)]
-    except OSError:
-        return
-    for name in sorted({match[1] for match in found if match}):
-        draft = target.parent / name
-        if _is_left(draft):
-            _settle(_aside(draft), target)
-            shutil.rmtree(draft, ignore_errors=True)
+    Yields None if another process holds the lock, the file cannot be opened, or the system
+    (Windows) or the disk (some network disks) has no such locks.
+    """
+    with contextlib.ExitStack() as stack:
+        file: IO[bytes] | None = None
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                opened = stack.enter_context(path.open(mode))
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file = opened
+        yield file
 
 
 def _unwritable(target: Path, exc: OSError) -> HpsearchError:

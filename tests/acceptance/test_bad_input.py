@@ -114,7 +114,7 @@ OPTIONS = {
         "run --image-size 4",
         "data.image_size: found 4, expected 8 to 512",
     ),
-    "image size of a fixed set": ("run --image-size 32", "'mnist5k'", "leave it out"),
+    "image size of a fixed set": ("run --image-size 32", "'mnist5k'", "omit it"),
     "port out of range": ("dashboard --port 70000", "'--port'", "65535"),
     "no database": ("list", "no database at sqlite:///hpsearch.db", "hpsearch run", "--storage"),
     "no database either": ("front --json --storage x.db", "no database at sqlite:///x.db"),
@@ -237,7 +237,11 @@ def _spoil(case, x, y):
     """What makes the data of that case, and the words that tell what is wrong with it."""
     return {
         "missing": (lambda path: None, "bad.npz: no such file or folder"),
-        "corrupt": (lambda path: path.write_bytes(b"hello"), "no archive of arrays", "numpy.savez"),
+        "corrupt": (
+            lambda path: path.write_bytes(b"hello"),
+            "not an archive of arrays",
+            "numpy.savez",
+        ),
         "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
         "without labels": (lambda path: np.savez(path, x_train=x), "found x_train, expected"),
         "labels out of range": (_arrays(x, y - 1), "found the label -1", "renumber"),

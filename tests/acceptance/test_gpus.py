@@ -28,7 +28,7 @@ def test_two_workers_share_a_gpu(shell, study_file):
     ("workers", "share", "told"),
     [
         (3, ("--gpus-per-worker", 0.5), "found 3 workers that need 0.5 of a GPU each"),
-        (2000, (), "GiB for 2000 workers; start fewer, or narrow the space"),
+        (2000, (), "GiB for 2000 workers; start fewer, or narrow the search space"),
     ],
 )
 def test_workers_that_have_no_room_are_refused(shell, study_file, workers, share, told):

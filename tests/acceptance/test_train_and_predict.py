@@ -171,7 +171,7 @@ def test_predictions_of_a_process_are_json_and_broken_files_are_named(
     assert np.mean(right) >= 0.9
     told, count = result.err.splitlines()
     assert f"{pictures}/broken.png: cannot be decoded" in told
-    assert count == "1 file could not be read and is left out"
+    assert count == "skipped 1 file that could not be read"
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(None, 1), ("60", 3)])
@@ -204,10 +204,10 @@ def test_predictions_as_a_table_tell_the_runners_up(home, pictures, cli):
 def test_images_of_which_none_can_be_read_end_with_2(home, pictures, cli, tmp_path):
     np.savez(tmp_path / "color.npz", x=np.zeros((3, 8, 8, 3), np.uint8))
     for images, told in {
-        pictures / "broken.png": "found no image that can be read",
-        tmp_path / "absent.png": "found no image that can be read",
-        tmp_path: "found no image that can be read",
-        tmp_path / "color.npz": "found no image that can be read",
+        pictures / "broken.png": "found no readable image",
+        tmp_path / "absent.png": "found no readable image",
+        tmp_path: "found no readable image",
+        tmp_path / "color.npz": "found no readable image",
     }.items():
         result = cli("predict", home.folder, images)
         assert (result.code, result.out) == (2, ""), images

@@ -39,7 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "config": {"pydantic"},
     "nn": {"numpy", "torch"},
     "nn/data": {"PIL", "mlxtend", "scipy", "sklearn", "torchvision"},
-    "nn/serving": {"PIL", "onnxruntime", "safetensors"},
+    "nn/serving": {"PIL", "onnxruntime", "pydantic", "safetensors"},
     "nn/training": {"safetensors"},
     "search": {"optuna", "sqlalchemy"},
     "search/storage": {"boto3", "botocore", "filelock"},

@@ -1,4 +1,4 @@
-"""What every kind of data is turned into, how it is recognised and checked; and ``.npz`` files."""
+"""Decoded image data and its checks, common to all sources; and ``.npz`` files as a source."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Images as arrays, the given training images first, then validation, then test.
+    """Images as arrays: training first, then validation, then test.
 
     ``images`` is (N, H, W, C) uint8, ``labels`` (N,) int64, both contiguous. ``sizes`` counts the
-    images of each part; validation or test is 0 where the data brings none.
+    images of each part; validation and test may be 0, and are then cut from training later.
     """
 
     images: np.ndarray
@@ -38,9 +38,9 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Data that has been found, but not yet decoded.
+    """Data whose files exist, not yet decoded.
 
-    ``signature`` changes when a file behind it does; ``decode`` raises DataError.
+    ``signature`` changes when one of the files does; ``decode`` raises DataError.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Source:
     decode: Callable[[], Decoded]
 
 
-def sign(*what: object) -> str:
-    """Returns the hash of values that JSON can hold: equal values, equal signature.
+def sign(*values: object) -> str:
+    """Returns the hash of values that JSON can hold.
 
     >>> sign("npz", "/a.npz", 12) == sign("npz", "/a.npz", 12) != sign("npz", "/b.npz", 12)
     True
     """
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
 def reason(exc: BaseException) -> str:
-    """Returns what the exception says, in one short line."""
+    """Returns the exception's message, in one short line."""
     line = " ".join(str(exc).split()) or type(exc).__name__
     return line if len(line) <= 200 else line[:200].rsplit(" ", 1)[0] + " …"
 
@@ -67,7 +67,7 @@ def stat(path: Path) -> tuple[str, int, int]:
     """Returns the path, the size in bytes and the time of the last change in nanoseconds.
 
     Raises:
-        DataError: the file cannot be looked at.
+        DataError: the file cannot be examined.
     """
     try:
         info = path.stat()
@@ -82,7 +82,7 @@ def stat(path: Path) -> tuple[str, int, int]:
 def joined(
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]], *, classes: tuple[str, ...], origin: str
 ) -> Decoded:
-    """Returns the parts, each of images (N, H, W, C) and labels (N,), as one checked whole.
+    """Returns the parts, each of images (N, H, W, C) and labels (N,), checked and concatenated.
 
     Raises:
         DataError: sizes differ, images are too small, labels are out of range, or a class has no
@@ -93,7 +93,7 @@ def joined(
         if shape != shapes["train"]:
             raise DataError(
                 f"{origin}: found {name} images of {_size(shape)} and training images of"
-                f" {_size(shapes['train'])}, expected one size; resize them alike"
+                f" {_size(shapes['train'])}, expected one size; resize them"
             )
     check_labels({name: labels for name, (_, labels) in parts.items()}, classes, origin)
     height, width, _ = shapes["train"]
@@ -114,25 +114,27 @@ def joined(
 
 
 def check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
-    """Refuses labels (N,) by part that do not match the classes, and classes that cannot be told.
+    """Checks the class names, and that the labels (N,) of each part match them.
 
     Raises:
-        DataError: the message begins with ``origin``.
+        DataError: they do not; the message begins with ``origin``.
     """
     if len(classes) < 2:
         raise DataError(
             f"{origin}: found {len(classes)} class, expected at least 2; add images of another"
         )
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if twice:
+    duplicates = [name for name, count in Counter(classes).items() if count > 1]
+    if duplicates:
         raise DataError(
-            f"{origin}: found two classes named {twice[0]!r}, expected distinct names; rename one"
+            f"{origin}: found two classes named {duplicates[0]!r}, expected distinct names; rename"
+            " one"
         )
     for name in classes:
-        if _legible(name) != name:
+        # Neither JSON nor a database can hold a file name that is not UTF-8.
+        printable = name.encode("utf-8", "replace").decode("utf-8")
+        if printable != name:
             raise DataError(
-                f"{origin}: found a class named {_legible(name)!r}, expected a name in UTF-8;"
-                " rename it"
+                f"{origin}: found a class named {printable!r}, expected a name in UTF-8; rename it"
             )
     for name, values in labels.items():
         if not len(values):
@@ -151,59 +153,48 @@ def check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], ori
         )
 
 
-def _legible(name: str) -> str:
-    """The name with question marks for what is no UTF-8, which no JSON or database takes."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
 def npz(path: Path) -> Source:
-    """Returns the source that reads ``x_train, y_train`` and so on from an ``.npz`` file."""
+    """Returns the source of an ``.npz`` file with ``x_train``, ``y_train`` and other parts."""
     signature = sign("npz", *stat(path))
     return Source(name=path.stem, signature=signature, decode=lambda: _decode_npz(path))
 
 
 def _decode_npz(path: Path) -> Decoded:
-    arrays = _read_npz(path)
+    wanted = [f"{axis}_{part}" for part in PARTS for axis in "xy"] + ["classes"]
+    with opened_npz(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name in wanted}
     for name in ("x_train", "y_train"):
         if name not in arrays:
             raise DataError(
                 f"{path}: found {', '.join(arrays) or 'no arrays'}, expected x_train and y_train;"
                 " save it with numpy.savez(path, x_train=images, y_train=labels)"
             )
-    given = [part for part in PARTS if f"x_{part}" in arrays or f"y_{part}" in arrays]
-    parts = {part: _part(arrays, part, path) for part in given}
+    present = [part for part in PARTS if f"x_{part}" in arrays or f"y_{part}" in arrays]
+    parts = {part: _part(arrays, part, path) for part in present}
     labels = parts["train"][1]
     if "classes" in arrays:
         classes = _class_names(arrays["classes"], path)
-    else:  # labels with gaps are complained of below; a wild one must not name a million classes
+    else:  # limited by the number of labels: a stray large one must not name a million classes
         classes = tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
     return joined(parts, classes=classes, origin=str(path))
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    wanted = [f"{axis}_{part}" for part in PARTS for axis in "xy"] + ["classes"]
-    with opened_npz(path) as archive:
-        return {name: archive[name] for name in archive.files if name in wanted}
-
-
-_ARRAY = np.lib.format.MAGIC_PREFIX
-
-
 @contextlib.contextmanager
 def opened_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Yields the arrays of an ``.npz`` file, each read when it is asked for; never a pickle.
+    """Yields the arrays of an ``.npz`` file, each read on access; pickles are refused.
 
     Raises:
-        DataError: the file, or an array that is asked for inside, cannot be read.
+        DataError: the file, or an array that is accessed inside the context, cannot be read.
     """
     try:
         with path.open("rb") as file:
-            if file.peek(2)[:2] not in (b"PK", _ARRAY[:2]):  # NumPy takes all else for a pickle
-                raise ValueError("it is no archive of arrays")
+            magic = (b"PK", np.lib.format.MAGIC_PREFIX[:2])
+            if file.peek(2)[:2] not in magic:  # NumPy would take anything else for a pickle
+                raise ValueError("it is not an archive of arrays")
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it holds a single array")
@@ -220,14 +211,14 @@ def _part(arrays: Mapping[str, np.ndarray], part: str, path: Path) -> tuple[np.n
         if f"{axis}_{part}" not in arrays:
             raise DataError(
                 f"{path}: found {other}_{part} without {axis}_{part}, expected both;"
-                " add the other or leave both out"
+                " add the missing one or omit both"
             )
     images = _channels_last(arrays[f"x_{part}"], f"{path}: x_{part}")
     labels = _labels(arrays[f"y_{part}"], f"{path}: y_{part}")
     if len(images) != len(labels) or not len(images):
         raise DataError(
             f"{path}: found {len(images)} images in x_{part} and {len(labels)} labels in y_{part},"
-            " expected as many of each, at least 1; make them match"
+            " expected equal numbers, at least 1; make them match"
         )
     return images, labels
 
@@ -243,7 +234,7 @@ def _channels_last(images: np.ndarray, what: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] in _CHANNELS:
         return images
     if images.ndim == 4 and images.shape[1] in _CHANNELS:
-        return images.transpose(0, 2, 3, 1)
+        return images.transpose(0, 2, 3, 1)  # (N, H, W, C)
     raise DataError(
         f"{what} has the shape {_size(images.shape)}, expected N×H×W, N×H×W×C or N×C×H×W"
         " with 1, 3 or 4 channels; reshape it"
@@ -261,7 +252,7 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
     if labels.ndim != 1:
         raise DataError(
             f"{what} has the shape {_size(labels.shape)}, expected one label per image (N);"
-            " take y.argmax(axis=1) of one-hot labels"
+            " convert one-hot labels with y.argmax(axis=1)"
         )
     return labels.astype(np.int64)
 
@@ -269,8 +260,8 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
 def _class_names(names: np.ndarray, path: Path) -> tuple[str, ...]:
     if names.dtype.kind not in "US" or names.ndim != 1:
         raise DataError(
-            f"{path}: classes is {names.dtype} of the shape {_size(names.shape)}, expected a list"
-            " of strings; save classes=numpy.array(['first', 'second'])"
+            f"{path}: classes has type {names.dtype} and shape {_size(names.shape)}, expected a"
+            " list of strings; save classes=numpy.array(['first', 'second'])"
         )
     listed: list[Any] = names.tolist()
     return tuple(name.decode() if isinstance(name, bytes) else name for name in listed)

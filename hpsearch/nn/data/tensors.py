@@ -1,4 +1,4 @@
-"""Images on the device, and the shuffled, augmented batches that are cut from them there."""
+"""Images on the device, and the shuffled, augmented batches that are cut from them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def tensors(
         train: the indices of the training images.
         val: the indices of the validation images.
         mean: per channel, of images scaled to [0, 1].
-        std: likewise.
-        classes: how many there are.
-        device: where the tensors are to live.
+        std: per channel, of images scaled to [0, 1].
+        classes: the number of classes.
+        device: receives the tensors.
     """
 
     def put(values: npt.NDArray[Any]) -> Tensor:
@@ -79,7 +79,7 @@ def tensors(
 
 
 def tensors_of(data: ImageData, *, device: str | torch.device) -> Tensors:
-    """Copies loaded images to the device, but for those of the test split."""
+    """Copies the training and validation images to the device, without the test images."""
     return tensors(
         data.images,
         data.labels,
@@ -93,7 +93,7 @@ def tensors_of(data: ImageData, *, device: str | torch.device) -> Tensors:
 
 
 class Scaler:
-    """Turns uint8 images into what nets take: float32, per channel of mean 0 and deviation 1."""
+    """Converts uint8 images to a model's input: float32, per channel of mean 0 and deviation 1."""
 
     def __init__(
         self,
@@ -105,25 +105,25 @@ class Scaler:
     ) -> None:
         factor = [1 / (255 * max(s, 1e-6)) for s in std]
         offset = [-m / max(s, 1e-6) for m, s in zip(mean, std, strict=True)]
-        # Tiled over a row: a long last axis is what vectorises, four times faster on colour images.
+        # Tiled over a row: a long last axis vectorises, four times faster on colour images.
         self._factor = torch.tensor(factor, device=device).repeat(width)  # (W * C,)
         self._offset = torch.tensor(offset, device=device).repeat(width)  # (W * C,)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Maps (N, C, H, W) of values 0 to 255 to the same shape, float32 and channels-last."""
         count, channels, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)  # (N, H, W * C)
         rows = rows.to(torch.float32, copy=True).mul_(self._factor).add_(self._offset)
-        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)  # (N, C, H, W)
 
 
 class Batches:
-    """The training batches of every epoch: a function of the spec's seed and the epoch alone.
+    """The training batches of every epoch; they depend only on the spec's seed and the epoch.
 
-    The images are padded once with the background, 0. A shifted image is then a window of its
-    padded one, and a batch is a single gather of the windows' rows: 33 µs for 64 images of 28×28,
-    against 74 µs for indexing along five axes and 560 µs for a loop (one thread of an AMD EPYC
-    Milan, torch 2.14.1, medians of 200).
+    The images are padded once with the background, 0. A shifted image is then a window into its
+    padded image, and a batch is a single gather of the windows' rows: 33 µs for 64 images of
+    28×28, against 74 µs for indexing along five axes and 560 µs for a loop (one thread of an AMD
+    EPYC Milan, torch 2.14.1, medians of 200).
     """
 
     def __init__(self, data: Tensors, spec: TrainSpec) -> None:
@@ -131,31 +131,36 @@ class Batches:
         count, channels, height, width = images.shape
         self._spec, self._labels, self._shape = spec, data.train_labels, (height, width, channels)
         self._device = images.device
-        padded = _pad(images, spec.shift)  # (N, H + 2 shift, W + 2 shift, C)
+        margins = (0, 0, *[spec.shift] * 4)  # none for the channels
+        nhwc = images.permute(0, 2, 3, 1)  # (N, H, W, C)
+        padded = F.pad(nhwc, margins).contiguous()  # (N, H + 2 shift, W + 2 shift, C)
         if spec.flip:  # mirrored images follow the plain ones
-            padded = torch.cat([padded, padded.flip(2)])
+            padded = torch.cat([padded, padded.flip(2)])  # (2 N, H + 2 shift, W + 2 shift, C)
         _, self._height, self._width, _ = padded.shape
-        starts = padded.numel() // channels - width + 1  # every pixel at which a row can start
+        # A view with one row per pixel at which a row can start; rows overlap, nothing is copied.
+        starts = padded.numel() // channels - width + 1
         self._rows = padded.as_strided((starts, width * channels), (channels, 1))
-        self._row_starts = torch.arange(height, device=self._device) * self._width
+        self._row_starts = torch.arange(height, device=self._device) * self._width  # (H,)
         self._scaler = Scaler(data.mean, data.std, width=width, device=self._device)
         self.size = min(spec.batch_size, count)
-        self.steps = count // self.size  # of an epoch; a partial last batch is left out
+        self.steps = count // self.size  # per epoch; a partial last batch is left out
 
     def shuffle(self, epoch: int) -> Shuffled:
-        """Returns the batches of that epoch, each image in one of them at most."""
+        """Returns an epoch's batches; each image is in at most one of them."""
         spec, count, used = self._spec, len(self._labels), self.steps * self.size
         generator = torch.Generator().manual_seed(derive_seed(spec.seed, epoch, "batches"))
 
         def draw(end: int) -> Tensor:
             return torch.randint(end, (used,), generator=generator)
 
-        order = torch.randperm(count, generator=generator)[:used]
+        # Drawn on the processor, so that every device gets the same batches.
+        order = torch.randperm(count, generator=generator)[:used]  # (steps * B,)
         down, right = draw(2 * spec.shift + 1), draw(2 * spec.shift + 1)
         mirrored = draw(2) if spec.flip else torch.zeros(used, dtype=torch.int64)
         angles = (torch.rand(used, generator=generator) * 2 - 1) * spec.rotate
+        # The pixel at which each image's window starts, counted over all padded images.
         image_starts = (order + mirrored * count) * (self._height * self._width)
-        starts = image_starts + down * self._width + right
+        starts = image_starts + down * self._width + right  # (steps * B,)
         return Shuffled(
             batches=self,
             order=order.view(self.steps, self.size).to(self._device),
@@ -175,7 +180,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shuffled:
-    """One epoch's order: image indices and window starts, one row per batch, and angles if any."""
+    """One epoch's order: image indices, window starts and, if rotated, angles; a row per batch."""
 
     batches: Batches
     order: Tensor  # (steps, B) int64
@@ -189,7 +194,7 @@ class Shuffled:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turns each image about its centre, bilinearly, what comes into view being 0.
+    """Rotates each image about its centre, bilinearly; areas from outside the image become 0.
 
     Args:
         images: (N, C, H, W) of any type.
@@ -201,16 +206,10 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     height, width = images.shape[2:]
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # In affine_grid's coordinates both sides are 2 long, so a turn of an oblong image needs ratios.
-    upper = torch.stack([cos, -sin * (height / width), zero], dim=1)
-    lower = torch.stack([sin * (width / height), cos, zero], dim=1)
+    # affine_grid gives both sides the length 2: rotating an oblong image needs their ratio.
+    upper = torch.stack([cos, -sin * (height / width), zero], dim=1)  # (N, 3)
+    lower = torch.stack([sin * (width / height), cos, zero], dim=1)  # (N, 3)
     grid = F.affine_grid(
         torch.stack([upper, lower], dim=1), list(images.shape), align_corners=False
     )
     return F.grid_sample(images.to(torch.float32), grid, align_corners=False)
-
-
-def _pad(images: Tensor, margin: int) -> Tensor:
-    """Returns (N, C, H, W) as (N, H + 2 margin, W + 2 margin, C), contiguous, edged with 0."""
-    nhwc = images.permute(0, 2, 3, 1)
-    return F.pad(nhwc, (0, 0, margin, margin, margin, margin)).contiguous()

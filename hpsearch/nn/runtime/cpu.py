@@ -1,7 +1,7 @@
-"""This host: its processor, the cores a process may use, its live workers and their threads.
+"""This host: its processor, usable cores, live workers and the number of threads for each.
 
-Never imports torch at its top: what :func:`prepare_environment` sets is read once, when torch is
-imported.
+Does not import torch at the top: torch reads the environment that :func:`prepare_environment`
+sets once, when it is imported.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import IO
 
+from hpsearch.core.plural import plural
 from hpsearch.errors import SpecError
 
 if sys.platform != "win32":
     import fcntl
 
-MOST_THREADS = 1024  # far more than this, and OpenMP ends the process without a word
-_SPINS = 3000  # of a waiting OpenMP thread before it sleeps
+MOST_THREADS = 1024  # with far more, OpenMP ends the process without a message
+_SPINS = 3000  # rounds that a waiting OpenMP thread spins before it sleeps
+# M_MMAP_THRESHOLD (32 MiB at most), M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h, in bytes.
+_KEPT_MEMORY = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
 
 _log = logging.getLogger(__name__)
 
@@ -40,16 +43,16 @@ def processor(*, root: Path = Path("/")) -> str:
 
 
 def has_nvidia(*, root: Path = Path("/")) -> bool:
-    """Whether there is an NVIDIA GPU, whatever torch makes of it (Linux tells)."""
+    """Whether Linux lists an NVIDIA GPU, even if torch cannot use it; False on other systems."""
     return (root / "proc/driver/nvidia").is_dir() or any((root / "dev").glob("nvidia[0-9]*"))
 
 
 def usable_cpus(*, root: Path = Path("/")) -> int:
     """Returns how many cores this process may keep busy, at least 1.
 
-    That is the smaller of its processor affinity and the whole cores in the quotas of its control
-    group and of the groups around it (a container's ``--cpus``, a pod's CPU limit). ``root`` is
-    where ``proc`` and ``sys`` are found.
+    The smaller of its processor affinity and the whole cores in the quotas of its control group
+    and of the groups above it (a container's ``--cpus``, a pod's CPU limit). ``root`` holds
+    ``proc`` and ``sys``.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -57,7 +60,7 @@ def usable_cpus(*, root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yields every CPU quota that holds for this process, in cores."""
+    """Yields every CPU quota that applies to this process, in cores."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -89,62 +92,63 @@ def _quota(group: Path) -> Iterator[float]:
             yield limit / float((group / "cpu.cfs_period_us").read_text())
 
 
-def runtime_directory() -> Path:
-    """Returns where this user's workers on this host hold their files."""
+def _presence_directory() -> Path:
+    """Returns the folder of the lock files of this user's workers on this host."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     return Path(tempfile.gettempdir()) / f"hpsearch-workers-{user}"
 
 
 @contextlib.contextmanager
 def worker_presence(*, directory: Path | None = None) -> Iterator[None]:
-    """Counts this process among the host's live workers while the context lasts.
+    """Counts this process as a live worker of the host inside the context.
 
-    The worker holds a lock on a file of its own. The kernel releases the lock when the process
-    dies, however it dies, so a killed worker is never counted.
+    The worker locks a file. The kernel releases the lock when the process ends, even by a kill,
+    so that a killed worker is not counted. Logs a warning if the file cannot be made.
     """
-    directory = directory or runtime_directory()
     try:
-        path, file = _hold(directory)
+        path, file = _lock_file(directory or _presence_directory())
     except OSError as exc:
-        _log.warning("this worker is not counted on this host: %s; give --threads", exc)
+        _log.warning(
+            "other workers on this host do not count this one (%s); set --threads for each", exc
+        )
         yield
         return
     try:
         yield
     finally:
-        file.close()  # first: Windows removes no open file
+        file.close()  # before the removal: Windows does not remove an open file
         path.unlink(missing_ok=True)
 
 
-def _hold(directory: Path) -> tuple[Path, IO[bytes]]:
+def _lock_file(directory: Path) -> tuple[Path, IO[bytes]]:
+    """Returns a new file in the directory and its handle, which holds a lock."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
         path = directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         file = path.open("wb")
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists():  # not swept by a counter between the opening and the locking
+        if path.exists():  # else live_workers removed it between the opening and the locking
             return path, file
         file.close()
 
 
 def live_workers(*, directory: Path | None = None) -> int:
     """Returns how many workers of this user run on this host now, this process included."""
-    directory = directory or runtime_directory()
     try:
-        paths = list(directory.iterdir())
+        paths = list((directory or _presence_directory()).iterdir())
     except OSError:
         return 0
-    return sum(_is_held(path) for path in paths)
+    return sum(_is_locked(path) for path in paths)
 
 
-def _is_held(path: Path) -> bool:
-    """Whether a live process holds the file; sweeps it away if none does."""
+def _is_locked(path: Path) -> bool:
+    """Whether a live process holds the file's lock; removes the file if none does."""
     if sys.platform == "win32":
         return True
     try:
         with path.open("rb") as file:
-            # Shared, so that two processes that count at once do not take each other for workers.
+            # Shared: two processes that count at the same time must not count each other's lock.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
     except BlockingIOError:
@@ -155,21 +159,21 @@ def _is_held(path: Path) -> bool:
 
 
 def decide_threads(*, requested: int | None, workers: int) -> int:
-    """Returns the threads of one worker: those requested, else its share of the usable cores.
+    """Returns the threads of one worker: the requested number, or its share of the usable cores.
 
     Args:
-        requested: what ``--threads`` says, or None.
-        workers: how many workers are about to run on this host; those that already live count
-            too, if they are more.
+        requested: the value of ``--threads``, or None.
+        workers: the number of workers about to start on this host; if more are already running,
+            their number is used.
 
     Raises:
-        SpecError: so many threads cannot be had.
+        SpecError: the requested number is out of range.
     """
     if requested is not None:
         if type(requested) is not int or not 1 <= requested <= MOST_THREADS:
             raise SpecError(
                 f"threads: found {requested!r}, expected a whole number from 1 to {MOST_THREADS};"
-                f" {usable_cpus()} of this machine's cores can be used"
+                f" this machine has {plural(usable_cpus(), 'usable core')}"
             )
         return requested
     return max(1, usable_cpus() // max(1, workers, live_workers()))
@@ -178,18 +182,18 @@ def decide_threads(*, requested: int | None, workers: int) -> int:
 def prepare_environment(
     threads: int, *, environment: MutableMapping[str, str] | None = None
 ) -> None:
-    """Sets the thread count and passive waiting for torch; call it before torch is imported.
+    """Sets the number of threads and passive waiting for torch; call it before importing torch.
 
-    OpenMP threads that spin at their barriers burn the core which the thread they wait for needs:
-    with one busy neighbour an epoch took some 35 times longer on 2 cores of an AMD EPYC. But to
-    sleep at once costs small nets a quarter of their speed on a quiet machine, so they spin for
-    some microseconds first: on 2 cores of an Intel Xeon, six nets of 28×28, an epoch of two threads
-    took 0.79 of the time alone, and 1.14 of it beside a busy process, of that with no spinning at
-    all (10,000 rounds: 0.72 and 1.44). A waiting policy that the user has chosen stays.
+    OpenMP threads that spin at a barrier use the core that the awaited thread needs: beside one
+    busy process, an epoch took 35 times longer on 2 cores of an AMD EPYC. Sleeping at once slows
+    small models by a quarter on an idle machine, so threads first spin for some microseconds. On 2
+    cores of an Intel Xeon (six models, 28×28, two threads), an epoch then took 0.79 of its time
+    without spinning, and 1.14 beside a busy process (with 10,000 rounds: 0.72 and 1.44). A waiting
+    policy in the user's environment is kept.
     """
     target = os.environ if environment is None else environment
     if "torch" in sys.modules and "OMP_WAIT_POLICY" not in target:
-        _log.debug("torch is imported already: passive waiting holds for child processes only")
+        _log.debug("torch is already imported: passive waiting applies to child processes only")
     target.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if target["OMP_WAIT_POLICY"].upper() == "PASSIVE":
         target.setdefault("GOMP_SPINCOUNT", str(_SPINS))
@@ -198,11 +202,11 @@ def prepare_environment(
 
 
 def keep_freed_memory() -> None:
-    """Makes the C library keep the memory that tensors give back, for the tensors to come.
+    """Makes glibc keep freed memory for later tensors; does nothing with another C library.
 
-    glibc returns large blocks to the system, which zeroes every page of them anew when they come
-    back. Kept, a step of small nets took 0 to 15 % less time, with 1 to 50 % of the page faults
-    and the same peak (six nets, 28×28, one thread of an Intel Xeon). Nothing where it is not glibc.
+    By default glibc returns large blocks to the system, which must zero their pages at the next
+    allocation. With kept memory a step of small models took 0 to 15 % less time, with 1 to 50 % of
+    the page faults and the same peak (six models, 28×28, one thread of an Intel Xeon).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -210,12 +214,8 @@ def keep_freed_memory() -> None:
             mallopt(parameter, size)
 
 
-# M_MMAP_THRESHOLD (32 MiB at most), M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h, in bytes.
-_KEPT_MEMORY = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
-
-
 def apply_threads(threads: int) -> None:
-    """Makes torch in this process compute with that many threads."""
+    """Sets the number of threads that torch uses in this process."""
     import torch
 
     if torch.get_num_threads() != threads:

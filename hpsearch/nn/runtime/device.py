@@ -1,4 +1,4 @@
-"""Devices: which one to use, what it is called, what it computes in, when its memory is full."""
+"""Devices: choosing one, sharing GPUs among workers, names, data types and memory."""
 
 from __future__ import annotations
 
@@ -28,102 +28,101 @@ _NO_MEMORY = (
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device of that name: ``auto`` (the fastest there is), cpu, cuda, cuda:1 or mps.
+    """Returns the device of a name: ``auto`` (a GPU if available), cpu, cuda, cuda:1 or mps.
 
     Raises:
         DeviceError: the name is unknown, or this machine has no such device.
     """
-    there = available()
+    names = available()
     if name == "auto":
-        return torch.device(there[min(1, len(there) - 1)])  # the first GPU, else the processor
+        return torch.device(names[min(1, len(names) - 1)])  # the first GPU, else the processor
     kind, _, index = name.partition(":")
-    known = re.fullmatch(r"cuda(:[0-9]{1,4})?|(cpu|mps)(:0)?", name)
-    if known is None:
+    if not re.fullmatch(r"cuda(:[0-9]{1,4})?|(cpu|mps)(:0)?", name):
         raise DeviceError(f"device: found {name!r}; {nearest(name, [*KINDS, 'cuda:0'])}")
     wanted = f"cuda:{int(index or 0)}" if kind == "cuda" else kind
-    if wanted not in there:
+    if wanted not in names:
         raise DeviceError(
-            f"device: found {name!r}, expected one that is there ({', '.join(there)});"
+            f"device: found {name!r}, expected a device of this machine ({', '.join(names)});"
             " choose one of them or 'auto'"
         )
     return torch.device(wanted)
 
 
-def deal(
+def assign_devices(
     name: str, *, workers: int, gpus_per_worker: float | None, footprint: Callable[[], int]
 ) -> list[str]:
-    """Returns the device of each of several workers: the GPUs in turn, else the one device.
+    """Returns the device of each worker: the GPUs in turn, or the same other device for all.
 
     Args:
-        name: as for :func:`pick_device`; a GPU named with its index takes every worker.
-        workers: how many there are.
-        gpus_per_worker: the share of a GPU that each needs, above 0, at most 1; None: any.
-        footprint: measures the bytes of a GPU that each takes; asked on a GPU alone.
+        name: as for :func:`pick_device`; a GPU with its index gets all workers.
+        workers: the number of workers.
+        gpus_per_worker: the share of a GPU that each worker needs, above 0, at most 1; None: any.
+        footprint: measures the bytes that a worker takes on a GPU; called for GPUs only.
 
     Raises:
-        DeviceError: the GPUs do not have room for so many.
+        DeviceError: the GPUs do not have room for all workers.
     """
     picked = pick_device(name)
     if picked.type != "cuda":
         return [str(picked)] * workers
     gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
-    dealt = dealt_among(gpus, workers=workers, share=gpus_per_worker)
+    assigned = assign_gpus(gpus, workers=workers, share=gpus_per_worker)
     needed = footprint()
     for gpu in gpus:
         free, total = torch.cuda.mem_get_info(gpu)
-        check_room(gpu, workers=dealt.count(gpu), needed=needed, free=free, total=total)
-    return dealt
+        check_room(gpu, workers=assigned.count(gpu), needed=needed, free=free, total=total)
+    return assigned
 
 
 def check_share(device: torch.device, share: float | None) -> None:
-    """Refuses a share of a GPU for workers of a device that is none.
+    """Checks that a share of a GPU is given only for a GPU.
 
     Raises:
-        DeviceError: likewise.
+        DeviceError: it is given for another device.
     """
     if share is not None and device.type != "cuda":
         raise DeviceError(
             f"gpus-per-worker: found {share:g} of a GPU for workers on {device.type}, expected a"
-            " GPU; leave it out, or name one with --device"
+            " GPU; omit it, or name a GPU with --device"
         )
 
 
-def dealt_among(gpus: Sequence[str], *, workers: int, share: float | None) -> list[str]:
-    """Returns each worker's GPU, dealt in turn.
+def assign_gpus(gpus: Sequence[str], *, workers: int, share: float | None) -> list[str]:
+    """Returns each worker's GPU, in turn.
 
-    >>> dealt_among(["cuda:0", "cuda:1"], workers=3, share=0.5)
+    >>> assign_gpus(["cuda:0", "cuda:1"], workers=3, share=0.5)
     ['cuda:0', 'cuda:1', 'cuda:0']
 
     Raises:
-        DeviceError: each needs so large a share that they have no room.
+        DeviceError: the workers need more GPUs than there are.
     """
     room = len(gpus) * int(1 / share + 1e-9) if share is not None else workers
     if workers > room:
         raise DeviceError(
             f"found {workers} workers that need {share:g} of a GPU each, expected at most"
-            f" {room} on {plural(len(gpus), 'GPU')}; start fewer or give each less"
+            f" {room} on {plural(len(gpus), 'GPU')}; start fewer or reduce the share"
         )
     return [gpus[worker % len(gpus)] for worker in range(workers)]
 
 
 def check_room(gpu: str, *, workers: int, needed: int, free: int, total: int) -> None:
-    """Refuses more workers on a GPU than its memory holds; all sizes in bytes.
+    """Checks that a GPU's memory has room for its workers; all sizes in bytes.
 
     Args:
         gpu: its name, for the message.
-        workers: how many are to share it.
-        needed: what each of them takes.
-        free: what nobody holds.
-        total: what the GPU has.
+        workers: the number of workers that share it.
+        needed: memory that each worker needs.
+        free: memory that is not in use.
+        total: memory of the GPU.
 
     Raises:
-        DeviceError: they need more than is free.
+        DeviceError: the workers need more memory than is free.
     """
     if workers * needed > free:
         raise DeviceError(
             f"{gpu}: found {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, expected"
             f" {workers} × {needed / 2**30:.1f} GiB for {workers} workers; start fewer, or narrow"
-            " the space"
+            " the search space"
         )
 
 
@@ -134,7 +133,7 @@ def available() -> tuple[str, ...]:
 
 
 def cuda_version() -> str | None:
-    """Returns the version of CUDA that torch is built for; None if for none."""
+    """Returns the version of CUDA that torch is built for; None for a build without CUDA."""
     return torch.version.cuda
 
 
@@ -147,9 +146,9 @@ def describe(device: torch.device) -> str:
 
 @functools.cache
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Returns the type that training computes in on the device, or None for plain float32.
+    """Returns the data type of training on the device, or None for plain float32.
 
-    bfloat16 where the device has it in hardware; elsewhere it is emulated and slower.
+    bfloat16 if the hardware computes it; emulated, it would be slower than float32.
     """
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
@@ -162,25 +161,19 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 def has_bf16(*, root: Path = Path("/")) -> bool:
     """Whether the processor multiplies bfloat16 in hardware (x86: AVX-512 or AMX; Arm: BF16).
 
-    Linux lists it in ``/proc/cpuinfo``; elsewhere torch is asked, where it can tell.
+    Linux lists it in ``/proc/cpuinfo``; on other systems torch 2.10 or later reports it.
     """
     try:
         lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return _torch_reports_bf16()
+        report: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(report.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
     flags = (line.partition(":") for line in lines if line.startswith(("flags", "Features")))
     return any(_BF16_FLAGS & set(value.split()) for _, _, value in flags)
 
 
-def _torch_reports_bf16() -> bool:
-    report: Mapping[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # since torch 2.10
-    return any(report.get(flag) is True for flag in ("avx512_bf16", "amx_bf16"))
-
-
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether the exception says that the device or the machine has no memory left.
+    """Whether the exception means that the device or the machine has no memory left.
 
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
     True
@@ -193,9 +186,9 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives the memory that nothing refers to any more back to the device.
+    """Returns unreferenced memory to the device.
 
-    Drop the model, its optimizer and the exception first: a traceback keeps tensors alive.
+    Delete the model, its optimizer and the exception first: a traceback keeps tensors alive.
     """
     gc.collect()
     if device.type == "cuda":
@@ -206,11 +199,11 @@ def free_memory(device: torch.device) -> None:
 
 # torch imports torch._dynamo at the first call of an optimizer or of an operation counter, only to
 # exclude that call from compilation (1.1 s on an Intel Xeon, 2 s on an AMD EPYC Milan, torch
-# 2.14.1). Nothing here is compiled: these two functions keep the import out of every worker.
+# 2.14.1). We compile nothing: the next two functions avoid the import in every worker.
 
 
 def leave_uncompiled(owner: type) -> None:
-    """Marks the methods of a class that torch would tell its compiler to leave alone as told."""
+    """Marks a class's methods as already excluded from torch's compiler."""
     for _, method in inspect.getmembers(owner, inspect.isfunction):
         inner = getattr(method, "__wrapped__", None)
         if inner is not None and not hasattr(inner, "__dynamo_disable"):
@@ -218,7 +211,7 @@ def leave_uncompiled(owner: type) -> None:
 
 
 def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """Returns the optimizer's step without what torch wraps around it for its compiler."""
+    """Returns the optimizer's step without torch's wrappers for the compiler."""
     step: Any = type(optimizer).step
     while hasattr(step, "__wrapped__"):
         step = step.__wrapped__

@@ -1,7 +1,8 @@
-"""Images to be classified: files, folders and arrays, made to fit what a model takes."""
+"""Images to classify: files, folders and arrays, converted to a model's size and channels."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +24,14 @@ _log = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
 
 _AT_ONCE = 4096  # files that are read before they are classified
-_SLICE = 64  # files that a thread takes at a time
-_KEYS = ("x", "x_test", "images", "x_val", "x_train")  # of an .npz: the first that is there
-_NAMED = 5  # files of other kinds that are named
+_SLICE = 64  # files per task of a thread
+_KEYS = ("x", "x_test", "images", "x_val", "x_train")  # arrays of an .npz file, by preference
+_NAMED = 5  # skipped files that a message names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Some images by name: ``pixels`` is (N, H, W, C) uint8, as the model takes them."""
+    """Some images and their names: ``pixels`` is (N, H, W, C) uint8, of the model's size."""
 
     names: tuple[str, ...]
     pixels: Pixels
@@ -43,15 +44,15 @@ def gather(
     channels: int,
     refuse: Callable[[str], None] = _log.warning,
 ) -> Iterator[Batch]:
-    """Yields the images of the files, folders (with all below them) and ``.npz`` files, in order.
+    """Yields the images of the files, folders (with subfolders) and ``.npz`` files, in order.
 
-    What is no image, or an ``.npz`` file that does not fit, is told, one line each, and left out;
-    of a folder only files that are images by their names are tried.
+    Files that are no image, and ``.npz`` files that do not fit, are reported one line each and
+    skipped; in a folder only files with the suffix of an image are read.
 
     Args:
-        paths: where the images are.
-        size: height and width that a model takes, in pixels.
-        channels: likewise.
+        paths: files and folders.
+        size: the model's height and width, in pixels.
+        channels: the model's channels.
         refuse: called with a message for each file that cannot be read; by default it is logged.
     """
     waiting: list[str] = []
@@ -62,32 +63,34 @@ def gather(
             try:
                 batch = _of_npz(path, size=size, channels=channels)
             except DataError as exc:
-                refuse(_legible(str(exc)))
+                refuse(_printable(str(exc)))
             else:
                 yield batch
         elif os.path.isdir(path):
-            waiting += _below(path)
-        elif os.path.exists(path):  # false too where a name is too long to be asked for
+            waiting += _list_folder(path)
+        elif os.path.exists(path):  # unlike Path.exists, False for names that are too long
             waiting.append(str(path))
         else:
-            named = str(path)[:200]
-            refuse(f"{named}: found no such file, expected an image, a folder or an .npz file")
+            refuse(
+                f"{str(path)[:200]}: found no such file, expected an image, a folder or an .npz"
+                " file"
+            )
     yield from _of_files(waiting, size, channels, refuse)
 
 
 def as_images(
     images: npt.NDArray[np.uint8], *, size: tuple[int, int], channels: int, what: str
 ) -> Pixels:
-    """Returns an array of images as (N, H, W, C) uint8, scaled where they have another size.
+    """Returns an array of images as (N, H, W, C) uint8, scaled if they have another size.
 
     Args:
         images: N×H×W, N×H×W×C or N×C×H×W.
         size: height and width to return, in pixels.
-        channels: how many there must be.
+        channels: the number that the images must have.
         what: names the images in messages.
 
     Raises:
-        DataError: the type or the number of channels is another.
+        DataError: the type or the number of channels is wrong.
     """
     if images.dtype != np.uint8:
         raise DataError(
@@ -97,30 +100,23 @@ def as_images(
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
     elif images.ndim == 4 and images.shape[3] != channels and images.shape[1] == channels:
-        images = images.transpose(0, 2, 3, 1)
+        images = images.transpose(0, 2, 3, 1)  # (N, H, W, C)
     if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape[1:]:
         shape = "×".join(map(str, images.shape)) or "of a single number"
+        gray = "N×H×W, " if channels == 1 else ""
         raise DataError(
-            f"{what}: found the shape {shape}, expected {_shapes(channels)}, as the model was"
-            f" trained on images of {plural(channels, 'channel')}; convert them"
+            f"{what}: found the shape {shape}, expected {gray}N×H×W×{channels} or"
+            f" N×{channels}×H×W, as the model was trained on images with"
+            f" {plural(channels, 'channel')}; convert them"
         )
-    if images.shape[1:3] != size:
-        return _fitted(images, size=size, channels=channels)
-    return np.ascontiguousarray(images)
-
-
-def _shapes(channels: int) -> str:
-    shapes = f"N×H×W×{channels} or N×{channels}×H×W"
-    return f"N×H×W, {shapes}" if channels == 1 else shapes
-
-
-def _fitted(images: Pixels, *, size: tuple[int, int], channels: int) -> Pixels:
+    if images.shape[1:3] == size:
+        return np.ascontiguousarray(images)
     from PIL import Image
 
     fitted = np.empty((len(images), *size, channels), np.uint8)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         plain = np.ascontiguousarray(image[..., 0] if channels == 1 else image)
-        fitted[place] = fit(Image.fromarray(plain), size=size, channels=channels)
+        fitted[index] = fit(Image.fromarray(plain), size=size, channels=channels)
     return fitted
 
 
@@ -128,13 +124,13 @@ def read_all(paths: Sequence[str | Path], *, size: tuple[int, int], channels: in
     """Returns the images in the files, (N, H, W, C) uint8.
 
     Raises:
-        DataError: one of them is no image; the message names it.
+        DataError: a file is not an image; the message names it.
     """
 
-    def complain(line: str) -> None:
+    def refuse(line: str) -> None:
         raise DataError(line)
 
-    batches = list(_of_files([str(path) for path in paths], size, channels, complain))
+    batches = list(_of_files([str(path) for path in paths], size, channels, refuse))
     if not batches:
         return np.empty((0, *size, channels), np.uint8)
     return np.concatenate([batch.pixels for batch in batches])
@@ -143,60 +139,58 @@ def read_all(paths: Sequence[str | Path], *, size: tuple[int, int], channels: in
 def _of_files(
     paths: Sequence[str], size: tuple[int, int], channels: int, refuse: Callable[[str], None]
 ) -> Iterator[Batch]:
-    def read(some: Sequence[str]) -> list[Pixels | DataError]:
-        return [_read(path, size=size, channels=channels) for path in some]
+    def read(path: str) -> Pixels | DataError:
+        try:
+            return read_image(path, size=size, channels=channels)
+        except DataError as exc:
+            return exc
 
     with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
         for start in range(0, len(paths), _AT_ONCE):
             chunk = paths[start : start + _AT_ONCE]
+            # In slices: a task per image would cost as much as decoding a small one.
             slices = [chunk[i : i + _SLICE] for i in range(0, len(chunk), _SLICE)]
-            read_ones = [each for some in pool.map(read, slices) for each in some]
-            for each in read_ones:
-                if isinstance(each, DataError):
-                    refuse(_legible(str(each)))
-            good = [(p, i) for p, i in zip(chunk, read_ones, strict=True) if not _is_bad(i)]
-            if good:
-                names, images = zip(*good, strict=True)
-                yield Batch(names=tuple(map(_legible, names)), pixels=np.stack(images))
+            done = pool.map(lambda some: [read(path) for path in some], slices)
+            names, images = [], []
+            for path, image in zip(chunk, itertools.chain.from_iterable(done), strict=True):
+                if isinstance(image, DataError):
+                    refuse(_printable(str(image)))
+                else:
+                    names.append(_printable(path))
+                    images.append(image)
+            if images:
+                yield Batch(names=tuple(names), pixels=np.stack(images))
 
 
-def _legible(path: str) -> str:
-    """The path as it can be printed: a name that is not UTF-8 comes with question marks."""
+def _printable(path: str) -> str:
+    """Returns a path that can be printed: bytes that are not UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _is_bad(read: Pixels | DataError) -> bool:
-    return isinstance(read, DataError)
+def _list_folder(folder: Path) -> list[str]:
+    """Returns the images in the folder and its subfolders, sorted; logs the names of other files.
 
+    A file is an image if its name ends as one; hidden files and folders are left out.
+    """
 
-def _read(path: str, *, size: tuple[int, int], channels: int) -> Pixels | DataError:
-    try:
-        return read_image(path, size=size, channels=channels)
-    except DataError as exc:
-        return exc
+    def log_error(exc: OSError) -> None:
+        _log.info("%s: cannot be read (%s)", exc.filename, exc.strerror)
 
-
-def _below(folder: Path) -> list[str]:
-    """The images below a folder by their names, sorted; tells of the files of other kinds."""
-    found: list[str] = []
+    images: list[str] = []
     others: list[str] = []
-    for here, folders, files in os.walk(folder, onerror=lambda exc: _log.info(_closed(exc))):
+    for here, folders, files in os.walk(folder, onerror=log_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            (found if name.lower().endswith(SUFFIXES) else others).append(os.path.join(here, name))
+            (images if name.lower().endswith(SUFFIXES) else others).append(os.path.join(here, name))
     if others:
-        others = [_legible(name) for name in others]
+        named = ", ".join(map(_printable, others[:_NAMED]))
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        _log.info("left out, as no image by its name: %s%s", ", ".join(others[:_NAMED]), more)
-    if not found:
+        _log.info("skipped, not an image by its name: %s%s", named, more)
+    if not images:
         _log.info(
             "%s: found no image in it, expected files such as %s", folder, ", ".join(SUFFIXES[:3])
         )
-    return found
-
-
-def _closed(exc: OSError) -> str:
-    return f"{exc.filename}: cannot be read ({exc.strerror})"
+    return images
 
 
 def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
@@ -212,5 +206,5 @@ def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
     pixels = as_images(array, size=size, channels=channels, what=f"{path}: {key}")
     if not len(pixels):
         raise DataError(f"{path}: {key}: found no images, expected at least 1; save some")
-    name = _legible(str(path))
+    name = _printable(str(path))
     return Batch(names=tuple(f"{name}[{i}]" for i in range(len(pixels))), pixels=pixels)

@@ -1,22 +1,23 @@
-"""What a model folder's ``config.json`` says, read with distrust: whoever made it may be anyone."""
+"""A model folder's ``config.json``: written, and read as untrusted input."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from hpsearch.core.custom_dimensions import check_value as plain_value
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from hpsearch.core.custom_dimensions import check_value
 from hpsearch.core.space import KNOWN, MAX_BLOCKS
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
 from hpsearch.nn.models.cnn import MIN_SIDE
 
 FORMAT = "hpsearch-model"
-VERSION = 1  # of the folder: raise it when an older hpsearch could misread what is written
+VERSION = 1  # of the folder: raise it when an older hpsearch could misread a new one
 CONFIG = "config.json"
 _RESIZE = (
     "upright by its EXIF tag, scaled bilinearly to cover the size, cropped to its middle,"
@@ -26,11 +27,10 @@ _RESIZE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """All that a model's weights need to be used, and where they come from.
+    """All that is needed to use a model's weights, and their provenance, as JSON can hold it.
 
     ``input_shape`` is (C, H, W); ``mean`` and ``std`` are per channel, of images scaled to [0, 1].
-    ``provenance`` is what JSON can hold. ``onnx`` says what ``model.onnx`` takes and returns; it
-    is empty where there is none.
+    ``onnx`` describes the input and output of ``model.onnx``; empty without that file.
     """
 
     model: NetSpec
@@ -54,13 +54,8 @@ class ModelConfig:
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Writes ``config.json`` into a folder."""
-    text = json.dumps(_plain(config), indent=2, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(config: ModelConfig) -> dict[str, Any]:
     height, width = config.size
-    return {
+    plain = {
         "format": FORMAT,
         "version": VERSION,
         "model": asdict(config.model),
@@ -77,10 +72,12 @@ def _plain(config: ModelConfig) -> dict[str, Any]:
         "onnx": dict(config.onnx) or None,
         "provenance": dict(config.provenance),
     }
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Returns what a model folder's ``config.json`` says.
+    """Returns the content of a model folder's ``config.json``.
 
     Raises:
         ModelError: it is missing, damaged or of a newer version.
@@ -99,68 +96,79 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(
             f"{path}: found format version {version}, expected at most {VERSION}; upgrade hpsearch"
         )
-    try:
-        return _parsed(plain)
-    except (KeyError, TypeError, ValueError) as exc:
-        what = f"found no {exc}" if isinstance(exc, KeyError) else str(exc)
-        refuse(path, what)
+    file = _validated(_ConfigFile, plain, path)
+    for key, values in (("mean", file.mean), ("std", file.std)):
+        if len(values) != file.input_shape[0]:
+            refuse(path, f"found {key} {list(values)}")
+    spec: NetSpec
+    if "factory" in file.model:
+        spec = FactorySpec(**dict(_validated(_CustomModel, file.model, path, prefix="model.")))
+    else:
+        spec = ModelSpec(**dict(_validated(_BuiltInModel, file.model, path, prefix="model.")))
+    return ModelConfig(
+        model=spec,
+        input_shape=file.input_shape,
+        classes=file.classes,
+        mean=file.mean,
+        std=file.std,
+        provenance=file.provenance or {},
+        onnx=file.onnx or {},
+    )
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    """Raises ModelError: the file is damaged, as ``what`` says."""
+    """Raises ModelError for a damaged file; ``what`` describes the damage."""
     raise ModelError(
         f"{path}: {what}; expected a whole model folder, copy it again or train the model again"
     ) from None
 
 
-def _parsed(plain: Mapping[str, Any]) -> ModelConfig:
-    channels, height, width = _whole(plain, "input_shape", low=1, high=4096, count=3)
-    _expect(channels in (1, 3, 4), "input_shape", plain["input_shape"])
-    _expect(min(height, width) >= MIN_SIDE, "input_shape", plain["input_shape"])
-    classes = plain["classes"]
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    _expect(named and len(classes) >= 2, "classes", classes)
-    _expect(plain.get("version") == VERSION, "version", plain.get("version"))
-    return ModelConfig(
-        model=_model_spec(plain["model"]),
-        input_shape=(channels, height, width),
-        classes=tuple(classes),
-        mean=_numbers(plain, "mean", count=channels),
-        std=_numbers(plain, "std", count=channels),
-        provenance=plain.get("provenance") or {},
-        onnx=plain.get("onnx") or {},
-    )
+# Strict: pydantic would otherwise accept "3" and true as numbers.
+_Side = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=4096)]
+_Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
+_PerChannel = tuple[Annotated[float, Field(strict=True, allow_inf_nan=False)], ...]
 
 
-def _expect(ok: bool, key: str, found: object) -> None:
-    if not ok:
-        raise ValueError(f"found {key} {str(found)[:80]}")
+class _ConfigFile(BaseModel):
+    """The keys that are read; others are ignored."""
+
+    version: Literal[1]
+    model: dict[str, Any]
+    input_shape: tuple[Literal[1, 3, 4], _Side, _Side]
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    mean: _PerChannel
+    std: _PerChannel
+    provenance: dict[str, Any] | None = None
+    onnx: dict[str, Any] | None = None
 
 
-def _whole(plain: Mapping[str, Any], key: str, *, low: int, high: int, count: int) -> list[int]:
-    values = plain[key]
-    ok = isinstance(values, list) and (count == len(values) or not count)
-    ok = ok and all(type(value) is int and low <= value <= high for value in values)
-    _expect(ok, key, values)
-    return list(values)
+class _BuiltInModel(BaseModel, extra="forbid"):
+    widths: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
+    kernel_size: Annotated[Any, AfterValidator(KNOWN["kernel_size"].check)]
+    batch_norm: Annotated[Any, AfterValidator(KNOWN["batch_norm"].check)]
+    dropout: Annotated[Any, AfterValidator(KNOWN["dropout"].check)]
+    head: Annotated[Any, AfterValidator(KNOWN["head"].check)]
 
 
-def _numbers(plain: Mapping[str, Any], key: str, *, count: int) -> tuple[float, ...]:
-    values = plain[key]
-    ok = isinstance(values, list) and len(values) == count
-    ok = ok and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-    _expect(ok, key, values)
-    return tuple(float(value) for value in values)
+class _CustomModel(BaseModel, extra="forbid"):
+    factory: str
+    params: dict[str, Annotated[Any, AfterValidator(check_value)]]
 
 
-def _model_spec(plain: Any) -> NetSpec:
-    if isinstance(plain, dict) and set(plain) == {"factory", "params"}:
-        name, params = plain["factory"], plain["params"]
-        _expect(isinstance(name, str) and isinstance(params, dict), "model", plain)
-        return FactorySpec(factory=name, params={k: plain_value(v) for k, v in params.items()})
-    names = {each.name for each in fields(ModelSpec)}
-    _expect(isinstance(plain, dict) and set(plain) == names, "model", plain)
-    widths = _whole(plain, "widths", low=1, high=4096, count=0)
-    _expect(1 <= len(widths) <= MAX_BLOCKS, "model.widths", widths)
-    rest = {name: KNOWN[name].check(plain[name]) for name in names - {"widths"}}
-    return ModelSpec(widths=tuple(widths), **rest)  # type: ignore[arg-type]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(
+    kind: type[_Model], plain: Mapping[str, Any], path: Path, *, prefix: str = ""
+) -> _Model:
+    """Returns the checked values; refuses the file with the first error, in our words."""
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+    key = error["loc"][0]
+    if error["type"] == "missing":
+        refuse(path, f"found no '{prefix}{key}'")
+    if error["type"] == "value_error":  # of a dimension's own check, which names the choices
+        refuse(path, f"{prefix}{key}: {error['ctx']['error']}")
+    refuse(path, f"found {prefix}{key} {str(plain[str(key)])[:80]}")

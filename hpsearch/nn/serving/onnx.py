@@ -1,4 +1,4 @@
-"""A model as an ONNX file, preprocessing included, and the proof that it computes the same."""
+"""Exports a model with its preprocessing as an ONNX file, after comparing the predictions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from hpsearch.errors import ModelError
 from hpsearch.nn.data.arrays import reason
-from hpsearch.nn.serving.model_folder import LoadedModel
+from hpsearch.nn.serving.predict import LoadedModel
 
-TOLERANCE = 1e-3  # of a probability
+TOLERANCE = 1e-3  # largest accepted difference of a probability
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _INPUT, _OUTPUT = "images", "probabilities"
 _AT_ONCE = 256  # images
 
 
 def check_installed() -> None:
-    """Checks that what writing and checking an ONNX file needs is there.
+    """Checks that the packages for writing and checking an ONNX file are installed.
 
     Raises:
         ModelError: a package is missing.
@@ -36,13 +36,13 @@ def check_installed() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise ModelError(
-            f"--onnx needs {', '.join(missing)}, which is not installed;"
+            f"--onnx: found no package {', '.join(missing)}, expected it to be installed; run:"
             " pip install 'hpsearch[onnx]'"
         )
 
 
 def describe(model: LoadedModel) -> dict[str, Any]:
-    """Returns what the ONNX file of the model takes and returns, as JSON can hold it."""
+    """Returns a description of the ONNX file's input and output, as JSON can hold it."""
     config = model.config
     height, width = config.size
     return {
@@ -62,12 +62,12 @@ def describe(model: LoadedModel) -> dict[str, Any]:
 
 
 def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) -> float:
-    """Writes the model as an ONNX file, after it has told every image as the model itself does.
+    """Writes the model as an ONNX file if its predictions match torch's on every image.
 
     Args:
         path: the file.
         model: the model.
-        images: (N, H, W, C) uint8, real ones, N at least 1.
+        images: (N, H, W, C) uint8, real images, N at least 1.
 
     Returns:
         The largest difference of a probability.
@@ -76,20 +76,20 @@ def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) ->
         ModelError: the model cannot be exported, the most probable class differs on an image, or
             a probability by more than :data:`TOLERANCE`; no file is written then.
     """
-    cpu = torch.device("cpu")  # where torch computes in full float32; a GPU may round to TF32
+    cpu = torch.device("cpu")  # computes in full float32; a GPU may round to TF32
     model = replace(model, net=copy.deepcopy(model.net).to(cpu), device=cpu)
     content = _exported(model)
-    found, expected = _run(content, images), model.predict(images).probabilities
-    apart = float(np.abs(found - expected).max())
-    other = np.flatnonzero(found.argmax(1) != expected.argmax(1))
-    if len(other) or not apart <= TOLERANCE:
+    actual, expected = _run(content, images), model.predict(images).probabilities  # (N, K)
+    difference = float(np.abs(actual - expected).max())
+    mismatches = np.flatnonzero(actual.argmax(1) != expected.argmax(1))
+    if len(mismatches) or not difference <= TOLERANCE:  # also true of NaN
         raise ModelError(
-            f"the ONNX file tells {len(other)} of {len(images)} test images otherwise than torch,"
-            f" probabilities differ by up to {apart:.2g}, expected none and {TOLERANCE:g}; it was"
-            " not written, the rest of the model folder was"
+            f"the ONNX file's predictions differ from torch's on {len(mismatches)} of"
+            f" {len(images)} test images, probabilities by up to {difference:.2g}, expected none"
+            f" and {TOLERANCE:g}; model.onnx was not written, the rest of the model folder was"
         )
     path.write_bytes(content)
-    return apart
+    return difference
 
 
 class _WholeModel(nn.Module):
@@ -98,7 +98,7 @@ class _WholeModel(nn.Module):
     def __init__(self, model: LoadedModel) -> None:
         super().__init__()
         config = model.config
-        std = torch.tensor(config.std).clamp(min=1e-6)
+        std = torch.tensor(config.std).clamp(min=1e-6)  # as Scaler does
         self.factor: Tensor
         self.offset: Tensor
         self.register_buffer("factor", 1 / (255 * std))
@@ -107,42 +107,37 @@ class _WholeModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         scaled = images.to(torch.float32) * self.factor + self.offset  # (N, H, W, C)
-        logits: Tensor = self.net(scaled.permute(0, 3, 1, 2))
+        logits: Tensor = self.net(scaled.permute(0, 3, 1, 2))  # (N, K)
         return logits.softmax(dim=1)
 
 
 def _exported(model: LoadedModel) -> bytes:
     height, width = model.config.size
     example = torch.zeros(2, height, width, model.config.channels, dtype=torch.uint8)
-    with _silent(), _told_failures():
-        program = torch.onnx.export(
-            _WholeModel(model).eval(),
-            (example,),
-            dynamo=True,
-            input_names=[_INPUT],
-            output_names=[_OUTPUT],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
+    try:
+        with _silenced():
+            program = torch.onnx.export(
+                _WholeModel(model).eval(),
+                (example,),
+                dynamo=True,
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as exc:
+        raise ModelError(
+            f"the ONNX export failed ({reason(exc)}), expected a model that torch can export;"
+            " model.onnx was not written, the rest of the model folder was; try other versions of"
+            " torch, onnx and onnxscript"
+        ) from exc
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager
-def _told_failures() -> Iterator[None]:
-    """Says in one line that the exporter failed, so that the trained model is kept without it."""
-    try:
-        yield
-    except torch.onnx.OnnxExporterError as exc:
-        raise ModelError(
-            f"the ONNX file could not be made ({reason(exc)}); it was not written, the rest of the"
-            " model folder was; try other versions of torch, onnx and onnxscript"
-        ) from exc
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps what the exporter tells its developers from the person."""
+def _silenced() -> Iterator[None]:
+    """Suppresses the exporter's warnings and log lines, which are meant for its developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

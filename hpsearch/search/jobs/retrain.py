@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hpsearch.nn.data.dataset import ImageData
     from hpsearch.nn.data.tensors import Tensors
-    from hpsearch.nn.serving.model_folder import LoadedModel
+    from hpsearch.nn.serving.predict import LoadedModel
 
 # Takes the number of the training, from 0, and an epoch of it.
 OnEpoch = Callable[[int, Epoch], None]
@@ -190,7 +190,7 @@ def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.dev
     """The probabilities that the net gives to the test images, (N, K): the only look at them."""
     import torch
 
-    from hpsearch.nn.serving.model_folder import probabilities
+    from hpsearch.nn.serving.predict import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
     with translate_failures(custom_factory(trial)):
@@ -206,7 +206,7 @@ def _loaded(
     provenance: Mapping[str, Any],
 ) -> LoadedModel:
     from hpsearch.nn.serving.model_config import ModelConfig
-    from hpsearch.nn.serving.model_folder import LoadedModel
+    from hpsearch.nn.serving.predict import LoadedModel
 
     config = ModelConfig(
         model=trial.model,

@@ -116,7 +116,7 @@ def prepare(spec: StudySpec, options: WorkerOptions) -> Prepared:
 
 def _devices(spec: StudySpec, options: WorkerOptions, ground: _Ground) -> Sequence[str]:
     """The device of each worker process; none where this process is the worker."""
-    from hpsearch.nn.runtime.device import check_share, deal
+    from hpsearch.nn.runtime.device import assign_devices, check_share
     from hpsearch.nn.training.smoke_test import worker_memory
     from hpsearch.search.worker.bounds import most_memory_trial
 
@@ -124,7 +124,7 @@ def _devices(spec: StudySpec, options: WorkerOptions, ground: _Ground) -> Sequen
     check_share(ground.device, share)
     if workers == 1:
         return ()
-    return deal(
+    return assign_devices(
         options.device,
         workers=workers,
         gpus_per_worker=share,

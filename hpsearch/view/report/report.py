@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +13,7 @@ from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.study_file import to_toml
 from hpsearch.errors import HpsearchError, nearest
+from hpsearch.util.atomic import atomic_write
 from hpsearch.view.document import Section, markdown
 from hpsearch.view.report import effect_sections, front_sections
 from hpsearch.view.report.html import page
@@ -143,28 +141,13 @@ def write(text: str, path: Path) -> None:
     Raises:
         HpsearchError: it cannot be written there.
     """
-    partial = None
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():
             raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(partial).chmod(0o666 & ~_umask())
-        Path(partial).replace(target)
+        atomic_write(target, text)
     except OSError as exc:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                Path(partial).unlink()
         raise HpsearchError(
             f"cannot write {path} ({exc.strerror or exc}), expected a file in a folder that is"
             " there and can be written; name another with -o"
         ) from exc
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

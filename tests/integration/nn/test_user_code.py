@@ -351,9 +351,7 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
     options = {"epochs": 1, "device": "cpu", "threads": 1, "dataset": str(digits_npz)}
     hpsearch.train(tmp_path / "model", settings=settings, **options)
 
-    with pytest.raises(
-        ModelError, match="found a built-in net, expected factory 'a:b'; leave it out"
-    ):
+    with pytest.raises(ModelError, match="found a built-in model, expected factory 'a:b'; omit it"):
         hpsearch.load_model(tmp_path / "model", factory="a:b")
 
 
@@ -374,7 +372,7 @@ def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, mon
     project.run(project.study("branching"), trials=1, pruner="none").close()
     folder = project.folder / "model"
 
-    with pytest.raises(ModelError, match="it was not written, the rest of the model folder was"):
+    with pytest.raises(ModelError, match="was not written, the rest of the model folder was"):
         hpsearch.train(
             folder, knee=True, storage=project.database, device="cpu", threads=1, onnx=True
         )

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import os
 import signal
@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from hpsearch.errors import HpsearchError
-from hpsearch.util import atomic as drafts
-from hpsearch.util.atomic import FolderKind, atomic_folder, check_target
+from hpsearch.util import atomic
+from hpsearch.util.atomic import (
+    MARKER,
+    PREFIX,
+    FolderKind,
+    atomic_folder,
+    atomic_write,
+    check_target,
+    temporary_folder,
+)
 
 KIND = FolderKind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}))
 
@@ -18,6 +26,10 @@ KIND = FolderKind(name="box", marks=frozenset({"a"}), files=frozenset({"a", "b"}
 def write(target, *, force=False, content="new"):
     with atomic_folder(target, KIND, force=force) as draft:
         (draft / "a").write_text(content)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_folder_appears_with_all_folders_above_it(tmp_path):
@@ -35,7 +47,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 
 @pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
-def test_what_is_cut_short_leaves_everything_as_it_was(tmp_path, raised):
+def test_an_interrupted_write_leaves_everything_unchanged(tmp_path, raised):
     write(tmp_path / "box", content="old")
 
     def fail(draft):
@@ -49,7 +61,7 @@ def test_what_is_cut_short_leaves_everything_as_it_was(tmp_path, raised):
     assert {path.name: path.read_text() for path in (tmp_path / "box").iterdir()} == {"a": "old"}
 
 
-def test_one_of_the_same_kind_is_replaced_only_when_told_to(tmp_path):
+def test_a_folder_of_the_same_kind_is_replaced_only_with_force(tmp_path):
     write(tmp_path / "box", content="old")
     (tmp_path / "box" / "b").write_text("old")
 
@@ -64,24 +76,24 @@ def test_one_of_the_same_kind_is_replaced_only_when_told_to(tmp_path):
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("present", "message"),
     [
         (["b"], "found another folder"),
         (["a", "thesis.tex"], "found a folder with 'thesis.tex' in it"),
     ],
 )
-def test_another_folder_is_never_replaced(tmp_path, force, names, told):
+def test_another_folder_is_never_replaced(tmp_path, force, present, message):
     (tmp_path / "box").mkdir()
-    for name in names:
+    for name in present:
         (tmp_path / "box" / name).write_text("precious")
 
-    with pytest.raises(HpsearchError, match=told):
+    with pytest.raises(HpsearchError, match=message):
         write(tmp_path / "box", force=force)
 
-    assert {path.name for path in (tmp_path / "box").iterdir()} == set(names)
+    assert names(tmp_path / "box") == sorted(present)
 
 
-def test_a_file_in_the_way_is_told(tmp_path):
+def test_a_file_in_the_way_is_reported(tmp_path):
     (tmp_path / "file").write_text("precious")
 
     with pytest.raises(HpsearchError, match="found a file, expected a new folder"):
@@ -90,13 +102,13 @@ def test_a_file_in_the_way_is_told(tmp_path):
         check_target(tmp_path / "file" / "box", KIND, force=True)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to write in")
-def test_a_place_that_takes_no_folder_is_told_before_the_work():
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc to write in")
+def test_a_parent_that_cannot_be_written_is_reported_before_the_work():
     with pytest.raises(HpsearchError, match=r"^/proc/box: cannot be written \("):
         check_target(Path("/proc/box"), KIND, force=False)
 
 
-def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
+def test_a_disk_that_fails_is_reported_in_one_line(tmp_path):
     with (
         pytest.raises(HpsearchError, match=r"cannot be written \(No space left on device\)"),
         atomic_folder(tmp_path / "box", KIND, force=False),
@@ -106,7 +118,7 @@ def test_a_disk_that_fails_is_told_in_a_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# Writes a folder as `write` does, and is killed by itself where it is told to.
+# Writes a folder as `write` does, and kills itself after a number of renames.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -131,26 +143,25 @@ with atomic_folder(target, kind, force=True) as draft:
 """
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="nothing is swept on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is removed on Windows")
 @pytest.mark.parametrize(
     ("renames", "left", "content"),
     [
-        (0, ["draft", "box"], "old"),  # killed while it wrote
-        (1, ["draft", "old"], "old"),  # between the renames: the old one is put back
-        (2, ["old", "box"], "new"),  # before the old one was removed
+        (0, ["box", "tmp", "tmp/new"], "old"),  # killed while it wrote
+        (1, ["tmp", "tmp/new", "tmp/old"], "old"),  # between the renames: the old one is put back
+        (2, ["box", "tmp", "tmp/old"], "new"),  # before the old one was removed
     ],
 )
-def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, renames, left, content):
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, renames, left, content):
     write(tmp_path / "box", content="old")
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "box", str(renames)])
     assert killed.returncode == -signal.SIGKILL
-    kinds = {".box": "draft", "box": "box"}
-    found = ["old" if n.endswith("-old") else kinds[n.partition("-")[0]] for n in names(tmp_path)]
-    assert sorted(found) == sorted(left)
+    (outer,) = tmp_path.glob(f"{PREFIX}*")
+    (outer / MARKER).rename(tmp_path / "marker")
+    folders = {path for path in tmp_path.rglob("*") if path.is_dir()}
+    shown = {str(path.relative_to(tmp_path)).replace(outer.name, "tmp") for path in folders}
+    assert sorted(shown) == left
+    (tmp_path / "marker").rename(outer / MARKER)
 
     check_target(tmp_path / "box", KIND, force=True)
 
@@ -158,16 +169,32 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, renames, left
     assert (tmp_path / "box" / "a").read_text() == content
 
 
-def test_what_a_live_process_writes_is_not_swept_nor_what_only_looks_alike(tmp_path):
-    others = [".box-notes", ".box-0123456789", ".other-01234567"]
-    for name in others:
-        (tmp_path / name).mkdir()
+def test_what_a_live_process_writes_is_not_removed(tmp_path):
     with atomic_folder(tmp_path / "box", KIND, force=False) as draft:
         (draft / "a").write_text("slow")
         check_target(tmp_path / "box", KIND, force=False)
         assert draft.exists()
 
-    assert names(tmp_path) == sorted(["box", *others])
+    assert names(tmp_path) == ["box"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".box-01234567", ".box-01234567-old", f"{PREFIX}01234567", f"{PREFIX}of-another-target"],
+)
+def test_a_folder_without_our_mark_is_never_removed_whatever_its_name(tmp_path, name):
+    """Before, any hidden folder .NAME-XXXXXXXX with eight hexadecimal digits was removed."""
+    write(tmp_path / "box", content="old")
+    (tmp_path / name / "old").mkdir(parents=True)
+    (tmp_path / name / "thesis.tex").write_text("precious")
+    if "another" in name:
+        (tmp_path / name / MARKER).write_text("other")
+
+    check_target(tmp_path / "box", KIND, force=True)
+    write(tmp_path / "box", force=True)
+
+    assert names(tmp_path) == sorted([name, "box"])
+    assert (tmp_path / name / "thesis.tex").read_text() == "precious"
 
 
 @pytest.mark.parametrize("renames", [1, 2])
@@ -181,9 +208,47 @@ def test_ctrl_c_between_the_renames_leaves_one_whole_folder(tmp_path, monkeypatc
         if len(done) == renames:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(drafts.Path, "rename", interrupted)
+    monkeypatch.setattr(atomic.Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "box", force=True)
 
     assert names(tmp_path) == ["box"]
     assert (tmp_path / "box" / "a").read_text() == ("old" if renames == 1 else "new")
+
+
+def test_files_and_folders_get_the_permissions_of_ordinary_ones(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "box")
+        atomic_write(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "box").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    atomic_write(tmp_path / "file", "grün")
+    assert (tmp_path / "file").read_bytes() == "grün".encode()
+
+    def fail(path, to):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(tmp_path / "file", b"new")
+
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == "grün".encode()
+
+
+def test_a_temporary_folder_is_removed_whatever_happens_inside(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"), temporary_folder(tmp_path / "box") as folder:
+        fail(folder)
+
+    assert names(tmp_path) == []

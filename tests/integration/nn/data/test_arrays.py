@@ -1,4 +1,4 @@
-"""Images from ``.npz`` files, and what is said about unfit ones."""
+"""Images from ``.npz`` files, and the messages about unfit files."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ GOOD = {"x_train": X, "y_train": Y}
             GOOD | {"classes": np.array(["a", "\udcff", "c"])},
             r"named '\?', expected a name in UTF-8",
         ),
-        (GOOD | {"classes": np.arange(3)}, "classes is int64 .*expected a list of strings"),
+        (GOOD | {"classes": np.arange(3)}, "classes has type int64 .*expected a list of strings"),
         (GOOD | {"x_train": X[:, :7]}, "images of 7×10 pixels, expected at least 8×8"),
         (GOOD | {"x_test": X[:, :8], "y_test": Y}, "test images of 8×10×1 and training images of"),
         (GOOD | {"x_train": np.array([{}] * 30)}, "cannot be read.*plain arrays"),

@@ -13,6 +13,7 @@ import pytest
 
 from hpsearch.core.spec import DataSpec
 from hpsearch.nn.data import cache, dataset
+from hpsearch.util.atomic import MARKER, PREFIX
 from hpsearch.util.messages import messages_to
 
 ROOT = Path(__file__).parents[4]
@@ -82,7 +83,7 @@ def test_the_cache_may_be_deleted_while_its_arrays_are_in_use(spec, cached):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "moments.npy", "meta.json"])
-def test_a_missing_or_damaged_file_is_made_again(spec, cached, name):
+def test_a_missing_or_damaged_file_is_built_again(spec, cached, name):
     expected = dataset.load(spec).fingerprint
     file = arrays(cached) / name
     whole = file.read_bytes()
@@ -100,13 +101,13 @@ def test_a_missing_or_damaged_file_is_made_again(spec, cached, name):
         assert name == "meta.json" or file.read_bytes() == whole
 
 
-def test_a_copied_cache_is_still_good(spec, cached, tmp_path, monkeypatch):
+def test_a_copied_cache_gives_the_same_images(spec, cached, tmp_path, monkeypatch):
     first = dataset.load(spec)
     shutil.copytree(cached, tmp_path / "copy", copy_function=shutil.copyfile)
     monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "copy"))
-    before = arrays(tmp_path / "copy").stat().st_ino
-    assert same(first, dataset.load(spec))
-    assert arrays(tmp_path / "copy").stat().st_ino == before
+    again = dataset.load(spec)
+    assert same(first, again)
+    assert again.images.filename == arrays(tmp_path / "copy") / "images.npy"
 
 
 def test_a_cache_that_cannot_be_written_costs_one_line(spec, tmp_path, monkeypatch):
@@ -130,12 +131,15 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch, tmp_path):
     assert cache.directory() == Path.home() / ".cache" / "hpsearch"
 
 
-def test_what_a_killed_process_left_is_swept_after_a_day(spec, cached):
-    left = cached / "v1" / "arrays" / ".new-1-dead"
-    left.mkdir(parents=True)
-    os.utime(left, (time.time() - 90_000,) * 2)
+def test_what_a_killed_process_left_is_removed_by_the_next(spec, cached):
+    content = dataset.load(spec).content
+    folder = arrays(cached)
+    left = folder.with_name(f"{PREFIX}left")
+    left.mkdir()
+    (left / MARKER).write_text(content)
+    shutil.rmtree(folder)
     dataset.load(spec)
-    assert not left.exists()
+    assert [path.name for path in folder.parent.iterdir()] == [content]
 
 
 BUILD = """
@@ -171,21 +175,21 @@ def test_processes_that_build_at_once_agree(cached, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     (tmp_path / "go").touch()
-    said = {worker.communicate(timeout=600)[0].strip() for worker in workers}
+    outputs = {worker.communicate(timeout=600)[0].strip() for worker in workers}
     assert all(worker.returncode == 0 for worker in workers)
-    assert said == {f"{arrays(cached).name} memmap {x.sum()}"}
+    assert outputs == {f"{arrays(cached).name} memmap {x.sum()}"}
     assert [entry.name for entry in (cached / "v1" / "arrays").iterdir()] == [arrays(cached).name]
 
 
 def test_a_warm_start_reads_nothing_but_the_cache_and_imports_nothing_heavy(cached):
-    """All that could make it slow; the arrays are mapped, and not read through."""
+    """Both would make it slow; the arrays are mapped, not read."""
     code = """
 import json, sys
 from hpsearch.core.spec import DataSpec
 from hpsearch.nn.data import cache, dataset as data
 cache.content_key = None
 opened = []
-sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 data.load(DataSpec())
 heavy = {"torch", "torchvision", "sklearn", "mlxtend", "pandas", "PIL", "scipy"} & set(sys.modules)
 print(json.dumps([sorted(heavy), [name for name in opened if not name.endswith((".py", ".pyc"))]]))

@@ -135,17 +135,19 @@ def test_a_damaged_image_is_named(pets):
 
 def test_all_unfit_images_are_named_at_once_the_first_ten_with_why(pets):
     whole = (pets / "cat" / "2.png").read_bytes()
-    (pets / "cat" / "2.png").write_bytes(whole[:100])  # found out only as it is decoded
+    (pets / "cat" / "2.png").write_bytes(whole[:100])  # found only by decoding it
     write(pets / "dog" / "0.png", size=(7, 30))
     (pets / "dog" / "3.png").write_bytes(b"text")
     with pytest.raises(DataError) as caught:
         load(pets)
-    told = str(caught.value)
-    assert told.startswith(f"{pets}: found 3 images that cannot be used, expected none; replace or")
+    message = str(caught.value)
+    assert message.startswith(
+        f"{pets}: found 3 images that cannot be used, expected none; replace or"
+    )
     assert re.search(
         r": cat/2\.png: cannot be decoded \(.+\); dog/0\.png: found an image whose shorter side is"
         r" 7 pixels; dog/3\.png: cannot be decoded \(cannot identify image file\)$",
-        told,
+        message,
     )
     for number in range(10, 20):
         (pets / "eel").mkdir(exist_ok=True)

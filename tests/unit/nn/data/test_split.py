@@ -73,7 +73,7 @@ def test_three_images_of_a_class_suffice_and_two_are_an_error_that_names_it():
 
 
 def test_fractions_that_leave_nothing_to_train_on_are_an_error():
-    with pytest.raises(DataError, match="expected at least 1 to be left to train on"):
+    with pytest.raises(DataError, match="expected at least 1 left for training"):
         cut(val_fraction=0.5, test_fraction=0.5)
 
 
@@ -110,7 +110,7 @@ def test_a_path_that_leads_nowhere_is_shown_in_full():
 
 
 def test_a_path_that_cannot_be_looked_at_is_an_error_in_one_line():
-    with pytest.raises(DataError, match="cannot be looked at"):
+    with pytest.raises(DataError, match="cannot be examined"):
         data.check(DataSpec(dataset="a" * 5000))
 
 

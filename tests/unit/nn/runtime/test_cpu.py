@@ -71,8 +71,8 @@ def test_workers_count_while_they_live_and_leave_no_file(tmp_path):
 
 def test_a_killed_worker_is_not_counted_and_its_file_is_swept(tmp_path):
     code = (
-        "import sys, time, pathlib; from hpsearch.nn.runtime import cpu as host\n"
-        "with host.worker_presence(directory=pathlib.Path(sys.argv[1])):\n"
+        "import sys, time, pathlib; from hpsearch.nn.runtime import cpu\n"
+        "with cpu.worker_presence(directory=pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -84,7 +84,7 @@ def test_a_killed_worker_is_not_counted_and_its_file_is_swept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_without_a_place_for_its_file_still_works(tmp_path):
+def test_a_worker_that_cannot_make_its_file_still_works(tmp_path):
     (tmp_path / "file").write_text("")
     with cpu.worker_presence(directory=tmp_path / "file"):
         assert cpu.live_workers(directory=tmp_path / "file") == 0
@@ -103,8 +103,8 @@ def test_threads_are_those_requested_or_a_share_of_the_cores(
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**30, 1.5, "2", True])
-def test_threads_that_cannot_be_had_are_refused(threads):
-    """OpenMP ended the process without a word at 100,000 of them."""
+def test_a_number_of_threads_out_of_range_is_refused(threads):
+    """OpenMP ended the process without a message at 100,000 threads."""
     with pytest.raises(SpecError, match=f"threads: found {threads!r}, expected a whole number"):
         cpu.decide_threads(requested=threads, workers=1)
 
@@ -119,7 +119,7 @@ def test_the_environment_waits_passively_unless_the_user_chose_otherwise():
     assert chosen == {"OMP_WAIT_POLICY": "active", **counts}
 
 
-def test_importing_host_does_not_import_torch():
+def test_importing_cpu_does_not_import_torch():
     code = "import sys, hpsearch.nn.runtime.cpu; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -143,43 +143,46 @@ def test_devices_are_picked_by_name():
     assert device.describe(torch.device("cpu")) == f"cpu: {cpu.processor()}"
 
 
-def test_workers_are_dealt_to_the_gpus_in_turn():
+def test_workers_are_assigned_to_the_gpus_in_turn():
     def never():
-        raise AssertionError("a processor's memory is not asked for")
+        raise AssertionError("a processor's memory is not measured")
 
     assert doctest.testmod(device).failed == 0
-    assert device.deal("cpu", workers=3, gpus_per_worker=None, footprint=never) == ["cpu"] * 3
+    assert (
+        device.assign_devices("cpu", workers=3, gpus_per_worker=None, footprint=never)
+        == ["cpu"] * 3
+    )
     two = ["cuda:0", "cuda:1"]
-    packed = device.dealt_among(two, workers=8, share=0.25)
+    packed = device.assign_gpus(two, workers=8, share=0.25)
     assert packed == two * 4
-    assert device.dealt_among(two, workers=5, share=None) == [*two, *two, "cuda:0"]
-    assert device.dealt_among(["cuda:1"], workers=3, share=1 / 3) == ["cuda:1"] * 3
+    assert device.assign_gpus(two, workers=5, share=None) == [*two, *two, "cuda:0"]
+    assert device.assign_gpus(["cuda:1"], workers=3, share=1 / 3) == ["cuda:1"] * 3
     with pytest.raises(DeviceError, match=r"found 9 workers that need 0\.25 .* at most 8 on 2"):
-        device.dealt_among(two, workers=9, share=0.25)
+        device.assign_gpus(two, workers=9, share=0.25)
     with pytest.raises(DeviceError, match=r"at most 1 on 1 GPU; start fewer"):
-        device.dealt_among(["cuda:0"], workers=2, share=0.6)
+        device.assign_gpus(["cuda:0"], workers=2, share=0.6)
 
 
-def test_a_share_of_a_gpu_means_nothing_where_there_is_none():
+def test_a_share_of_a_gpu_is_refused_without_one():
     device.check_share(torch.device("cpu"), None)
     device.check_share(torch.device("cuda", 1), 0.25)
-    told = r"gpus-per-worker: found 0\.25 of a GPU for workers on cpu, .*; leave it out"
-    with pytest.raises(DeviceError, match=told):
+    message = r"gpus-per-worker: found 0\.25 of a GPU for workers on cpu, .*; omit it"
+    with pytest.raises(DeviceError, match=message):
         device.check_share(torch.device("cpu"), 0.25)
 
 
 def test_more_workers_than_a_gpus_memory_holds_are_refused():
     gib = 2**30
     device.check_room("cuda:0", workers=4, needed=2 * gib, free=8 * gib, total=16 * gib)
-    told = r"cuda:0: found 8\.0 of 16\.0 GiB free, expected 5 × 2\.0 GiB for 5 workers"
-    with pytest.raises(DeviceError, match=told):
+    message = r"cuda:0: found 8\.0 of 16\.0 GiB free, expected 5 × 2\.0 GiB for 5 workers"
+    with pytest.raises(DeviceError, match=message):
         device.check_room("cuda:0", workers=5, needed=2 * gib, free=8 * gib, total=16 * gib)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cuda:99", r"found 'cuda:99', expected one that is there \(cpu"),
+        ("cuda:99", r"found 'cuda:99', expected a device of this machine \(cpu"),
         ("cdua", "found 'cdua'; did you mean 'cuda'"),
         ("cuda:x", "found 'cuda:x'; did you mean"),
         ("auto:1", "found 'auto:1'; did you mean 'auto'"),
@@ -189,7 +192,7 @@ def test_more_workers_than_a_gpus_memory_holds_are_refused():
         ("", "found ''; known: auto, cpu, cuda"),
     ],
 )
-def test_a_device_that_is_not_there_is_named_with_those_that_are(name, words):
+def test_a_missing_device_is_refused_with_the_names_of_the_others(name, words):
     with pytest.raises(DeviceError, match=words):
         device.pick_device(name)
 
@@ -204,7 +207,7 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(name, words):
         (ValueError("out of memory"), False),
     ],
 )
-def test_out_of_memory_is_told_from_other_errors(error, expected):
+def test_out_of_memory_is_distinguished_from_other_errors(error, expected):
     assert device.is_out_of_memory(error) is expected
 
 
@@ -216,13 +219,13 @@ def test_a_real_allocation_that_is_too_large_counts_as_out_of_memory():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_freed_memory_is_kept_for_the_tensors_to_come():
+def test_freed_memory_is_kept_for_later_tensors():
     code = """
 import resource, sys
 import numpy as np
-from hpsearch.nn.runtime import cpu as host
+from hpsearch.nn.runtime import cpu
 if sys.argv[1] == "kept":
-    host.keep_freed_memory()
+    cpu.keep_freed_memory()
 def use():
     arrays = [np.ones(2**20) for _ in range(20)]  # 8 MiB each
 use()
