@@ -12,7 +12,7 @@ from hpsearch.core.spec import StudySpec, to_dict
 def to_toml(spec: StudySpec) -> str:
     """Returns the text of a study file with every key of the spec, those that are None left out.
 
-    >>> from hpsearch.core.space import IntDim
+    >>> from hpsearch.core.dimensions import IntDim
     >>> text = to_toml(StudySpec(name="s", space={"n_blocks": IntDim(low=1, high=5)}))
     >>> text.splitlines()[0], text.splitlines()[-1]
     ('name = "s"', 'n_blocks = { low = 1, high = 5, log = false }')

@@ -71,7 +71,7 @@ def check(spec: StudySpec, *, folder: Path | None) -> None:
         SpecError: it cannot be imported, is no function, or cannot be called so.
     """
     named = {"model.factory": spec.model.factory, "train.function": spec.train.function}
-    if spec.has_own_code:
+    if spec.has_user_code:
         look_in(folder)
     for key, name in named.items():
         if name is not None:

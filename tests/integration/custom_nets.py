@@ -99,7 +99,7 @@ import torch.nn.functional as F
 
 import hpsearch
 from hpsearch.nn.data.tensors import Batches
-from hpsearch.nn.training.step_timer import StepClock
+from hpsearch.nn.training.step_timer import StepTimer
 from hpsearch.nn.training.loop import epochs, evaluate
 
 
@@ -108,7 +108,7 @@ def train(model, data, spec, *, params, device, stop, progress):
     optimizer = torch.optim.SGD(model.parameters(), lr=params["rate"], momentum=0.9)
     if progress.optimizer is not None:
         optimizer.load_state_dict(progress.optimizer)
-    batches, clock = Batches(data, spec), StepClock(device)
+    batches, clock = Batches(data, spec), StepTimer(device)
     for number in range(progress.epoch + 1, spec.epochs + 1):
         model.train()
         losses, shuffled = [], batches.shuffle(number)

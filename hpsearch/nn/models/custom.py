@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpsearch.core.space import Value
+from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import FactorySpec
 from hpsearch.nn.user_code import find
 

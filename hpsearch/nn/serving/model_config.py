@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpsearch.core.custom_dimensions import check_value as plain_value
-from hpsearch.core.space import KNOWN, MAX_BLOCKS
+from hpsearch.core.dimensions import BUILT_IN, MAX_BLOCKS
+from hpsearch.core.dimensions import check_custom_value as plain_value
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
 from hpsearch.nn.models.cnn import MIN_SIDE
@@ -162,5 +162,5 @@ def _model_spec(plain: Any) -> NetSpec:
     _expect(isinstance(plain, dict) and set(plain) == names, "model", plain)
     widths = _whole(plain, "widths", low=1, high=4096, count=0)
     _expect(1 <= len(widths) <= MAX_BLOCKS, "model.widths", widths)
-    rest = {name: KNOWN[name].check(plain[name]) for name in names - {"widths"}}
+    rest = {name: BUILT_IN[name].check(plain[name]) for name in names - {"widths"}}
     return ModelSpec(widths=tuple(widths), **rest)  # type: ignore[arg-type]

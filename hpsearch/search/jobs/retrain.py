@@ -157,7 +157,7 @@ def _rehearsed(
 
     base = plan.spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
-    if plan.spec.has_own_code:
+    if plan.spec.has_user_code:
         look_in(options.code)
     smoke_test(trials[0], images, device=device)
     return trials

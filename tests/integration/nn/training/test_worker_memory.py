@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hpsearch.core.space import ChoiceDim, FloatDim, default_space, draw
+from hpsearch.core.dimensions import ChoiceDim, FloatDim
+from hpsearch.core.space import default_space, draw
 from hpsearch.core.spec import DataSpec, SearchSpec, ShapeSpec, StudySpec, resolve
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import Batches, tensors_of
