@@ -18,8 +18,7 @@ from hpsearch.core.spec import DatasetSummary, StudySpec, check_shift, with_data
 from hpsearch.core.spec_diff import describe_changes, differences, steering
 from hpsearch.errors import DeviceError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.user_code import CODE, look_in
-from hpsearch.nn.user_code import check as check_code
+from hpsearch.nn.user_code import CODE, add_import_path, check_user_code
 from hpsearch.search.samplers import grid_cells
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.storage.storage import check_storage, exists, open_storage
@@ -174,7 +173,7 @@ def _survey(spec: StudySpec, options: WorkerOptions, threads: int) -> _Ground:
     from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
 
     if spec.has_user_code:
-        look_in(options.code)
+        add_import_path(options.code)
         for corner in extreme_trials(spec):
             smoke_test(corner, images, device=device)
     return _Ground(
@@ -239,7 +238,7 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
     images, size = summarise(spec.data, seed=spec.search.seed), known_size(spec.data)
     if size is not None:
         check_shift(spec.train.shift, height=size[0], width=size[1])
-    check_code(spec, folder=code)
+    check_user_code(spec, folder=code)
     _warn(spec, None if images is None else images.train)
     return images
 
