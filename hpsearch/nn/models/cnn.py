@@ -1,4 +1,4 @@
-"""Convolutional nets from their specs: blocks, then the head."""
+"""Convolutional nets built from specs: blocks, then the head."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MIN_SIDE = 8
 
 
 class Block(nn.Module):
-    """Convolution, batch norm, max-pool (where the image is large enough), ReLU.
+    """Convolution, batch norm, max-pool (if the image is large enough), ReLU.
 
-    The pool stands before the ReLU: the two commute, and so the ReLU sees a quarter of the values.
+    The pool precedes the ReLU: the two commute, and the ReLU then has a quarter of the values.
     One step of 64-128-128-128 took 147 instead of 217 ms, of 16 took 8.5 instead of 10.3 (batch
     64, 28×28, channels-last, float32, one thread of an AMD EPYC Milan, torch 2.14.1).
     """
@@ -63,16 +63,16 @@ class Classifier(nn.Module):
 def build(
     spec: NetSpec, input_shape: tuple[int, int, int], classes: int, *, seed: int | None = None
 ) -> nn.Module:
-    """Returns the net that the spec describes, freshly initialised on the processor.
+    """Returns the net that the spec describes, freshly initialised, on the CPU.
 
-    A block pools only while the shorter side is at least 4 pixels, so that every depth is
-    possible on every image.
+    A block pools only if the shorter side is at least 4 pixels, so that every depth is possible
+    with every image size.
 
     Args:
-        spec: the net; one of the person's own is built by their factory.
+        spec: the net; a custom model is built by its factory.
         input_shape: (C, H, W) of one image, each side at least 8 pixels.
-        classes: how many logits the net returns for an image.
-        seed: fixes the initial weights and leaves torch's own random state as it was; None draws
+        classes: the number of logits that the net returns for an image.
+        seed: fixes the initial weights without changing torch's global random state; None draws
             from that state.
 
     Raises:
@@ -82,7 +82,7 @@ def build(
     if min(height, width) < MIN_SIDE:
         raise DataError(
             f"images: found {height}×{width} pixels, expected at least {MIN_SIDE}×{MIN_SIDE};"
-            " enlarge them, with data.image_size for a folder of images"
+            " enlarge them, or set data.image_size for a folder of images"
         )
     if seed is None:
         return _assemble(spec, input_shape, classes)
