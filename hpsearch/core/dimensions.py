@@ -31,6 +31,7 @@ class FloatDim:
             return False
         if self.step is None:
             return True
+        # a tolerance, as 0.3 is not exactly three steps of 0.1
         steps = (value - self.low) / self.step
         return math.isclose(steps, round(steps), abs_tol=1e-6)
 
@@ -112,6 +113,7 @@ class Domain:
             ValueError: the value has another type or lies outside the domain.
         """
         if self.choices:
+            # in Python True equals 1 and False 0, but neither may stand for the other
             if value not in self.choices or isinstance(value, bool) != (self.kind is bool):
                 close = closest(value, map(str, self.choices)) if isinstance(value, str) else None
                 raise ValueError(
@@ -176,26 +178,24 @@ def parse(name: str, raw: Any, *, custom: bool = False) -> Dim | Value:
     """
     if name not in BUILT_IN and not custom:
         raise ValueError(f"space.{name}: found an unknown dimension; {nearest(name, BUILT_IN)}")
+    domain = BUILT_IN.get(name)
+    check = check_custom_value if domain is None else domain.check
     try:
-        if name not in BUILT_IN:
+        if domain is None:
             _check_custom_name(name)
         if isinstance(raw, Mapping) and set(raw) == {"choices"}:
             raw = raw["choices"]
-        return _parse(raw, BUILT_IN.get(name))
+        if isinstance(raw, Mapping):
+            return _parse_range(raw, domain)
+        if isinstance(raw, (list, tuple)):
+            return ChoiceDim(choices=tuple(check(value) for value in raw))
+        return check(raw)
     except (ValueError, TypeError) as exc:
         raise ValueError(f"space.{name}: {exc}") from exc
 
 
-def _parse(raw: Any, domain: Domain | None) -> Dim | Value:
-    """Reads an entry; ``domain`` is None for a custom dimension."""
-    check = check_custom_value if domain is None else domain.check
-    if isinstance(raw, (list, tuple)):
-        return ChoiceDim(choices=tuple(check(value) for value in raw))
-    return _parse_range(raw, domain) if isinstance(raw, Mapping) else check(raw)
-
-
 def _parse_range(raw: Mapping[str, Any], domain: Domain | None) -> FloatDim | IntDim:
-    if domain is None:
+    if domain is None:  # of a custom dimension: any finite numbers, whole if all its ends are
         ends = [raw[key] for key in ("low", "high", "step") if raw.get(key) is not None]
         whole = all(type(end) is int for end in ends)
         domain = Domain(kind=int if whole else float, low=-1e300, high=1e300)
@@ -237,6 +237,7 @@ def _check_custom_name(name: str) -> None:
     """
     if not name.isidentifier():
         raise ValueError("found a name with characters other than letters, digits and _; rename it")
+    # without width_1 to width_12, which every name that ends in a number resembles
     known = set(BUILT_IN) - set(BLOCK_WIDTHS)
     for word in difflib.get_close_matches(name, known, n=1, cutoff=_SIMILAR):
         rest = name.removeprefix(word)

@@ -43,7 +43,7 @@ def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     def suggest(name: str, dim: Dim) -> Value:
         if name in chosen:
             return chosen[name]
-        if isinstance(dim, ChoiceDim):  # without SGD, momentum needs an optimizer setting
+        if isinstance(dim, ChoiceDim):  # not SGD: momentum must come with optimizer=sgd
             return next((c for c in dim.choices if c != "sgd"), dim.choices[0])
         return dim.low
 
@@ -226,6 +226,7 @@ def default_configuration(
     uncapped = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=_WIDEST))
     optimizer = str(overrides.params.get("optimizer", RECIPE["optimizer"]))
     start = {**_DEFAULT_NET, **RECIPE, **_OPTIMIZER_RECIPES[optimizer]}
+    # --set width_5=… implies five blocks
     blocks = [_block(name) for name in overrides.params if _is_block_width(name)]
     if blocks:
         start["n_blocks"] = max(blocks)
@@ -243,23 +244,20 @@ def apply_overrides(
     Raises:
         SpecError: an override is illegal or has no effect together with the others.
     """
+    changed: dict[str, Any] = dict(overrides.recipe)
+    try:
+        spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **changed))
+    except ValueError as exc:
+        raise SpecError(f"--set {str(exc).removeprefix('train.')}") from exc
     merged = {**params, **overrides.params}
-    spec = _with_recipe(spec, overrides.recipe)
     if spec.model.factory is None:
         spec, merged = _with_widths(spec, params, overrides.params)
+    # a trial with another optimizer has no momentum for SGD; draw() drops it if not needed
     if "optimizer" in merged:
         merged.setdefault("momentum", _MOMENTUM)
     active = draw(merged, lambda name, dim: merged[name])
     _check_effective(overrides.params, active)
     return spec, active
-
-
-def _with_recipe(spec: StudySpec, recipe: Mapping[str, Value]) -> StudySpec:
-    try:
-        changed: dict[str, Any] = dict(recipe)
-        return dataclasses.replace(spec, train=dataclasses.replace(spec.train, **changed))
-    except ValueError as exc:
-        raise SpecError(f"--set {str(exc).removeprefix('train.')}") from exc
 
 
 def _is_block_width(name: str) -> bool:

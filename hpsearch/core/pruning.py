@@ -119,7 +119,7 @@ class Case:
 
     def verdict(self, value: float, limit: float, best: Peer) -> Verdict | None:
         """Returns why the trial is pruned; None if the value is not above the limit."""
-        if not value > limit:
+        if not value > limit:  # nor if either is NaN
             return None
         rule, epoch = self.rule.pruner, self.epoch
         return Verdict(pruner=rule, epoch=epoch, value=value, limit=limit, beaten_by=best.number)
@@ -153,6 +153,7 @@ def should_prune(
     True
     """
     epoch = len(losses)
+    # a trial that diverged at its end has no final loss to compare with
     finished = [peer for peer in peers if peer.finished and math.isfinite(peer.losses[-1])]
     if not 1 <= epoch < epochs or len(finished) < rule.min_finished:
         return None
@@ -250,16 +251,11 @@ def _asha(case: Case) -> Verdict | None:
     return case.verdict(case.loss, limit, min(peers, key=case.loss_of))
 
 
-def _none(case: Case) -> Verdict | None:
-    """Prunes no trial."""
-    return None
-
-
 PRUNERS: Mapping[str, Callable[[Case], Verdict | None]] = {
     "forecast": _forecast,
     "margin": _margin,
     "median": _median,
     "percentile": _percentile,
     "asha": _asha,
-    "none": _none,
+    "none": lambda case: None,
 }

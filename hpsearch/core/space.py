@@ -80,6 +80,7 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
         is_dim = isinstance(dim, (FloatDim, IntDim, ChoiceDim))
         params[name] = suggest(name, dim) if is_dim else dim  # type: ignore[arg-type, assignment]
 
+    # n_blocks and optimizer come first in this order, and decide which of the rest are active
     by_block = "width" in space and "n_blocks" in space
     for name in ordered(space):
         if by_block and name in BLOCK_WIDTHS:
@@ -191,11 +192,12 @@ def grid_values(dim: Dim, points: int) -> tuple[Value, ...]:
     if isinstance(dim, IntDim) and not dim.log:
         return tuple(range(dim.low, dim.high + 1, dim.step or 1))
     if dim.step is not None:
+        # the tolerance keeps the last step if the division falls just short of a whole number
         count = int((dim.high - dim.low) / dim.step + 1e-9) + 1
         return tuple(dim.low + i * dim.step for i in range(count))
     spaced = (_at_share(dim, i / (points - 1) if points > 1 else 0.5) for i in range(points))
     if isinstance(dim, IntDim):
-        return tuple(dict.fromkeys(round(value) for value in spaced))
+        return tuple(dict.fromkeys(round(value) for value in spaced))  # without duplicates
     return tuple(spaced)
 
 
@@ -219,6 +221,7 @@ def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str,
     [(1, 'sgd'), (1, 'adam'), (2, 'sgd'), (2, 'adam')]
     """
 
+    # Which dimensions exist depends on the values chosen so far, so a plain product will not do.
     def expand(chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
         """Finds the first named dimension without a value, and recurses with each of its values."""
         undecided: dict[str, Dim] = {}

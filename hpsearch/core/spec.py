@@ -134,6 +134,7 @@ class ShapeSpec:
 
     def __post_init__(self) -> None:
         _expect_dotted("model.factory", self.factory)
+        # a custom model has no built-in widths, so setting them is a mistake
         for key in ("widths", "max_width") if self.factory else ():
             found, default = getattr(self, key), getattr(ShapeSpec(), key)
             _expect(found == default, f"model.{key}", found, "none with model.factory; drop it")
@@ -291,6 +292,7 @@ def derive_seed(seed: int, *path: int | str) -> int:
     >>> derive_seed(0, 7, "sampler") == derive_seed(0, 7, "sampler") != derive_seed(0, 8, "sampler")
     True
     """
+    # not hash(), which differs between processes
     text = json.dumps([seed, *path]).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") % 2**31
 
@@ -309,6 +311,7 @@ def is_control(spec: StudySpec, number: int) -> bool:
     share = spec.pruning.control
     if share <= 0:
         return False
+    # block k holds the numbers from k / share up to (k + 1) / share, and has one control
     block = math.floor(number * share + 1e-9)
     first, end = (math.ceil(edge / share - 1e-9) for edge in (block, block + 1))
     return number == first + derive_seed(spec.search.seed, block, "control") % (end - first)
@@ -320,6 +323,7 @@ def geometric_widths(n_blocks: int, base_width: int, growth: float, cap: int) ->
     >>> geometric_widths(4, 32, 2.0, 128)
     (32, 64, 128, 128)
     """
+    # multiples of 4 suit vector instructions; base widths below 4 are the user's choice
     raw = (base_width * growth**block for block in range(n_blocks))
     return tuple(min(cap, max(base_width if base_width < 4 else 4, 4 * round(w / 4))) for w in raw)
 
@@ -367,9 +371,8 @@ def to_dict(spec: StudySpec) -> dict[str, Any]:
             return dim
         return {key: value for key, value in dataclasses.asdict(dim).items() if value is not None}
 
-    plain = dataclasses.asdict(spec)
-    plain["space"] = {name: plain_dim(dim) for name, dim in spec.space.items()}
-    return plain
+    space = {name: plain_dim(dim) for name, dim in spec.space.items()}
+    return {**dataclasses.asdict(spec), "space": space}
 
 
 def to_json(spec: StudySpec) -> str:

@@ -39,9 +39,11 @@ def dotted(spec: StudySpec) -> dict[str, Any]:
 def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in plain.items():
+        # a dimension of the space is one value: its range or choices change as a whole
         if isinstance(value, Mapping) and not prefix.startswith("space."):
             flat.update(_flat(value, f"{prefix}{key}."))
         else:
+            # lists, as JSON from the database has no tuples to compare with
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
 

@@ -88,6 +88,7 @@ def reached(record: TrialRecord) -> dict[str, float]:
     >>> reached(TrialRecord(number=0, state=State.FAILED, cost={"params": 12.0}))
     {'params': 12.0}
     """
+    # later updates take precedence: final values over the last epoch's, those over early costs
     known = dict(record.cost)
     if record.curve:
         last = record.curve[-1]

@@ -108,6 +108,7 @@ def check_user_code(spec: StudySpec, *, folder: Path | None) -> None:
     for key, name in names.items():
         if name is None:
             continue
+        # `hpsearch check` promises to write nothing, not even __pycache__
         before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             function = import_function(key, name)
@@ -186,6 +187,7 @@ def failing_line(name: str, exc: BaseException) -> str:
     """
     package = name.partition(":")[0].partition(".")[0]
     innermost = ""
+    # the package, as a function may fail in another module next to its own
     for frame, line in traceback.walk_tb(exc.__traceback__):
         if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
             innermost = f" ({Path(frame.f_code.co_filename).name}, line {line})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import DataError
 from hpsearch.nn.models import custom
 
-MIN_SIDE = 8
+MIN_SIDE = 8  # pixels
 
 
 class Block(nn.Module):
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self, channels: int, width: int, *, kernel_size: int, batch_norm: bool, pools: bool
     ) -> None:
         super().__init__()
-        padding = kernel_size // 2
+        padding = kernel_size // 2  # keeps height and width
         self.conv = nn.Conv2d(channels, width, kernel_size, padding=padding, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
         self.pools = pools
@@ -84,17 +85,13 @@ def build(
             f"images: found {height}×{width} pixels, expected at least {MIN_SIDE}×{MIN_SIDE};"
             " enlarge them, or set data.image_size for a folder of images"
         )
-    if seed is None:
-        return _assemble(spec, input_shape, classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return _assemble(spec, input_shape, classes)
-
-
-def _assemble(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    if isinstance(spec, FactorySpec):
-        return custom.assemble(spec, input_shape, classes)
-    return _classifier(spec, input_shape, classes)
+    with contextlib.ExitStack() as stack:
+        if seed is not None:
+            stack.enter_context(torch.random.fork_rng(devices=[]))  # restores the state
+            torch.default_generator.manual_seed(seed)
+        if isinstance(spec, FactorySpec):
+            return custom.assemble(spec, input_shape, classes)
+        return _classifier(spec, input_shape, classes)
 
 
 def _classifier(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int) -> Classifier:

@@ -43,6 +43,7 @@ def pack(model: nn.Module, progress: Progress, curve: Curve, *, owner: str) -> b
 def unpack(packed: bytes, *, device: torch.device) -> Checkpoint | None:
     """Returns the checkpoint from :func:`pack`, tensors on the device; None if it is damaged."""
     try:
+        # weights_only: a file from a shared bucket must not run code when it is loaded
         content = torch.load(io.BytesIO(packed), map_location=device, weights_only=True)
         progress = Progress(
             epoch=content["epoch"],

@@ -48,22 +48,10 @@ def train(
         TypeError: it yielded something other than epochs.
         ValueError: an epoch is missing, misnumbered or has an illegal value.
     """
-    if spec.function is None:
-        return epochs(model, data, spec, device=device, stop=stop, progress=progress)
     progress = progress or Progress()
-    return _custom_epochs(model, data, spec, device=device, stop=stop, progress=progress)
-
-
-def _custom_epochs(
-    model: nn.Module,
-    data: Tensors,
-    spec: TrainSpec,
-    *,
-    device: torch.device,
-    stop: Callable[[], bool],
-    progress: Progress,
-) -> Iterator[Epoch]:
-    assert spec.function is not None
+    if spec.function is None:
+        yield from epochs(model, data, spec, device=device, stop=stop, progress=progress)
+        return
     function = import_function("train.function", spec.function)
     model = model.to(device).to(memory_format=torch.channels_last)
     first = progress.epoch + 1  # before the call: the function updates it

@@ -70,6 +70,7 @@ def translate_failures(trial: TrialSpec, *, in_training: bool = False) -> Iterat
     except (Interrupted, Diverged, HpsearchError):
         raise
     except (Exception, SystemExit) as exc:
+        # first, as user code may exhaust memory without being at fault
         if is_out_of_memory(exc):
             raise DeviceError(
                 "found too little memory for this net and batch size; close other programs, or"

@@ -75,6 +75,7 @@ class StepTimer:
 
     def estimate(self, steps: int) -> float:
         """Returns the estimated seconds of a training of ``steps`` steps, from the steps so far."""
+        # Events of one epoch are read at once: reading waits for the device.
         if self._events:
             self._events[-1][1].synchronize()
             self.step_seconds += [begin.elapsed_time(end) / 1e3 for begin, end in self._events]
