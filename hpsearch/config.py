@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.core import space
+from hpsearch.core.dimensions import BUILT_IN
 from hpsearch.core.pruning import Rule
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec, to_dict
 from hpsearch.errors import SpecError, closest, nearest
@@ -175,12 +176,14 @@ def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) ->
 
 
 def _space(table: Mapping[str, Any], model: ShapeSpec, train: RecipeSpec) -> dict[str, Any]:
-    own_model, own_training = model.factory is not None, train.function is not None
-    for name in {} if own_model or own_training else table:
-        if name not in space.KNOWN:
-            hint = _meant(name, space.KNOWN)
+    custom_model, custom_training = model.factory is not None, train.function is not None
+    for name in {} if custom_model or custom_training else table:
+        if name not in BUILT_IN:
+            hint = _meant(name, BUILT_IN)
             raise ValueError(f"space.{name}: found an unknown dimension; {hint}")
-    return space.overlay(model.widths, table, own_model=own_model, own_training=own_training)
+    return space.overlay(
+        model.widths, table, custom_model=custom_model, custom_training=custom_training
+    )
 
 
 def _meant(word: str, here: Iterable[str]) -> str:
@@ -190,7 +193,7 @@ def _meant(word: str, here: Iterable[str]) -> str:
     """
     here = list(here)
     tables = {key: section for section, kind in SECTIONS.items() for key in _keys(kind)}
-    tables |= dict.fromkeys(space.KNOWN, "space")
+    tables |= dict.fromkeys(BUILT_IN, "space")
     meant = closest(word, [*here, *tables, "name"], cutoff=_ALIKE)
     if meant is None or meant in here:
         return nearest(word, here)

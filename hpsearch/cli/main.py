@@ -220,10 +220,10 @@ def enqueue(
 
     Example: hpsearch enqueue mnist5k --set learning_rate=0.01 --set n_blocks=3
     """
-    from hpsearch.core.overrides import parse_settings
+    from hpsearch.core.overrides import parse_in_space
 
     opened = open_study(the_name(study, named), storage)
-    number = opened.enqueue(parse_settings(opened.spec.space, set_))
+    number = opened.enqueue(parse_in_space(opened.spec.space, set_))
     note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
     summary = opened.summary()
     if summary.complete + summary.pruned >= summary.target:

@@ -1,98 +1,90 @@
-"""A configuration set by hand: single values laid over a trial's, or over a good recipe."""
+"""``--set name=value``: values for a queued trial, and configurations to train without a search.
+
+``hpsearch enqueue`` presets dimensions of a study and stays inside its space. ``hpsearch train``
+overrides a trial, or the default configuration, and may leave any space.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hpsearch.core.dimensions import BUILT_IN, ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.initial_trials import RECIPE
-from hpsearch.core.space import (
-    KNOWN,
-    ChoiceDim,
-    Dim,
-    FloatDim,
-    IntDim,
-    Space,
-    Value,
-    dims,
-    draw,
-    listed,
-    width_names,
-)
+from hpsearch.core.space import Space, dims, draw, width_names
 from hpsearch.core.spec import RecipeSpec, ShapeSpec, StudySpec, geometric_widths
 from hpsearch.errors import SpecError, nearest
 
 
-def parse_settings(space: Space, settings: Sequence[str]) -> dict[str, Value]:
-    """Reads ``name=value`` settings into the drawn dimensions that they settle.
+def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
+    """Reads ``name=value`` settings as presets of the study's drawn dimensions.
 
     A fixed dimension may be named with the value it has; it is left out of the result.
 
     Raises:
-        SpecError: a setting is not of that form, names no dimension, lies outside the space, or
-            has no effect beside the others.
+        SpecError: a setting is malformed, names no dimension, lies outside the space, or has no
+            effect together with the others.
 
     >>> from hpsearch.core.space import default_space
-    >>> parse_settings(default_space("geometric"), ["learning_rate=0.01", "n_blocks=3"])
+    >>> parse_in_space(default_space("geometric"), ["learning_rate=0.01", "n_blocks=3"])
     {'learning_rate': 0.01, 'n_blocks': 3}
     """
     drawn = dims(space)
     chosen: dict[str, Value] = {}
+    for name, text in _split(settings):
+        if name in drawn:
+            chosen[name] = _parse_value(name, text, space)
+            _check_contained(name, chosen[name], drawn[name])
+        else:
+            _check_fixed(name, text, space, drawn)
+
+    def suggest(name: str, dim: Dim) -> Value:
+        if name in chosen:
+            return chosen[name]
+        if isinstance(dim, ChoiceDim):  # not SGD: momentum must come with optimizer=sgd
+            return next((c for c in dim.choices if c != "sgd"), dim.choices[0])
+        return dim.low
+
+    _check_effective(sorted(chosen), draw(space, suggest))
+    return chosen
+
+
+def _split(settings: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields the name and the text of each ``name=value`` setting."""
+    seen = set()
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not name or not equals or not text:
             raise SpecError(f"--set: found {setting!r}, expected NAME=VALUE")
-        if name in chosen:
+        if name in seen:
             raise SpecError(f"--set {name}: found it twice, expected it once; keep one")
-        if name in drawn:
-            chosen[name] = _inside(name, parse_value(name, text, space), drawn[name])
-        else:
-            _check_fixed(name, text, space, drawn)
-    _refuse_unused_values(space, chosen)
-    return chosen
+        seen.add(name)
+        yield name, text
 
 
-def _check_fixed(name: str, text: str, space: Space, drawn: Mapping[str, Dim]) -> None:
-    """Refuses what no trial draws, unless it is a fixed dimension with the value that it has."""
-    fixed = space.get(name)
-    if fixed is None or isinstance(fixed, Dim):
-        what = "an unknown dimension" if fixed is None else "one that no trial of the study draws"
-        raise SpecError(f"--set {name}: found {what}; {nearest(name, drawn)}")
-    if parse_value(name, text, space) != fixed:
-        raise SpecError(
-            f"--set {name}: found {text}, but the study fixes it at {listed([fixed])}; leave it out"
-        )
-
-
-def parse_value(name: str, text: str, space: Space) -> Value:
-    """Returns the value of a dimension that was typed as ``text``.
-
-    ``space`` tells what a dimension of the person's own holds; it must have that dimension.
-
-    Raises:
-        SpecError: it is of another kind, or not legal for that dimension.
-    """
-    if name not in KNOWN:
-        return _own_value(name, text, space[name])
-    known = KNOWN[name]
+def _parse_value(name: str, text: str, space: Space) -> Value:
+    """Converts a dimension's text; ``space`` must have the dimension if it is a custom one."""
+    if name not in BUILT_IN:
+        return _parse_custom_value(name, text, space[name])
+    domain = BUILT_IN[name]
     raw: Value = text
-    if known.kind is bool:
+    if domain.kind is bool:
         raw = {"true": True, "false": False}.get(text.lower(), text)
-    elif known.kind in (int, float):
+    elif domain.kind in (int, float):
         try:
             number = float(text)
         except ValueError as exc:
             raise SpecError(f"--set {name}: found {text!r}, expected a number") from exc
-        raw = int(number) if known.kind is int and number.is_integer() else number
+        raw = int(number) if domain.kind is int and number.is_integer() else number
     try:
-        return known.check(raw)
+        return domain.check(raw)
     except ValueError as exc:
         raise SpecError(f"--set {name}: {exc}") from exc
 
 
-def _own_value(name: str, text: str, dim: Dim | Value) -> Value:
+def _parse_custom_value(name: str, text: str, dim: Dim | Value) -> Value:
     if not isinstance(dim, (FloatDim, IntDim)):
         legal = dim.choices if isinstance(dim, ChoiceDim) else (dim,)
         for value in legal:
@@ -109,9 +101,9 @@ def _own_value(name: str, text: str, dim: Dim | Value) -> Value:
     return value
 
 
-def _inside(name: str, value: Value, dim: Dim) -> Value:
+def _check_contained(name: str, value: Value, dim: Dim) -> None:
     if dim.contains(value):
-        return value
+        return
     if isinstance(dim, ChoiceDim):
         legal = f"one of {listed(dim.choices)}"
     else:
@@ -119,83 +111,89 @@ def _inside(name: str, value: Value, dim: Dim) -> Value:
     raise SpecError(f"--set {name}: found {value!r}, the study searches {legal}; choose from that")
 
 
-def _refuse_unused_values(space: Space, chosen: Mapping[str, Value]) -> None:
-    def suggest(name: str, dim: Dim) -> Value:
-        if name in chosen:
-            return chosen[name]
-        if isinstance(dim, ChoiceDim):
-            return next((c for c in dim.choices if c != "sgd"), dim.choices[0])
-        return dim.low
-
-    idle = set(chosen) - set(draw(space, suggest))
-    if idle:
-        name = min(idle)
-        needs = "optimizer=sgd" if name == "momentum" else f"n_blocks={name.rpartition('_')[2]}"
-        raise SpecError(f"--set {name}: has no effect beside the others; add --set {needs}")
+def _check_fixed(name: str, text: str, space: Space, drawn: Mapping[str, Dim]) -> None:
+    """Refuses a name that no trial draws, except a fixed dimension with its own value."""
+    fixed = space.get(name)
+    if fixed is None or isinstance(fixed, Dim):
+        what = "an unknown dimension" if fixed is None else "one that no trial of the study draws"
+        raise SpecError(f"--set {name}: found {what}; {nearest(name, drawn)}")
+    if _parse_value(name, text, space) != fixed:
+        raise SpecError(
+            f"--set {name}: found {text}, but the study fixes it at {listed([fixed])}; leave it out"
+        )
 
 
-# What a net is where nothing is said: 16-32-64.
-_NET: Mapping[str, Value] = {
+def _check_effective(names: Iterable[str], active: Mapping[str, Value]) -> None:
+    """Refuses a setting of a dimension that the configuration does not have."""
+    for name in names:
+        if name not in active and name != "width":  # which stands for the width of each block
+            other = "optimizer=sgd" if name == "momentum" else f"n_blocks={_block(name)}"
+            raise SpecError(f"--set {name}: has no effect with the other values; add --set {other}")
+
+
+def _block(width: str) -> int:
+    """Returns 2 for ``width_2``."""
+    return int(width.rpartition("_")[2])
+
+
+# The built-in net of `hpsearch train` without a trial: widths 16-32-64.
+_DEFAULT_NET: Mapping[str, Value] = {
     "n_blocks": 3,
     "base_width": 16,
     "growth": 2.0,
     "kernel_size": 3,
     "batch_norm": True,
 }
-# The recipe's learning rate and weight decay are AdamW's; the others' decay is an L2 penalty.
+# The recipe's learning rate and weight decay are for AdamW; the others' decay is an L2 penalty.
 # Validation accuracy on mnist5k after 8 epochs, one seed each: adamw and adam 99.1 %, rmsprop 98.7,
 # sgd 98.8 (rmsprop at a third of the rate 98.0, sgd at half of it 98.4).
-_OF_OPTIMIZERS: Mapping[str, Mapping[str, Value]] = {
+_OPTIMIZER_RECIPES: Mapping[str, Mapping[str, Value]] = {
     "adamw": {},
     "adam": {"weight_decay": 1e-5},
     "rmsprop": {"weight_decay": 1e-5},
     "sgd": {"learning_rate": 0.1, "weight_decay": 5e-4},
 }
-_MOMENTUM = 0.9  # of SGD, where a trial's optimizer had none
+_MOMENTUM = 0.9  # of SGD, if the trial's optimizer had no momentum
 _GEOMETRIC = ("base_width", "growth")
 _RECIPE_KEYS = ("label_smoothing", "shift", "rotate", "flip")
-WIDEST = 4096  # channels: no cap for widths that were typed
+_WIDEST = 4096  # channels: no cap on widths that the user sets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What was set by hand: values of dimensions, and of what all trainings have in common."""
+class Overrides:
+    """Values set by the user: of dimensions, and of the recipe that all trials share."""
 
     params: Mapping[str, Value]
     recipe: Mapping[str, Value]
 
 
-def read_settings(texts: Sequence[str], own: Space | None = None) -> Settings:
-    """Reads ``name=value`` settings; unlike a queued trial's they may lie outside any space.
+def parse_overrides(settings: Sequence[str], custom_space: Space | None = None) -> Overrides:
+    """Reads ``name=value`` settings for a training; they may lie outside the study's space.
 
-    ``own`` is the space of a study with a net or training of the person's own: then its names are
-    known too, and what the built-in ones do with theirs is not.
+    ``custom_space`` is the space of a study with user code: its names are legal then, instead of
+    those of the built-in model and training.
 
     Raises:
-        SpecError: a setting is not of that form, has an unknown name or an illegal value.
+        SpecError: a setting is malformed, has an unknown name or an illegal value.
 
-    >>> read_settings(["n_blocks=3", "learning_rate=0.01", "shift=2"])
-    Settings(params={'n_blocks': 3, 'learning_rate': 0.01}, recipe={'shift': 2})
+    >>> parse_overrides(["n_blocks=3", "learning_rate=0.01", "shift=2"])
+    Overrides(params={'n_blocks': 3, 'learning_rate': 0.01}, recipe={'shift': 2})
     """
+    known = BUILT_IN if custom_space is None else custom_space
     params: dict[str, Value] = {}
     recipe: dict[str, Value] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals or not value:
-            raise SpecError(f"--set: found {text!r}, expected NAME=VALUE")
-        if name in params or name in recipe:
-            raise SpecError(f"--set {name}: found it twice, expected it once; keep one")
+    for name, text in _split(settings):
         if name in _RECIPE_KEYS:
-            recipe[name] = _recipe_value(name, value)
-        elif name in (KNOWN if own is None else own):
-            params[name] = parse_value(name, value, own or {})
+            recipe[name] = _parse_recipe_value(name, text)
+        elif name in known:
+            params[name] = _parse_value(name, text, custom_space or {})
         else:
-            known = nearest(name, [*(KNOWN if own is None else own), *_RECIPE_KEYS])
-            raise SpecError(f"--set {name}: found an unknown name; {known}")
-    return Settings(params=params, recipe=recipe)
+            hint = nearest(name, [*known, *_RECIPE_KEYS])
+            raise SpecError(f"--set {name}: found an unknown name; {hint}")
+    return Overrides(params=params, recipe=recipe)
 
 
-def _recipe_value(name: str, text: str) -> Value:
+def _parse_recipe_value(name: str, text: str) -> Value:
     default = getattr(RecipeSpec(), name)
     if isinstance(default, bool):
         value: Value | None = {"true": True, "false": False}.get(text.lower())
@@ -210,110 +208,101 @@ def _recipe_value(name: str, text: str) -> Value:
     return value
 
 
-def by_hand(spec: StudySpec, settings: Settings) -> tuple[StudySpec, dict[str, Value]]:
-    """Returns a spec and the values that make up the configuration, where no trial is chosen.
+def default_configuration(
+    spec: StudySpec, overrides: Overrides
+) -> tuple[StudySpec, dict[str, Value]]:
+    """Returns the spec and values of a configuration without a trial, for :func:`spec.resolve`.
 
-    What the settings leave open is a recipe known to be good (:data:`core.opening.RECIPE`).
-    Resolve them with :func:`hpsearch.core.spec.resolve`.
+    Dimensions without an override get the values of :data:`core.initial_trials.RECIPE`.
 
     Raises:
-        SpecError: a setting is illegal or has no effect beside the others.
+        SpecError: an override is illegal or has no effect together with the others.
     """
-    if spec.has_own_code:
+    if spec.has_user_code:
         raise SpecError(
-            f"found no trial chosen of study {spec.name!r}, whose net or training is your own and"
-            " has no recipe; name one with --trial N, --knee or --best accuracy"
+            f"found no trial selected of study {spec.name!r}, whose custom model or training"
+            " function has no default recipe; select one with --trial N, --knee or --best accuracy"
         )
-    uncapped = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=WIDEST))
-    optimizer = str(settings.params.get("optimizer", RECIPE["optimizer"]))
-    start = {**_NET, **RECIPE, **_OF_OPTIMIZERS[optimizer]}
-    blocks = [int(name.rpartition("_")[2]) for name in settings.params if _is_block_width(name)]
+    uncapped = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=_WIDEST))
+    optimizer = str(overrides.params.get("optimizer", RECIPE["optimizer"]))
+    start = {**_DEFAULT_NET, **RECIPE, **_OPTIMIZER_RECIPES[optimizer]}
+    # --set width_5=… implies five blocks
+    blocks = [_block(name) for name in overrides.params if _is_block_width(name)]
     if blocks:
         start["n_blocks"] = max(blocks)
-    return laid_over(uncapped, start, settings)
+    return apply_overrides(uncapped, start, overrides)
 
 
-def laid_over(
-    spec: StudySpec, params: Mapping[str, Value], settings: Settings
+def apply_overrides(
+    spec: StudySpec, params: Mapping[str, Value], overrides: Overrides
 ) -> tuple[StudySpec, dict[str, Value]]:
-    """Returns a spec and values: the trial's ``params`` with the settings over them.
+    """Returns the spec and values of a trial with ``params`` after the overrides.
 
-    Widths by block take the place of a base width with its growth, and the other way round; a
-    block without a width takes that of the block before it.
+    Widths by block replace a base width with its growth, and the other way round; a block without
+    a width gets that of the block before it.
 
     Raises:
-        SpecError: a setting is illegal or has no effect beside the others.
+        SpecError: an override is illegal or has no effect together with the others.
     """
-    merged = {**params, **settings.params}
-    spec = _with_recipe(spec, settings.recipe)
-    if spec.model.factory is not None:
-        return spec, _active(merged, settings)
-    typed = [name for name in settings.params if name == "width" or _is_block_width(name)]
-    clashing = [name for name in settings.params if name in _GEOMETRIC]
-    if typed and clashing:
-        raise SpecError(
-            f"--set: found {typed[0]} and {clashing[0]}, expected widths by block, or a base width"
-            " and its growth; keep one"
-        )
-    if clashing and spec.model.widths == "per-block":
-        spec = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=WIDEST))
-        merged = {"base_width": merged["width_1"], "growth": _NET["growth"], **merged}
-    if typed or spec.model.widths == "per-block":
-        merged = _by_block(spec, params, settings.params)
-        spec = dataclasses.replace(spec, model=ShapeSpec(widths="per-block"))
-    return spec, _active(merged, settings)
-
-
-def _active(merged: dict[str, Value], settings: Settings) -> dict[str, Value]:
+    changed: dict[str, Any] = dict(overrides.recipe)
+    try:
+        spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **changed))
+    except ValueError as exc:
+        raise SpecError(f"--set {str(exc).removeprefix('train.')}") from exc
+    merged = {**params, **overrides.params}
+    if spec.model.factory is None:
+        spec, merged = _with_widths(spec, params, overrides.params)
+    # a trial with another optimizer has no momentum for SGD; draw() drops it if not needed
     if "optimizer" in merged:
         merged.setdefault("momentum", _MOMENTUM)
     active = draw(merged, lambda name, dim: merged[name])
-    _refuse_idle(settings.params, active)
-    return active
+    _check_effective(overrides.params, active)
+    return spec, active
 
 
 def _is_block_width(name: str) -> bool:
     return name.startswith("width_")
 
 
+def _with_widths(
+    spec: StudySpec, params: Mapping[str, Value], changed: Mapping[str, Value]
+) -> tuple[StudySpec, dict[str, Value]]:
+    """Returns the spec and values with widths in one form: by block, or base width and growth."""
+    merged = {**params, **changed}
+    by_block = [name for name in changed if name == "width" or _is_block_width(name)]
+    geometric = [name for name in changed if name in _GEOMETRIC]
+    if by_block and geometric:
+        raise SpecError(
+            f"--set: found {by_block[0]} and {geometric[0]}, expected widths by block, or a base"
+            " width and its growth; keep one"
+        )
+    if geometric and spec.model.widths == "per-block":
+        spec = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=_WIDEST))
+        merged = {"base_width": merged["width_1"], "growth": _DEFAULT_NET["growth"], **merged}
+    if by_block or spec.model.widths == "per-block":
+        merged = _by_block(spec, params, changed)
+        spec = dataclasses.replace(spec, model=ShapeSpec(widths="per-block"))
+    return spec, merged
+
+
 def _by_block(
-    spec: StudySpec, params: Mapping[str, Value], typed: Mapping[str, Value]
+    spec: StudySpec, params: Mapping[str, Value], changed: Mapping[str, Value]
 ) -> dict[str, Value]:
-    """The values with a width for each block, in place of a base width and its growth."""
-    merged = {**params, **typed}
+    """Returns the values with a width for each block, instead of a base width and its growth."""
+    merged = {**params, **changed}
     names = width_names(int(merged["n_blocks"]))
+    known = params
     if spec.model.widths == "geometric":
         base, growth = int(merged["base_width"]), float(merged["growth"])
-        cap = spec.model.max_width
-        known: Mapping[str, Value] = dict(
-            zip(names, geometric_widths(len(names), base, growth, cap), strict=True)
-        )
-    else:
-        known = params
-    if "width" in typed:
-        known = dict.fromkeys(names, typed["width"])
+        grown = geometric_widths(len(names), base, growth, spec.model.max_width)
+        known = dict(zip(names, grown, strict=True))
+    if "width" in changed:
+        known = dict.fromkeys(names, changed["width"])
     widths: dict[str, Value] = {}
     last: Value = 1
     for name in names:
-        if name in typed or name in known:
-            last = typed[name] if name in typed else known[name]
+        last = changed.get(name, known.get(name, last))
         widths[name] = last
-    left = ("width", *_GEOMETRIC)
-    rest = {n: v for n, v in merged.items() if n not in left and not _is_block_width(n)}
-    return {**rest, **widths, "width": 1}  # the last: that each block has a width of its own
-
-
-def _with_recipe(spec: StudySpec, recipe: Mapping[str, Value]) -> StudySpec:
-    try:
-        changed: dict[str, Any] = dict(recipe)
-        return dataclasses.replace(spec, train=dataclasses.replace(spec.train, **changed))
-    except ValueError as exc:
-        raise SpecError(f"--set {str(exc).removeprefix('train.')}") from exc
-
-
-def _refuse_idle(typed: Mapping[str, Value], active: Mapping[str, Value]) -> None:
-    idle = [name for name in typed if name not in active and name != "width"]
-    if idle:
-        name = idle[0]
-        needs = "optimizer=sgd" if name == "momentum" else f"n_blocks={name.rpartition('_')[2]}"
-        raise SpecError(f"--set {name}: has no effect beside the others; add --set {needs}")
+    replaced = ("width", *_GEOMETRIC)
+    rest = {n: v for n, v in merged.items() if n not in replaced and not _is_block_width(n)}
+    return {**rest, **widths, "width": 1}  # "width" makes draw() read the width of each block

@@ -1,8 +1,8 @@
-"""When to stop a trial early, with any number of objectives: pure functions of numbers.
+"""Early stopping of trials with any number of objectives: pure functions of numbers.
 
-A rule that looks at loss alone stops the cheap end of the front, since small nets lose more than
-large ones all through training. So a trial is compared with its *peers*: the trials that cost no
-more than it does, in every objective that is a cost.
+A rule that compares loss alone prunes the cheap end of the front, as small nets have larger losses
+than large ones throughout training. So a trial is compared with its *rivals*: the trials that cost
+no more than it does, in every objective that is a cost.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from hpsearch.errors import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Which rule stops trials, and its settings.
+    """The pruning rule and its settings.
 
     ``risk`` (forecast): the quantile of past improvements that still counts as possible.
     ``margin`` (margin): the slack over the best loss at the start of training, as a fraction.
-    ``percentile`` (percentile): the best share of the peers, in per cent, that a trial must match.
-    ``rungs`` and ``reduction`` (asha): the epochs at which only one in ``reduction`` goes on; no
+    ``percentile`` (percentile): the best share of the rivals, in per cent, that a trial must match.
+    ``rungs`` and ``reduction`` (asha): the epochs at which only one in ``reduction`` continues; no
     rungs: 1, 3, 9, … in powers of the reduction.
-    ``control``: the share of trials that always run to the end, so that what stopping may have
-    cost can be seen. ``min_finished``: how many trials must have finished before any is stopped.
+    ``control``: the share of trials that are never pruned, to measure what pruning loses.
+    ``min_finished``: the number of trials that must have finished before any is pruned.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -60,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Another trial as the rules see it: validation losses by epoch, and its costs in order."""
+    """Another trial of the study: its validation losses by epoch and its costs in order."""
 
     number: int
     losses: tuple[float, ...]
@@ -70,9 +70,9 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Why a trial is stopped: at that epoch its ``value`` (a loss) was above the ``limit``.
+    """Why a trial is pruned: at that epoch its ``value`` (a loss) was above the ``limit``.
 
-    ``beaten_by`` is the number of the trial that did best of those it was compared with.
+    ``beaten_by`` is the number of the best trial that it was compared with.
     """
 
     pruner: str
@@ -84,7 +84,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A trial before the rules.
+    """The input of a rule: a trial, and the trials that it is compared with.
 
     ``finished`` holds the peers with a finite final loss, ``rivals`` those of them that cost no
     more than the trial.
@@ -100,26 +100,26 @@ class Case:
 
     @property
     def epoch(self) -> int:
-        """The epochs trained so far."""
+        """The number of epochs trained so far."""
         return len(self.losses)
 
     @property
     def loss(self) -> float:
-        """The trial's loss now."""
+        """The trial's current loss."""
         return self.losses[-1]
 
     def loss_of(self, peer: Peer) -> float:
-        """The peer's loss at the epoch where the trial is now."""
+        """Returns the peer's loss at the trial's current epoch."""
         return peer.losses[self.epoch - 1]
 
     def reached(self, peers: Sequence[Peer]) -> list[Peer]:
-        """Those of the peers that have a finite loss at the epoch where the trial is now."""
-        at = self.epoch - 1
-        return [p for p in peers if len(p.losses) > at and math.isfinite(p.losses[at])]
+        """Returns the peers that have a finite loss at the trial's current epoch."""
+        index = self.epoch - 1
+        return [p for p in peers if len(p.losses) > index and math.isfinite(p.losses[index])]
 
     def verdict(self, value: float, limit: float, best: Peer) -> Verdict | None:
-        """Why the trial is stopped, if the value is above the limit."""
-        if not value > limit:
+        """Returns why the trial is pruned; None if the value is not above the limit."""
+        if not value > limit:  # nor if either is NaN
             return None
         rule, epoch = self.rule.pruner, self.epoch
         return Verdict(pruner=rule, epoch=epoch, value=value, limit=limit, beaten_by=best.number)
@@ -133,17 +133,17 @@ def should_prune(
     *,
     epochs: int,
 ) -> Verdict | None:
-    """Returns why the trial should be stopped now, or None if it should go on.
+    """Returns why the trial should be pruned now, or None if it should continue.
 
     Args:
         losses: the trial's validation losses so far, one per epoch, the first at index 0.
         cost: its costs (seconds, parameters, …), lower is better; empty if no objective is one.
-        peers: the study's other trials, whatever their state; NaN losses are left out.
+        peers: the study's other trials in any state; NaN losses are ignored.
         rule: the rule and its settings.
-        epochs: the epochs of a full training; at the last one nothing is stopped.
+        epochs: the epochs of a full training; no trial is pruned at the last one.
 
-    A trial is never stopped before ``rule.min_finished`` others have finished, nor when it is
-    strictly cheaper than each of those (``median`` apart: it looks at loss alone, for comparison).
+    A trial is never pruned before ``rule.min_finished`` others have finished, nor if it is strictly
+    cheaper than each of those (except by ``median``, which compares loss alone).
 
     >>> rule = Rule(min_finished=1)
     >>> done = Peer(number=0, losses=(1.0, 0.5, 0.4), cost=(2.0,), finished=True)
@@ -153,6 +153,7 @@ def should_prune(
     True
     """
     epoch = len(losses)
+    # a trial that diverged at its end has no final loss to compare with
     finished = [peer for peer in peers if peer.finished and math.isfinite(peer.losses[-1])]
     if not 1 <= epoch < epochs or len(finished) < rule.min_finished:
         return None
@@ -169,47 +170,41 @@ def should_prune(
 
 
 def no_costlier(cost: Sequence[float], peers: Sequence[Peer]) -> list[Peer]:
-    """Returns the peers that cost no more, in each cost; with no cost at all, every peer."""
-    return [
-        p for p in peers if all(theirs <= ours for theirs, ours in zip(p.cost, cost, strict=True))
-    ]
+    """Returns the peers that cost no more, in each cost; without costs, every peer."""
+    return [p for p in peers if all(a <= b for a, b in zip(p.cost, cost, strict=True))]
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """Returns the q-quantile, q in [0, 1], linear between the two nearest values.
+    """Returns the q-quantile, q in [0, 1], interpolated linearly between the nearest values.
 
     >>> quantile([3.0, 1.0, 2.0], 0.25)
     1.5
     """
     ordered = sorted(values)
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
+    position = q * (len(ordered) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 def _forecast(case: Case) -> Verdict | None:
-    """Stops when even a hopeful forecast ends worse than a finished trial that costs no more.
+    """Prunes if even an optimistic forecast of the final loss is worse than a rival's final loss.
 
-    The forecast is the loss now times the ``risk``-quantile of final loss ÷ loss at this epoch
+    The forecast is the current loss times the ``risk``-quantile of final loss ÷ loss at this epoch
     over the finished trials.
     """
-    ratios = [_ratio(peer.losses[-1], peer.losses[case.epoch - 1]) for peer in case.finished]
-    known = [ratio for ratio in ratios if ratio is not None]
-    if not case.rivals or not known:
+    pairs = [(peer.losses[-1], case.loss_of(peer)) for peer in case.finished]
+    # a quotient needs two finite losses above 0
+    ratios = [a / b for a, b in pairs if 0 < a < math.inf and 0 < b < math.inf]
+    if not case.rivals or not ratios:
         return None
     best = min(case.rivals, key=lambda peer: peer.losses[-1])
-    forecast = case.loss * quantile(known, case.rule.risk)
+    forecast = case.loss * quantile(ratios, case.rule.risk)
     return case.verdict(forecast, best.losses[-1], best)
 
 
-def _ratio(final: float, now: float) -> float | None:
-    usable = math.isfinite(final) and math.isfinite(now) and final > 0 and now > 0
-    return final / now if usable else None
-
-
 def _margin(case: Case) -> Verdict | None:
-    """Stops above the best loss at this epoch among the peers, plus a slack that shrinks."""
+    """Prunes above the rivals' best loss at this epoch plus a slack that shrinks to 0."""
     peers = case.reached(no_costlier(case.cost, case.peers))
     if not case.rivals or not peers:
         return None
@@ -219,16 +214,16 @@ def _margin(case: Case) -> Verdict | None:
 
 
 def _median(case: Case) -> Verdict | None:
-    """Stops above the median loss at this epoch of all finished trials, whatever they cost.
+    """Prunes above the median loss at this epoch of all finished trials, ignoring cost.
 
     The classic rule of single-objective search (Golovin et al. 2017, Vizier). With a cost among
-    the objectives it stops the cheap end of the front.
+    the objectives it prunes the cheap end of the front.
     """
     return _above_quantile(case, case.finished, 0.5)
 
 
 def _percentile(case: Case) -> Verdict | None:
-    """Stops when worse than the best ``percentile`` per cent of the finished peers."""
+    """Prunes if worse than the best ``percentile`` per cent of the finished rivals."""
     return _above_quantile(case, case.rivals, case.rule.percentile / 100)
 
 
@@ -241,10 +236,10 @@ def _above_quantile(case: Case, rivals: Sequence[Peer], q: float) -> Verdict | N
 
 
 def _asha(case: Case) -> Verdict | None:
-    """Asynchronous successive halving among the peers (Li et al. 2018, arXiv 1810.05934).
+    """Asynchronous successive halving among the rivals (Li et al. 2018, arXiv 1810.05934).
 
-    At a rung a trial goes on if it is in the best 1 / ``reduction`` of the peers that have reached
-    that rung so far, itself included.
+    At a rung a trial continues if it is in the best 1 / ``reduction`` of the trials that cost no
+    more and have reached the rung so far, itself included.
     """
     eta = case.rule.reduction
     rungs = case.rule.rungs or tuple(eta**k for k in range(case.epochs.bit_length()))
@@ -256,16 +251,11 @@ def _asha(case: Case) -> Verdict | None:
     return case.verdict(case.loss, limit, min(peers, key=case.loss_of))
 
 
-def _none(case: Case) -> Verdict | None:
-    """Stops nothing."""
-    return None
-
-
 PRUNERS: Mapping[str, Callable[[Case], Verdict | None]] = {
     "forecast": _forecast,
     "margin": _margin,
     "median": _median,
     "percentile": _percentile,
     "asha": _asha,
-    "none": _none,
+    "none": lambda case: None,
 }

@@ -1,176 +1,37 @@
-"""The search space as data: dimensions, which of them are active, and how they are drawn."""
+"""The search space: its dimensions, which of them a configuration has, and grids over it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpsearch.core import custom_dimensions as own_dims
+from hpsearch.core.dimensions import (
+    BLOCK_WIDTHS,
+    BUILT_IN,
+    HEADS,
+    OPTIMIZERS,
+    SCHEDULES,
+    ChoiceDim,
+    Dim,
+    FloatDim,
+    IntDim,
+    Value,
+    parse,
+)
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.errors import closest, nearest
 
-Value = bool | int | float | str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatDim:
-    """A real interval, both ends included; evenly drawn, or evenly in its logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_range(self)
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value lies on the dimension (a step's grid included)."""
-        if isinstance(value, (bool, str)) or not self.low <= value <= self.high:
-            return False
-        if self.step is None:
-            return True
-        steps = (value - self.low) / self.step
-        return math.isclose(steps, round(steps), abs_tol=1e-6)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntDim:
-    """A range of whole numbers, both ends included."""
-
-    low: int
-    high: int
-    log: bool = False
-    step: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_range(self)
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value is a whole number on the dimension."""
-        if isinstance(value, (bool, str)) or value != int(value):
-            return False
-        return self.low <= value <= self.high and (int(value) - self.low) % (self.step or 1) == 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceDim:
-    """A list of distinct values without an order."""
-
-    choices: tuple[Value, ...]
-
-    def __post_init__(self) -> None:
-        if not self.choices:
-            raise ValueError("found an empty list of choices, expected at least one; add a value")
-        if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"found a choice twice in {list(self.choices)}; name each once")
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value is one of the choices."""
-        return value in self.choices
-
-
-Dim = FloatDim | IntDim | ChoiceDim
 Space = Mapping[str, Dim | Value]  # a plain value is a dimension that is fixed
 
-
-def _check_range(dim: FloatDim | IntDim) -> None:
-    if not (math.isfinite(dim.low) and math.isfinite(dim.high)):
-        raise ValueError(f"found low {dim.low} and high {dim.high}, expected finite numbers")
-    if dim.low > dim.high:
-        raise ValueError(f"found low {dim.low} above high {dim.high}; swap them")
-    if dim.log and dim.low <= 0:
-        raise ValueError(f"found low {dim.low} with log, expected a low above 0; raise it")
-    if dim.log and dim.step is not None:
-        raise ValueError(f"found step {dim.step} with log, expected one or the other; drop one")
-    if dim.step is not None and dim.step <= 0:
-        raise ValueError(f"found step {dim.step}, expected a step above 0")
-
-
-def listed(values: Iterable[Value]) -> str:
-    """Returns values as a person types them.
-
-    >>> listed([True, False]), listed([1, "adam"])
-    ('true, false', '1, adam')
-    """
-    return ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a dimension of that name may hold at all: a kind and its legal values."""
-
-    kind: type[bool] | type[int] | type[float] | type[str]
-    low: float = 0.0
-    high: float = 0.0
-    choices: tuple[Value, ...] = ()
-
-    def check(self, value: Any) -> Value:
-        """Returns the value in the dimension's kind.
-
-        Raises:
-            ValueError: the value is of another kind or outside the legal range.
-        """
-        if self.choices:
-            if value not in self.choices or isinstance(value, bool) != (self.kind is bool):
-                close = closest(value, map(str, self.choices)) if isinstance(value, str) else None
-                raise ValueError(
-                    f"found {value!r}, expected one of {listed(self.choices)}"
-                    + f"; did you mean {close!r}?" * (close is not None)
-                )
-            return self.kind(value)
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-            raise ValueError(f"found {value!r}, expected a number from {self.low} to {self.high}")
-        if not self.low <= value <= self.high:  # first: NaN and infinity cannot be made whole
-            raise ValueError(f"found {value!r}, expected {self.low} to {self.high}")
-        if self.kind is int and value != int(value):
-            raise ValueError(f"found {value!r}, expected a whole number")
-        return self.kind(value)
-
-
-def _is_step(step: Any, kind: type) -> bool:
-    """Whether it is a finite number, a whole one where the dimension's kind is int."""
-    if isinstance(step, bool) or not isinstance(step, (int, float)) or not math.isfinite(step):
-        return False
-    return kind is not int or step == int(step)
-
-
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
-SCHEDULES = ("constant", "cosine", "one-cycle")
-HEADS = ("flatten", "gap")
-MAX_BLOCKS = 12
-
-_WIDTH = Known(kind=int, low=1, high=4096)
-KNOWN: Mapping[str, Known] = {
-    "n_blocks": Known(kind=int, low=1, high=MAX_BLOCKS),
-    "base_width": _WIDTH,
-    "growth": Known(kind=float, low=0.25, high=4.0),
-    "width": _WIDTH,
-    **{f"width_{block}": _WIDTH for block in range(1, MAX_BLOCKS + 1)},
-    "kernel_size": Known(kind=int, choices=(1, 3, 5, 7)),
-    "batch_norm": Known(kind=bool, choices=(False, True)),
-    "head": Known(kind=str, choices=HEADS),
-    "dropout": Known(kind=float, low=0.0, high=0.9),
-    "optimizer": Known(kind=str, choices=OPTIMIZERS),
-    "momentum": Known(kind=float, low=0.0, high=0.999),
-    "learning_rate": Known(kind=float, low=1e-8, high=10.0),
-    "weight_decay": Known(kind=float, low=0.0, high=10.0),
-    "batch_size": Known(kind=int, low=1, high=65536),
-    "schedule": Known(kind=str, choices=SCHEDULES),
-}
 TRAINING = ("optimizer", "momentum", "learning_rate", "weight_decay", "batch_size", "schedule")
-# What changes neither how many steps there are nor what one takes; it may decide how well they do.
-_ONLY_VALUES = ("dropout", "momentum", "learning_rate", "weight_decay", "schedule")
-_BLOCK_WIDTHS = frozenset(f"width_{block}" for block in range(1, MAX_BLOCKS + 1))
-_ANY = 1e300  # what the numbers of an own dimension stay below
+# These change neither the number of steps nor the duration of one, only how well they train.
+_DURATION_NEUTRAL = ("dropout", "momentum", "learning_rate", "weight_decay", "schedule")
 
 
 def without_effect(objective: str) -> frozenset[str]:
-    """Returns the dimensions of the built-in net and training that cannot change an objective.
+    """Returns the built-in dimensions that cannot change an objective.
 
-    Of what is the net's alone all that training is; of its seconds what is only a number in it.
+    A cost of the net itself (parameters, FLOPs, latency) depends on no training dimension.
 
     >>> "optimizer" in without_effect("params"), "optimizer" in without_effect("train_seconds")
     (True, False)
@@ -178,102 +39,35 @@ def without_effect(objective: str) -> frozenset[str]:
     frozenset()
     """
     if objective == "train_seconds":
-        return frozenset(_ONLY_VALUES)
+        return frozenset(_DURATION_NEUTRAL)
     return frozenset((*TRAINING, "dropout") if OBJECTIVES[objective].is_cost else ())
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Returns the names of dimensions in the order of drawing: the known ones, then own ones.
+    """Returns dimension names in the order of drawing: built-in ones, then custom ones by name.
 
     >>> ordered(["depth", "optimizer", "act", "n_blocks"])
     ['n_blocks', 'optimizer', 'act', 'depth']
     """
     given = set(names)
-    return [*(name for name in KNOWN if name in given), *sorted(given - set(KNOWN))]
-
-
-def parse(name: str, raw: Any, *, own: bool = False) -> Dim | Value:
-    """Reads one entry of a ``[space]`` table.
-
-    A table with ``low`` and ``high`` is a range, a list (or a table with ``choices``) is a choice,
-    anything else fixes the dimension to that value. With ``own``, a name that is not known is a
-    dimension of the person's own: what it holds is told by its values, and whole ends make a range
-    of whole numbers.
-
-    Raises:
-        ValueError: an unknown name, an unknown key or an illegal value; the message names it.
-
-    >>> parse("n_blocks", {"low": 1, "high": 5})
-    IntDim(low=1, high=5, log=False, step=None)
-    >>> parse("optimizer", ["sgd", "adam"])
-    ChoiceDim(choices=('sgd', 'adam'))
-    >>> parse("dropout", 0)
-    0.0
-    """
-    if name not in KNOWN and not own:
-        raise ValueError(f"space.{name}: found an unknown dimension; {nearest(name, KNOWN)}")
-    try:
-        return _parse_known(KNOWN[name], raw) if name in KNOWN else _parse_own(name, raw)
-    except (ValueError, TypeError) as exc:
-        raise ValueError(f"space.{name}: {exc}") from exc
-
-
-def _parse_own(name: str, raw: Any) -> Dim | Value:
-    own_dims.check_name(name, set(KNOWN) - _BLOCK_WIDTHS)
-    if isinstance(raw, Mapping) and set(raw) == {"choices"}:
-        raw = raw["choices"]
-    if isinstance(raw, Mapping):
-        kind = own_dims.kind_of_range(raw)
-        return _parse_known(Known(kind=kind, low=-_ANY, high=_ANY), raw)
-    if isinstance(raw, (list, tuple)):
-        return ChoiceDim(choices=tuple(own_dims.check_value(value) for value in raw))
-    return own_dims.check_value(raw)
-
-
-def _parse_known(known: Known, raw: Any) -> Dim | Value:
-    if isinstance(raw, Mapping) and set(raw) == {"choices"}:
-        raw = raw["choices"]
-    if isinstance(raw, (list, tuple)):
-        return ChoiceDim(choices=tuple(known.check(value) for value in raw))
-    if not isinstance(raw, Mapping):
-        return known.check(raw)
-    if known.choices:
-        raise ValueError(
-            f"found the range {dict(raw)}, expected a value or a list of {known.choices}"
-        )
-    unknown = set(raw) - {"low", "high", "log", "step"}
-    if unknown or not {"low", "high"} <= set(raw):
-        raise ValueError(
-            f"found keys {sorted(raw)}, expected low and high, and log or step if wanted"
-        )
-    log, step = raw.get("log", False), raw.get("step")
-    if not isinstance(log, bool):
-        raise ValueError(f"found log = {log!r}, expected true or false")
-    if step is not None and not _is_step(step, known.kind):
-        raise ValueError(f"found step = {step!r}, expected a {known.kind.__name__} above 0")
-    low, high = known.check(raw["low"]), known.check(raw["high"])
-    if known.kind is int:
-        return IntDim(
-            low=int(low), high=int(high), log=log, step=None if step is None else int(step)
-        )
-    return FloatDim(low=float(low), high=float(high), log=log, step=step)
+    return [*(name for name in BUILT_IN if name in given), *sorted(given - set(BUILT_IN))]
 
 
 def width_names(n_blocks: int) -> tuple[str, ...]:
-    """The names of the per-block widths of a net of that depth.
+    """Returns the names of the per-block widths of a net with that many blocks.
 
     >>> width_names(2)
     ('width_1', 'width_2')
     """
-    return tuple(f"width_{block}" for block in range(1, n_blocks + 1))
+    return BLOCK_WIDTHS[:n_blocks]
 
 
 def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]:
     """Returns one configuration: every active dimension's value, fixed ones included.
 
-    ``suggest`` is asked, in a fixed order, for each active dimension that is not fixed. A width
-    exists only where its block exists, momentum only with SGD. Where there are no blocks, as in a
-    net of the person's own, ``width`` is a dimension like any other.
+    ``suggest`` is called, in a fixed order, for each active dimension that is not fixed. A width
+    exists only if its block exists, momentum only with SGD. Without ``n_blocks``, as with a custom
+    model, ``width`` is a dimension like any other.
 
     >>> space = {"n_blocks": 2, "width": IntDim(low=8, high=64), "optimizer": "adam",
     ...          "momentum": 0.9}
@@ -282,19 +76,20 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
     """
     params: dict[str, Value] = {}
 
-    def take(name: str, dim: Dim | Value) -> None:
+    def add(name: str, dim: Dim | Value) -> None:
         is_dim = isinstance(dim, (FloatDim, IntDim, ChoiceDim))
         params[name] = suggest(name, dim) if is_dim else dim  # type: ignore[arg-type, assignment]
 
+    # n_blocks and optimizer come first in this order, and decide which of the rest are active
     by_block = "width" in space and "n_blocks" in space
     for name in ordered(space):
-        if by_block and name in _BLOCK_WIDTHS:
+        if by_block and name in BLOCK_WIDTHS:
             continue
         if by_block and name == "width":
             for block in width_names(int(params["n_blocks"])):
-                take(block, space.get(block, space["width"]))
+                add(block, space.get(block, space["width"]))
         elif name != "momentum" or params.get("optimizer", "sgd") == "sgd":
-            take(name, space[name])
+            add(name, space[name])
     return params
 
 
@@ -305,28 +100,22 @@ def dims(space: Space) -> dict[str, Dim]:
     ...            "optimizer": "sgd", "momentum": 0.9}))
     ['n_blocks', 'width_1', 'width_2']
     """
-    found: dict[str, Dim] = {}
+    drawn: dict[str, Dim] = {}
 
-    def note(name: str, dim: Dim) -> Value:
-        found[name] = dim
-        return _last(dim)
+    def record(name: str, dim: Dim) -> Value:
+        drawn[name] = dim
+        return dim.choices[-1] if isinstance(dim, ChoiceDim) else dim.high  # the most blocks
 
-    for optimizer in _values(space.get("optimizer", "sgd")):
-        draw({**space, "optimizer": optimizer}, note)
-    if isinstance(optimizers := space.get("optimizer"), (ChoiceDim,)):
-        found["optimizer"] = optimizers
-    return {name: found[name] for name in ordered(found)}
-
-
-def _values(dim: Dim | Value) -> tuple[Value, ...]:
-    return dim.choices if isinstance(dim, ChoiceDim) else (dim,)  # type: ignore[return-value]
+    optimizer = space.get("optimizer", "sgd")
+    # Momentum is drawn with one optimizer only, so each of them is tried.
+    for value in optimizer.choices if isinstance(optimizer, ChoiceDim) else (optimizer,):
+        draw({**space, "optimizer": value}, record)
+    if isinstance(optimizer, ChoiceDim):
+        drawn["optimizer"] = optimizer
+    return {name: drawn[name] for name in ordered(drawn)}
 
 
-def _last(dim: Dim) -> Value:
-    return dim.choices[-1] if isinstance(dim, ChoiceDim) else dim.high
-
-
-_SHAPE: Mapping[str, Space] = {
+_WIDTHS: Mapping[str, Space] = {
     "geometric": {
         "base_width": IntDim(low=4, high=16, log=True),
         "growth": ChoiceDim(choices=(1.0, 1.5, 2.0)),
@@ -350,33 +139,106 @@ _SHARED: Space = {
 
 def default_space(widths: str) -> dict[str, Dim | Value]:
     """Returns the built-in space, for ``geometric`` or ``per-block`` widths."""
-    merged = {**_SHARED, **_SHAPE[widths]}
-    return {name: merged[name] for name in KNOWN if name in merged}
+    merged = {**_SHARED, **_WIDTHS[widths]}
+    return {name: merged[name] for name in ordered(merged)}
 
 
 def overlay(
-    widths: str, raw: Mapping[str, Any], *, own_model: bool = False, own_training: bool = False
+    widths: str,
+    raw: Mapping[str, Any],
+    *,
+    custom_model: bool = False,
+    custom_training: bool = False,
 ) -> dict[str, Dim | Value]:
-    """Returns the built-in space with the entries of a ``[space]`` table laid over it.
+    """Returns the built-in space, overridden by the entries of a ``[space]`` table.
 
-    With a model or a training of the person's own, what the built-in one would need is left out
-    unless the table names it, and the table may hold dimensions of the person's own.
+    A custom model or training does not get the dimensions of the built-in one, unless the table
+    names them; the table may then hold custom dimensions.
 
     Raises:
-        ValueError: an unknown or illegal entry, or one that ``widths`` has no use for.
+        ValueError: an unknown or illegal entry, or one that these ``widths`` do not use.
     """
-    for name in {} if own_model else raw:
-        other = next((kind for kind in _SHAPE if kind != widths and name in _SHAPE[kind]), None)
-        if other or (name in _BLOCK_WIDTHS and widths == "geometric"):
+    for name in {} if custom_model else raw:
+        other = next((kind for kind in _WIDTHS if kind != widths and name in _WIDTHS[kind]), None)
+        if other or (name in BLOCK_WIDTHS and widths == "geometric"):
             raise ValueError(
                 f"space.{name}: found with model.widths = {widths!r}, expected only with"
                 f" {other or 'per-block'!r}; drop it or change model.widths"
             )
-    needed = {
+    defaults = {
         name: dim
         for name, dim in default_space(widths).items()
-        if not (own_training if name in TRAINING else own_model)
+        if not (custom_training if name in TRAINING else custom_model)
     }
-    own = own_model or own_training
-    merged = {**needed, **{name: parse(name, value, own=own) for name, value in raw.items()}}
+    custom = custom_model or custom_training
+    given = {name: parse(name, value, custom=custom) for name, value in raw.items()}
+    merged = {**defaults, **given}
     return {name: merged[name] for name in ordered(merged)}
+
+
+def grid_values(dim: Dim, points: int) -> tuple[Value, ...]:
+    """Returns the values a grid takes from a dimension, lowest first.
+
+    Choices and whole numbers on a linear scale give all their values; floats without a step, and
+    whole numbers on a log scale, give ``points`` values, evenly spaced on their scale.
+
+    >>> grid_values(FloatDim(low=0.001, high=0.1, log=True), 3)
+    (0.001, 0.01, 0.1)
+    >>> grid_values(IntDim(low=1, high=5), 3)
+    (1, 2, 3, 4, 5)
+    """
+    if isinstance(dim, ChoiceDim):
+        return dim.choices
+    if isinstance(dim, IntDim) and not dim.log:
+        return tuple(range(dim.low, dim.high + 1, dim.step or 1))
+    if dim.step is not None:
+        # the tolerance keeps the last step if the division falls just short of a whole number
+        count = int((dim.high - dim.low) / dim.step + 1e-9) + 1
+        return tuple(dim.low + i * dim.step for i in range(count))
+    spaced = (_at_share(dim, i / (points - 1) if points > 1 else 0.5) for i in range(points))
+    if isinstance(dim, IntDim):
+        return tuple(dict.fromkeys(round(value) for value in spaced))  # without duplicates
+    return tuple(spaced)
+
+
+def _at_share(dim: FloatDim | IntDim, share: float) -> float:
+    if dim.log:
+        value = math.exp(math.log(dim.low) * (1 - share) + math.log(dim.high) * share)
+    else:
+        value = dim.low * (1 - share) + dim.high * share
+    # 12 digits: 0.01 rather than 0.010000000000000002
+    return min(max(float(f"{value:.12g}"), dim.low), dim.high)
+
+
+def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str, Value]]:
+    """Yields the grid's cells: every combination of the named dimensions that can exist.
+
+    A cell omits dimensions that are not active in it, so no configuration is repeated. The last
+    name varies fastest.
+
+    >>> space = {"n_blocks": IntDim(low=1, high=2), "optimizer": ChoiceDim(choices=("sgd", "adam"))}
+    >>> [tuple(cell.values()) for cell in cells(space, ["n_blocks", "optimizer"], 3)]
+    [(1, 'sgd'), (1, 'adam'), (2, 'sgd'), (2, 'adam')]
+    """
+
+    # Which dimensions exist depends on the values chosen so far, so a plain product will not do.
+    def expand(chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+        """Finds the first named dimension without a value, and recurses with each of its values."""
+        undecided: dict[str, Dim] = {}
+
+        def suggest(name: str, dim: Dim) -> Value:
+            if name in chosen:
+                return chosen[name]
+            if name in names:
+                undecided.setdefault(name, dim)
+            return grid_values(dim, points)[0]
+
+        draw(space, suggest)
+        if not undecided:
+            yield chosen
+            return
+        name, dim = next(iter(undecided.items()))
+        for value in grid_values(dim, points):
+            yield from expand({**chosen, name: value})
+
+    return expand({})

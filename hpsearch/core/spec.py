@@ -1,4 +1,4 @@
-"""What a study is and what a trial is, as frozen data: specs and their JSON."""
+"""Studies and trials as frozen data: specs, how a trial is resolved, and their JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hpsearch.core.dimensions import Dim, Value, parse
 from hpsearch.core.initial_trials import RECIPE
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pruning import Rule
-from hpsearch.core.space import TRAINING, Dim, Space, Value, dims, parse, width_names
+from hpsearch.core.space import TRAINING, Space, dims, width_names
 from hpsearch.errors import SpecError, nearest
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
@@ -43,7 +44,7 @@ class DataSpec:
 
     ``dataset`` is a known name, a folder of class folders, or an ``.npz`` file. ``image_size``
     (pixels) resizes a folder's images. The fractions cut validation and test images from the
-    training images where the data brings no such split of its own.
+    training images if the data set does not come with such a split.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -63,12 +64,22 @@ class DataSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeSpec:
-    """What all trainings of a study have in common.
+class DatasetSummary:
+    """The number of images per class, and per part of the split, counted without decoding any."""
 
-    ``shift`` is in pixels, ``rotate`` in degrees, each the largest size of a random change to
-    either side; ``flip`` mirrors half of the images left to right. ``function`` names a training of
-    the person's own, as ``mypackage.loops:train`` (see :mod:`hpsearch.nn.training.custom_loop`).
+    classes: Mapping[str, int]
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeSpec:
+    """The settings that all trainings of a study share.
+
+    ``shift`` is in pixels, ``rotate`` in degrees, each the largest random change to either side;
+    ``flip`` mirrors half of the images left to right. ``function`` names a custom training
+    function, as ``mypackage.loops:train`` (see :mod:`hpsearch.nn.training.custom_loop`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -89,22 +100,22 @@ class RecipeSpec:
 
 
 def check_shift(shift: int, *, height: int, width: int) -> None:
-    """Refuses shifts, in pixels, that would move half of an image of that size out of sight.
+    """Refuses a shift, in pixels, by half of an image of that size or more.
 
     Raises:
-        SpecError: the shift is that large.
+        SpecError: the shift is too large.
 
     >>> check_shift(13, height=28, width=28)
     >>> check_shift(14, height=28, width=32)
     Traceback (most recent call last):
     hpsearch.errors.SpecError: train.shift: found 14 on images of 28×32 pixels, expected at most \
-13, less than half of them; lower it
+13, less than half of the side; lower it
     """
     most = (min(height, width) - 1) // 2
     if shift > most:
         raise SpecError(
             f"train.shift: found {shift} on images of {height}×{width} pixels, expected at most"
-            f" {most}, less than half of them; lower it"
+            f" {most}, less than half of the side; lower it"
         )
 
 
@@ -112,8 +123,8 @@ def check_shift(shift: int, *, height: int, width: int) -> None:
 class ShapeSpec:
     """How channel widths are drawn: ``geometric`` (base width and growth) or ``per-block``.
 
-    ``max_width`` caps geometric widths. ``factory`` names a builder of the person's own instead, as
-    ``mypackage.nets:build`` (see :mod:`hpsearch.nn.models.custom`).
+    ``max_width`` caps geometric widths. ``factory`` names a function that builds a custom model
+    instead, as ``mypackage.nets:build`` (see :mod:`hpsearch.nn.models.custom`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -123,20 +134,21 @@ class ShapeSpec:
 
     def __post_init__(self) -> None:
         _expect_dotted("model.factory", self.factory)
+        # a custom model has no built-in widths, so setting them is a mistake
         for key in ("widths", "max_width") if self.factory else ():
             found, default = getattr(self, key), getattr(ShapeSpec(), key)
-            _expect(found == default, f"model.{key}", found, "none beside model.factory; drop it")
+            _expect(found == default, f"model.{key}", found, "none with model.factory; drop it")
         _expect_known("model.widths", self.widths, WIDTHS)
         _expect(1 <= self.max_width <= 4096, "model.max_width", self.max_width, "1 to 4096")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpec:
-    """What is optimised, and how the search goes about it.
+    """The objectives, the sampler and the budget of a search.
 
     ``trials`` is the study's total of complete and pruned trials. ``timeout`` is in seconds.
-    ``grid`` names the dimensions that a grid covers (all of them for ``grid`` when empty), and
-    ``grid_points`` how many values it takes from a continuous one.
+    ``grid`` names the dimensions that a grid covers (empty: all, for the sampler ``grid``), and
+    ``grid_points`` is the number of values that it takes from a continuous one.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID
@@ -152,23 +164,17 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         _expect(1 <= self.trials <= 10**7, "search.trials", self.trials, "1 or more")
-        _expect(
-            len(self.objectives) > 0, "search.objectives", list(self.objectives), "at least one"
-        )
-        for name in self.objectives:
-            _expect_known("search.objectives", name, OBJECTIVES)
-        distinct = len(set(self.objectives)) == len(self.objectives)
-        _expect(distinct, "search.objectives", list(self.objectives), "each objective once")
+        key, objectives = "search.objectives", list(self.objectives)
+        _expect(len(objectives) > 0, key, objectives, "at least one")
+        for name in objectives:
+            _expect_known(key, name, OBJECTIVES)
+        _expect(len(set(objectives)) == len(objectives), key, objectives, "each objective once")
         _expect_known("search.sampler", self.sampler, SAMPLERS)
         _expect(2 <= self.grid_points <= 1000, "search.grid_points", self.grid_points, "2 to 1000")
         _expect(0 <= self.seed < 2**63, "search.seed", self.seed, "0 to 2**63 - 1")
         timeout = self.timeout
-        _expect(
-            timeout is None or 0 < timeout < float("inf"),
-            "search.timeout",
-            timeout,
-            "more than 0 seconds",
-        )
+        ok = timeout is None or 0 < timeout < math.inf
+        _expect(ok, "search.timeout", timeout, "more than 0 seconds")
         _expect(1 <= self.workers <= 4096, "search.workers", self.workers, "1 or more")
         _expect(self.max_failures >= 1, "search.max_failures", self.max_failures, "1 or more")
         if self.sampler == "grid+random" and not self.grid:
@@ -180,7 +186,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """A whole study: its data, recipe, shape, search, stopping rule and space."""
+    """A whole study: its data, recipe, model shape, search, pruning rule and space."""
 
     name: str
     data: DataSpec = field(default_factory=DataSpec)
@@ -197,8 +203,8 @@ class StudySpec:
             _expect_known("search.grid", name, tuple(drawn))
 
     @property
-    def has_own_code(self) -> bool:
-        """Whether the model or the training is the person's own."""
+    def has_user_code(self) -> bool:
+        """Whether the study has a custom model or a custom training function."""
         return self.model.factory is not None or self.train.function is not None
 
     @property
@@ -207,12 +213,25 @@ class StudySpec:
         return self.search.grid or tuple(dims(self.space))
 
 
+def with_dataset(spec: StudySpec, dataset: str | None) -> StudySpec:
+    """Returns the spec with ``dataset`` as the location of its images; None changes nothing.
+
+    Raises:
+        SpecError: ``dataset`` is neither a name nor a path.
+    """
+    if dataset is None:
+        return spec
+    try:
+        return dataclasses.replace(spec, data=dataclasses.replace(spec.data, dataset=dataset))
+    except ValueError as exc:
+        raise SpecError(f"--dataset: {exc}") from exc
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One CNN: a block per width (convolution, batch norm, ReLU, max-pool), then the head.
 
-    ``head`` is ``flatten`` or ``gap`` (global average pooling); dropout stands before its linear
-    layer.
+    ``head`` is ``flatten`` or ``gap`` (global average pooling); dropout precedes its linear layer.
     """
 
     widths: tuple[int, ...]
@@ -224,7 +243,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorySpec:
-    """One net of the person's own: who builds it, and from which values."""
+    """A custom model: the function that builds it, and the values that it is built from."""
 
     factory: str
     params: Mapping[str, Value]
@@ -237,8 +256,8 @@ NetSpec = ModelSpec | FactorySpec
 class TrainSpec:
     """One training. ``seed`` fixes the order of the images, their augmentation and dropout.
 
-    ``function`` is a training of the person's own, None the built-in one; ``params`` are all the
-    trial's values then, and empty otherwise.
+    ``function`` is a custom training function (None: the built-in one); ``params`` holds all the
+    trial's values for it, and is empty for the built-in one.
     """
 
     epochs: int
@@ -259,7 +278,7 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One trial, ready to be trained: nothing in it is left to chance or to the process."""
+    """One trial, ready to be trained: completely determined, seeds included."""
 
     number: int
     seed: int
@@ -268,29 +287,31 @@ class TrialSpec:
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
-    """Returns a seed in [0, 2**31) that depends on all the arguments and on nothing else.
+    """Returns a seed in [0, 2**31) that depends on all the arguments and nothing else.
 
     >>> derive_seed(0, 7, "sampler") == derive_seed(0, 7, "sampler") != derive_seed(0, 8, "sampler")
     True
     """
+    # not hash(), which differs between processes
     text = json.dumps([seed, *path]).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") % 2**31
 
 
 def trial_seed(spec: StudySpec, number: int) -> int:
-    """Returns the seed of trial ``number``: of its weights, data order and dropout."""
+    """Returns the seed of trial ``number`` for its weights, data order and dropout."""
     return derive_seed(spec.search.seed, number, "trial")
 
 
 def is_control(spec: StudySpec, number: int) -> bool:
-    """Whether trial ``number`` always runs to the end, so that what stopping cost can be seen.
+    """Whether trial ``number`` is a control: never pruned, to measure what pruning loses.
 
-    One trial, chosen by the study's seed, in every 1 / ``control`` numbers: a coin for each
-    trial would leave one study of 100 trials in 170 without any.
+    One trial in every 1 / ``control`` numbers, chosen by the study's seed. Independent draws
+    would leave one in 170 studies of 100 trials without any control.
     """
     share = spec.pruning.control
     if share <= 0:
         return False
+    # block k holds the numbers from k / share up to (k + 1) / share, and has one control
     block = math.floor(number * share + 1e-9)
     first, end = (math.ceil(edge / share - 1e-9) for edge in (block, block + 1))
     return number == first + derive_seed(spec.search.seed, block, "control") % (end - first)
@@ -302,28 +323,30 @@ def geometric_widths(n_blocks: int, base_width: int, growth: float, cap: int) ->
     >>> geometric_widths(4, 32, 2.0, 128)
     (32, 64, 128, 128)
     """
+    # multiples of 4 suit vector instructions; base widths below 4 are the user's choice
     raw = (base_width * growth**block for block in range(n_blocks))
     return tuple(min(cap, max(base_width if base_width < 4 else 4, 4 * round(w / 4))) for w in raw)
 
 
 def resolve(spec: StudySpec, *, number: int, params: Mapping[str, Value]) -> TrialSpec:
     """Turns the values drawn for trial ``number`` into a trial that can be trained."""
-    own = spec.train.function is not None  # it may not use the built-in training's values
-    p: dict[str, Any] = {**(RECIPE if own else {}), **params}
+    custom = spec.train.function is not None
+    # A custom training function need not have the dimensions of the built-in training.
+    p: dict[str, Any] = {**(RECIPE if custom else {}), **params}
     seed = trial_seed(spec, number)
     drawn = ("batch_size", "optimizer", "learning_rate", "weight_decay", "schedule")
     train = TrainSpec(
         **{key: p[key] for key in drawn},
         momentum=p.get("momentum", 0.0),
         **dataclasses.asdict(spec.train),
-        params=dict(params) if own else {},
+        params=dict(params) if custom else {},
         seed=seed,
     )
     return TrialSpec(number=number, seed=seed, model=_net(spec, params), train=train)
 
 
 def reseeded(trial: TrialSpec, seed: int) -> TrialSpec:
-    """Returns the same trial with another seed, of its weights as of its data order."""
+    """Returns the same trial with another seed for its weights and data order."""
     return dataclasses.replace(trial, seed=seed, train=dataclasses.replace(trial.train, seed=seed))
 
 
@@ -342,37 +365,36 @@ def _net(spec: StudySpec, params: Mapping[str, Value]) -> NetSpec:
 
 def to_dict(spec: StudySpec) -> dict[str, Any]:
     """Returns the spec as plain data, in the layout of a study file."""
-    plain = dataclasses.asdict(spec)
-    plain["space"] = {name: _plain_dim(dim) for name, dim in spec.space.items()}
-    return plain
 
+    def plain_dim(dim: Dim | Value) -> Any:
+        if isinstance(dim, (bool, int, float, str)):
+            return dim
+        return {key: value for key, value in dataclasses.asdict(dim).items() if value is not None}
 
-def _plain_dim(dim: Dim | Value) -> Any:
-    if isinstance(dim, (bool, int, float, str)):
-        return dim
-    return {key: value for key, value in dataclasses.asdict(dim).items() if value is not None}
+    space = {name: plain_dim(dim) for name, dim in spec.space.items()}
+    return {**dataclasses.asdict(spec), "space": space}
 
 
 def to_json(spec: StudySpec) -> str:
-    """Returns the spec as canonical JSON: sorted keys, no spaces; equal specs give equal text."""
+    """Returns the spec as canonical JSON, with sorted keys: equal specs give equal text."""
     return json.dumps(to_dict(spec), sort_keys=True, separators=(",", ":"))
 
 
 def from_json(text: str) -> StudySpec:
     """Returns the spec that :func:`to_json` wrote."""
+
+    def with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+
     plain = json.loads(text)
     train, model = RecipeSpec(**plain["train"]), ShapeSpec(**plain["model"])
-    own = train.function is not None or model.factory is not None
+    custom = train.function is not None or model.factory is not None
     return StudySpec(
         name=plain["name"],
         data=DataSpec(**plain["data"]),
         train=train,
         model=model,
-        search=SearchSpec(**_with_tuples(plain["search"])),
-        pruning=Rule(**_with_tuples(plain["pruning"])),
-        space={name: parse(name, raw, own=own) for name, raw in plain["space"].items()},
+        search=SearchSpec(**with_tuples(plain["search"])),
+        pruning=Rule(**with_tuples(plain["pruning"])),
+        space={name: parse(name, raw, custom=custom) for name, raw in plain["space"].items()},
     )
-
-
-def _with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}

@@ -1,4 +1,4 @@
-"""A spec written as a study file, which reads back as the same study."""
+"""Writing a spec as a study file that reads back as the same study."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hpsearch.core.spec import StudySpec, to_dict
 
 
 def to_toml(spec: StudySpec) -> str:
-    """Returns the text of a study file with every key of the spec, those that are None left out.
+    """Returns the text of a study file with every key of the spec that is not None.
 
-    >>> from hpsearch.core.space import IntDim
+    >>> from hpsearch.core.dimensions import IntDim
     >>> text = to_toml(StudySpec(name="s", space={"n_blocks": IntDim(low=1, high=5)}))
     >>> text.splitlines()[0], text.splitlines()[-1]
     ('name = "s"', 'n_blocks = { low = 1, high = 5, log = false }')
@@ -34,6 +34,6 @@ def _value(value: Any) -> str:
         return f"{{ {inner} }}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, str):  # JSON escapes what TOML does, but for DEL
+    if isinstance(value, str):  # TOML escapes as JSON does, and DEL too
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

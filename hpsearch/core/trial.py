@@ -1,4 +1,4 @@
-"""What is known of one trial: its state, its curve and its record."""
+"""One trial: its state, its learning curve and its record."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class State(enum.Enum):
-    """Where a trial stands."""
+    """The state of a trial."""
 
     WAITING = "waiting"  # queued, or handed back by a worker that stopped
     RUNNING = "running"  # claimed by a worker
     COMPLETE = "complete"  # trained to the end; counts toward the budget
-    PRUNED = "pruned"  # stopped early as hopeless or diverged; counts toward the budget
-    FAILED = "failed"  # broke; refunded
+    PRUNED = "pruned"  # stopped early, or diverged; counts toward the budget
+    FAILED = "failed"  # ended by an error; does not count
 
     @property
     def counts(self) -> bool:
@@ -30,10 +30,9 @@ class Epoch:
 
     ``epoch`` counts from 1. Losses are mean cross-entropies in nats per image: ``train_loss``
     over the augmented batches with label smoothing, ``val_loss`` without it. Accuracies are
-    fractions in [0, 1]. What is of validation is NaN where no image was held out.
-    ``train_seconds`` is the estimate, as of this epoch, of what the whole training costs in
-    seconds of pure training steps; ``wall_seconds`` is what this epoch took by the clock,
-    validation included.
+    fractions in [0, 1]. Without validation images, ``val_loss`` and ``val_accuracy`` are NaN.
+    ``train_seconds`` is this epoch's estimate of the duration of the whole training, in seconds of
+    training steps alone; ``wall_seconds`` is the duration of this epoch, validation included.
     """
 
     epoch: int
@@ -50,7 +49,7 @@ Curve = tuple[Epoch, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a trial ended: its state, its values by objective, and why if it was not completed."""
+    """How a trial ended: its state, its values by objective, and why if it is not complete."""
 
     state: State
     values: Mapping[str, float] = field(default_factory=dict)
@@ -60,11 +59,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """All that a study keeps of one trial.
+    """Everything that a study stores about one trial.
 
     ``values`` holds the objectives of a complete trial and is empty otherwise. ``cost`` holds
-    ``params``, ``flops``, ``latency_ms`` and, once the first epoch has ended, ``train_seconds``.
-    ``attributes`` holds the rest as it is stored (host, device, versions, why it was pruned, …).
+    ``params``, ``flops``, ``latency_ms`` and, after the first epoch, ``train_seconds``.
+    ``attributes`` holds the other stored attributes (host, device, versions, pruning verdict, …).
     """
 
     number: int
@@ -82,13 +81,14 @@ class TrialRecord:
 
 
 def reached(record: TrialRecord) -> dict[str, float]:
-    """Returns every measurement the trial has come to: its costs, accuracy and loss, and values.
+    """Returns every measurement of the trial: its costs, accuracy, loss and values.
 
-    Of a trial that was stopped, those of its last epoch.
+    Accuracy, loss and seconds are those of the trial's last epoch.
 
     >>> reached(TrialRecord(number=0, state=State.FAILED, cost={"params": 12.0}))
     {'params': 12.0}
     """
+    # later updates take precedence: final values over the last epoch's, those over early costs
     known = dict(record.cost)
     if record.curve:
         last = record.curve[-1]
@@ -98,7 +98,7 @@ def reached(record: TrialRecord) -> dict[str, float]:
 
 
 def depth(record: TrialRecord) -> int | None:
-    """Returns the number of conv blocks; None where it is not known, or the net has none.
+    """Returns the number of conv blocks; None if it is unknown, or the net has none.
 
     >>> depth(TrialRecord(number=0, state=State.WAITING, params={"n_blocks": 3}))
     3
@@ -109,14 +109,14 @@ def depth(record: TrialRecord) -> int | None:
     return len(widths) if widths else None
 
 
-LOSSES = 3  # workers that a trial may lose without gaining an epoch
+LOSSES = 3  # lost workers, without a new epoch, after which a trial fails
 
 
 def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a trial has lost its worker three times since it last gained an epoch.
+    """Whether a trial has lost ``LOSSES`` workers since it last gained an epoch.
 
-    Such a trial may be what kills them. ``history`` holds one entry per start that did not end
-    the trial: how it ``ended``, and the ``epochs`` that were trained by then.
+    Such a trial may itself crash its workers. ``history`` holds one entry per start that did not
+    end the trial: how it ``ended``, and the number of ``epochs`` trained until then.
 
     >>> lost_in_vain([{"ended": "worker lost", "epochs": 0}] * 3)
     True

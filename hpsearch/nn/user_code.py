@@ -1,4 +1,8 @@
-"""A person's own code, named in a study file as ``mypackage.nets:build``: found and imported."""
+"""User code: the functions that a study file names, as ``mypackage.nets:build``, and their errors.
+
+An error in user code is reported in one line with the function, its key in the study file and the
+line that failed, so that users do not look for it in hpsearch.
+"""
 
 from __future__ import annotations
 
@@ -9,148 +13,192 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpsearch.core.spec import StudySpec
+from hpsearch.core.spec import FactorySpec, StudySpec, TrialSpec
 from hpsearch.errors import HpsearchError, SpecError
 
 CODE = "HPSEARCH_CODE"  # the environment variable that names a folder of modules
 
 
-def look_in(folder: Path | None) -> None:
-    """Lets modules be imported from that folder (None: ``HPSEARCH_CODE``) and the current one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contract:
+    """The arguments that a user function gets, and the module of hpsearch that calls it."""
 
-    What is installed goes before, so that a file called ``random.py`` beside a study file takes
-    nobody's place.
-    """
-    for place in (folder or os.environ.get(CODE), Path()):
-        path = str(Path(place).resolve()) if place is not None else ""
-        if path and path not in sys.path:
-            sys.path.append(path)
-    importlib.invalidate_caches()
+    positional: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
+    caller: str
 
 
-def find(key: str, name: str) -> Callable[..., Any]:
-    """Imports what a dotted name stands for: this runs the module.
-
-    Args:
-        key: where the name was found, for messages.
-        name: module and attribute, as ``mypackage.nets:build``.
-
-    Raises:
-        SpecError: the module cannot be imported, or holds no such function.
-    """
-    module, _, path = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as exc:  # whatever the module does
-        hint = "; install it, be in its folder or name that in HPSEARCH_CODE"
-        missing = isinstance(exc, ModuleNotFoundError)
-        raise SpecError(f"{key}: {name!r} cannot be imported: {said(exc)}{hint * missing}") from exc
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise SpecError(f"{key}: {name!r}: found no {part!r} in it; define it or mend the name")
-        found = getattr(found, part)
-    if not callable(found):
-        raise SpecError(f"{key}: {name!r} is of type {type(found).__name__}, expected a function")
-    return found  # type: ignore[no-any-return]
-
-
-def check(spec: StudySpec, *, folder: Path | None) -> None:
-    """Imports the code that a study names, if any; it must take what it will be given.
-
-    Writes nothing, not even the modules' bytecode. Whether it works is known with the data alone,
-    see :mod:`hpsearch.nn.training.smoke_test`.
-
-    Args:
-        spec: the study.
-        folder: where its modules are looked for, as in :func:`look_in`.
-
-    Raises:
-        SpecError: it cannot be imported, is no function, or cannot be called so.
-    """
-    named = {"model.factory": spec.model.factory, "train.function": spec.train.function}
-    if spec.has_own_code:
-        look_in(folder)
-    for key, name in named.items():
-        if name is not None:
-            with _without_bytecode():
-                function = find(key, name)
-            _check_call(key, name, function)
-
-
-_GIVEN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # by position, by name
-    "model.factory": (("params", "input_shape", "classes"), ()),
-    "train.function": (("model", "data", "spec"), ("params", "device", "stop", "progress")),
+_CONTRACTS: Mapping[str, _Contract] = {
+    "model.factory": _Contract(
+        positional=("params", "input_shape", "classes"), caller="hpsearch.nn.models.custom"
+    ),
+    "train.function": _Contract(
+        positional=("model", "data", "spec"),
+        keywords=("params", "device", "stop", "progress"),
+        caller="hpsearch.nn.training.custom_loop",
+    ),
 }
 
 
-def _check_call(key: str, name: str, function: Callable[..., Any]) -> None:
+def add_import_path(folder: Path | None) -> None:
+    """Makes the modules of ``folder`` (None: ``HPSEARCH_CODE``) and the current folder importable.
+
+    Installed modules take precedence, so a file such as ``random.py`` next to a study file does not
+    hide the standard library's.
+    """
+    for path in (folder or os.environ.get(CODE), Path()):
+        resolved = str(Path(path).resolve()) if path is not None else ""
+        if resolved and resolved not in sys.path:
+            sys.path.append(resolved)
+    importlib.invalidate_caches()
+
+
+def import_function(key: str, name: str) -> Callable[..., Any]:
+    """Imports a function by its dotted name; this runs the module.
+
+    Args:
+        key: the key of the study file, for error messages.
+        name: module and attribute, as ``mypackage.nets:build``.
+
+    Raises:
+        SpecError: the module cannot be imported, or has no such function.
+    """
+    module, _, path = name.partition(":")
+    try:
+        function: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as exc:  # a module may raise anything
+        hint = ""
+        if isinstance(exc, ModuleNotFoundError):
+            hint = "; install it, run from its folder or set HPSEARCH_CODE to that folder"
+        message = f"{key}: {name!r} cannot be imported: {_one_line(exc)}{hint}"
+        raise SpecError(message) from exc
+    for part in path.split("."):
+        if not hasattr(function, part):
+            raise SpecError(
+                f"{key}: {name!r}: found no {part!r} in it; define it or correct the name"
+            )
+        function = getattr(function, part)
+    if not callable(function):
+        raise SpecError(
+            f"{key}: {name!r} is of type {type(function).__name__}, expected a function"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def check_user_code(spec: StudySpec, *, folder: Path | None) -> None:
+    """Imports the functions that a study names, if any, and checks their signatures.
+
+    Writes no files, not even bytecode. Whether the functions work is checked with the data, see
+    :mod:`hpsearch.nn.training.smoke_test`.
+
+    Args:
+        spec: the study.
+        folder: where to look for its modules, see :func:`add_import_path`.
+
+    Raises:
+        SpecError: a function cannot be imported, or does not accept its arguments.
+    """
+    if spec.has_user_code:
+        add_import_path(folder)
+    names = {"model.factory": spec.model.factory, "train.function": spec.train.function}
+    for key, name in names.items():
+        if name is None:
+            continue
+        # `hpsearch check` promises to write nothing, not even __pycache__
+        before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            function = import_function(key, name)
+        finally:
+            sys.dont_write_bytecode = before
+        _check_signature(key, name, function)
+
+
+def _check_signature(key: str, name: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of code that is not Python's, which does not tell
+    except (TypeError, ValueError):  # a builtin or an extension without a signature
         return
-    by_position, by_name = _GIVEN[key]
+    contract = _CONTRACTS[key]
     try:
-        signature.bind(*by_position, **dict.fromkeys(by_name))
+        signature.bind(*contract.positional, **dict.fromkeys(contract.keywords))
     except TypeError as exc:
-        given = ", ".join([*by_position, *(f"{word}=…" for word in by_name)])
+        call = ", ".join([*contract.positional, *(f"{word}=…" for word in contract.keywords)])
         raise SpecError(
-            f"{key}: {name!r} takes {signature}, but is called with ({given}): {exc}; let it take"
-            " those"
+            f"{key}: {name!r} takes {signature}, but is called with ({call}): {exc}; change it to"
+            " accept these arguments"
         ) from exc
 
 
-@contextlib.contextmanager
-def _without_bytecode() -> Iterator[None]:
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
+def user_functions(trial: TrialSpec) -> dict[str, str]:
+    """Returns the names of a trial's user functions by key, in the order in which they run."""
+    functions = {}
+    if isinstance(trial.model, FactorySpec):
+        functions["model.factory"] = trial.model.factory
+    if trial.train.function is not None:
+        functions["train.function"] = trial.train.function
+    return functions
 
 
 @contextlib.contextmanager
-def told(key: str, name: str) -> Iterator[None]:
-    """Tells whatever that code raises as the person's own mistake, in a line that names it."""
+def user_code_errors(key: str, name: str) -> Iterator[None]:
+    """Turns every exception inside the context into an error of that user function.
+
+    Raises:
+        SpecError: an exception other than an :class:`HpsearchError`.
+    """
     try:
         yield
     except HpsearchError:
         raise
     except (Exception, SystemExit) as exc:
-        raise blamed(key, name, exc) from exc
+        raise user_code_error(key, name, exc) from exc
 
 
-def blamed(key: str, name: str, exc: BaseException) -> SpecError:
-    """Returns what is told of an exception in the person's own code, and where in it that was."""
-    return SpecError(f"{key}: {name!r} fails on this study: {said(exc)}{place(name, exc)}")
+def user_code_error(key: str, name: str, exc: BaseException) -> SpecError:
+    """Returns the one-line error that blames an exception on a user function."""
+    line = failing_line(name, exc)
+    return SpecError(f"{key}: {name!r} fails on this study: {_one_line(exc)}{line}")
 
 
-def place(name: str, exc: BaseException) -> str:
-    """Returns the innermost line of theirs that the exception went through, as `` (a.py, line 3)``.
+def failing_user_code(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
+    """Returns the user function that raised an exception, and the line; None if none did.
 
-    Empty where it went through none.
+    The line reads `` (nets.py, line 3)``. It is empty if the function returned an illegal value.
+    """
+    functions = user_functions(trial)
+    function, factory = functions.get("train.function"), functions.get("model.factory")
+    if function is not None and _passes_through(_CONTRACTS["train.function"].caller, exc):
+        return function, failing_line(function, exc)
+    if factory is not None:
+        line = failing_line(factory, exc)
+        if line or _passes_through(_CONTRACTS["model.factory"].caller, exc):
+            return factory, line
+    return None
+
+
+def failing_line(name: str, exc: BaseException) -> str:
+    """Returns the innermost line of the traceback in the function's package: `` (a.py, line 3)``.
+
+    Empty if the traceback has none.
     """
     package = name.partition(":")[0].partition(".")[0]
-    found = ""
+    innermost = ""
+    # the package, as a function may fail in another module next to its own
     for frame, line in traceback.walk_tb(exc.__traceback__):
         if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-            found = f" ({Path(frame.f_code.co_filename).name}, line {line})"
-    return found
+            innermost = f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return innermost
 
 
-def went_through(module: str, exc: BaseException) -> bool:
-    """Whether the exception went through that module."""
+def _passes_through(module: str, exc: BaseException) -> bool:
     frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
     return any(frame.f_globals.get("__name__") == module for frame in frames)
 
 
-def said(exc: BaseException) -> str:
-    """Returns an exception in a line.
-
-    >>> said(KeyError("depth"))
-    "KeyError: 'depth'"
-    """
+def _one_line(exc: BaseException) -> str:
     text = " ".join(str(exc).split())[:300]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

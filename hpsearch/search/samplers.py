@@ -26,10 +26,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.core.grid import cells
-from hpsearch.core.initial_trials import OPENING, initial_trial
+from hpsearch.core.dimensions import ChoiceDim, Dim, IntDim, Value
+from hpsearch.core.initial_trials import INITIAL_TRIALS, initial_trial
 from hpsearch.core.objectives import OBJECTIVES, costs
-from hpsearch.core.space import ChoiceDim, Dim, IntDim, Space, Value, draw
+from hpsearch.core.space import Space, cells, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.tables import Write
@@ -80,7 +80,7 @@ def _make(
     images: int | None,
 ) -> BaseSampler:
     random = optuna.samplers.RandomSampler(seed=seed)
-    if number < OPENING and spec.search.sampler in LEARNING:
+    if number < INITIAL_TRIALS and spec.search.sampler in LEARNING:
         return CellSampler(initial_trial(spec.space, number, images), random)
     match spec.search.sampler:
         case "tpe":

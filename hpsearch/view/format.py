@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.pruning_stats import Savings
+from hpsearch.core.dimensions import BUILT_IN, Value
 from hpsearch.core.plural import plural
-from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord
 
 FINE = 10_000  # images: one is 0.01 %, and the standard error of 99 % is 0.1
@@ -123,7 +123,7 @@ def describe(record: TrialRecord) -> str:
 
 def own(record: TrialRecord) -> str:
     """Returns the values of the person's own dimensions in short, as ``depth 2, act relu``."""
-    values = ((n, v) for n, v in record.params.items() if n not in KNOWN or n == "width")
+    values = ((n, v) for n, v in record.params.items() if n not in BUILT_IN or n == "width")
     return ", ".join(f"{name} {spelled(value)}" for name, value in values)
 
 

@@ -364,7 +364,7 @@ def test_changed_images_are_refused(copied, cli, digits, tmp_path):
     assert_one_line(
         result,
         "'small' has changed: data.dataset was '",
-        ", now 'other.npz'; the images (as many, but others); run",
+        ", now 'other.npz'; the images (same number, different content); run",
     )
     assert dump(copied.database) == before
 

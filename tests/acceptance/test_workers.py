@@ -254,7 +254,7 @@ def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, t
     np.savez(tmp_path / "other.npz", x_train=255 - digits[0], y_train=digits[1])
     refused = cli("worker", "--study", "shared", "--dataset", "other.npz", "--threads", 1)
     assert refused.code == 2
-    assert "study 'shared' has changed: the images (as many, but others)" in refused.err
+    assert "study 'shared' has changed: the images (same number, different content)" in refused.err
 
 
 def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, study_file, cli):

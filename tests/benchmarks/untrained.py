@@ -8,7 +8,8 @@ from typing import Any
 
 import optuna
 
-from hpsearch.core.space import Dim, Space, Value, draw
+from hpsearch.core.dimensions import Dim, Value
+from hpsearch.core.space import Space, draw
 from hpsearch.search.samplers import distribution
 from hpsearch.search.storage.storage import Storage
 

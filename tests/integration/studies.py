@@ -4,8 +4,9 @@ import math
 import os
 import time
 
+from hpsearch.core.dimensions import IntDim
 from hpsearch.core.pruning import Rule
-from hpsearch.core.space import IntDim, default_space
+from hpsearch.core.space import default_space
 from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.study.catalog import create_or_resume

@@ -13,8 +13,9 @@ from hpsearch import build_spec, load_study_file
 from hpsearch.api import run as api_run
 from hpsearch.cli import main
 from hpsearch.config import WORDS, overrides_of, parse_duration
+from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
 from hpsearch.core.initial_trials import few_steps_warning
-from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space
+from hpsearch.core.space import default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
 from hpsearch.errors import SpecError
 

@@ -245,7 +245,7 @@ def test_a_forbidden_import_is_found(module, target):
 def test_the_walker_sees_imports_wherever_they_are():
     source = """
 import numpy as np
-from . import grid
+from . import dimensions
 from .space import draw
 from hpsearch.core.analysis import pareto
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def late():
 
     assert [f.target for f in found if f.at_load] == [
         "numpy",
-        "hpsearch.core.grid",
+        "hpsearch.core.dimensions",
         "hpsearch.core.space",
         "hpsearch.core.analysis.pareto",
     ]

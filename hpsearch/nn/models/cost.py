@@ -1,4 +1,4 @@
-"""What a net costs, known before it is trained: parameters, operations and latency."""
+"""The costs of a net that are known before training: parameters, operations and latency."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hpsearch.core.spec import FactorySpec, NetSpec
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import leave_uncompiled
 
-_WARM_UPS = 2  # beside the pass that counts operations
-_RUNS = (5, 31)  # at least, at most
+_WARM_UPS = 2  # in addition to the pass that counts operations
+_MIN_RUNS, _MAX_RUNS = 5, 31
 _BUDGET_SECONDS = 0.01
 
 
@@ -24,9 +24,9 @@ def measure(
     """Returns ``params``, ``flops`` and ``latency_ms`` of the net; moves it to the device.
 
     ``flops`` are the floating-point operations of one image's forward pass, a multiplication and
-    an addition counted as two; ``latency_ms`` is the median time of one image's forward pass on
-    the device, in float32, warmed up: of at least 5 and at most 31 runs, as many as fit into
-    10 ms. The weights and torch's random state stay as they are.
+    an addition counted as two. ``latency_ms`` is the median time of one image's forward pass on
+    the device, in float32 and warmed up, over 5 to 31 runs within 10 ms. The weights and torch's
+    random state do not change.
     """
     layout = torch.channels_last
     was_training = model.training
@@ -40,14 +40,14 @@ def measure(
 
 
 def count(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) -> dict[str, float]:
-    """Returns ``params`` and ``flops`` of a net without making it, however large it is.
+    """Returns ``params`` and ``flops`` of a net of any size, without allocating its weights.
 
-    A net of the person's own is made, on the processor: its builder may look at values.
+    A custom model is allocated, on the CPU: its factory may use the values of tensors.
     """
-    where = "cpu" if isinstance(spec, FactorySpec) else "meta"
-    with torch.device(where), torch.inference_mode():
-        blueprint = build(spec, input_shape, classes).eval()
-        return _count(blueprint, torch.empty(1, *input_shape))
+    device = "cpu" if isinstance(spec, FactorySpec) else "meta"
+    with torch.device(device), torch.inference_mode():
+        model = build(spec, input_shape, classes).eval()
+        return _count(model, torch.empty(1, *input_shape))
 
 
 def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
@@ -59,19 +59,20 @@ def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
 
 
 def _latency_ms(model: nn.Module, image: Tensor) -> float:
+    # the first passes allocate memory and choose kernels
     for _ in range(_WARM_UPS):
         _timed(model, image)
     seconds: list[float] = []
-    while len(seconds) < _RUNS[0] or (len(seconds) < _RUNS[1] and sum(seconds) < _BUDGET_SECONDS):
+    while len(seconds) < _MIN_RUNS or (len(seconds) < _MAX_RUNS and sum(seconds) < _BUDGET_SECONDS):
         seconds.append(_timed(model, image))
-    return statistics.median(seconds) * 1e3
+    return statistics.median(seconds) * 1e3  # the median ignores passes that were preempted
 
 
 def _timed(model: nn.Module, image: Tensor) -> float:
     begin = time.perf_counter()
     model(image)
     if image.device.type == "cuda":
-        torch.cuda.synchronize(image.device)  # by name: the current one may be another GPU
+        torch.cuda.synchronize(image.device)  # the current device may be another GPU
     elif image.device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter() - begin

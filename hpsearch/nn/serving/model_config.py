@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from hpsearch.core.custom_dimensions import check_value
-from hpsearch.core.space import KNOWN, MAX_BLOCKS
+from hpsearch.core.dimensions import BUILT_IN, MAX_BLOCKS, check_custom_value
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
 from hpsearch.nn.models.cnn import MIN_SIDE
@@ -144,15 +143,15 @@ class _ConfigFile(BaseModel):
 
 class _BuiltInModel(BaseModel, extra="forbid"):
     widths: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
-    kernel_size: Annotated[Any, AfterValidator(KNOWN["kernel_size"].check)]
-    batch_norm: Annotated[Any, AfterValidator(KNOWN["batch_norm"].check)]
-    dropout: Annotated[Any, AfterValidator(KNOWN["dropout"].check)]
-    head: Annotated[Any, AfterValidator(KNOWN["head"].check)]
+    kernel_size: Annotated[Any, AfterValidator(BUILT_IN["kernel_size"].check)]
+    batch_norm: Annotated[Any, AfterValidator(BUILT_IN["batch_norm"].check)]
+    dropout: Annotated[Any, AfterValidator(BUILT_IN["dropout"].check)]
+    head: Annotated[Any, AfterValidator(BUILT_IN["head"].check)]
 
 
 class _CustomModel(BaseModel, extra="forbid"):
     factory: str
-    params: dict[str, Annotated[Any, AfterValidator(check_value)]]
+    params: dict[str, Annotated[Any, AfterValidator(check_custom_value)]]
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

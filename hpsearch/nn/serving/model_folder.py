@@ -21,7 +21,7 @@ from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import pick_device
 from hpsearch.nn.serving.model_config import CONFIG, ModelConfig, read_config, refuse, write_config
 from hpsearch.nn.serving.predict import LoadedModel
-from hpsearch.nn.user_code import find, look_in, told
+from hpsearch.nn.user_code import add_import_path, import_function, user_code_errors
 from hpsearch.util.atomic import FolderKind
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
@@ -92,9 +92,9 @@ def _build(path: Path, config: ModelConfig, factory: str | own.Builder | None) -
             f" default; if you trust it, allow it with --factory {name} (in Python:"
             f" factory={name!r})"
         )
-    look_in(None)
-    builder = find(own.KEY, factory) if isinstance(factory, str) else factory
-    with told(own.KEY, spec.factory):
+    add_import_path(None)
+    builder = import_function(own.KEY, factory) if isinstance(factory, str) else factory
+    with user_code_errors(own.KEY, spec.factory):
         return own.assemble(spec, config.input_shape, len(config.classes), builder=builder)
 
 

@@ -1,4 +1,4 @@
-"""A training in mid-course as bytes: weights, optimizer, curve; read without running any code."""
+"""Checkpoints as bytes: weights, optimizer and curve; loading one runs no code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpsearch.nn.training.loop import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What a training goes on from. ``owner`` tells whose it is."""
+    """The state that a training resumes from; ``owner`` identifies the trial it belongs to."""
 
     owner: str
     weights: Mapping[str, Any]
@@ -26,7 +26,7 @@ class Checkpoint:
 
 
 def pack(model: nn.Module, progress: Progress, curve: Curve, *, owner: str) -> bytes:
-    """Returns the training after its last epoch; ``owner`` is kept with it."""
+    """Returns the checkpoint of a training after its last epoch, with its ``owner``."""
     content = {
         "owner": owner,
         "weights": model.state_dict(),
@@ -41,8 +41,9 @@ def pack(model: nn.Module, progress: Progress, curve: Curve, *, owner: str) -> b
 
 
 def unpack(packed: bytes, *, device: torch.device) -> Checkpoint | None:
-    """Returns what :func:`pack` packed, its tensors on the device; None if it is damaged."""
+    """Returns the checkpoint from :func:`pack`, tensors on the device; None if it is damaged."""
     try:
+        # weights_only: a file from a shared bucket must not run code when it is loaded
         content = torch.load(io.BytesIO(packed), map_location=device, weights_only=True)
         progress = Progress(
             epoch=content["epoch"],

@@ -1,4 +1,4 @@
-"""A trial's training: the built-in one, or one of the person's own.
+"""A trial's training: the built-in one, or a custom training function.
 
 The contract of ``[train] function = "mypackage.loops:train"``::
 
@@ -6,15 +6,14 @@ The contract of ``[train] function = "mypackage.loops:train"``::
               params: Mapping[str, bool | int | float | str], device: torch.device,
               stop: Callable[[], bool], progress: Progress) -> Iterator[hpsearch.Epoch]
 
-It trains ``model``, which is on the device, and yields ``spec.epochs`` epochs, numbered from 1,
-each as it ends. ``params`` holds all the trial's values. Where ``data.val_labels`` is empty,
-validation loss and accuracy are NaN. ``stop()`` is to be asked between steps: when it is true,
-return.
+The function trains ``model``, which is on the device, and yields ``spec.epochs`` epochs, numbered
+from 1, each as it ends. ``params`` holds all the trial's values. If ``data.val_labels`` is empty,
+validation loss and accuracy are NaN. Call ``stop()`` between steps, and return when it is true.
 
-``progress`` is for going on after an interruption: begin after ``progress.epoch``, with the
-optimizer's state from ``progress.optimizer`` (None at the beginning; the weights are in the model
-already), and set both before each ``yield``. A function that leaves it alone starts over instead.
-torch is seeded before each epoch.
+``progress`` is for resuming an interrupted training: start after ``progress.epoch``, with the
+optimizer's state from ``progress.optimizer`` (None at first; the weights are already in the model),
+and set both before each ``yield``. A function that ignores it starts over instead. torch is seeded
+before each epoch.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ from hpsearch.core.trial import Epoch
 from hpsearch.nn.data.tensors import Tensors
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, Progress, epochs, seeded
-from hpsearch.nn.user_code import find
-
-KEY = "train.function"
+from hpsearch.nn.user_code import import_function
 
 
 def train(
@@ -48,30 +45,18 @@ def train(
     """Trains the model as the spec says; see :func:`hpsearch.nn.training.loop.epochs`.
 
     Raises:
-        SpecError: there is no such function.
-        TypeError: the function yielded something else than epochs.
-        ValueError: an epoch is not as it must be.
+        SpecError: the custom training function cannot be imported.
+        TypeError: it yielded something other than epochs.
+        ValueError: an epoch is missing, misnumbered or has an illegal value.
     """
+    progress = progress or Progress()
     if spec.function is None:
-        return epochs(model, data, spec, device=device, stop=stop, progress=progress)
-    going_on = progress or Progress()
-    return _own(model, data, spec, device=device, stop=stop, progress=going_on)
-
-
-def _own(
-    model: nn.Module,
-    data: Tensors,
-    spec: TrainSpec,
-    *,
-    device: torch.device,
-    stop: Callable[[], bool],
-    progress: Progress,
-) -> Iterator[Epoch]:
-    assert spec.function is not None
-    function = find(KEY, spec.function)
+        yield from epochs(model, data, spec, device=device, stop=stop, progress=progress)
+        return
+    function = import_function("train.function", spec.function)
     model = model.to(device).to(memory_format=torch.channels_last)
-    first = progress.epoch + 1
-    made: Any = function(
+    first = progress.epoch + 1  # before the call: the function updates it
+    returned: Any = function(
         model,
         data,
         spec,
@@ -80,18 +65,21 @@ def _own(
         stop=stop,
         progress=progress,
     )
-    if not hasattr(made, "__iter__"):
-        raise TypeError(f"returned {type(made).__name__}, expected an iterator of hpsearch.Epoch")
-    going = iter(made)
+    if not hasattr(returned, "__iter__"):
+        found = type(returned).__name__
+        raise TypeError(f"returned {found}, expected an iterator of hpsearch.Epoch")
+    iterator = iter(returned)
     for number in range(first, spec.epochs + 1):
+        # Each epoch has its own seed, so that a resumed training draws the same numbers.
         with seeded(derive_seed(spec.seed, number, "dropout"), device):
-            epoch = next(going, None)
+            epoch = next(iterator, None)
         if epoch is None and stop():
             raise Interrupted
         yield _checked(epoch, number, spec.epochs, validated=len(data.val_labels) > 0)
 
 
 def _checked(epoch: Any, number: int, epochs: int, *, validated: bool) -> Epoch:
+    """Returns the epoch if the custom training function may yield it as number ``number``."""
     if epoch is None:
         raise ValueError(f"ended before epoch {number} of {epochs}, expected all of them")
     if not isinstance(epoch, Epoch):

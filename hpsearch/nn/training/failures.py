@@ -1,4 +1,4 @@
-"""A single training outside a search, where what breaks it ends the command in one line."""
+"""A single training outside a search, with failures as one-line errors for the user."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hpsearch.core.spec import FactorySpec, TrialSpec
+from hpsearch.core.spec import TrialSpec
 from hpsearch.core.trial import Epoch
 from hpsearch.errors import DeviceError, HpsearchError
+from hpsearch.nn.user_code import user_code_error, user_functions
 
 if TYPE_CHECKING:
     import torch
@@ -16,18 +17,16 @@ if TYPE_CHECKING:
 
     from hpsearch.nn.data.tensors import Tensors
 
-_Own = tuple[str, str]  # the person's own code: its key in a study file, and what it says there
-
 
 def build_net(trial: TrialSpec, images: Tensors) -> nn.Module:
-    """Returns the trial's net, freshly initialised on the processor.
+    """Returns the trial's net, freshly initialised, on the CPU.
 
     Raises:
-        HpsearchError: memory is full, or a factory of the person's own failed.
+        HpsearchError: memory is full, or a custom factory failed.
     """
     from hpsearch.nn.models.cnn import build
 
-    with translate_failures(custom_factory(trial)):
+    with translate_failures(trial):
         return build(trial.model, images.input_shape, images.classes, seed=trial.seed)
 
 
@@ -44,62 +43,44 @@ def epochs_of(
     Raises:
         Diverged: a loss is not finite.
         Interrupted: ``stop()`` was true.
-        HpsearchError: memory is full, or code of the person's own failed.
+        HpsearchError: memory is full, or user code failed.
     """
     from hpsearch.nn.training.custom_loop import train
 
-    function = trial.train.function
-    own = ("train.function", function) if function is not None else custom_factory(trial)
-    with translate_failures(own):
+    with translate_failures(trial, in_training=True):
         yield from train(net, images, trial.train, device=device, stop=stop)
 
 
-def custom_factory(trial: TrialSpec) -> _Own | None:
-    """Returns the person's own factory of the trial's net, if it has one, to be blamed."""
-    net = trial.model
-    return ("model.factory", net.factory) if isinstance(net, FactorySpec) else None
-
-
-def failing_user_code(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:
-    """Returns which function of the person's own broke the trial, and where; None if none did.
-
-    The place reads `` (nets.py, line 3)``; it is empty where what the function returned was unfit.
-    """
-    from hpsearch.nn.models import custom
-    from hpsearch.nn.training import custom_loop
-    from hpsearch.nn.user_code import place, went_through
-
-    function, net = trial.train.function, custom_factory(trial)
-    if function is not None and went_through(custom_loop.__name__, exc):
-        return function, place(function, exc)
-    if net is not None:
-        where = place(net[1], exc)
-        if where or went_through(custom.__name__, exc):
-            return net[1], where
-    return None
-
-
 @contextmanager
-def translate_failures(own: _Own | None) -> Iterator[None]:
-    """Says in one line that memory was full, or that the ``own`` code failed.
+def translate_failures(trial: TrialSpec, *, in_training: bool = False) -> Iterator[None]:
+    """Turns exhausted memory and exceptions of the trial's user code into one-line errors.
 
-    What else is raised is a bug of ours, and is raised as it is.
+    An exception is blamed on the custom factory, or, ``in_training``, on the custom training
+    function if there is one. Without user code, other exceptions are bugs and pass unchanged.
+
+    Raises:
+        DeviceError: memory is full.
+        SpecError: user code failed.
     """
     from hpsearch.nn.runtime.device import is_out_of_memory
     from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.nn.training.loop import Diverged
-    from hpsearch.nn.user_code import blamed
 
     try:
         yield
     except (Interrupted, Diverged, HpsearchError):
         raise
     except (Exception, SystemExit) as exc:
+        # first, as user code may exhaust memory without being at fault
         if is_out_of_memory(exc):
             raise DeviceError(
-                "found too little memory for this net and batch size; close what else runs, or"
-                " train a smaller one"
+                "found too little memory for this net and batch size; close other programs, or"
+                " train a smaller net"
             ) from exc
-        if own is None:
+        functions = user_functions(trial)
+        if not in_training:
+            functions.pop("train.function", None)
+        if not functions:
             raise
-        raise blamed(*own, exc) from exc
+        key, name = functions.popitem()  # the last to run
+        raise user_code_error(key, name, exc) from exc

@@ -1,4 +1,4 @@
-"""Training: a generator of epochs; whoever consumes it decides when to stop."""
+"""Training: a generator of epochs, which its consumer can stop after any of them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,15 @@ from torch import Tensor, nn
 
 from hpsearch.core.spec import TrainSpec, derive_seed
 from hpsearch.core.trial import Epoch
-from hpsearch.nn.data.tensors import Batches, Scaler, Shuffled, Tensors
+from hpsearch.nn.data.tensors import Batches, Scaler, Tensors
 from hpsearch.nn.runtime.device import autocast_dtype, bare_step
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hpsearch.nn.training.step_timer import StepTimer
 
-# Images and pixels of one validation batch. On a processor 512 images took nearly twice as long as
-# 128, as their activations no longer fit the cache (28×28, one thread of an AMD EPYC Milan).
-_IMAGES_AT_ONCE = {"cpu": 128, "cuda": 2048, "mps": 1024}
-_PIXELS_AT_ONCE = 2**21
-
 
 class Diverged(Exception):  # noqa: N818 (an outcome, not an error)
-    """A loss became infinite or not a number in that epoch, counted from 1."""
+    """A loss became infinite or NaN in epoch ``epoch``, counted from 1."""
 
     def __init__(self, *, epoch: int, loss: str, value: float) -> None:
         super().__init__(f"{loss} became {value} in epoch {epoch}")
@@ -37,10 +32,10 @@ class Diverged(Exception):  # noqa: N818 (an outcome, not an error)
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """How far a training has come: with the model's weights, all that going on needs.
+    """The state of a training that, with the model's weights, is enough to resume it.
 
     :func:`epochs` updates it at the end of each epoch, before yielding. ``optimizer`` is the
-    optimizer's ``state_dict`` and shares its tensors: save it before asking for the next epoch.
+    optimizer's ``state_dict`` and shares its tensors: save it before requesting the next epoch.
     """
 
     epoch: int = 0
@@ -59,41 +54,50 @@ def epochs(
 ) -> Iterator[Epoch]:
     """Trains the model and yields each epoch's measurements as it ends.
 
-    The order of the images, their augmentation and dropout are functions of ``spec.seed`` and the
-    epoch alone: the same spec, weights and thread count give the same curve, bit for bit on the
-    processor, whatever else draws random numbers and however often a training is resumed.
+    The order of the images, their augmentation and dropout depend on ``spec.seed`` and the epoch
+    alone: the same spec, weights and thread count give the same curve, bit for bit on the CPU,
+    whatever else draws random numbers and however often the training is resumed.
 
-    Where there are no validation images, validation loss and accuracy are NaN.
+    Without validation images, validation loss and accuracy are NaN.
 
     Args:
         model: from :func:`hpsearch.nn.models.cnn.build`; moved to the device and trained in place.
         data: the images, on the device.
         spec: the training.
         device: where to train.
-        stop: asked before every step.
-        progress: where a training stands that is to go on, its weights already in the model;
-            updated after each epoch.
+        stop: called before every step.
+        progress: the state to resume from, the weights being in the model already; updated after
+            each epoch.
 
     Raises:
         Diverged: a training or validation loss is not finite.
         Interrupted: ``stop()`` was true.
     """
     progress = progress or Progress()
+    # channels-last is the memory format in which convolutions run fastest
     model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, spec, device=device)
     if progress.optimizer is not None:
         optimizer.load_state_dict(dict(progress.optimizer))
     batches = Batches(data, spec)
-    clock = StepTimer(device, step_seconds=progress.step_seconds)
+    timer = StepTimer(device, step_seconds=progress.step_seconds)
     for epoch in range(progress.epoch + 1, spec.epochs + 1):
         started = time.perf_counter()
-        run = _Run(model=model, optimizer=optimizer, spec=spec, clock=clock, stop=stop, epoch=epoch)
+        # train on every image once; a seed per epoch makes dropout independent of earlier epochs
         with seeded(derive_seed(spec.seed, epoch, "dropout"), device):
-            train_loss, train_accuracy = _train(run, batches.shuffle(epoch), device=device)
-        val_loss, val_accuracy = _validate(model, data, epoch=epoch)
+            train_loss, train_accuracy = _train_epoch(
+                model, optimizer, batches, spec, epoch=epoch, timer=timer, stop=stop, device=device
+            )
+        # measure on the validation images, which the training never uses
+        val_loss, val_accuracy = evaluate(
+            model, data.val_images, data.val_labels, mean=data.mean, std=data.std
+        )
+        if len(data.val_labels):
+            _check_finite(val_loss, epoch=epoch, loss="validation loss")
+        # update what a checkpoint needs, before the consumer sees the epoch and may stop
         progress.epoch, progress.optimizer = epoch, optimizer.state_dict()
-        train_seconds = clock.estimate(batches.steps * spec.epochs)
-        progress.step_seconds = tuple(clock.step_seconds)
+        train_seconds = timer.estimate(batches.steps * spec.epochs)
+        progress.step_seconds = tuple(timer.step_seconds)
         yield Epoch(
             epoch=epoch,
             train_loss=train_loss,
@@ -105,54 +109,58 @@ def epochs(
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What the steps of one epoch share."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    spec: TrainSpec
-    clock: StepTimer
-    stop: Callable[[], bool]
-    epoch: int
-
-
-def _train(run: _Run, shuffled: Shuffled, *, device: torch.device) -> tuple[float, float]:
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    spec: TrainSpec,
+    *,
+    epoch: int,
+    timer: StepTimer,
+    stop: Callable[[], bool],
+    device: torch.device,
+) -> tuple[float, float]:
     """Takes the steps of one epoch; returns mean loss and accuracy over its batches."""
-    model, optimizer, spec, clock = run.model.train(), run.optimizer, run.spec, run.clock
-    steps, size = shuffled.order.shape
+    model.train()
     take_step = bare_step(optimizer)
+    # sums stay on the device, as reading a value there makes the CPU wait for it
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.int64)
-    for step in range(steps):
-        if run.stop():
+    # shuffle the images, and draw each one's shift, rotation and flip
+    shuffled = batches.shuffle(epoch)
+    for step in range(batches.steps):
+        if stop():
             raise Interrupted
-        clock.start()
-        taken = (run.epoch - 1) * steps + step
-        set_learning_rate(optimizer, learning_rate(spec, taken, steps=steps * spec.epochs))
+        timer.start()
+        # set the learning rate, which follows the schedule over the steps of all epochs
+        steps_before = (epoch - 1) * batches.steps + step
+        rate = learning_rate(spec, steps_before, steps=batches.steps * spec.epochs)
+        set_learning_rate(optimizer, rate)
+        # gather a batch of augmented images; predict in bfloat16 if the device is fast at it
         images, labels = shuffled.batch(step)
         with _autocast(device):
             logits = model(images)
+        # compute the loss in float32, whose small differences bfloat16 would lose
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=spec.label_smoothing)
+        # compute gradients and update the weights
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         take_step()
         loss_sum += loss.detach()
         correct += (logits.detach().argmax(1) == labels).sum()
-        clock.stop()
-        if device.type == "cpu":  # on a GPU a look at every loss would wait for every step
-            _check_finite(loss_sum.item(), epoch=run.epoch, loss="training loss")
-    mean_loss = loss_sum.item() / steps
-    _check_finite(mean_loss, epoch=run.epoch, loss="training loss")
-    return mean_loss, correct.item() / (steps * size)
+        timer.stop()
+        # on the CPU, end a diverging epoch at once; on a GPU this would wait for every step
+        if device.type == "cpu":
+            _check_finite(loss_sum.item(), epoch=epoch, loss="training loss")
+    mean_loss = loss_sum.item() / batches.steps
+    _check_finite(mean_loss, epoch=epoch, loss="training loss")
+    return mean_loss, correct.item() / (batches.steps * batches.size)
 
 
-def _validate(model: nn.Module, data: Tensors, *, epoch: int) -> tuple[float, float]:
-    """Returns loss and accuracy on the validation images; NaN where there are none."""
-    loss, accuracy = evaluate(model, data.val_images, data.val_labels, mean=data.mean, std=data.std)
-    if len(data.val_labels):
-        _check_finite(loss, epoch=epoch, loss="validation loss")
-    return loss, accuracy
+# The images and pixels of a batch without training. On a CPU, 512 images took nearly twice as long
+# as 128, as their activations no longer fit the cache (28×28, one thread of an AMD EPYC Milan).
+_IMAGES_AT_ONCE = {"cpu": 128, "cuda": 2048, "mps": 1024}
+_PIXELS_AT_ONCE = 2**21
 
 
 @torch.inference_mode()
@@ -166,14 +174,14 @@ def evaluate(
 ) -> tuple[float, float]:
     """Returns the mean cross-entropy (nats) and the accuracy (0–1) of the model on the images.
 
-    Both are NaN where there are no images.
+    Both are NaN without images.
 
     Args:
         model: on the images' device.
         images: (N, C, H, W) uint8, channels-last.
         labels: (N,) int64.
         mean: per channel, of images scaled to [0, 1].
-        std: likewise.
+        std: the standard deviation per channel, of images scaled to [0, 1].
     """
     if not len(labels):
         return math.nan, math.nan
@@ -193,7 +201,7 @@ def evaluate(
 
 
 def images_at_once(device: torch.device, pixels: int) -> int:
-    """Returns how many images of that many pixels go through a net at once without training."""
+    """Returns the batch size without training, for images of that many pixels."""
     return max(1, min(_IMAGES_AT_ONCE[device.type], _PIXELS_AT_ONCE // pixels))
 
 
@@ -204,7 +212,7 @@ def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's own generators inside the context, and leaves them as they were after it."""
+    """Seeds torch's global generators inside the context and restores their state after it."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)

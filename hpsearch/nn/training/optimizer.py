@@ -14,7 +14,8 @@ from hpsearch.nn.runtime.device import leave_uncompiled
 
 leave_uncompiled(torch.optim.Optimizer)
 
-_RISE = 0.3  # the share of a one-cycle in which the rate rises, as in torch's OneCycleLR
+# The shape of a one-cycle, as in torch's OneCycleLR.
+_RISE = 0.3  # the share of the steps in which the rate rises
 _FIRST = 1 / 25  # of the highest rate
 _LAST = _FIRST / 1e4
 
@@ -22,13 +23,13 @@ _LAST = _FIRST / 1e4
 def make_optimizer(
     model: nn.Module, spec: TrainSpec, *, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Returns the spec's optimizer over the model's parameters, in its fastest form there.
+    """Returns the spec's optimizer over the model's parameters, in the device's fastest form.
 
-    Fused where the device has it; RMSprop has no fused form and works on lists. SGD with momentum
-    is Nesterov's. ``weight_decay`` is decoupled for AdamW and an L2 penalty for the others.
+    Fused on CPU and CUDA; RMSprop has no fused form and works on lists. SGD with momentum uses
+    Nesterov's. ``weight_decay`` is decoupled for AdamW and an L2 penalty for the others.
     """
     fused: dict[str, Any] = {"fused": True} if device.type in ("cpu", "cuda") else {}
-    known: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
+    optimizers: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
         "sgd": (
             torch.optim.SGD,
             {"momentum": spec.momentum, "nesterov": spec.momentum > 0, **fused},
@@ -37,7 +38,7 @@ def make_optimizer(
         "adamw": (torch.optim.AdamW, fused),
         "rmsprop": (torch.optim.RMSprop, {"momentum": spec.momentum, "foreach": True}),
     }
-    make, options = known[spec.optimizer]
+    make, options = optimizers[spec.optimizer]
     rate = learning_rate(spec, 0, steps=1)
     return make(model.parameters(), lr=rate, weight_decay=spec.weight_decay, **options)
 
@@ -45,9 +46,9 @@ def make_optimizer(
 def learning_rate(spec: TrainSpec, step: int, *, steps: int) -> float:
     """Returns the learning rate of step ``step``, counted from 0, of ``steps``.
 
-    ``constant`` keeps the spec's rate; ``cosine`` falls from it toward 0, which would be the rate
-    of the step after the last; ``one-cycle`` rises to it from 1/25 over the first 30 % of the
-    steps and falls to 4e-6 of it (Smith & Topin 2017, arXiv 1708.07120).
+    ``constant`` keeps the spec's rate. ``cosine`` falls from it to 0 at the step after the last.
+    ``one-cycle`` rises from 1/25 of it to it over the first 30 % of the steps, and falls to 4e-6
+    of it (Smith & Topin 2017, arXiv 1708.07120).
     """
     if spec.schedule == "cosine":
         return _between(spec.learning_rate, 0.0, step / steps)
@@ -62,11 +63,11 @@ def learning_rate(spec: TrainSpec, step: int, *, steps: int) -> float:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Moves from start to end along half a cosine."""
+    """Returns the value at that share of the way from start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Makes the optimizer's next step use that rate."""
+    """Sets the learning rate of the optimizer's next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate

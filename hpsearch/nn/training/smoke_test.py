@@ -1,4 +1,4 @@
-"""A look at the person's own code before anything is made: does it build and train at all?"""
+"""Trainings of a few steps before a search: does user code work, and how much memory is needed?"""
 
 from __future__ import annotations
 
@@ -8,59 +8,53 @@ from dataclasses import replace
 
 import torch
 
-from hpsearch.core.spec import FactorySpec, TrialSpec
+from hpsearch.core.spec import TrialSpec
 from hpsearch.nn.data.tensors import Scaler, Tensors
-from hpsearch.nn.models import custom
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
-from hpsearch.nn.training import custom_loop
 from hpsearch.nn.training.custom_loop import train
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, evaluate, images_at_once
-from hpsearch.nn.user_code import told
+from hpsearch.nn.user_code import user_code_errors, user_functions
 
 
 def smoke_test(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
-    """Builds the trial's net and trains it on one batch, if either is the person's own doing.
+    """Builds the trial's net and trains it on one batch, if either is user code.
 
-    Whether it diverges, or fits in memory, is not looked at: trials may do as they like there.
+    Divergence and exhausted memory are no errors here: they end single trials.
 
     Raises:
-        SpecError: the code cannot be imported, fails, or returns what it must not.
+        SpecError: the user code cannot be imported, fails, or returns an illegal value.
     """
-    own = {custom_loop.KEY: trial.train.function}
-    if isinstance(trial.model, FactorySpec):
-        own = {custom.KEY: trial.model.factory, **own}
-    named = [(key, name) for key, name in own.items() if name is not None]
-    if not named:
+    if not user_functions(trial):
         return
     try:
-        _rehearse(trial, images, named, device=device)
+        _train_one_batch(trial, images, device=device)
     except Exception as exc:
         if not is_out_of_memory(exc.__cause__ or exc):
             raise
     free_memory(device)
 
 
-def _rehearse(
-    trial: TrialSpec, images: Tensors, named: list[tuple[str, str]], *, device: torch.device
-) -> None:
-    with told(*named[0]):
+def _train_one_batch(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
+    functions = list(user_functions(trial).items())
+    # Errors up to the first logits are those of the model; afterwards those of the training.
+    with user_code_errors(*functions[0]):
         net = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
         net = net.to(device).to(memory_format=torch.channels_last)
         _check_logits(net.eval(), images, device=device)
         net.train()
     size = max(2, min(trial.train.batch_size, len(images.train_labels)))
-    few = replace(
+    batch = replace(
         images,
         train_images=images.train_images[:size],
         train_labels=images.train_labels[:size],
         val_images=images.val_images[:1],
         val_labels=images.val_labels[:1],
     )
-    once = replace(trial.train, epochs=1)
-    with told(*named[-1]), contextlib.suppress(Diverged):
-        list(custom_loop.train(net, few, once, device=device))
+    one_epoch = replace(trial.train, epochs=1)
+    with user_code_errors(*functions[-1]), contextlib.suppress(Diverged):
+        list(train(net, batch, one_epoch, device=device))
 
 
 @torch.inference_mode()
@@ -72,52 +66,51 @@ def _check_logits(net: torch.nn.Module, images: Tensors, *, device: torch.device
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         raise TypeError(f"its net returned {type(logits).__name__}, expected float logits")
     if tuple(logits.shape) != expected:
-        found = "×".join(map(str, logits.shape))
+        shape = "×".join(map(str, logits.shape))
         raise ValueError(
-            f"its net returned {found} for {len(two)} images of {images.classes} classes, expected"
+            f"its net returned {shape} for {len(two)} images of {images.classes} classes, expected"
             f" logits of {expected[0]}×{expected[1]}"
         )
 
 
-# The second step is the first that holds activations and the optimizer's state at once.
-_STEPS = 3
-_CONTEXT_BYTES = 2**29  # about what CUDA itself keeps for each process
+_STEPS = 3  # the second is the first that holds activations and the optimizer's state at once
+_CONTEXT_BYTES = 2**29  # about the size of a process's CUDA context
 
 
 def worker_memory(trial: TrialSpec, images: Tensors, *, device: torch.device) -> int:
-    """Returns the bytes of a GPU that a process takes which trains that trial.
+    """Returns the bytes of GPU memory that a worker process needs to train the trial.
 
-    They are what a few steps of it make the allocator reserve, the images included, and a context
-    of CUDA's. A trial that does not fit takes the whole GPU.
+    Measured as the memory that the allocator reserves in a few steps, the images included, plus a
+    CUDA context. A trial that does not fit needs the whole GPU.
 
     Args:
-        trial: the one that needs most of those that the process is going to train.
+        trial: the trial with the largest need of those that the process will train.
         images: on the device.
         device: a CUDA device.
     """
     free_memory(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        exercise(trial, images, device=device)
+        train_few_steps(trial, images, device=device)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
-        taken = torch.cuda.get_device_properties(device).total_memory
+        needed = torch.cuda.get_device_properties(device).total_memory
     else:
-        taken = torch.cuda.max_memory_reserved(device) + _CONTEXT_BYTES
+        needed = torch.cuda.max_memory_reserved(device) + _CONTEXT_BYTES
     free_memory(device)
-    return taken
+    return needed
 
 
-def exercise(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
-    """Trains the trial for a few steps, then validates on one batch: all that takes memory."""
+def train_few_steps(trial: TrialSpec, images: Tensors, *, device: torch.device) -> None:
+    """Trains the trial for a few steps, then validates one batch: the peaks of memory use."""
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-    asked = itertools.count()
-    going = train(model, images, trial.train, device=device, stop=lambda: next(asked) >= _STEPS)
+    calls = itertools.count()
+    epochs = train(model, images, trial.train, device=device, stop=lambda: next(calls) >= _STEPS)
     with contextlib.suppress(Interrupted, Diverged):
-        for _ in itertools.islice(going, _STEPS):  # one's own training may not ask whether to stop
+        for _ in itertools.islice(epochs, _STEPS):  # custom training functions may ignore stop
             pass
     _, _, height, width = images.val_images.shape
     size = images_at_once(device, height * width)
-    few = images.val_images[:size], images.val_labels[:size]
-    evaluate(model, *few, mean=images.mean, std=images.std)
+    batch = images.val_images[:size], images.val_labels[:size]
+    evaluate(model, *batch, mean=images.mean, std=images.std)

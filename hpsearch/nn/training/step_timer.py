@@ -1,4 +1,4 @@
-"""The clock of training steps, and what a whole training costs by it."""
+"""Timing of training steps, and the estimate of a whole training's duration from them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from hpsearch.core.pruning import quantile
 
 WARM_UP = 10  # steps that allocate memory and pick kernels
-_KEPT = 10_000  # steps that an estimate looks back on
+_KEPT = 10_000  # latest steps that an estimate uses
 QUANTILE = 0.10
 
 
 def estimate(step_seconds: Sequence[float], steps: int) -> float:
-    """Returns the seconds that a training of that many steps costs, from the times of some.
+    """Returns the estimated seconds of a training of ``steps`` steps, from the times of some.
 
-    The 10 % quantile of the steps times their number. The first steps are warm-up and left out,
-    as many as leave half.
+    The estimate is the 10 % quantile of the times, multiplied by ``steps``. The first ``WARM_UP``
+    times are ignored, but at most half of them.
 
     Chosen with ``tests/benchmarks/bench_clock.py``: 20 configurations × 9 runs of 1 s, alone,
     beside a busy and beside an intermittent neighbour (one thread, 2 cores of an AMD EPYC Milan,
@@ -39,11 +39,11 @@ def estimate(step_seconds: Sequence[float], steps: int) -> float:
 
 
 class StepTimer:
-    """Times single training steps, everything from the gathering of the batch included.
+    """Times single training steps, including the gathering of the batch.
 
-    On CUDA by events, which are read once an epoch, so that no step waits for the device. On the
-    processor by the processor time of the training thread: that of a step on a quiet machine is
-    its wall time, but it stands still while somebody else has the core.
+    On CUDA with events, which are read once an epoch, so that no step waits for the device. On the
+    CPU with the CPU time of the training thread: on an idle machine it equals the wall time, and it
+    does not advance while another process uses the core.
     """
 
     def __init__(self, device: torch.device, *, step_seconds: Iterable[float] = ()) -> None:
@@ -53,7 +53,7 @@ class StepTimer:
         self._started = 0.0
 
     def start(self) -> None:
-        """Marks the beginning of a step."""
+        """Marks the start of a step."""
         if self._device.type == "cuda":
             begin, end = _event(), _event()
             self._record(begin)
@@ -71,15 +71,16 @@ class StepTimer:
         self.step_seconds.append(_now(self._device) - self._started)
 
     def _record(self, event: Any) -> None:
-        """On the device's own stream: the current one may be another GPU's."""
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(torch.cuda.current_stream(self._device))  # of this GPU, not the current one
 
     def estimate(self, steps: int) -> float:
-        """Returns what a training of that many steps costs, in seconds, by the steps so far."""
+        """Returns the estimated seconds of a training of ``steps`` steps, from the steps so far."""
+        # Events of one epoch are read at once: reading waits for the device.
         if self._events:
             self._events[-1][1].synchronize()
             self.step_seconds += [begin.elapsed_time(end) / 1e3 for begin, end in self._events]
             self._events.clear()
+        # Keep the warm-up steps, which estimate() skips, and the latest ones.
         del self.step_seconds[WARM_UP : max(WARM_UP, len(self.step_seconds) - _KEPT)]
         return estimate(self.step_seconds, steps)
 

@@ -68,7 +68,7 @@ def importances(study: Study) -> tuple[Importance, ...]:
 
 def _without_effect(study: Study, target: str) -> frozenset[str]:
     """The dimensions that cannot change the target; none where a person's own code may use them."""
-    if study.spec.has_own_code:
+    if study.spec.has_user_code:
         return frozenset()
     names = study.objectives if target == "front" else (target,)
     return frozenset.intersection(*(without_effect(name) for name in names))

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.core.analysis.comparison import ComparedSearch, Comparison, repeats
 from hpsearch.core.analysis.comparison import compare as compare_entrants
-from hpsearch.core.initial_trials import OPENING
+from hpsearch.core.initial_trials import INITIAL_TRIALS
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.spec_diff import dotted
@@ -159,8 +159,8 @@ def _caveats(studies: Sequence[Study], *, same_clock: bool) -> list[str]:
     opened = [study.name for study in studies if study.spec.search.sampler in LEARNING]
     if 0 < len(opened) < len(studies):
         told.append(
-            f"Only {', '.join(opened)} began with {OPENING} trials of a recipe known to be good, as"
-            " every sampler that learns does."
+            f"Only {', '.join(opened)} began with {INITIAL_TRIALS} trials of a recipe known to be"
+            " good, as every sampler that learns does."
         )
     return told
 

@@ -16,7 +16,7 @@ from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
+from hpsearch.nn.training.failures import build_net, epochs_of, translate_failures
 from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import Prepared, WorkerOptions, attach_worker
@@ -158,7 +158,7 @@ def _repeat(
     trial = reseeded(resolve(spec, number=number, params=where.record.params), seed)
     values, reason = {}, None
     net = build_net(trial, images)
-    with translate_failures(custom_factory(trial)):
+    with translate_failures(trial):
         cost = measure(net, images.input_shape, device=ready.device)
     curve: list[Epoch] = []
     try:

@@ -14,7 +14,7 @@ from hpsearch.core.spec_diff import describe_image_changes, differences
 from hpsearch.core.trial import Curve, Epoch
 from hpsearch.errors import HpsearchError, StudyError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
+from hpsearch.nn.training.failures import build_net, epochs_of, translate_failures
 from hpsearch.search.jobs.retrain_plan import RetrainPlan
 from hpsearch.search.worker.launch import WorkerOptions, configure_torch, versions
 
@@ -153,12 +153,12 @@ def _rehearsed(
 ) -> list[TrialSpec]:
     """The trainings, one per seed, of which the first has been tried out."""
     from hpsearch.nn.training.smoke_test import smoke_test
-    from hpsearch.nn.user_code import look_in
+    from hpsearch.nn.user_code import add_import_path
 
     base = plan.spec.search.seed if seed is None else seed
     trials = [plan.configured(base, number) for number in range(seeds)]
-    if plan.spec.has_own_code:
-        look_in(options.code)
+    if plan.spec.has_user_code:
+        add_import_path(options.code)
     smoke_test(trials[0], images, device=device)
     return trials
 
@@ -193,7 +193,7 @@ def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.dev
     from hpsearch.nn.serving.predict import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
-    with translate_failures(custom_factory(trial)):
+    with translate_failures(trial):
         given = probabilities(net, images, mean=data.mean, std=data.std, device=device)
     return given.numpy()
 

@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpsearch.core.analysis.recommendation import TrialSelection, measures, select_trial
-from hpsearch.core.overrides import by_hand, laid_over, read_settings
-from hpsearch.core.space import Value, default_space, dims
-from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, reseeded, resolve
-from hpsearch.core.spec_diff import relocated
+from hpsearch.core.dimensions import Value
+from hpsearch.core.overrides import apply_overrides, default_configuration, parse_overrides
+from hpsearch.core.space import default_space, dims
+from hpsearch.core.spec import (
+    DataSpec,
+    StudySpec,
+    TrialSpec,
+    derive_seed,
+    reseeded,
+    resolve,
+    with_dataset,
+)
 from hpsearch.errors import SpecError
 from hpsearch.search.storage.records import DATA
 from hpsearch.search.study.study import Study
@@ -67,17 +75,17 @@ def plan_of_study(
         StudyError: there is no such trial, or it was not trained to its end.
         SpecError: a setting or the epochs are illegal, or nothing is chosen.
     """
-    own = {**study.spec.space, **dims(study.spec.space)} if study.spec.has_own_code else None
-    typed, number, searched = read_settings(settings, own), None, None
+    own = {**study.spec.space, **dims(study.spec.space)} if study.spec.has_user_code else None
+    typed, number, searched = parse_overrides(settings, own), None, None
     spec = _with_epochs(study.spec, epochs)
     if choice.ways or not settings:
         record = select_trial(study.records(), study.objectives, choice)
         number = record.number
         searched = None if settings else measures(record).get("accuracy")
-        spec, params = laid_over(spec, record.params, typed)
+        spec, params = apply_overrides(spec, record.params, typed)
     else:
-        spec, params = by_hand(spec, typed)
-    spec = relocated(spec, dataset)
+        spec, params = default_configuration(spec, typed)
+    spec = with_dataset(spec, dataset)
     return RetrainPlan(
         study=study.name,
         trial=number,
@@ -109,7 +117,7 @@ def plan_by_hand(
     except ValueError as exc:
         raise SpecError(f"options: {exc}") from exc
     start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
-    spec, params = by_hand(_with_epochs(start, epochs), read_settings(settings))
+    spec, params = default_configuration(_with_epochs(start, epochs), parse_overrides(settings))
     return RetrainPlan(
         study=None,
         trial=None,

@@ -14,7 +14,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
 from hpsearch.core.analysis.timeline import HandoffReason
-from hpsearch.core.space import Value
+from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import StudySpec, TrialSpec
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.search.storage import tables

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from hpsearch.core.analysis import pruning_stats
 from hpsearch.core.analysis.pareto import front
-from hpsearch.core.space import Value
+from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError

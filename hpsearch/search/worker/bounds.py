@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import torch
 
+from hpsearch.core.dimensions import BUILT_IN, ChoiceDim, Dim, Value
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.space import KNOWN, ChoiceDim, Dim, Value, draw
+from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
 from hpsearch.errors import SpecError
 from hpsearch.nn.data.tensors import Tensors
@@ -123,7 +124,7 @@ def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
     Choices of a person's own that are no numbers are taken to go from cheap to dear.
     """
     if isinstance(dim, ChoiceDim) and not all(type(c) in (int, float) for c in dim.choices):
-        if name not in KNOWN:
+        if name not in BUILT_IN:
             return dim.choices[0 if cheap else -1]
         wanted = (_CHEAP if cheap else _DEAR).get(name)
         return wanted if wanted is not None and wanted in dim.choices else dim.choices[0]

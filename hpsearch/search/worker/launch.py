@@ -11,16 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.dataset_summary import DatasetSummary
 from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.plural import plural
-from hpsearch.core.spec import StudySpec, check_shift
-from hpsearch.core.spec_diff import describe_changes, differences, relocated, steering
+from hpsearch.core.spec import DatasetSummary, StudySpec, check_shift, with_dataset
+from hpsearch.core.spec_diff import describe_changes, differences, steering
 from hpsearch.errors import DeviceError
 from hpsearch.nn.runtime import cpu
-from hpsearch.nn.user_code import CODE, look_in
-from hpsearch.nn.user_code import check as check_code
+from hpsearch.nn.user_code import CODE, add_import_path, check_user_code
 from hpsearch.search.samplers import grid_cells
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.storage.storage import check_storage, exists, open_storage
@@ -142,7 +140,7 @@ def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) 
     Raises:
         HpsearchError: the data cannot be had or is other data, or the hardware differs.
     """
-    spec = relocated(study.spec, dataset)
+    spec = with_dataset(study.spec, dataset)
     ground = _survey(spec, options, _threads(options, study, workers=1))
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=options.mixed_hardware)
@@ -174,8 +172,8 @@ def _survey(spec: StudySpec, options: WorkerOptions, threads: int) -> _Ground:
     from hpsearch.nn.training.smoke_test import smoke_test
     from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
 
-    if spec.has_own_code:
-        look_in(options.code)
+    if spec.has_user_code:
+        add_import_path(options.code)
         for corner in extreme_trials(spec):
             smoke_test(corner, images, device=device)
     return _Ground(
@@ -240,7 +238,7 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
     images, size = summarise(spec.data, seed=spec.search.seed), known_size(spec.data)
     if size is not None:
         check_shift(spec.train.shift, height=size[0], width=size[1])
-    check_code(spec, folder=code)
+    check_user_code(spec, folder=code)
     _warn(spec, None if images is None else images.train)
     return images
 

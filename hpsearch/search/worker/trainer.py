@@ -22,9 +22,9 @@ from hpsearch.nn.models.cost import measure
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.failures import failing_user_code
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, Progress
+from hpsearch.nn.user_code import failing_user_code
 from hpsearch.search.storage.records import curve_of
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.study import Study

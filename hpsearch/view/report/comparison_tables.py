@@ -7,9 +7,9 @@ from typing import Any
 
 from hpsearch.core.analysis.comparison import Comparison
 from hpsearch.core.analysis.hypervolume_history import HypervolumePoint
+from hpsearch.core.dimensions import listed as typed
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
-from hpsearch.core.space import listed as typed
 from hpsearch.view.format import format_seconds, format_value, listed
 from hpsearch.view.report.narrative import points
 

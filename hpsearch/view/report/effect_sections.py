@@ -159,7 +159,7 @@ def importance(findings: StudyAnalysis) -> Section | None:
         "By PED-ANOVA (Optuna): the share of each hyperparameter in what sets the best tenth of"
         f" the {first.trials:,} complete trials apart."
     ]
-    if costs(findings.objectives) and not findings.environment.spec.has_own_code:
+    if costs(findings.objectives) and not findings.environment.spec.has_user_code:
         notes.append(
             "What cannot change a cost is left out of its ranking: the learning rate has no"
             " part in the seconds."

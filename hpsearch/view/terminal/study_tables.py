@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis.pruning_stats import StudySummary
-from hpsearch.core.dataset_summary import DatasetSummary
+from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.plural import plural
-from hpsearch.core.space import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
-from hpsearch.core.spec import ShapeSpec, StudySpec
+from hpsearch.core.spec import DatasetSummary, ShapeSpec, StudySpec
 from hpsearch.view.format import format_seconds
 from hpsearch.view.terminal.trial_tables import EncodingSafeTable, made, worth
 

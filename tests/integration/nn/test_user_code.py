@@ -24,7 +24,7 @@ from hpsearch.nn.training.custom_loop import train
 from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Progress, epochs
 from hpsearch.nn.training.smoke_test import smoke_test
-from hpsearch.nn.user_code import look_in
+from hpsearch.nn.user_code import add_import_path
 from hpsearch.search.jobs.rerun import rerun
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
@@ -157,7 +157,7 @@ def test_another_factory_is_another_study(searched):
         ("absent", "found no 'absent' in it"),
         ("constant", "is of type int, expected a function"),
         ("number", "returned int, expected a torch.nn.Module"),
-        ("frozen", "without a parameter that can be trained"),
+        ("frozen", "without a trainable parameter"),
         ("misfit", "mat1 and mat2 shapes cannot be multiplied"),
         ("short", "returned 2×3 for 2 images of 10 classes, expected logits of 2×10"),
         ("viewing", "ValueError: no such layer"),
@@ -175,7 +175,7 @@ def test_a_bad_factory_is_told_in_a_line_and_no_study_is_made(project, factory, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "ModuleNotFoundError: No module named 'bad_.*'; install it, be in its folder"),
+        (None, "ModuleNotFoundError: No module named 'bad_.*'; install it, run from its folder"),
         ("def build(:", "cannot be imported: SyntaxError"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("import sys; sys.exit(1)", "cannot be imported: SystemExit: 1"),
@@ -242,11 +242,11 @@ class TestCheck:
         ("name", "words"),
         [
             ("short", "takes (params, input_shape), but is called with (params, input_shape, cla"),
-            ("short", "too many positional arguments; let it take those"),
-            ("long", "missing a required argument: 'extra'; let it take those"),
+            ("short", "too many positional arguments; change it to accept"),
+            ("long", "missing a required argument: 'extra'; change it to accept"),
             ("named", "takes (params, input_shape, *, classes), but"),
             ("constant", "is of type int, expected a function"),
-            ("absent", "found no 'absent' in it; define it or mend the name"),
+            ("absent", "found no 'absent' in it; define it or correct the name"),
         ],
     )
     def test_one_that_does_not_is_told_in_a_line(self, check, name, words):
@@ -262,7 +262,7 @@ class TestCheck:
         assert "got an unexpected keyword argument 'stop'" in told
 
     def test_a_module_that_is_not_there_is_told(self, check):
-        assert "No module named 'nowhere_x'; install it, be in" in check("f", module="nowhere_x")
+        assert "No module named 'nowhere_x'; install it, run from" in check("f", module="nowhere_x")
 
     def test_a_built_in_net_needs_no_torch(self, tmp_path):
         code = "import sys; from hpsearch.cli.main import main\ntry: main(['check'])\n"
@@ -358,7 +358,7 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
 def test_without_a_choice_there_is_no_recipe_for_a_net_of_ones_own(searched, tmp_path):
     project, study = searched
 
-    with pytest.raises(SpecError, match="has no recipe; name one with --trial N"):
+    with pytest.raises(SpecError, match="has no default recipe; select one with --trial N"):
         hpsearch.train(
             tmp_path / "model",
             settings={"depth": 2},
@@ -512,7 +512,7 @@ class TestFailureInside:
 
 
 def spec_of(project, function, **changes):
-    look_in(project.folder)
+    add_import_path(project.folder)
     plain = {"epochs": 3, "batch_size": 20, "optimizer": "adam", "learning_rate": 0.01, "seed": 5}
     name = function and f"{project.loops}:{function}"
     return TrainSpec(**{**plain, "function": name, "params": {"rate": 0.05}, **changes})
@@ -614,7 +614,7 @@ def test_one_that_keeps_no_progress_is_handed_back_at_ctrl_c_and_starts_over(pro
 
 def test_the_batch_is_rehearsed_on_few_images(project, images):
     """However many there are, one batch of them is enough to see whether the code works."""
-    look_in(project.folder)
+    add_import_path(project.folder)
     (project.folder / f"{project.nets}_counting.py").write_text(
         "from torch import nn\n"
         "seen = []\n"

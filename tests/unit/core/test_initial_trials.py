@@ -2,14 +2,15 @@
 
 import pytest
 
-from hpsearch.core.initial_trials import OPENING, initial_trial
-from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims
+from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
+from hpsearch.core.initial_trials import INITIAL_TRIALS, initial_trial
+from hpsearch.core.space import default_space, dims
 
 DEFAULT = default_space("geometric")
 
 
 def openings(space, images=None):
-    return [initial_trial(space, number, images) for number in range(OPENING)]
+    return [initial_trial(space, number, images) for number in range(INITIAL_TRIALS)]
 
 
 def test_the_first_trials_climb_from_the_cheap_end_to_the_dear_one():

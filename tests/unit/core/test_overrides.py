@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.overrides import by_hand, laid_over, read_settings
+from hpsearch.core.overrides import apply_overrides, default_configuration, parse_overrides
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import ShapeSpec, StudySpec, resolve
 from hpsearch.errors import SpecError
@@ -31,11 +31,11 @@ def resolved(spec, params):
 
 
 def hand(*settings):
-    return resolved(*by_hand(SPEC, read_settings(settings)))
+    return resolved(*default_configuration(SPEC, parse_overrides(settings)))
 
 
 def over(spec, params, *settings):
-    return resolved(*laid_over(spec, params, read_settings(settings)))
+    return resolved(*apply_overrides(spec, params, parse_overrides(settings)))
 
 
 def test_nothing_set_is_the_known_recipe():
@@ -120,7 +120,7 @@ def test_a_trial_turned_to_sgd_gets_momentum():
         (["rotate=nan"], "--set rotate: found nan, expected 0 to 180 degrees"),
         (["flip=maybe"], "--set flip: found 'maybe', expected true or false"),
         (["label_smoothing=x"], "--set label_smoothing: found 'x', expected a number"),
-        (["momentum=0.5"], "--set momentum: has no effect beside the others; add --set opt"),
+        (["momentum=0.5"], "--set momentum: has no effect with the other values; add --set opt"),
         (["width_3=9", "n_blocks=2"], "--set width_3: .* add --set n_blocks=3"),
         (["width_1=9", "growth=2"], "--set: found width_1 and growth, expected widths by block"),
     ],

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from hpsearch.core import overrides, space
-from hpsearch.core.grid import cells, grid_values
-from hpsearch.core.space import ChoiceDim, FloatDim, IntDim, default_space, dims, draw
+from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
+from hpsearch.core.space import cells, default_space, dims, draw, grid_values
 from hpsearch.core.spec import (
     SearchSpec,
     ShapeSpec,
@@ -161,7 +161,7 @@ def test_geometric_widths_grow_and_are_capped():
 )
 def test_a_baseline_outside_the_space_is_refused(settings, message):
     with pytest.raises(SpecError, match=message):
-        overrides.parse_settings(GEOMETRIC, settings)
+        overrides.parse_in_space(GEOMETRIC, settings)
 
 
 @pytest.mark.parametrize(
@@ -174,18 +174,18 @@ def test_a_baseline_outside_the_space_is_refused(settings, message):
 def test_a_baseline_names_only_what_some_trial_draws(searched, setting, told):
     name = setting.partition("=")[0]
     with pytest.raises(SpecError, match=f"--set {name}: found one that no trial .*; {told}"):
-        overrides.parse_settings(searched, [setting])
+        overrides.parse_in_space(searched, [setting])
 
 
 def test_a_baseline_settles_what_it_names():
-    read = overrides.parse_settings(
+    read = overrides.parse_in_space(
         GEOMETRIC, ["optimizer=sgd", "momentum=0.9", "batch_norm=false"]
     )
     assert read == {"optimizer": "sgd", "momentum": 0.9, "batch_norm": False}
     fixed = {**GEOMETRIC, "n_blocks": 3}
-    assert overrides.parse_settings(fixed, ["n_blocks=3"]) == {}
+    assert overrides.parse_in_space(fixed, ["n_blocks=3"]) == {}
     with pytest.raises(SpecError, match="found 4, but the study fixes it at 3; leave it out"):
-        overrides.parse_settings(fixed, ["n_blocks=4"])
+        overrides.parse_in_space(fixed, ["n_blocks=4"])
     with pytest.raises(SpecError, match="found false, but the study fixes it at true; leave"):
-        overrides.parse_settings({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
-    assert math.isclose(overrides.parse_settings(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)
+        overrides.parse_in_space({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
+    assert math.isclose(overrides.parse_in_space(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)

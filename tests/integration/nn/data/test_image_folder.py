@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpsearch.core.dataset_summary import DatasetSummary
-from hpsearch.core.spec import DataSpec
+from hpsearch.core.spec import DatasetSummary, DataSpec
 from hpsearch.errors import DataError
 from hpsearch.nn.data import dataset
 from hpsearch.nn.data.image_folder import read_image

@@ -7,14 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hpsearch.core.space import ChoiceDim, FloatDim, default_space, draw
+from hpsearch.core.dimensions import ChoiceDim, FloatDim
+from hpsearch.core.space import default_space, draw
 from hpsearch.core.spec import DataSpec, SearchSpec, ShapeSpec, StudySpec, resolve
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import Batches, tensors_of
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.loop import epochs
 from hpsearch.nn.training.optimizer import make_optimizer
-from hpsearch.nn.training.smoke_test import exercise, worker_memory
+from hpsearch.nn.training.smoke_test import train_few_steps, worker_memory
 from hpsearch.search.worker.bounds import most_memory_trial
 
 CPU = torch.device("cpu")
@@ -98,7 +99,7 @@ def test_the_largest_batches_are_trained_on_and_the_validation_images_looked_at(
     import hpsearch
 
     spec = hpsearch.build_spec({"model": {"factory": "net_that_counts:build"}})
-    exercise(most_memory_trial(spec), images, device=CPU)
+    train_few_steps(most_memory_trial(spec), images, device=CPU)
     looks = [size for training, size in net_that_counts.seen if not training]
     trained = [size for training, size in net_that_counts.seen if training]
     assert trained == [256, 256, 256]

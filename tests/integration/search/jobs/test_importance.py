@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.core.space import ChoiceDim
+from hpsearch.core.dimensions import ChoiceDim
 from hpsearch.search.jobs.analyse import ENOUGH, importances
 from hpsearch.search.storage.storage import open_storage
 from tests.integration.studies import make_spec, make_study, search

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hpsearch.core.space import ChoiceDim, IntDim
+from hpsearch.core.dimensions import ChoiceDim, IntDim
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.artifacts import Artifacts

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hpsearch.core.space import ChoiceDim
+from hpsearch.core.dimensions import ChoiceDim
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import delete, open_studies, open_study

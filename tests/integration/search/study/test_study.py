@@ -9,7 +9,7 @@ import optuna
 import pytest
 from sqlalchemy import event
 
-from hpsearch.core.space import ChoiceDim, IntDim
+from hpsearch.core.dimensions import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
@@ -350,7 +350,7 @@ class TestChanges:
 
     def test_other_data_under_the_same_name_is_refused(self, storage):
         make_study(storage)
-        with pytest.raises(StudyError, match=r"the images \(as many, but others\)"):
+        with pytest.raises(StudyError, match=r"the images \(same number, different content\)"):
             make_study(storage, data={"content": "xyz", "train": 10})
 
     def test_what_may_change_is_changed_and_logged(self, storage):

@@ -6,10 +6,10 @@ import pytest
 
 from hpsearch.config import build_spec, load_study_file
 from hpsearch.core import overrides
-from hpsearch.core.grid import cells
-from hpsearch.core.initial_trials import OPENING, initial_trial
-from hpsearch.core.overrides import laid_over, read_settings
-from hpsearch.core.space import TRAINING, ChoiceDim, FloatDim, IntDim, dims, draw
+from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
+from hpsearch.core.initial_trials import INITIAL_TRIALS, initial_trial
+from hpsearch.core.overrides import apply_overrides, parse_overrides
+from hpsearch.core.space import TRAINING, cells, dims, draw
 from hpsearch.core.spec import FactorySpec, ModelSpec, from_json, resolve, to_dict, to_json
 from hpsearch.core.spec_diff import differences, identity
 from hpsearch.core.study_file import to_toml
@@ -51,7 +51,7 @@ def test_the_built_in_nets_dimensions_are_not_asked_for():
 
     assert set(spec.space) == {*TRAINING, *SPACE}
     assert list(dims(from_json(to_json(spec)).space)) == list(dims(spec.space))
-    for number in range(OPENING):
+    for number in range(INITIAL_TRIALS):
         assert set(initial_trial(spec.space, number)) == {*TRAINING} - {"momentum"}
     assert len(list(cells(spec.space, ["depth", "act"], 2))) == 6
 
@@ -104,9 +104,9 @@ def test_a_training_of_ones_own_needs_none_of_the_built_in_ones_dimensions():
     ("tables", "message"),
     [
         ({"space": {"depht": 3}}, "space.depht: found an unknown dimension"),
-        ({"model": FACTORY, "space": {"learning_rat": 0.1}}, "reads like 'learning_rate'"),
-        ({"model": FACTORY, "space": {"n_block": 3}}, "reads like 'n_blocks'"),
-        ({"model": FACTORY, "space": {"a-b": 3}}, "other signs than letters"),
+        ({"model": FACTORY, "space": {"learning_rat": 0.1}}, "looks like 'learning_rate'"),
+        ({"model": FACTORY, "space": {"n_block": 3}}, "looks like 'n_blocks'"),
+        ({"model": FACTORY, "space": {"a-b": 3}}, "characters other than letters"),
         ({"model": FACTORY, "space": {"depth": []}}, "empty list"),
         ({"model": FACTORY, "space": {"depth": {"low": 3, "high": 1}}}, "low 3 above high 1"),
         ({"model": FACTORY, "space": {"depth": {"low": 1}}}, "expected low and high"),
@@ -152,12 +152,12 @@ def test_a_study_of_before_there_was_own_code_is_still_the_same():
 def test_own_values_can_be_set_by_hand():
     spec = own()
 
-    assert overrides.parse_settings(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
+    assert overrides.parse_in_space(spec.space, ["depth=2", "act=gelu", "ratio=0.5"]) == {
         "depth": 2,
         "act": "gelu",
         "ratio": 0.5,
     }
-    assert overrides.parse_settings(spec.space, ["residual=true"]) == {}
+    assert overrides.parse_in_space(spec.space, ["residual=true"]) == {}
     for text, message in (
         ("depth=9", "the study searches 1 to 3"),
         ("depth=two", "expected a whole number"),
@@ -165,19 +165,21 @@ def test_own_values_can_be_set_by_hand():
         ("residual=false", "expected one of true"),
     ):
         with pytest.raises(SpecError, match=message):
-            overrides.parse_settings(spec.space, [text])
+            overrides.parse_in_space(spec.space, [text])
 
 
 def test_settings_go_over_a_trial_of_ones_own():
     spec = own()
     params = draw(spec.space, middle)
 
-    _, laid = laid_over(spec, params, read_settings(["depth=5", "optimizer=adam"], spec.space))
+    _, laid = apply_overrides(
+        spec, params, parse_overrides(["depth=5", "optimizer=adam"], spec.space)
+    )
 
     assert (laid["depth"], laid["optimizer"]) == (5, "adam")
     assert "momentum" not in laid
     with pytest.raises(SpecError, match="--set n_blocks: found an unknown name"):
-        read_settings(["n_blocks=5"], spec.space)
+        parse_overrides(["n_blocks=5"], spec.space)
 
 
 def test_a_trial_is_described_by_its_own_dimensions():
