@@ -9,9 +9,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.pruning_stats import Savings
+from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.plural import plural
 from hpsearch.core.space import KNOWN, Value
 from hpsearch.core.trial import TrialRecord

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpsearch.core.analysis.recommendation import TrialSelection, measures, select_trial
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.overrides import by_hand, laid_over, read_settings
 from hpsearch.core.space import Value, default_space, dims
 from hpsearch.core.spec import DataSpec, StudySpec, TrialSpec, derive_seed, reseeded, resolve
 from hpsearch.core.spec_diff import relocated
+from hpsearch.core.trial import reached
 from hpsearch.errors import SpecError
 from hpsearch.search.storage.records import DATA
 from hpsearch.search.study.study import Study
@@ -73,7 +74,7 @@ def plan_of_study(
     if choice.ways or not settings:
         record = select_trial(study.records(), study.objectives, choice)
         number = record.number
-        searched = None if settings else measures(record).get("accuracy")
+        searched = None if settings else reached(record).get("accuracy")
         spec, params = laid_over(spec, record.params, typed)
     else:
         spec, params = by_hand(spec, typed)

@@ -9,10 +9,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.core.analysis.comparison import Comparison, Performance
-from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.recommendation import Pick
 from hpsearch.core.analysis.replication import Replication
+from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.analysis.study_analysis import RankedTrial
 from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.plural import plural

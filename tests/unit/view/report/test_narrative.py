@@ -243,7 +243,10 @@ def test_a_study_without_a_complete_trial_says_so_and_why():
 
     assert told.startswith("There is no answer yet: no trial is complete.")
     assert "The most frequent failure (3 of 3): bug: it broke." in told
-    assert [s.key for s in sections(EVERY_STUDY["empty"], storage_options=())] == ["answer", "environment"]
+    assert [s.key for s in sections(EVERY_STUDY["empty"], storage_options=())] == [
+        "answer",
+        "environment",
+    ]
 
 
 def test_one_objective_has_a_best_trial_and_three_have_a_figure_for_every_two():
