@@ -24,7 +24,7 @@ class Objective:
     """An objective, with all that other modules need to know of it.
 
     ``unit`` is part of the label that the database keeps. ``title`` is the title of an axis,
-    ``phrase`` a value within a sentence and ``superlative`` what the best trial is.
+    ``phrase`` a value within a sentence and ``superlative`` describes the best trial.
     ``epoch_field`` is the field of an epoch that holds its value so far, if there is one.
     ``is_cost``: known before or early in training, so that a trial can be compared with the
     trials that cost no more. ``is_timed``: depends on the machine it was measured on.
@@ -164,6 +164,7 @@ def utility(name: str, value: float) -> float:
     (0.9, -0.0, -0.5)
     """
     objective = OBJECTIVES[name]
+    # Twice the cost weighs the same anywhere on the scale.
     if objective.is_cost:
         value = math.log(max(value, 1e-12))
     return value if objective.maximize else -value
@@ -181,11 +182,10 @@ def merit(
     ...       {"accuracy": (0.0, 1.0), "params": (1.0, 10000.0)})
     (0.5, 0.5)
     """
-    return tuple(_scaled(name, values[name], bounds[name]) for name in bounds)
-
-
-def _scaled(name: str, value: float, bounds: tuple[float, float]) -> float:
-    worst, best = sorted(utility(name, bound) for bound in bounds)
-    if worst == best:
-        return 1.0
-    return min(1.0, max(0.0, (utility(name, value) - worst) / (best - worst)))
+    scaled = []
+    for name in bounds:
+        worst, best = sorted(utility(name, bound) for bound in bounds[name])
+        # Bounds of no width cannot separate trials.
+        share = (utility(name, values[name]) - worst) / (best - worst) if worst != best else 1.0
+        scaled.append(min(1.0, max(0.0, share)))
+    return tuple(scaled)

@@ -162,7 +162,9 @@ def compare(
         )
         for i, (entrant, run) in enumerate(zip(entrants, runs, strict=True))
     ]
-    val_images = _fewest(entrants)
+    # The fewest images have the most noise.
+    known = [entrant.val_images for entrant in entrants]
+    val_images = None if None in known else min(n for n in known if n is not None)
     return Comparison(
         objectives=tuple(objectives),
         quality=quality,
@@ -215,6 +217,7 @@ def repeats(
     >>> repeats(["a", "b", "c"], {"search.seed": (0, 1, 0), "train.flip": (True, False, False)})
     (('b', 'c'),)
     """
+    # Studies of the same search have the same values of all settings but the seed.
     groups: dict[str, list[str]] = {}
     for i, study in enumerate(studies):
         own = [values[i] for key, values in differences.items() if key != "search.seed"]
@@ -259,11 +262,6 @@ def _share(
         best=best,
         knee=picks[own.knee],
     )
-
-
-def _fewest(entrants: Sequence[ComparedSearch]) -> int | None:
-    known = [entrant.val_images for entrant in entrants]
-    return None if None in known else min(n for n in known if n is not None)
 
 
 def _lead(performances: Sequence[Performance], val_images: int | None) -> Lead:

@@ -200,6 +200,7 @@ def _sufficient_by_best(groups: Sequence[Group], n: int) -> SufficientDepth | No
     depths = [(int(g.key), g.accuracy.high) for g in groups if g.accuracy is not None]
     if len(depths) < 2:
         return None
+    # From the shallowest on: the first depth that no deeper one significantly beats.
     for i, (blocks, here) in enumerate(depths[:-1]):
         deeper = max(best for _, best in depths[i + 1 :])
         low, _ = gain(deeper, here, n)

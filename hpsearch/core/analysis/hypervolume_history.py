@@ -1,4 +1,4 @@
-"""The hypervolume of a search after each of its trials, and what the last trials added."""
+"""The hypervolume of a search after each of its trials, and the gain of the last trials."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def hypervolume_history(
     if not bounds:
         return ()
     ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
+    # Trials of several workers end in another order than that of their numbers.
     ended.sort(key=lambda r: (r.ended or datetime.max, r.number))
+    # Two objectives, the usual case, need no recomputation.
     front: Staircase | _Volume = Staircase() if len(bounds) == 2 else _Volume()
     seconds = 0.0
     history: list[HypervolumePoint] = []

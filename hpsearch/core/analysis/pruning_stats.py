@@ -117,18 +117,18 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
 def audit(records: Sequence[TrialRecord], front: ParetoFront) -> Audit:
     """Returns what pruning may have cost."""
     control = [r for r in records if r.control and r.state is State.COMPLETE]
+    # The verdict that the rule would have given is kept with the trial.
     judged = [r for r in control if "would_prune" in r.attributes]
     return Audit(
         pruned=sum(r.state is State.PRUNED for r in records),
         control=len(control),
         judged=tuple(r.number for r in judged),
         on_front=tuple(r.number for r in judged if r.number in front.numbers),
-        beat_forecast=tuple(r.number for r in judged if _beat_forecast(r)),
+        beat_forecast=tuple(
+            r.number
+            for r in judged
+            if (verdict := r.attributes["would_prune"])["pruner"] == "forecast"
+            and r.curve
+            and r.curve[-1].val_loss < float(verdict["value"])
+        ),
     )
-
-
-def _beat_forecast(record: TrialRecord) -> bool:
-    verdict = record.attributes["would_prune"]
-    if verdict["pruner"] != "forecast" or not record.curve:
-        return False
-    return record.curve[-1].val_loss < float(verdict["value"])

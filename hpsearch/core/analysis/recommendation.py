@@ -107,6 +107,7 @@ def recommend(
         val_images: how many images an accuracy was counted on; None if that is not known.
         chance: the accuracy of guessing, 0-1; None if that is not known.
     """
+    # Alternatives need a cost to pay and a quality to gain.
     quality, cost = first_quality(objectives), next(iter(costs(objectives)), None)
     knee = front.knee_trial
     steps: dict[str, Step | None] = {}
@@ -149,23 +150,22 @@ def _alternatives(
     better = [step for step in by_price if step.gain > 0]
     costlier = [step for step in better if price(step) > here]
     cheaper = [step for step in by_price if step.gain < 0 and price(step) < here]
+    # A loss of quality that may be chance: half of the cost or less makes up for it.
+    rivals = [s for s in cheaper if s.is_sure is False and (s.ratio or 1.0) <= MUCH_CHEAPER]
     return {
         "following": next(iter(costlier), None),
         "sure": next((step for step in costlier if step.is_sure), None),
         "best": max(better, key=lambda step: step.gain, default=None),
         "cheaper": max(cheaper, key=price, default=None),
-        "rival": next((step for step in cheaper if _is_rival(step)), None),
+        "rival": next(iter(rivals), None),
     }
-
-
-def _is_rival(step: Step) -> bool:
-    return step.is_sure is False and (step.ratio or 1.0) <= MUCH_CHEAPER
 
 
 def _step(knee: TrialRecord, other: TrialRecord, *, quality: str, cost: str, n: int | None) -> Step:
     sign = 1 if OBJECTIVES[quality].maximize else -1
     before, after = knee.values[quality], other.values[quality]
     low, high, is_sure = None, None, None
+    # Only of a share counted on n images is the noise known.
     if quality == "accuracy" and n:
         low, high = gain(after, before, n)
         is_sure = low > 0 or high < 0

@@ -90,7 +90,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What is needed to reproduce the study.
+    """The facts that reproduce the study.
 
     ``data`` is the fingerprint of the images and their split (empty before the first worker),
     ``reference`` the hardware that seconds are measured on, ``changes`` the log of changes to the
@@ -248,6 +248,7 @@ def as_plain(value: Any) -> Any:
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    # Not by its fields: a record holds attributes that a report does not show.
     if isinstance(value, RankedTrial):
         return _plain_trial(value)
     if isinstance(value, Enum):

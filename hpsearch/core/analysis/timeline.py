@@ -52,6 +52,7 @@ def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
         return ()
     first = min(start.started for start in starts)
     last = max(moment for start in starts for moment in (start.started, start.ended or first))
+    # Lines are sorted by the first start of their worker.
     appeared: dict[str, datetime] = {}
     for start in starts:
         appeared[start.worker] = min(start.started, appeared.get(start.worker, start.started))

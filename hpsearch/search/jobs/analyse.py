@@ -47,6 +47,7 @@ def importances(study: Study) -> tuple[Importance, ...]:
     complete = study.storage.with_retry(
         lambda: handle.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     )
+    # PED-ANOVA ignores trials with infinite values.
     finite = sum(all(map(math.isfinite, trial.values)) for trial in complete)
     if finite < ENOUGH:
         return ()
@@ -86,6 +87,7 @@ def _shares(
             return {}
     kept = {name: float(value) for name, value in found.items() if name not in without}
     known = {name: value for name, value in kept.items() if math.isfinite(value)}
+    # The shares of the dimensions that remain sum to 1.
     total = sum(known.values())
     return {name: value / total for name, value in known.items()} if total > 0 else {}
 
@@ -121,7 +123,7 @@ def _copy(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
 
 
 def analyse_study(study: Study) -> StudyAnalysis:
-    """Returns the analysis of the study as it is now, which a report needs."""
+    """Returns the analysis of the study in its present state, for a report."""
     return replace(essentials(study), importance=importances(study))
 
 

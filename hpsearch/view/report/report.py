@@ -17,7 +17,7 @@ from hpsearch.core.spec import to_dict
 from hpsearch.core.study_file import to_toml
 from hpsearch.errors import HpsearchError, nearest
 from hpsearch.view.document import Section, markdown
-from hpsearch.view.report import effect_sections, front_sections
+from hpsearch.view.report import effect_sections, front_sections, run_sections
 from hpsearch.view.report.html import page
 
 
@@ -37,9 +37,9 @@ def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list
         effect_sections.curves(findings),
         effect_sections.importance(findings),
         effect_sections.attainment(findings),
-        front_sections.timeline(findings),
-        front_sections.savings(findings),
-        front_sections.environment(findings),
+        run_sections.timeline(findings),
+        run_sections.savings(findings),
+        run_sections.environment(findings),
     ]
     return [section for section in made if section is not None]
 

@@ -27,6 +27,7 @@ def write_report(analysis: StudyAnalysis, *, storage_options: Sequence[str]) -> 
     """
     if not analysis.trials:
         return None
+    # Loads Plotly, which a run needs only here.
     from hpsearch.view.report.report import default_path, render, write
 
     path = default_path(analysis.study)
@@ -49,7 +50,7 @@ def ending_view(
     """Returns the end of a run.
 
     Args:
-        analysis: the analysis of the study as it is now.
+        analysis: the analysis of the study.
         ending: how the run ended, in a word or two.
         storage_options: the options that name the storage, for the next commands.
         again: the study file and the options that continue the same search.
@@ -81,6 +82,7 @@ def _next_commands(
     """The commands to type next, each with a comment."""
     target = analysis.environment.spec.search.trials
     is_done = len(analysis.trials) >= target
+    # A search that has its trials continues only with a higher total.
     named = ["--study", analysis.study]
     total = ["--trials", str(target * 2 if is_done else target)]
     run = shlex.join(["hpsearch", "run", *again, *named, *total, *storage_options])

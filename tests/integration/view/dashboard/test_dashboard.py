@@ -281,7 +281,7 @@ def test_a_study_is_renamed_whole_and_keeps_none_of_our_texts(url, database):
         assert study_detail(site, study["study_id"])["note"]["body"].startswith("## Trial")
     renamed = open_study(open_storage(url, create=False), "renamed")
     assert [len(record.curve) for record in renamed.records()] == [4] * 12
-    assert not any("best bargain" in line for line in dump(database))
+    assert not any("best trade-off" in line for line in dump(database))
 
 
 def test_files_are_neither_kept_nor_removed(url):
