@@ -16,7 +16,7 @@ from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.view.document import Code
-from hpsearch.view.report import narrative, report, theme
+from hpsearch.view.report import report, theme
 from hpsearch.view.report.figures import curves, depth, hypervolume, importance
 from hpsearch.view.report.figures import timeline as timeline_figure
 from hpsearch.view.report.front_figure import front
@@ -54,7 +54,7 @@ def words_of(key, findings, storage_options=()):
     return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
-@pytest.mark.parametrize("module", [theme, report, narrative])
+@pytest.mark.parametrize("module", [theme, report])
 def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 
