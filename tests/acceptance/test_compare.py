@@ -36,7 +36,7 @@ def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
     assert " of training each, " in words
     assert "The joint front of all trials holds" in words
     assert "The best accurac" in words
-    assert "Each study is one search" in words
+    assert "Each study is a single search" in words
     assert "Only small began with 5 trials" in words
     found = cli("compare", "small", "flipped", "--json").json
     assert lines["hypervolume"] == [f"{one['hypervolume']:.4f}" for one in found["studies"]]
