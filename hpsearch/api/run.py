@@ -60,12 +60,11 @@ class StudyHandle:
 
     def front(self) -> list[TrialRecord]:
         """Returns the non-dominated complete trials, cheapest first; empty without any."""
-        return front(self.trials(), self.objectives)[0]
+        return list(front(self.trials(), self.objectives).trials)
 
     def knee(self) -> TrialRecord | None:
         """Returns the front's best bargain; None while no trial is complete."""
-        chosen, knee = front(self.trials(), self.objectives)
-        return next((record for record in chosen if record.number == knee), None)
+        return front(self.trials(), self.objectives).knee_trial
 
     def summary(self) -> StudySummary:
         """Returns the study in a line: its counts, the front's size and hypervolume."""

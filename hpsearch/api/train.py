@@ -13,7 +13,7 @@ from hpsearch.errors import ModelError, SpecError
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
-    from hpsearch.core.analysis.recommendation import TrialSelection
+    from hpsearch.core.analysis.selection import TrialSelection
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.predict import LoadedModel
     from hpsearch.search.jobs.retrain import RetrainedModel
@@ -96,7 +96,7 @@ def train(
         HpsearchError: something is not as it must be; nothing was written.
     """
     from hpsearch.api.run import data_folder
-    from hpsearch.core.analysis.recommendation import TrialSelection
+    from hpsearch.core.analysis.selection import TrialSelection
     from hpsearch.nn.runtime.cpu import decide_threads
     from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.search.jobs.retrain import retrain
@@ -181,7 +181,7 @@ def _plan(
 ) -> RetrainPlan:
     """What to train: with a choice or a study's name it comes from the study, else by hand."""
     from hpsearch.api.run import open_study
-    from hpsearch.core.analysis.recommendation import nothing_chosen
+    from hpsearch.core.analysis.selection import nothing_chosen
     from hpsearch.search.jobs.retrain_plan import plan_by_hand, plan_of_study
 
     if not choice.ways and study is None:

@@ -122,9 +122,10 @@ def front(
     from hpsearch.view.terminal.trial_tables import titled_front
 
     opened = open_study(one_name(study, named), storage)
-    chosen, knee = pareto_front(opened.records(), opened.objectives)
+    found = pareto_front(opened.records(), opened.objectives)
+    chosen, knee = found.trials, found.knee
     if json_:
-        print_json(front_as_plain(chosen, knee))
+        print_json(front_as_plain(found))
     elif chosen:
         display(titled_front(chosen, study=opened.name, objectives=opened.objectives, knee=knee))
     else:

@@ -325,11 +325,13 @@ def _again(context: typer.Context) -> list[str]:
 
 def _print_end(study: Study, ending: str, *, storage: str | None, again: list[str]) -> None:
     """The front on stdout, then what pruning saved, the report and what to type next."""
+    from hpsearch.search.jobs.analyse import analyse_study
     from hpsearch.view.terminal.run_summary import ending_view, write_report
 
     where = storage_options(study, storage)
-    report = write_report(study, storage_options=where)
-    display(ending_view(study, ending, storage_options=where, again=again, report=report))
+    analysis = analyse_study(study)  # once, for the report and for the screen
+    report = write_report(analysis, storage_options=where)
+    display(ending_view(analysis, ending, storage_options=where, again=again, report=report))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,29 +1,49 @@
-"""What can be optimised, in which direction, and in which unit."""
+"""The objectives: what can be optimised, in which direction and unit, and how each is described."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Quantity(Enum):
+    """The kind of number that an objective is, which decides how its values are formatted."""
+
+    SHARE = "share"  # 0-1
+    NATS = "nats"
+    SECONDS = "seconds"
+    MILLISECONDS = "milliseconds"
+    COUNT = "count"
+    OPERATIONS = "operations"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """One thing to optimise.
+    """An objective, with all that other modules need to know of it.
 
+    ``unit`` is part of the label that the database keeps. ``title`` is the title of an axis,
+    ``phrase`` a value within a sentence and ``superlative`` describes the best trial.
+    ``epoch_field`` is the field of an epoch that holds its value so far, if there is one.
     ``is_cost``: known before or early in training, so that a trial can be compared with the
     trials that cost no more. ``is_timed``: depends on the machine it was measured on.
     """
 
     name: str
     unit: str
+    quantity: Quantity
+    title: str
+    phrase: str
+    superlative: str
+    epoch_field: str | None = None
     maximize: bool = False
     is_cost: bool = False
     is_timed: bool = False
 
     @property
     def label(self) -> str:
-        """The name with its unit, as axes show it.
+        """The name with its unit, as optuna-dashboard shows it.
 
         >>> OBJECTIVES["train_seconds"].label
         'train_seconds (s)'
@@ -32,19 +52,71 @@ class Objective:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it is the net's alone, so that another training cannot change it."""
+        """Whether it depends on the net alone, so that another training cannot change it."""
         return self.is_cost and not self.is_timed
 
 
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective(name="accuracy", unit="fraction", maximize=True),
-        Objective(name="val_loss", unit="nats"),
-        Objective(name="train_seconds", unit="s", is_cost=True, is_timed=True),
-        Objective(name="latency_ms", unit="ms", is_cost=True, is_timed=True),
-        Objective(name="params", unit="", is_cost=True),
-        Objective(name="flops", unit="", is_cost=True),
+        Objective(
+            name="accuracy",
+            unit="fraction",
+            quantity=Quantity.SHARE,
+            title="validation accuracy",
+            phrase="{} accuracy",
+            superlative="is the most accurate",
+            epoch_field="val_accuracy",
+            maximize=True,
+        ),
+        Objective(
+            name="val_loss",
+            unit="nats",
+            quantity=Quantity.NATS,
+            title="validation loss (nats)",
+            phrase="a validation loss of {}",
+            superlative="has the lowest loss",
+            epoch_field="val_loss",
+        ),
+        Objective(
+            name="train_seconds",
+            unit="s",
+            quantity=Quantity.SECONDS,
+            title="training time (s)",
+            phrase="{} of training",
+            superlative="is the fastest to train",
+            epoch_field="train_seconds",
+            is_cost=True,
+            is_timed=True,
+        ),
+        Objective(
+            name="latency_ms",
+            unit="ms",
+            quantity=Quantity.MILLISECONDS,
+            title="time per image (ms)",
+            phrase="{} an image",
+            superlative="is the fastest",
+            is_cost=True,
+            is_timed=True,
+        ),
+        Objective(
+            name="params",
+            unit="",
+            quantity=Quantity.COUNT,
+            title="parameters",
+            phrase="{} parameters",
+            superlative="has the fewest parameters",
+            is_cost=True,
+        ),
+        Objective(
+            name="flops",
+            unit="",
+            quantity=Quantity.OPERATIONS,
+            title="operations per image (FLOPs)",
+            phrase="{} operations an image",
+            superlative="has the fewest operations",
+            is_cost=True,
+        ),
     )
 }
 
@@ -58,14 +130,28 @@ def costs(objectives: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in objectives if OBJECTIVES[name].is_cost)
 
 
+def first_quality(objectives: Sequence[str]) -> str | None:
+    """Returns the first of the objectives that is not a cost; None if all are costs."""
+    return next((name for name in objectives if not OBJECTIVES[name].is_cost), None)
+
+
+def costs_first(objectives: Sequence[str]) -> list[str]:
+    """Returns the objectives, costs first.
+
+    >>> costs_first(["accuracy", "train_seconds"])
+    ['train_seconds', 'accuracy']
+    """
+    return sorted(objectives, key=lambda name: not OBJECTIVES[name].is_cost)
+
+
 def costs_alone(objectives: Sequence[str]) -> str | None:
-    """Returns what to say where no objective tells how good a net is.
+    """Returns a warning if all objectives are costs, so that none measures quality.
 
     >>> costs_alone(["train_seconds", "params"])
     'objectives train_seconds, params: the cheapest net wins, whatever it has learnt; add accuracy'
     >>> costs_alone(["val_loss", "params"])
     """
-    if len(costs(objectives)) < len(objectives):
+    if first_quality(objectives) is not None:
         return None
     named = f"objective{'s' * (len(objectives) != 1)} {', '.join(objectives)}"
     return f"{named}: the cheapest net wins, whatever it has learnt; add accuracy"
@@ -78,6 +164,7 @@ def utility(name: str, value: float) -> float:
     (0.9, -0.0, -0.5)
     """
     objective = OBJECTIVES[name]
+    # Twice the cost weighs the same anywhere on the scale.
     if objective.is_cost:
         value = math.log(max(value, 1e-12))
     return value if objective.maximize else -value
@@ -88,19 +175,17 @@ def merit(
 ) -> tuple[float, ...]:
     """Scales each bounded objective to [0, 1], 1 being best.
 
-    Accuracy and loss are scaled linearly, costs by their logarithm; what lies outside its bounds
-    is clipped to them.
+    Accuracy and loss are scaled linearly, costs by their logarithm; values outside the bounds are
+    clipped to them.
 
     >>> merit({"accuracy": 0.5, "params": 100.0},
     ...       {"accuracy": (0.0, 1.0), "params": (1.0, 10000.0)})
     (0.5, 0.5)
     """
-    return tuple(_share(name, values[name], bounds[name]) for name in bounds)
-
-
-def _share(name: str, value: float, bounds: tuple[float, float]) -> float:
-    ends = [utility(name, bound) for bound in bounds]
-    if min(ends) == max(ends):
-        return 1.0
-    share = (utility(name, value) - min(ends)) / (max(ends) - min(ends))
-    return min(1.0, max(0.0, share))
+    scaled = []
+    for name in bounds:
+        worst, best = sorted(utility(name, bound) for bound in bounds[name])
+        # Bounds of no width cannot separate trials.
+        share = (utility(name, values[name]) - worst) / (best - worst) if worst != best else 1.0
+        scaled.append(min(1.0, max(0.0, share)))
+    return tuple(scaled)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from hpsearch.core.objectives import OBJECTIVES
+
 
 class State(enum.Enum):
     """The state of a trial."""
@@ -91,9 +93,8 @@ def reached(record: TrialRecord) -> dict[str, float]:
     # later updates take precedence: final values over the last epoch's, those over early costs
     known = dict(record.cost)
     if record.curve:
-        last = record.curve[-1]
-        known |= {"accuracy": last.val_accuracy, "val_loss": last.val_loss}
-        known["train_seconds"] = last.train_seconds
+        fields = {o.name: o.epoch_field for o in OBJECTIVES.values() if o.epoch_field}
+        known |= {name: getattr(record.curve[-1], key) for name, key in fields.items()}
     return known | dict(record.values)
 
 

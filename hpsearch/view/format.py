@@ -1,28 +1,26 @@
-"""Values, configurations and durations in words.
-
-Nothing is counted or ranked here; the numbers come from :mod:`hpsearch.core`.
-"""
+"""Values, configurations and durations as text."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.pruning_stats import Savings
+from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.dimensions import BUILT_IN, Value
+from hpsearch.core.objectives import OBJECTIVES, Quantity
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
 
-FINE = 10_000  # images: one is 0.01 %, and the standard error of 99 % is 0.1
+FINE = 10_000  # images: one of them is 0.01 %, and the standard error of 99 % is 0.1 %
 BARS = "▁▂▃▄▅▆▇█"
 _SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Returns the text in characters that the encoding has, one for one.
+    """Returns the text with characters that the encoding lacks replaced one by one.
 
     >>> encodable("24×2 ◀ knee", "ascii"), encodable("24×2 ◀ knee", "utf-8")
     ('24x2 < knee', '24×2 ◀ knee')
@@ -35,10 +33,10 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def format_value(name: str, value: float, *, images: int | None = None) -> str:
-    """Returns an objective's or a cost's value as text, with its unit: the one place that does so.
+    """Returns the value of an objective, or of another measure, as text with its unit.
 
-    An accuracy of 99 % or more is told to two decimals, where good nets differ, unless it is all
-    or was counted on so few ``images`` that the second one would be chance.
+    An accuracy of 99 % or more has two decimals, in which good nets differ, unless it is 100 % or
+    was counted on too few ``images`` for the second one to mean anything.
 
     >>> format_value("accuracy", 0.976), format_value("accuracy", 0.99312)
     ('97.6 %', '99.31 %')
@@ -51,31 +49,27 @@ def format_value(name: str, value: float, *, images: int | None = None) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    if name == "accuracy":
+    if name not in OBJECTIVES:
+        return f"{value:.4g}"
+    quantity = OBJECTIVES[name].quantity
+    # The decimals of a share depend on how many images it was counted on.
+    if quantity is Quantity.SHARE:
         is_fine = 0.99 <= value < 1 and (images is None or images >= FINE)
         return f"{100 * value:.2f} %" if is_fine else f"{100 * value:.1f} %"
-    if name == "val_loss":
-        return f"{value:.3f} nats"
-    if name == "train_seconds":
-        return format_seconds(value)
-    if name == "latency_ms":
-        return format_seconds(value / 1000) if value >= 1000 else f"{_digits(value)} ms"
-    if name == "params":
-        return f"{value:,.0f}"
-    return _scaled(value) if name == "flops" else f"{value:.4g}"
+    return _FORMATS[quantity](value)
 
 
-def format_spread(name: str, found: MeanAndDeviation) -> str:
+def format_spread(name: str, spread: MeanAndDeviation) -> str:
     """Returns a mean and, of several, its deviation, with the measure's unit.
 
     >>> two = MeanAndDeviation(values=(0.96, 0.98), mean=0.97, deviation=0.0141)
     >>> format_spread("accuracy", two)
     '97.0 % ± 1.4 %'
     """
-    mean = format_value(name, found.mean)
-    if found.deviation is None or not math.isfinite(found.deviation):
+    mean = format_value(name, spread.mean)
+    if spread.deviation is None or not math.isfinite(spread.deviation):
         return mean
-    return f"{mean} ± {format_value(name, found.deviation)}"
+    return f"{mean} ± {format_value(name, spread.deviation)}"
 
 
 def format_seconds(seconds: float) -> str:
@@ -93,6 +87,33 @@ def format_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 24 else f"{hours // 24} d {hours % 24:02d} h"
 
 
+def format_percent(share: float) -> str:
+    """Returns a share in whole per cents.
+
+    >>> format_percent(0.123)
+    '12 %'
+    """
+    return f"{100 * share:.0f} %"
+
+
+def format_points(share: float) -> str:
+    """Returns a difference of accuracies in percentage points.
+
+    >>> format_points(0.004), format_points(0.01)
+    ('0.4 points', '1.0 points')
+    """
+    return f"{100 * share:.1f} points"
+
+
+def format_interval(low: float | None, high: float | None) -> str:
+    """Returns the 95 % interval of an accuracy; empty if it is not known.
+
+    >>> format_interval(0.791, 0.879), format_interval(None, None)
+    ('79.1–87.9 %', '')
+    """
+    return "" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
 def _digits(value: float) -> str:
     if value >= 9.995:
         return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
@@ -106,6 +127,17 @@ def _scaled(value: float) -> str:
     return f"{value:.0f}"
 
 
+_FORMATS: Mapping[Quantity, Callable[[float], str]] = {
+    Quantity.NATS: "{:.3f} nats".format,
+    Quantity.SECONDS: format_seconds,
+    Quantity.MILLISECONDS: lambda ms: (
+        format_seconds(ms / 1000) if ms >= 1000 else f"{_digits(ms)} ms"
+    ),
+    Quantity.COUNT: "{:,.0f}".format,
+    Quantity.OPERATIONS: _scaled,
+}
+
+
 def describe(record: TrialRecord) -> str:
     """Returns the trial's configuration in short.
 
@@ -115,14 +147,18 @@ def describe(record: TrialRecord) -> str:
     ...     "learning_rate": 0.0031, "batch_size": 64}))
     '2 blocks 24-48, adamw 3.1e-03 batch 64'
     """
+    return ", ".join(part for part in (net(record), training(record)) if part)
+
+
+def net(record: TrialRecord) -> str:
+    """Returns the net of a configuration in short, as ``2 blocks 24-48, k3 gap``."""
     blocks, widths = shape(record)
-    net = f"{plural(blocks, 'block')} {widths}".strip() if blocks else ""
-    parts = (net, layers(record), own(record), training(record))
-    return ", ".join(part for part in parts if part)
+    depth = f"{plural(blocks, 'block')} {widths}".strip() if blocks else ""
+    return ", ".join(part for part in (depth, layers(record), own(record)) if part)
 
 
 def own(record: TrialRecord) -> str:
-    """Returns the values of the person's own dimensions in short, as ``depth 2, act relu``."""
+    """Returns the values of custom dimensions in short, as ``depth 2, act relu``."""
     values = ((n, v) for n, v in record.params.items() if n not in BUILT_IN or n == "width")
     return ", ".join(f"{name} {spelled(value)}" for name, value in values)
 
@@ -141,8 +177,8 @@ def spelled(value: Value) -> str:
 def shape(record: TrialRecord) -> tuple[int, str]:
     """Returns the number of blocks (0: not known) and their widths.
 
-    The widths are those of the resolved trial where it was stored; runs of three or more equal
-    ones are counted (``64×3``). Without it, geometric widths are told by their first and growth.
+    The widths are those of the resolved trial if it is stored; runs of three or more equal ones
+    are counted (``64×3``). Otherwise geometric widths are given by the first and their growth.
     """
     params, spec = record.params, record.attributes.get("spec")
     model = spec.get("model") if isinstance(spec, Mapping) else None
@@ -162,7 +198,7 @@ def shape(record: TrialRecord) -> tuple[int, str]:
 
 
 def layers(record: TrialRecord) -> str:
-    """Returns kernel, head and a missing batch norm in short, as ``k3 gap``."""
+    """Returns the kernel size, the head and ``no norm`` in short, as ``k3 gap``."""
     params = record.params
     kernel = f"k{params['kernel_size']}" if "kernel_size" in params else ""
     plain = "no norm" if params.get("batch_norm") is False else ""
@@ -170,7 +206,7 @@ def layers(record: TrialRecord) -> str:
 
 
 def training(record: TrialRecord) -> str:
-    """Returns optimizer, learning rate, schedule and batch size in short."""
+    """Returns the optimizer, learning rate, schedule and batch size in short."""
     params = record.params
     rate = f"{params['learning_rate']:.1e}" if "learning_rate" in params else ""
     batch = f"batch {params['batch_size']}" if "batch_size" in params else ""
@@ -178,8 +214,38 @@ def training(record: TrialRecord) -> str:
     return " ".join(word for word in words if word)
 
 
+def spoken(record: TrialRecord) -> str:
+    """Returns the trial's configuration as part of a sentence.
+
+    >>> from hpsearch.core.trial import State
+    >>> spoken(TrialRecord(number=0, state=State.COMPLETE, params={
+    ...     "n_blocks": 2, "width_1": 8, "width_2": 16, "kernel_size": 3, "head": "gap",
+    ...     "optimizer": "adam", "learning_rate": 0.0103, "batch_size": 64}))
+    'a net of 2 conv blocks (8-16 channels, kernel 3×3), trained by adam at rate 0.0103, batch 64'
+    """
+    params = record.params
+    blocks, widths = shape(record)
+    kernel, rate = params.get("kernel_size"), params.get("learning_rate")
+    inner = [
+        f"{widths} channels" if widths else "",
+        f"kernel {kernel}×{kernel}" if kernel else "",
+        "no batch norm" if params.get("batch_norm") is False else "",
+        own(record),
+    ]
+    details = ", ".join(part for part in inner if part)
+    optimizer = f"trained by {params['optimizer']}" if "optimizer" in params else ""
+    parts = [
+        (f"a net of {plural(blocks, 'conv block')}" if blocks else "a net")
+        + (f" ({details})" if details else ""),
+        optimizer + (f" at rate {rate:.3g}" if optimizer and rate is not None else ""),
+        f"{params['schedule']} schedule" if params.get("schedule") else "",
+        f"batch {params['batch_size']}" if params.get("batch_size") else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def listed(words: Sequence[str]) -> str:
-    """Returns the words as a sentence lists them.
+    """Returns the words as a list within a sentence.
 
     >>> listed(["tpe"]), listed(["tpe", "random", "grid"])
     ('tpe', 'tpe, random and grid')
@@ -189,13 +255,13 @@ def listed(words: Sequence[str]) -> str:
 
 
 def unworthy(chosen: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the trials of a front that are no bargain at any price."""
+    """Returns the trials of a front whose accuracy is too low to be useful."""
     good = worthy([record.values for record in chosen])
     return [record for i, record in enumerate(chosen) if i not in good]
 
 
 def unworthy_text(poor: Sequence[TrialRecord]) -> str:
-    """Returns what is to be said of them, one or more."""
+    """Returns a sentence that explains why they are on the front."""
     numbers = listed([str(record.number) for record in poor])
     one = len(poor) == 1
     return (
@@ -206,7 +272,7 @@ def unworthy_text(poor: Sequence[TrialRecord]) -> str:
 
 
 def savings_text(saved: Savings) -> str:
-    """Returns in words what pruning saved.
+    """Returns what pruning saved, for a sentence that begins with "the search".
 
     >>> savings_text(Savings(epochs_trained=60, epochs_full=100, seconds_saved=130.0))
     'saved 40 % of the epochs (60 of 100 trained), about 2 min 10 s of training'
@@ -220,7 +286,7 @@ def savings_text(saved: Savings) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Returns the values as a row of bars, the largest highest; what is not finite as ``?``.
+    """Returns the values as a row of bars, scaled to their range; NaN and infinity as ``?``.
 
     >>> sparkline([1.0, 0.5, float("nan"), 0.0])
     '█▅?▁'

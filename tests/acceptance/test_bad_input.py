@@ -157,7 +157,7 @@ OPTIONS = {
     ),
     "seconds without end": (
         "train -o m --within-seconds inf",
-        "--within-seconds: found inf, expected a number of 0 or more that is finite",
+        "--within-seconds: found inf, expected a finite number of 0 or more",
     ),
     "small images": (
         "train --dataset digits -o m --image-size 3",

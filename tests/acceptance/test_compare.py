@@ -34,9 +34,9 @@ def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
     assert lines["trials"] == ["3", "3"]
     words = " ".join(told.out.split())
     assert " of training each, " in words
-    assert "The front of all their trials together holds" in words
+    assert "The joint front of all trials holds" in words
     assert "The best accurac" in words
-    assert "Each study is one search" in words
+    assert "Each study is a single search" in words
     assert "Only small began with 5 trials" in words
     found = cli("compare", "small", "flipped", "--json").json
     assert lines["hypervolume"] == [f"{one['hypervolume']:.4f}" for one in found["studies"]]

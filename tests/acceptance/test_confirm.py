@@ -82,8 +82,8 @@ def test_the_report_and_the_table_show_them(copied, cli):
     )
     cli("report", "-o", "r.html")
     page = (copied.folder / "r.html").read_text()
-    assert "Trained again, it came to" in page
-    assert "trained again with 2 fresh seeds" in page  # on the rings of the figure
+    assert "Retrained with 2 fresh seeds, trial" in page
+    assert "retrained with 2 fresh seeds" in page  # on the rings of the figure
 
 
 def test_a_training_that_diverges_is_told_and_the_others_go_on(copied, cli):

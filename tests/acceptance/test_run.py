@@ -64,7 +64,7 @@ def test_no_trial_of_a_resumed_search_repeats_another(copied, cli):
 
 def test_the_command_to_search_on_can_be_pasted_as_it_is(copied, cli):
     printed = cli("run", copied.study_file, "--threads", 1).out
-    (command,) = re.findall(r"^ +hpsearch (run .*?)  # search on", printed, re.MULTILINE)
+    (command,) = re.findall(r"^ +hpsearch (run .*?)  # add trials", printed, re.MULTILINE)
 
     result = cli(*command.split(), "--threads", 1)
 
@@ -92,7 +92,9 @@ def test_a_study_with_one_objective_runs_and_marks_its_best_trial(copied, cli):
 
     front = cli("front", "--study", "one", "--json").json
     assert result.code == 0
-    assert f"--trial {front[0]['number']} --study one -o model  # take the best home" in result.out
+    assert (
+        f"--trial {front[0]['number']} --study one -o model  # train the best for use" in result.out
+    )
     assert "◀ best" in result.out
     assert "knee" not in result.out
     accuracies = [cli("show", n, "--study", "one", "--json").json["values"] for n in (0, 1)]
@@ -106,7 +108,7 @@ def test_a_search_ends_cleanly_when_its_time_is_up(slow_study, cli):
     status = cli("status", "--json").json
     assert result.code == 0
     assert "timed out" in result.out
-    assert "# go on" in result.out
+    assert "# continue" in result.out
     assert status["running"] == status["failed"] == 0
     assert status["waiting"] <= 1
     assert status["complete"] < 1000
@@ -118,7 +120,7 @@ def test_the_command_to_search_on_holds_every_option_that_it_needs(cli, digits_n
     given = ("--dataset", digits_npz, "--epochs", 1, "--objectives", "accuracy,params")
     given += ("--artifacts", "kept")
     printed = cli("run", *given, "--trials", 1, "--threads", 1, "--sampler", "random").out
-    (command,) = re.findall(r"^ +hpsearch (run .*?)  # search on", printed, re.MULTILINE)
+    (command,) = re.findall(r"^ +hpsearch (run .*?)  # add trials", printed, re.MULTILINE)
     assert "--artifacts kept" in command
     assert "elsewhere" not in command
 

@@ -305,7 +305,7 @@ def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_p
         (["--knee", "--set", "speed=9"], "--set speed: found an unknown name"),
         (["--knee", "--image-size", "16"], "--image-size: found 16 with a study"),
         (["--knee", "--dataset", "digits"], "study 'small' searched other images (160 for tr"),
-        ([], "found no choice"),
+        ([], "no trial selected"),
     ],
 )
 def test_what_cannot_be_taken_ends_with_2_and_writes_nothing(

@@ -224,7 +224,7 @@ def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
     states = {r["state"] for r in records()}
     assert "running" not in states
     assert "waiting" in states
-    assert "# go on" in result.out
+    assert "# continue" in result.out
     assert "Traceback" not in result.err
     shell.let_go()
     kept = [r for r in records() if r["state"] == "waiting" and r["curve"]]

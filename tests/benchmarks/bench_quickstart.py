@@ -96,8 +96,8 @@ def measure(done: Search) -> Measurement:
     """Reads an ended search."""
     study, records = done.study, done.study.records()
     tally = counts(records)
-    chosen, knee = front(records, study.objectives)
-    at_knee = next((r for r in chosen if r.number == knee), None)
+    found = front(records, study.objectives)
+    at_knee = found.knee_trial
     first = min(r.started for r in records)
     last = max(r.ended for r in records)
     nan = float("nan")
@@ -113,8 +113,8 @@ def measure(done: Search) -> Measurement:
         pruned=tally["pruned"],
         failed=tally["failed"],
         saved=savings(records, epochs=study.spec.train.epochs).share,
-        accuracy=max((r.values["accuracy"] for r in chosen), default=nan),
-        front_size=len(chosen),
+        accuracy=max((r.values["accuracy"] for r in found.trials), default=nan),
+        front_size=len(found.trials),
         knee_accuracy=at_knee.values["accuracy"] if at_knee else nan,
         knee_seconds=at_knee.values["train_seconds"] if at_knee else nan,
         hypervolume=study_hypervolume(records, study.bounds),

@@ -1,4 +1,4 @@
-"""Several searches side by side: what each has at equal training, at equal trials, and by now."""
+"""Several searches side by side: at equal training, at equal trials, and at their ends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from math import inf
 from typing import Any
 
 from hpsearch.core.analysis.hypervolume_history import HypervolumePoint, hypervolume_history
-from hpsearch.core.analysis.metrics import gain
-from hpsearch.core.analysis.pareto import Point, dominates, front, nondominated
+from hpsearch.core.analysis.pareto import ParetoFront, Point, dominates, front, nondominated
 from hpsearch.core.analysis.pruning_stats import Bounds, counts
 from hpsearch.core.analysis.recommendation import Pick, pick
-from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.analysis.statistics import gain
+from hpsearch.core.objectives import first_quality, utility
 from hpsearch.core.trial import TrialRecord
 
-NEARLY = 0.99  # of the leader's hypervolume: a study that has so much is level with it
+NEARLY = 0.99  # of the leader's hypervolume: a study that has as much is level with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedSearch:
-    """A study that takes part: its trials, at least one of them complete.
+    """A study to compare: its trials, at least one of them complete.
 
     ``epochs`` are those of a full training, ``bounds`` the study's own, ``val_images`` how many an
     accuracy was counted on (None: not known).
@@ -35,11 +35,11 @@ class ComparedSearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """A study's front, and what of it is left beside the others'.
+    """A study's front, and its part in the front of all studies together.
 
-    ``trials`` are its own, the cheapest first; those numbered in ``unbeaten`` are on the front of
-    all studies together; ``beaten_by`` tells how many of them each other study beats. ``best`` is
-    the trial best in the first objective that is no cost; None where there is no such objective.
+    ``trials`` are those of its front, the cheapest first; the numbers in ``unbeaten`` are on the
+    joint front too; ``beaten_by`` counts how many of them each other study dominates. ``best`` is
+    the trial best in the first objective that is not a cost; None if all are costs.
     """
 
     trials: tuple[Pick, ...]
@@ -51,13 +51,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Performance:
-    """What one study came to.
+    """The results of one study.
 
-    ``trials`` of its trials count, and ``seconds`` of pure training steps were spent until the
-    last of them had ended (on failed ones too). Hypervolumes are measured in bounds that all
-    studies share: by now, and ``at_seconds`` and ``at_trials``, when it had spent what all have.
-    ``nearly`` is where it first had 99 % of what the leader had at that point, ``overtaken`` where
-    the leader first had what this study had; None: never. ``course`` is how it came on.
+    ``trials`` count toward its budget, and ``seconds`` of pure training steps were spent until the
+    last of them had ended (failed ones included). Hypervolumes are measured in bounds that all
+    studies share: the final one, and ``at_seconds`` and ``at_trials``, at the point that all have
+    reached. ``nearly`` is where it first had 99 % of the leader's hypervolume at that point,
+    ``overtaken`` where the leader first had as much as this study; None: never. ``course`` is its
+    hypervolume over time.
     """
 
     study: str
@@ -74,16 +75,16 @@ class Performance:
 
     @property
     def at_equal(self) -> float:
-        """The hypervolume that decides: at equal training, where that can be compared."""
+        """The hypervolume that decides: at equal training, or at equal trials if not comparable."""
         return self.at_trials if self.at_seconds is None else self.at_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lead:
-    """By how much the best accuracy of one study is above that of the next, as a fraction.
+    """By how much the best accuracy of one study exceeds that of the next, as a fraction.
 
-    ``low`` and ``high`` are the lead's 95 % interval, ``is_sure`` whether it is above 0; None
-    where it is not known on how many images an accuracy was counted.
+    ``low`` and ``high`` are the lead's 95 % interval, ``is_sure`` whether it is above 0; None if
+    the number of validation images is not known.
     """
 
     study: str
@@ -98,13 +99,13 @@ class Lead:
 class Comparison:
     """Several studies side by side, in the order in which they were named.
 
-    All of them have spent ``seconds`` of training and ``trials``. Where their seconds cannot be
+    All of them have spent ``seconds`` of training and ``trials``. If their seconds cannot be
     compared, ``seconds`` is None and equal trials decide. ``ranking`` holds the studies' names by
-    what they had at that point, the most hypervolume first, ``level`` those that had 99 % of the
+    their hypervolume at that point, the highest first, ``level`` those with at least 99 % of the
     first one's. ``joint_front`` is the size of the front of all trials together. ``differences``
-    holds what is not the same in the study files, a value for each study, and ``repeats`` the
-    groups of studies that are the same search but for the seed. ``quality`` is the first
-    objective that is no cost; None where there is no such objective.
+    holds the settings that differ between the study files, a value for each study, and ``repeats``
+    the groups of studies that differ in the seed alone. ``quality`` is the first objective that is
+    not a cost; None if all are costs.
     """
 
     objectives: tuple[str, ...]
@@ -130,51 +131,57 @@ def compare(
 
     Args:
         entrants: the studies.
-        objectives: the names of what they optimise.
-        same_clock: whether a second of training is the same in all of them.
+        objectives: the names of their objectives.
+        same_clock: whether a second of training means the same in all of them.
     """
+    quality = first_quality(objectives)
     bounds = common_bounds([entrant.bounds for entrant in entrants], objectives)
     runs = [hypervolume_history(e.records, bounds=bounds, epochs=e.epochs) for e in entrants]
+    # The longer study would always win by its end: compare where all have spent the same.
     trials = min(run[-1].trials for run in runs)
     seconds = min(run[-1].seconds for run in runs) if same_clock else None
     at_trials = [worth(run, trials=trials) for run in runs]
-    equal = at_trials if seconds is None else [worth(run, seconds=seconds) for run in runs]
+    at_seconds = None if seconds is None else [worth(run, seconds=seconds) for run in runs]
+    equal = at_seconds or at_trials
     order = sorted(range(len(runs)), key=lambda i: -equal[i])
     leader, enough = runs[order[0]], NEARLY * equal[order[0]]
-    fronts = {entrant.study: _points(entrant.records, objectives) for entrant in entrants}
-    shares = [_share(entrant, fronts, objectives) for entrant in entrants]
+    shares, joint_front = _shares(entrants, objectives)
+    performances = [
+        Performance(
+            study=entrant.study,
+            counts=counts(entrant.records),
+            trials=run[-1].trials,
+            seconds=run[-1].seconds,
+            hypervolume=run[-1].hypervolume,
+            at_seconds=at_seconds[i] if at_seconds else None,
+            at_trials=at_trials[i],
+            nearly=first_worth(run, enough),
+            overtaken=first_worth(leader, equal[i]),
+            front=shares[i],
+            course=run,
+        )
+        for i, (entrant, run) in enumerate(zip(entrants, runs, strict=True))
+    ]
+    # The fewest images have the most noise.
+    known = [entrant.val_images for entrant in entrants]
+    val_images = None if None in known else min(n for n in known if n is not None)
     return Comparison(
         objectives=tuple(objectives),
-        quality=_quality(objectives),
+        quality=quality,
         bounds=bounds,
-        val_images=_fewest(entrants),
+        val_images=val_images,
         seconds=seconds,
         trials=trials,
         ranking=tuple(entrants[i].study for i in order),
         level=tuple(entrants[i].study for i in order if equal[i] >= enough),
-        studies=tuple(
-            Performance(
-                study=entrant.study,
-                counts=counts(entrant.records),
-                trials=runs[i][-1].trials,
-                seconds=runs[i][-1].seconds,
-                hypervolume=runs[i][-1].hypervolume,
-                at_seconds=None if seconds is None else equal[i],
-                at_trials=at_trials[i],
-                nearly=first_worth(runs[i], enough),
-                overtaken=first_worth(leader, equal[i]),
-                front=shares[i],
-                course=runs[i],
-            )
-            for i, entrant in enumerate(entrants)
-        ),
-        joint_front=len(nondominated([point for points in fronts.values() for point in points])),
-        accuracy=_lead(entrants, shares) if _quality(objectives) == "accuracy" else None,
+        studies=tuple(performances),
+        joint_front=joint_front,
+        accuracy=_lead(performances, val_images) if quality == "accuracy" else None,
     )
 
 
 def common_bounds(of_each: Sequence[Bounds], objectives: Sequence[str]) -> Bounds:
-    """Returns the bounds that hold all of these, for hypervolumes that can be compared.
+    """Returns bounds that contain all of these, so that hypervolumes can be compared.
 
     >>> common_bounds([{"params": (5.0, 80.0)}, {"params": (4.0, 70.0)}], ["params"])
     {'params': (4.0, 80.0)}
@@ -186,20 +193,20 @@ def common_bounds(of_each: Sequence[Bounds], objectives: Sequence[str]) -> Bound
 
 
 def worth(run: Sequence[HypervolumePoint], *, seconds: float = inf, trials: float = inf) -> float:
-    """Returns the hypervolume that a search had by then, of the trials that had ended.
+    """Returns the hypervolume of a search after that many seconds or trials.
 
     >>> run = [HypervolumePoint(number=n, trials=n + 1, seconds=4.0 + n, hypervolume=h)
     ...        for n, h in enumerate((0.5, 0.9))]
     >>> worth(run, seconds=4.5), worth(run, trials=2), worth(run, seconds=1.0)
     (0.5, 0.9, 0.0)
     """
-    by_then = (now for now in reversed(run) if now.seconds <= seconds and now.trials <= trials)
-    return next((now.hypervolume for now in by_then), 0.0)
+    within = (at for at in reversed(run) if at.seconds <= seconds and at.trials <= trials)
+    return next((at.hypervolume for at in within), 0.0)
 
 
 def first_worth(run: Sequence[HypervolumePoint], hypervolume: float) -> HypervolumePoint | None:
     """Returns where a search first had that hypervolume; None if it never did."""
-    return next((now for now in run if now.hypervolume >= hypervolume), None)
+    return next((at for at in run if at.hypervolume >= hypervolume), None)
 
 
 def repeats(
@@ -210,61 +217,59 @@ def repeats(
     >>> repeats(["a", "b", "c"], {"search.seed": (0, 1, 0), "train.flip": (True, False, False)})
     (('b', 'c'),)
     """
+    # Studies of the same search have the same values of all settings but the seed.
     groups: dict[str, list[str]] = {}
-    for place, study in enumerate(studies):
-        own = [of[place] for key, of in differences.items() if key != "search.seed"]
+    for i, study in enumerate(studies):
+        own = [values[i] for key, values in differences.items() if key != "search.seed"]
         groups.setdefault(repr(own), []).append(study)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
+def _shares(
+    entrants: Sequence[ComparedSearch], objectives: Sequence[str]
+) -> tuple[list[Share], int]:
+    """Each study's share in the front of all trials together, and the size of that front."""
+    fronts = {e.study: front(e.records, objectives) for e in entrants}
+    points: dict[str, list[Point]] = {
+        study: [tuple(utility(name, r.values[name]) for name in objectives) for r in own.trials]
+        for study, own in fronts.items()
+    }
+    joint = nondominated([point for own in points.values() for point in own])
+    return [_share(e, fronts[e.study], points, objectives) for e in entrants], len(joint)
+
+
 def _share(
-    entrant: ComparedSearch, fronts: Mapping[str, Sequence[Point]], objectives: Sequence[str]
+    entrant: ComparedSearch,
+    own: ParetoFront,
+    points: Mapping[str, Sequence[Point]],
+    objectives: Sequence[str],
 ) -> Share:
-    others = {name: points for name, points in fronts.items() if name != entrant.study}
-    own = fronts[entrant.study]
-    beaten = {name: [_is_beaten(p, points) for p in own] for name, points in others.items()}
-    marks = [any(by) for by in zip(*beaten.values(), strict=True)]
-    chosen, knee = front(entrant.records, objectives)
-    picks = {r.number: pick(r, val_images=entrant.val_images) for r in chosen}
-    assert knee is not None, "an entrant has a complete trial"
-    quality, best = _quality(objectives), None
+    beaten = {
+        study: [any(dominates(other, point) for other in others) for point in points[entrant.study]]
+        for study, others in points.items()
+        if study != entrant.study
+    }
+    is_beaten = [any(by) for by in zip(*beaten.values(), strict=True)]
+    picks = {r.number: pick(r, val_images=entrant.val_images) for r in own.trials}
+    assert own.knee is not None, "an entrant has a complete trial"
+    quality, best = first_quality(objectives), None
     if quality is not None:
-        best = picks[max(chosen, key=lambda r: utility(quality, r.values[quality])).number]
+        best = picks[max(own.trials, key=lambda r: utility(quality, r.values[quality])).number]
     return Share(
         trials=tuple(picks.values()),
-        unbeaten=tuple(r.number for r, mark in zip(chosen, marks, strict=True) if not mark),
-        beaten_by={name: sum(by) for name, by in beaten.items()},
+        unbeaten=tuple(n for n, lost in zip(picks, is_beaten, strict=True) if not lost),
+        beaten_by={study: sum(by) for study, by in beaten.items()},
         best=best,
-        knee=picks[knee],
+        knee=picks[own.knee],
     )
 
 
-def _quality(objectives: Sequence[str]) -> str | None:
-    return next((name for name in objectives if not OBJECTIVES[name].is_cost), None)
-
-
-def _is_beaten(point: Point, by: Sequence[Point]) -> bool:
-    return any(dominates(other, point) for other in by)
-
-
-def _points(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[Point]:
-    """The front as merits that have no bounds."""
-    chosen, _ = front(records, objectives)
-    return [tuple(utility(name, record.values[name]) for name in objectives) for record in chosen]
-
-
-def _fewest(entrants: Sequence[ComparedSearch]) -> int | None:
-    known = [entrant.val_images for entrant in entrants]
-    return None if None in known else min(n for n in known if n is not None)
-
-
-def _lead(entrants: Sequence[ComparedSearch], shares: Sequence[Share]) -> Lead:
-    pairs = zip(entrants, shares, strict=True)
-    best = {e.study: share.best.measured["accuracy"] for e, share in pairs if share.best}
+def _lead(performances: Sequence[Performance], val_images: int | None) -> Lead:
+    best = {p.study: p.front.best.measured["accuracy"] for p in performances if p.front.best}
     study, over = sorted(best, key=lambda name: -best[name])[:2]
-    n, low, high = _fewest(entrants), None, None
-    if n is not None:
-        low, high = gain(best[study], best[over], n)
+    low, high = None, None
+    if val_images is not None:
+        low, high = gain(best[study], best[over], val_images)
     return Lead(
         study=study,
         over=over,

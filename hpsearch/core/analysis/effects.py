@@ -1,16 +1,16 @@
-"""What depth and the optimizer do to accuracy, loss and time, over the trials of a study."""
+"""The effects of depth and optimizer on accuracy, loss and time, over the trials of a study."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from hpsearch.core.analysis.metrics import Z, gain
+from hpsearch.core.analysis.statistics import Z, gain
 from hpsearch.core.pruning import quantile
 from hpsearch.core.trial import State, TrialRecord, depth, reached
 
-MEDIAN_OF = 3  # trials, at least, before a median is compared
+MEDIAN_OF = 3  # trials, at least, for a median to be compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +26,12 @@ class Quartiles:
 
     @property
     def error(self) -> float:
-        """The standard error of the median, from the quartiles' distance (normal: 0.93 / √n)."""
+        """The standard error of the median, from the interquartile range (normal: 0.93 / √n)."""
         return 0.93 * (self.three_quarters - self.quarter) / math.sqrt(self.n)
 
 
 def quartiles(values: Iterable[float]) -> Quartiles | None:
-    """Returns the spread of those of the values that are finite; None where there is none.
+    """Returns the quartiles of the finite values; None if there are no finite values.
 
     >>> quartiles([3.0, 1.0, 2.0, float("nan")]).median
     2.0
@@ -54,9 +54,9 @@ def quartiles(values: Iterable[float]) -> Quartiles | None:
 class Group:
     """The trials that share a depth or an optimizer.
 
-    The spreads are those of the complete trials (``complete`` of them; ``pruned`` were stopped
-    early). ``gap`` is validation loss minus training loss at the end: how much better the net
-    knows its training images. ``best`` is the number of the most accurate complete trial.
+    The quartiles are those of the ``complete`` trials; ``pruned`` counts the others. ``gap`` is
+    validation loss minus training loss at the end, a measure of over-fitting. ``best`` is the
+    number of the most accurate complete trial.
     """
 
     key: int | str
@@ -71,11 +71,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SufficientDepth:
-    """The depth after which more stops paying.
+    """The smallest depth that no deeper net significantly beats.
 
-    ``here`` is the accuracy at ``n_blocks``, ``deeper`` the highest of the deeper nets (None:
-    nothing deeper was tried, so more may yet pay), ``noise`` how much higher that might have come
-    out by chance.
+    ``here`` is the accuracy at ``n_blocks``, ``deeper`` the highest of the deeper nets (None: it is
+    the deepest that can be compared, so more may still help), ``noise`` the difference that chance
+    alone may cause.
     """
 
     n_blocks: int
@@ -86,10 +86,10 @@ class SufficientDepth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthEffect:
-    """The trials by their number of conv blocks, shallow first, and which number is enough.
+    """The trials by their number of conv blocks, shallow first, and the sufficient number.
 
-    ``by_best`` compares the best trial of each depth, ``by_median`` the median one; None where
-    fewer than two depths can be compared.
+    ``by_best`` compares the best trial of each depth, ``by_median`` the median one; None if fewer
+    than two depths can be compared.
     """
 
     groups: tuple[Group, ...]
@@ -100,16 +100,16 @@ class DepthEffect:
 def depth_effect(records: Sequence[TrialRecord], *, val_images: int | None) -> DepthEffect:
     """Returns the effect of the number of conv blocks.
 
-    A depth is enough when no deeper one is better beyond the noise: for the best trials, when the
-    95 % interval of the difference of two accuracies counted on ``val_images`` images reaches 0;
-    for the medians of at least 3 trials, when they differ by less than 1.96 standard errors of
-    that difference. The smallest such depth counts.
+    A depth is sufficient if no deeper one is significantly better: for the best trials, if the
+    95 % interval of the difference of two accuracies counted on ``val_images`` images includes 0;
+    for the medians of at least 3 trials, if they differ by less than 1.96 standard errors of the
+    difference. The smallest such depth is returned.
     """
     groups = _groups(records, depth)
     return DepthEffect(
         groups=groups,
-        by_best=_enough_by_best(groups, val_images) if val_images else None,
-        by_median=_enough_by_median(groups),
+        by_best=_sufficient_by_best(groups, val_images) if val_images else None,
+        by_median=_sufficient_by_median(groups),
     )
 
 
@@ -117,9 +117,9 @@ def depth_effect(records: Sequence[TrialRecord], *, val_images: int | None) -> D
 class OptimizerEffect:
     """The trials by optimizer, in the order of their names.
 
-    ``leader`` has the highest median accuracy of those with at least 3 complete trials, ``is_sure``
-    tells whether it leads every other one by more than 1.96 standard errors of the difference.
-    ``tightest`` has the lowest median gap. None where fewer than two can be compared.
+    ``leader`` has the highest median accuracy of those with at least 3 complete trials, and
+    ``is_sure`` if it leads every other one by more than 1.96 standard errors of the difference.
+    ``tightest`` has the lowest median gap. None if fewer than two can be compared.
     """
 
     groups: tuple[Group, ...]
@@ -131,10 +131,10 @@ class OptimizerEffect:
 def optimizer_effect(records: Sequence[TrialRecord]) -> OptimizerEffect:
     """Returns the effect of the optimizer on accuracy and on the over-fitting gap."""
     groups = _groups(records, lambda record: record.params.get("optimizer"))
-    accuracies = {str(g.key): g.accuracy for g in groups if g.accuracy}
-    gaps = {str(g.key): g.gap for g in groups if g.gap}
-    accuracies = {key: of for key, of in accuracies.items() if of.n >= MEDIAN_OF}
-    gaps = {key: of for key, of in gaps.items() if of.n >= MEDIAN_OF}
+    accuracies = {
+        str(g.key): g.accuracy for g in groups if g.accuracy and g.accuracy.n >= MEDIAN_OF
+    }
+    gaps = {str(g.key): g.gap for g in groups if g.gap and g.gap.n >= MEDIAN_OF}
     if len(accuracies) < 2:
         return OptimizerEffect(groups=groups)
     leader = max(accuracies, key=lambda key: accuracies[key].median)
@@ -152,7 +152,7 @@ def optimizer_effect(records: Sequence[TrialRecord]) -> OptimizerEffect:
 
 
 def _noise(a: Quartiles, b: Quartiles) -> float:
-    """How far two medians may lie apart by chance."""
+    """The difference of two medians that chance alone may cause."""
     return Z * math.hypot(a.error, b.error)
 
 
@@ -170,27 +170,23 @@ def _groups(
 
 
 def _group(key: int | str, members: Sequence[TrialRecord]) -> Group:
-    done = [record for record in members if record.state is State.COMPLETE]
-    found = [reached(record) for record in done]
-    accuracies = [
-        (known["accuracy"], -r.number)
-        for r, known in zip(done, found, strict=True)
-        if "accuracy" in known
-    ]
+    complete = {r.number: r for r in members if r.state is State.COMPLETE}
+    measured = {number: reached(record) for number, record in complete.items()}
+    accuracies = {n: known["accuracy"] for n, known in measured.items() if "accuracy" in known}
+
+    def spread(name: str) -> Quartiles | None:
+        return quartiles(known[name] for known in measured.values() if name in known)
+
     return Group(
         key=key,
-        complete=len(done),
-        pruned=len(members) - len(done),
-        accuracy=_spread_of("accuracy", found),
-        val_loss=_spread_of("val_loss", found),
-        train_seconds=_spread_of("train_seconds", found),
-        gap=quartiles(gap for r in done if (gap := overfitting_gap(r)) is not None),
-        best=-max(accuracies)[1] if accuracies else None,
+        complete=len(complete),
+        pruned=len(members) - len(complete),
+        accuracy=spread("accuracy"),
+        val_loss=spread("val_loss"),
+        train_seconds=spread("train_seconds"),
+        gap=quartiles(g for r in complete.values() if (g := overfitting_gap(r)) is not None),
+        best=max(accuracies, key=lambda n: (accuracies[n], -n), default=None),
     )
-
-
-def _spread_of(name: str, found: Sequence[Mapping[str, float]]) -> Quartiles | None:
-    return quartiles(known[name] for known in found if name in known)
 
 
 def overfitting_gap(record: TrialRecord) -> float | None:
@@ -200,26 +196,27 @@ def overfitting_gap(record: TrialRecord) -> float | None:
     return record.curve[-1].val_loss - record.curve[-1].train_loss
 
 
-def _enough_by_best(groups: Sequence[Group], n: int) -> SufficientDepth | None:
-    found = [(int(g.key), g.accuracy.high) for g in groups if g.accuracy is not None]
-    if len(found) < 2:
+def _sufficient_by_best(groups: Sequence[Group], n: int) -> SufficientDepth | None:
+    depths = [(int(g.key), g.accuracy.high) for g in groups if g.accuracy is not None]
+    if len(depths) < 2:
         return None
-    for i, (blocks, here) in enumerate(found[:-1]):
-        deeper = max(best for _, best in found[i + 1 :])
+    # From the shallowest on: the first depth that no deeper one significantly beats.
+    for i, (blocks, here) in enumerate(depths[:-1]):
+        deeper = max(best for _, best in depths[i + 1 :])
         low, _ = gain(deeper, here, n)
         if low <= 0:
             return SufficientDepth(
                 n_blocks=blocks, here=here, deeper=deeper, noise=deeper - here - low
             )
-    return SufficientDepth(n_blocks=found[-1][0], here=found[-1][1], deeper=None, noise=None)
+    return SufficientDepth(n_blocks=depths[-1][0], here=depths[-1][1], deeper=None, noise=None)
 
 
-def _enough_by_median(groups: Sequence[Group]) -> SufficientDepth | None:
-    found = [(int(g.key), g.accuracy) for g in groups if g.accuracy and g.accuracy.n >= MEDIAN_OF]
-    if len(found) < 2:
+def _sufficient_by_median(groups: Sequence[Group]) -> SufficientDepth | None:
+    depths = [(int(g.key), g.accuracy) for g in groups if g.accuracy and g.accuracy.n >= MEDIAN_OF]
+    if len(depths) < 2:
         return None
-    for i, (blocks, here) in enumerate(found[:-1]):
-        rest = [accuracy for _, accuracy in found[i + 1 :]]
+    for i, (blocks, here) in enumerate(depths[:-1]):
+        rest = [accuracy for _, accuracy in depths[i + 1 :]]
         noises = [_noise(here, other) for other in rest]
         above = [r.median - here.median > noise for r, noise in zip(rest, noises, strict=True)]
         if not any(above):
@@ -227,4 +224,5 @@ def _enough_by_median(groups: Sequence[Group]) -> SufficientDepth | None:
             return SufficientDepth(
                 n_blocks=blocks, here=here.median, deeper=rest[best].median, noise=noises[best]
             )
-    return SufficientDepth(n_blocks=found[-1][0], here=found[-1][1].median, deeper=None, noise=None)
+    blocks, last = depths[-1]
+    return SufficientDepth(n_blocks=blocks, here=last.median, deeper=None, noise=None)

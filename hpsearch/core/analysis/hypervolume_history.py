@@ -1,26 +1,26 @@
-"""How a search came on: what its front was worth after each trial, and after how much training."""
+"""The hypervolume of a search after each of its trials, and the gain of the last trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from hpsearch.core.analysis.pareto import Staircase, hypervolume, nondominated
+from hpsearch.core.analysis.pareto import Point, Staircase, covers, hypervolume, nondominated
 from hpsearch.core.objectives import merit
 from hpsearch.core.trial import State, TrialRecord
 
-ENOUGH = 20  # trials that have ended, at least, before their last quarter tells anything
-MUCH = 0.01  # of the hypervolume, gained in a quarter of the trials: the search is still rising
+ENOUGH = 20  # trials that have ended, at least, before their last quarter is meaningful
+MUCH = 0.01  # of the hypervolume, gained in a quarter of the trials: the search is still improving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HypervolumePoint:
-    """Where the search stood when trial ``number`` had ended.
+    """The state of the search when trial ``number`` had ended.
 
-    ``trials`` that count had ended by then, ``seconds`` of pure training steps had been spent (on
-    failed trials too), and the front was worth ``hypervolume``, in [0, 1].
+    Complete and pruned ``trials`` so far, ``seconds`` of pure training steps (failed trials
+    included), and the front's ``hypervolume`` in [0, 1].
     """
 
     number: int
@@ -30,7 +30,7 @@ class HypervolumePoint:
 
 
 class Outlook(Enum):
-    """Whether more trials are likely to help, by what the last quarter of them brought."""
+    """Whether more trials are likely to help, by the hypervolume gained in the last quarter."""
 
     HELP = "help"  # 1 % of the hypervolume or more
     LITTLE = "little"  # less
@@ -39,7 +39,7 @@ class Outlook(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentGain:
-    """What the last quarter of the trials brought: so many ``trials``, in the order of their ends.
+    """The gain of the last quarter of the trials, ``trials`` in number, by order of their ends.
 
     ``gained`` is the hypervolume that they added, in [0, 1], ``arrived`` how many of them are on
     the front.
@@ -54,9 +54,9 @@ class RecentGain:
 def hypervolume_history(
     records: Sequence[TrialRecord], *, bounds: Mapping[str, tuple[float, float]], epochs: int
 ) -> tuple[HypervolumePoint, ...]:
-    """Returns one entry for every trial that counts, in the order in which they ended.
+    """Returns one point for every trial that counts, in the order in which they ended.
 
-    Empty where the bounds of the objectives are not known.
+    Empty if the bounds of the objectives are not known.
 
     Args:
         records: the study's trials.
@@ -66,52 +66,40 @@ def hypervolume_history(
     if not bounds:
         return ()
     ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
+    # Trials of several workers end in another order than that of their numbers.
     ended.sort(key=lambda r: (r.ended or datetime.max, r.number))
-    with_one_more = _of_two() if len(bounds) == 2 else _of_any()
-    trials, seconds, worth, found = 0, 0.0, 0.0, []
+    # Two objectives, the usual case, need no recomputation.
+    front: Staircase | _Volume = Staircase() if len(bounds) == 2 else _Volume()
+    seconds = 0.0
+    history: list[HypervolumePoint] = []
     for record in ended:
         seconds += spent_seconds(record, epochs=epochs)
         if record.state is State.COMPLETE and set(bounds) <= set(record.values):
-            worth = with_one_more(merit(record.values, bounds))
+            front.add(merit(record.values, bounds))
         if record.state.counts:
-            trials += 1
-            found.append(
+            history.append(
                 HypervolumePoint(
-                    number=record.number, trials=trials, seconds=seconds, hypervolume=worth
+                    number=record.number,
+                    trials=len(history) + 1,
+                    seconds=seconds,
+                    hypervolume=front.area,
                 )
             )
-    return tuple(found)
+    return tuple(history)
 
 
-# Takes the merits of one trial after another; returns what the front is worth with each of them.
-_WithOneMore = Callable[[tuple[float, ...]], float]
+class _Volume:
+    """As `Staircase`, in any number of dimensions: recomputed for each point that changes it."""
 
+    def __init__(self) -> None:
+        self.area = 0.0
+        self._front: list[Point] = []
 
-def _of_two() -> _WithOneMore:
-    """For two objectives, where what a point adds can be counted by itself."""
-    steps = Staircase()
-
-    def with_one_more(point: tuple[float, ...]) -> float:
-        steps.add((point[0], point[1]))
-        return steps.area
-
-    return with_one_more
-
-
-def _of_any() -> _WithOneMore:
-    """For any number of objectives: anew with each point that changes the front."""
-    kept: list[tuple[float, ...]] = []
-    worth = 0.0
-
-    def with_one_more(point: tuple[float, ...]) -> float:
-        nonlocal kept, worth
-        if not any(all(x >= y for x, y in zip(rival, point, strict=True)) for rival in kept):
-            points = [*kept, point]
-            kept = [points[i] for i in nondominated(points)]
-            worth = hypervolume(kept)
-        return worth
-
-    return with_one_more
+    def add(self, point: Point) -> None:
+        if not any(covers(other, point) for other in self._front):
+            points = [*self._front, point]
+            self._front = [points[i] for i in nondominated(points)]
+            self.area = hypervolume(self._front)
 
 
 def spent_seconds(record: TrialRecord, *, epochs: int) -> float:
@@ -121,37 +109,39 @@ def spent_seconds(record: TrialRecord, *, epochs: int) -> float:
     return record.curve[-1].train_seconds * len(record.curve) / epochs
 
 
-def first_reaching(found: Sequence[HypervolumePoint], share: float) -> HypervolumePoint | None:
-    """Returns where the search first had that share of its last hypervolume; None if never.
+def first_reaching(history: Sequence[HypervolumePoint], share: float) -> HypervolumePoint | None:
+    """Returns where the search first had that share of its final hypervolume; None if never.
 
-    >>> found = [HypervolumePoint(number=n, trials=n + 1, seconds=1.0 + n, hypervolume=h)
-    ...          for n, h in enumerate((0.5, 0.9, 0.9))]
-    >>> first_reaching(found, 0.99).trials
+    >>> history = [HypervolumePoint(number=n, trials=n + 1, seconds=1.0 + n, hypervolume=h)
+    ...            for n, h in enumerate((0.5, 0.9, 0.9))]
+    >>> first_reaching(history, 0.99).trials
     2
     """
-    if not found or found[-1].hypervolume <= 0:
+    if not history or history[-1].hypervolume <= 0:
         return None
-    return next(a for a in found if a.hypervolume >= share * found[-1].hypervolume)
+    return next(at for at in history if at.hypervolume >= share * history[-1].hypervolume)
 
 
-def recent_gain(found: Sequence[HypervolumePoint], on_front: Collection[int]) -> RecentGain | None:
-    """Returns what the last quarter of the trials brought.
+def recent_gain(
+    history: Sequence[HypervolumePoint], on_front: Collection[int]
+) -> RecentGain | None:
+    """Returns the gain of the last quarter of the trials.
 
-    None with fewer than 20 of them, and where no trial is worth anything.
+    None with fewer than 20 of them, and if the hypervolume is 0.
 
     Args:
-        found: how the search came on.
+        history: one point per trial.
         on_front: the numbers of the front's trials.
     """
-    if len(found) < ENOUGH or found[-1].hypervolume <= 0:
+    if len(history) < ENOUGH or history[-1].hypervolume <= 0:
         return None
-    last = found[-(len(found) // 4) :]
-    worth = found[-1].hypervolume
-    gained = worth - found[-len(last) - 1].hypervolume
-    outlook = Outlook.HELP if gained >= MUCH * worth else Outlook.LITTLE
+    last = history[-(len(history) // 4) :]
+    final = history[-1].hypervolume
+    gained = final - history[-len(last) - 1].hypervolume
+    outlook = Outlook.HELP if gained >= MUCH * final else Outlook.LITTLE
     return RecentGain(
         trials=len(last),
         gained=gained,
-        arrived=sum(now.number in on_front for now in last),
+        arrived=sum(point.number in on_front for point in last),
         outlook=outlook if gained > 0 else Outlook.NOTHING,
     )

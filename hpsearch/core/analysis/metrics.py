@@ -1,9 +1,7 @@
-"""How well a classifier does on images it never saw: numbers from its probabilities."""
+"""Scores of a classifier on labelled images, from its predicted probabilities."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,60 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share that was counted on n cases (Wilson 1927).
-
-    It stays inside [0, 1] and has a width at 0 and 1 too.
-
-    >>> [round(bound, 3) for bound in wilson(0.9, 100)]
-    [0.826, 0.945]
-    >>> wilson(0.0, 5)[0], wilson(1.0, 5)[1]
-    (0.0, 1.0)
-    """
-    if n < 1:
-        raise ValueError(f"found n = {n}, expected 1 or more cases")
-    z2 = Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # Rounding alone would keep the ends of no cases and of all cases off 0 and 1.
-    low = max(0.0, middle - half) if share > 0 else 0.0
-    return low, min(1.0, middle + half) if share < 1 else 1.0
-
-
-def gain(better: float, worse: float, n: int) -> tuple[float, float]:
-    """Returns the 95 % interval of better - worse, each counted on n cases (Newcombe 1998).
-
-    As if the cases were not the same. Two nets err on much the same images, so that the true
-    interval is narrower: what this one calls beyond the noise is.
-
-    >>> [round(bound, 3) for bound in gain(0.95, 0.90, 750)]
-    [0.023, 0.077]
-    """
-    low_better, high_better = wilson(better, n)
-    low_worse, high_worse = wilson(worse, n)
-    difference = better - worse
-    return (
-        difference - math.hypot(better - low_better, high_worse - worse),
-        difference + math.hypot(high_better - better, worse - low_worse),
-    )
-
+from hpsearch.core.analysis.statistics import wilson
 
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
-PAIRS = 10  # the most confused ones that are told
+PAIRS = 10  # the most confused ones, which are listed
 
 Matrix = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """One class: of its images, and of what was taken for it, the share that was right.
+    """The scores of one class.
 
-    ``support`` counts its images. ``accuracy`` is the share of them told right, which is the
-    class's ``recall``; ``precision`` is the share of the images told to be of the class that are.
-    None where there is nothing to take a share of.
+    ``support`` counts its images. ``accuracy``, the same as ``recall``, is the share of them that
+    was predicted correctly; ``precision`` is the share of the images predicted as this class that
+    belong to it. None if there are no such images.
     """
 
     name: str
@@ -76,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confused:
-    """How many images of the class ``true`` were taken for ``predicted``."""
+    """How many images of the class ``true`` were predicted as ``predicted``."""
 
     true: str
     predicted: str
@@ -100,15 +59,6 @@ class Scores:
     classes: tuple[ClassScore, ...]
     confused: tuple[Confused, ...]
     matrix: Matrix
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeanAndDeviation:
-    """Several results of the same thing: their mean and, of two or more, their deviation."""
-
-    values: tuple[float, ...]
-    mean: float
-    deviation: float | None
 
 
 def score(
@@ -145,7 +95,7 @@ def score(
 def confusion(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], *, classes: int
 ) -> Matrix:
-    """Returns how many images of each class (down) were taken for each class (across).
+    """Returns how many images of each class (down) were predicted as each class (across).
 
     >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
     [[1, 1], [0, 1]]
@@ -156,13 +106,13 @@ def confusion(
 
 def by_class(matrix: Matrix, classes: Sequence[str]) -> tuple[ClassScore, ...]:
     """Returns each class's scores, in the classes' order."""
-    told = []
-    for name, right, support, taken in zip(
+    scores = []
+    for name, right, support, predicted in zip(
         classes, matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0), strict=True
     ):
         recall = float(right / support) if support else None
-        precision = float(right / taken) if taken else None
-        told.append(
+        precision = float(right / predicted) if predicted else None
+        scores.append(
             ClassScore(
                 name=name,
                 support=int(support),
@@ -171,11 +121,11 @@ def by_class(matrix: Matrix, classes: Sequence[str]) -> tuple[ClassScore, ...]:
                 recall=recall,
             )
         )
-    return tuple(told)
+    return tuple(scores)
 
 
 def confused_pairs(matrix: Matrix, classes: Sequence[str], *, most: int) -> tuple[Confused, ...]:
-    """Returns the pairs of true and predicted class that were mistaken most often, those first.
+    """Returns the most often confused pairs of true and predicted class, the most frequent first.
 
     >>> confused_pairs(np.array([[5, 1, 0], [2, 3, 0], [0, 0, 4]]), "abc", most=9)[0]
     Confused(true='b', predicted='a', count=2)
@@ -205,7 +155,7 @@ def calibration_error(
     *,
     bins: int = BINS,
 ) -> float:
-    """Returns by how much confidence and accuracy differ, averaged over the images.
+    """Returns the expected calibration error: |confidence - accuracy|, averaged over the images.
 
     The images are sorted by the probability of their predicted class into bins of equal width;
     each bin's accuracy is compared with its mean confidence.
@@ -216,26 +166,13 @@ def calibration_error(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation:
-    """Returns mean and sample deviation.
-
-    >>> two = mean_and_deviation([0.5, 0.7])
-    >>> two.mean, round(two.deviation, 4), mean_and_deviation([0.5]).deviation
-    (0.6, 0.1414, None)
-    """
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return MeanAndDeviation(
-        values=tuple(values), mean=statistics.fmean(values), deviation=deviation
-    )
-
-
 def as_plain(scores: Scores) -> dict[str, Any]:
-    """Returns the scores as JSON can hold them; the matrix is a file of its own."""
+    """Returns the scores for JSON, without the matrix, which is stored as a separate file."""
     return {
         "test_accuracy": scores.accuracy,
         "test_accuracy_interval_95": list(scores.interval),

@@ -1,47 +1,88 @@
-"""Which trials are worth having: dominance, the front, its knee and its hypervolume.
+"""Dominance, the Pareto front, its knee and its hypervolume.
 
-Everything here works on *merits*: tuples of floats, one per objective, larger is better (see
-:func:`hpsearch.core.objectives.merit`).
+Points are tuples of floats, one per objective, larger is better (see
+:func:`hpsearch.core.objectives.merit` and :func:`hpsearch.core.objectives.utility`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.core.objectives import OBJECTIVES, utility
+from hpsearch.core.objectives import OBJECTIVES, costs_first, utility
 from hpsearch.core.trial import State, TrialRecord
+
+Point = Sequence[float]
+
+# Share of the best accuracy. A trial below it is never a good trade-off, and as an end of the
+# front it would stretch the scale until all good trials look alike.
+WORTHY = 0.5
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Whether a is at least as good as b in every objective and better in one.
+
+    >>> dominates((1.0, 0.5), (1.0, 0.4)), dominates((1.0, 0.5), (1.0, 0.5))
+    (True, False)
+    """
+    return covers(a, b) and any(x > y for x, y in zip(a, b, strict=True))
+
+
+def covers(a: Point, b: Point) -> bool:
+    """Whether a is at least as good as b in every objective."""
+    return all(x >= y for x, y in zip(a, b, strict=True))
+
+
+def nondominated(points: Sequence[Point]) -> list[int]:
+    """Returns the indices of the points that no other dominates; of equal points, the first.
+
+    Points with a NaN are left out. O(n · front); O(n log n) for two coordinates.
+
+    >>> nondominated([(0.9, 0.1), (0.5, 0.5), (0.5, 0.4), (0.9, 0.1)])
+    [0, 1]
+    """
+    valid = [i for i, point in enumerate(points) if all(x == x for x in point)]
+    front: list[int] = []
+    # Best first coordinate first, so that no later point dominates an earlier one.
+    for i in sorted(valid, key=lambda i: (tuple(-x for x in points[i]), i)):
+        # Of two coordinates, the last point kept has the best second one.
+        rivals = front[-1:] if len(points[i]) == 2 else front
+        if not any(covers(points[j], points[i]) for j in rivals):
+            front.append(i)
+    return sorted(front)
 
 
 class Staircase:
-    """The area between the origin and the points that came so far: steps that go down.
+    """The area between the origin and a growing set of two-dimensional points.
 
-    What a point adds is counted over the steps that it rises above, so that the area is never
-    computed anew. Coordinates below 0 count as 0; a point with a NaN adds nothing.
+    The area that a point adds is counted over the steps that it rises above, so the total is never
+    recomputed. Coordinates below 0 count as 0; a point with a NaN adds nothing.
 
     >>> steps = Staircase([(0.5, 1.0), (1.0, 0.5)])
     >>> steps.area, steps.add((0.75, 0.75)), steps.add((0.7, 0.7)), steps.area
     (0.75, 0.0625, 0.0, 0.8125)
     """
 
-    def __init__(self, points: Iterable[tuple[float, float]] = ()) -> None:
+    def __init__(self, points: Iterable[Point] = ()) -> None:
         self.area = 0.0
         self._across: list[float] = []  # first coordinates of the points on the front, ascending
         self._heights: list[float] = []  # their second coordinates, descending
         for point in points:
             self.add(point)
 
-    def add(self, point: tuple[float, float]) -> float:
-        """Takes a point in and returns the area that it adds, 0 or more."""
+    def add(self, point: Point) -> float:
+        """Adds a point and returns by how much the area grows, 0 or more."""
         x, y = point
         if not (x > 0 and y > 0):
             return 0.0
         across, heights = self._across, self._heights
         end = bisect_left(across, x)
-        beyond = heights[end] if end < len(across) else 0.0  # the height at x, so far
+        beyond = heights[end] if end < len(across) else 0.0  # the height at x before this point
         if beyond >= y:
             return 0.0
+        # Steps start to end lie below the new point: they are replaced by it.
         start = end
         while start and heights[start - 1] <= y:
             start -= 1
@@ -51,45 +92,10 @@ class Staircase:
             left = across[step]
         added += (x - left) * (y - beyond)
         if end < len(across) and across[end] == x:
-            end += 1  # it lies below the new point
+            end += 1  # a point at the same x is lower
         across[start:end], heights[start:end] = [x], [y]
         self.area += added
         return added
-
-
-Point = Sequence[float]
-
-WORTHY = 0.5  # of the best accuracy: below it a trial is no bargain, and as an end of the front it
-# would stretch the scale until all good trials look alike
-
-
-def dominates(a: Point, b: Point) -> bool:
-    """Whether a is at least as good as b in every objective and better in one.
-
-    >>> dominates((1.0, 0.5), (1.0, 0.4)), dominates((1.0, 0.5), (1.0, 0.5))
-    (True, False)
-    """
-    return all(x >= y for x, y in zip(a, b, strict=True)) and any(
-        x > y for x, y in zip(a, b, strict=True)
-    )
-
-
-def nondominated(points: Sequence[Point]) -> list[int]:
-    """Returns the indices of the points that no other dominates; of equal points, the first.
-
-    Points with a NaN are left out. O(n · front), best first coordinate first; O(n log n) for two
-    coordinates, where the last point that was kept has the best second one.
-
-    >>> nondominated([(0.9, 0.1), (0.5, 0.5), (0.5, 0.4), (0.9, 0.1)])
-    [0, 1]
-    """
-    valid = [i for i, point in enumerate(points) if all(x == x for x in point)]
-    front: list[int] = []
-    for i in sorted(valid, key=lambda i: (tuple(-x for x in points[i]), i)):
-        rivals = (points[j] for j in (front[-1:] if len(points[i]) == 2 else front))
-        if not any(all(x >= y for x, y in zip(r, points[i], strict=True)) for r in rivals):
-            front.append(i)
-    return sorted(front)
 
 
 def hypervolume(points: Sequence[Point]) -> float:
@@ -108,20 +114,20 @@ def hypervolume(points: Sequence[Point]) -> float:
     if len(front[0]) == 1:
         return max(0.0, max(point[0] for point in front))
     if len(front[0]) == 2:
-        return Staircase((point[0], point[1]) for point in front).area
-    volume, ceiling = 0.0, sorted({max(0.0, p[-1]) for p in front}, reverse=True)
-    for top, bottom in zip(ceiling, [*ceiling[1:], 0.0], strict=True):
+        return Staircase(front).area
+    volume, levels = 0.0, sorted({max(0.0, p[-1]) for p in front}, reverse=True)
+    for top, bottom in zip(levels, [*levels[1:], 0.0], strict=True):
         if top > bottom:
             volume += (top - bottom) * hypervolume([p[:-1] for p in front if p[-1] >= top])
     return volume
 
 
 def knee(points: Sequence[Point]) -> int:
-    """Returns the index of the front's knee: the best bargain among non-dominated points.
+    """Returns the index of the knee, the best trade-off among non-dominated points.
 
     Each objective is scaled to [0, 1] over the front; the knee is the point farthest beyond the
     line (with three objectives, the plane) between the ends, where the scaled merits sum to 1. Of
-    one or two points, and where no point lies beyond the line, it is the one best in the first
+    one or two points, and if no point lies beyond the line, it is the one best in the first
     objective (Das 1999, "On characterizing the knee of the Pareto curve").
 
     >>> knee([(0.0, 1.0), (0.8, 0.7), (1.0, 0.0)])
@@ -140,34 +146,50 @@ def knee(points: Sequence[Point]) -> int:
     return farthest if beyond[farthest] > 1.0 + 1e-9 else best_first
 
 
-def front(
-    records: Sequence[TrialRecord], objectives: Sequence[str]
-) -> tuple[list[TrialRecord], int | None]:
-    """Returns the non-dominated complete trials, cheapest first, and the number of the knee.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoFront:
+    """The non-dominated complete trials, cheapest first.
 
-    The knee is looked for among the :func:`worthy` of them. Without a complete trial the front is
-    empty and there is no knee.
+    ``knee`` is the number of the trial with the best trade-off; None if no trial is complete.
     """
+
+    trials: tuple[TrialRecord, ...] = ()
+    knee: int | None = None
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The numbers of its trials."""
+        return frozenset(record.number for record in self.trials)
+
+    @property
+    def knee_trial(self) -> TrialRecord | None:
+        """The trial at the knee."""
+        return next((record for record in self.trials if record.number == self.knee), None)
+
+
+def front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ParetoFront:
+    """Returns the front of the records' complete trials; its knee is one of the `worthy` trials."""
     complete = [
         r for r in records if r.state is State.COMPLETE and set(objectives) <= set(r.values)
     ]
     quality_first = sorted(objectives, key=lambda name: OBJECTIVES[name].is_cost)
     points = [tuple(utility(name, r.values[name]) for name in quality_first) for r in complete]
-    found = nondominated(points)
-    if not found:
-        return [], None
-    good = worthy([complete[i].values for i in found])
-    best = complete[found[good[knee([points[found[i]] for i in good])]]].number
-    cost_first = sorted(objectives, key=lambda name: not OBJECTIVES[name].is_cost)
-    chosen = [complete[i] for i in found]
-    chosen.sort(key=lambda r: (tuple(r.values[name] for name in cost_first), r.number))
-    return chosen, best
+    kept = nondominated(points)
+    if not kept:
+        return ParetoFront()
+    good = [kept[i] for i in worthy([complete[i].values for i in kept])]
+    best = complete[good[knee([points[i] for i in good])]].number
+    trials = sorted(
+        (complete[i] for i in kept),
+        key=lambda r: (tuple(r.values[name] for name in costs_first(objectives)), r.number),
+    )
+    return ParetoFront(trials=tuple(trials), knee=best)
 
 
 def worthy(values: Sequence[Mapping[str, float]]) -> list[int]:
     """Returns the indices of the trials with at least half of the best accuracy among them.
 
-    All of them where accuracy is not measured.
+    All of them if accuracy is not measured.
 
     >>> worthy([{"accuracy": 0.2}, {"accuracy": 0.49}, {"accuracy": 0.98}])
     [1, 2]
@@ -178,14 +200,14 @@ def worthy(values: Sequence[Mapping[str, float]]) -> list[int]:
     return [i for i, of in enumerate(values) if of.get("accuracy", best) >= WORTHY * best]
 
 
-def front_as_plain(chosen: Sequence[TrialRecord], knee: int | None) -> list[dict[str, Any]]:
-    """Returns the front as JSON can hold it, in its order."""
+def front_as_plain(found: ParetoFront) -> list[dict[str, Any]]:
+    """Returns the front for JSON, in its order."""
     return [
         {
             "number": record.number,
             "values": dict(record.values),
             "params": dict(record.params),
-            "knee": record.number == knee,
+            "knee": record.number == found.knee,
         }
-        for record in chosen
+        for record in found.trials
     ]

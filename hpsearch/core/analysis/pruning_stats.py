@@ -1,4 +1,4 @@
-"""What a study tells: its counts, its front's worth, what stopping early saved and may cost."""
+"""Counts of a study, its hypervolume, and what pruning saved and may have cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hpsearch.core.analysis.metrics import wilson
-from hpsearch.core.analysis.pareto import front, hypervolume
+from hpsearch.core.analysis.pareto import ParetoFront, hypervolume
+from hpsearch.core.analysis.statistics import wilson
 from hpsearch.core.objectives import merit
 from hpsearch.core.trial import State, TrialRecord
 
@@ -16,10 +16,10 @@ Bounds = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Savings:
-    """What stopping trials early saved.
+    """What pruning saved.
 
-    ``epochs_trained`` of ``epochs_full`` were trained by the trials that count; the pruned ones
-    would have trained ``seconds_saved`` longer (training steps alone, by their own estimates).
+    The complete and pruned trials trained ``epochs_trained`` of ``epochs_full`` epochs; the pruned
+    ones would have trained ``seconds_saved`` longer (training steps alone, estimated).
     """
 
     epochs_trained: int
@@ -28,18 +28,18 @@ class Savings:
 
     @property
     def share(self) -> float:
-        """The share of all epochs that was not trained, in [0, 1]."""
+        """The share of all epochs that was saved, in [0, 1]."""
         return 1 - self.epochs_trained / self.epochs_full if self.epochs_full else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What stopping trials early may have cost, told by the control trials, which never are.
+    """What pruning may have cost, estimated from the control trials, which are never pruned.
 
-    ``pruned`` trials of the study were stopped. ``control`` control trials came to their end;
-    ``judged`` holds the numbers of those that the rule would have stopped, ``on_front`` those of
-    them that ended on the front, ``beat_forecast`` those that ended with a lower loss than the
-    rule held possible (the forecast rule alone says what it holds possible).
+    ``pruned`` counts the pruned trials, ``control`` the complete control trials. ``judged`` holds
+    the numbers of the control trials that the rule would have pruned; of these, ``on_front`` ended
+    on the front and ``beat_forecast`` ended with a lower loss than the rule forecast as possible
+    (other rules make no forecast).
     """
 
     pruned: int
@@ -50,12 +50,12 @@ class Audit:
 
     @property
     def wronged(self) -> tuple[int, ...]:
-        """The control trials that stopping would have wronged: either of the two."""
+        """The control trials that were worth finishing: on the front or better than forecast."""
         return tuple(sorted({*self.on_front, *self.beat_forecast}))
 
     @property
     def share(self) -> tuple[float, float, float] | None:
-        """The wronged share of the judged, with its 95 % interval; None where none was judged."""
+        """The share of ``wronged`` in ``judged``, with its 95 % interval; None without any."""
         if not self.judged:
             return None
         share = len(self.wronged) / len(self.judged)
@@ -64,9 +64,9 @@ class Audit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """A study in a line. ``storage`` is masked; ``hypervolume`` is in [0, 1].
+    """A study in a line. ``storage`` hides the password; ``hypervolume`` is in [0, 1].
 
-    ``silent`` is how many of the running trials have lost their workers.
+    ``silent`` counts the running trials whose workers send no heartbeat.
     """
 
     study: str
@@ -96,14 +96,14 @@ def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
 def study_hypervolume(records: Sequence[TrialRecord], bounds: Bounds) -> float:
     """Returns the share of the bounded objective space that the complete trials dominate.
 
-    In [0, 1]; it never falls as trials arrive, since the bounds are fixed with the study.
+    In [0, 1]. It never falls as trials are added, because the bounds are fixed with the study.
     """
     complete = [r for r in records if r.state is State.COMPLETE and set(bounds) <= set(r.values)]
     return hypervolume([merit(r.values, bounds) for r in complete])
 
 
 def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
-    """Returns what pruning saved, over the trials that count toward the budget."""
+    """Returns what pruning saved among the trials that count toward the budget."""
     counted = [r for r in records if r.state.counts]
     pruned = [r for r in counted if r.state is State.PRUNED and r.curve]
     seconds = sum(r.curve[-1].train_seconds * (1 - len(r.curve) / epochs) for r in pruned)
@@ -114,22 +114,21 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
     )
 
 
-def audit(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Audit:
-    """Returns what stopping trials early may have cost."""
+def audit(records: Sequence[TrialRecord], front: ParetoFront) -> Audit:
+    """Returns what pruning may have cost."""
     control = [r for r in records if r.control and r.state is State.COMPLETE]
+    # The verdict that the rule would have given is kept with the trial.
     judged = [r for r in control if "would_prune" in r.attributes]
-    chosen = {r.number for r in front(records, objectives)[0]}
     return Audit(
         pruned=sum(r.state is State.PRUNED for r in records),
         control=len(control),
         judged=tuple(r.number for r in judged),
-        on_front=tuple(r.number for r in judged if r.number in chosen),
-        beat_forecast=tuple(r.number for r in judged if _beat_forecast(r)),
+        on_front=tuple(r.number for r in judged if r.number in front.numbers),
+        beat_forecast=tuple(
+            r.number
+            for r in judged
+            if (verdict := r.attributes["would_prune"])["pruner"] == "forecast"
+            and r.curve
+            and r.curve[-1].val_loss < float(verdict["value"])
+        ),
     )
-
-
-def _beat_forecast(record: TrialRecord) -> bool:
-    verdict = record.attributes["would_prune"]
-    if verdict["pruner"] != "forecast" or not record.curve:
-        return False
-    return record.curve[-1].val_loss < float(verdict["value"])

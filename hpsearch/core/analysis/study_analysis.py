@@ -1,8 +1,9 @@
-"""All that a report tells of a study, as numbers."""
+"""The analysis of a study: all numbers that its report and its summaries show."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ from hpsearch.core.analysis.hypervolume_history import (
     hypervolume_history,
     recent_gain,
 )
-from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.analysis.pruning_stats import (
     Audit,
     Bounds,
@@ -38,15 +39,15 @@ from hpsearch.core.analysis.timeline import Presence, Span, presence, timeline
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
 
-# Trials in the best tenth, so that what is named as important is. Of the first three of 12
-# dimensions, 3 of which mattered, 0.9 did not matter with 4 such trials, 0.6 with 6, 0.3 with 10
-# and 0.1 with 20 (means of 40 simulated random searches, Optuna 5.0).
-FEW = 10
+# Trials that the best tenth needs before the order of importances can be trusted. Of the first
+# three of 12 dimensions, 3 of which mattered, 0.9 did not matter with 4 such trials, 0.6 with 6,
+# 0.3 with 10 and 0.1 with 20 (means of 40 simulated random searches, Optuna 5.0).
+ENOUGH_BEST_TRIALS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedTrial:
-    """A trial beside the front: on it or not, complete or stopped with what it had reached."""
+    """A complete or pruned trial, its last measurements, and whether it is on the front."""
 
     record: TrialRecord
     pick: Pick
@@ -56,10 +57,10 @@ class RankedTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """How much of reaching ``target`` each hyperparameter decides; the shares sum to 1.
+    """The share of each hyperparameter in reaching ``target``; the shares sum to 1.
 
-    ``target`` is the objective's name, or ``front`` for being on the front. ``trials`` complete
-    trials went into it. What cannot change the target is left out.
+    ``target`` is the objective's name, or ``front`` for being on the front. ``trials`` is the
+    number of complete trials used. Hyperparameters that cannot change the target are left out.
     """
 
     target: str
@@ -68,13 +69,13 @@ class Importance:
 
     @property
     def best_trials(self) -> int:
-        """How many trials the best tenth is, which the shares rest on."""
+        """The number of trials in the best tenth, which the shares are computed from."""
         return math.ceil(self.trials / 10)
 
     @property
     def is_weak(self) -> bool:
-        """Whether that is too few to rely on the order of the shares."""
-        return self.best_trials < FEW
+        """Whether these are too few to trust the order of the shares."""
+        return self.best_trials < ENOUGH_BEST_TRIALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What another person needs to run the study again.
+    """The facts that reproduce the study.
 
     ``data`` is the fingerprint of the images and their split (empty before the first worker),
-    ``reference`` the hardware that seconds are measured on, ``changes`` the log of what was
-    changed while the study went on.
+    ``reference`` the hardware that seconds are measured on, ``changes`` the log of changes to the
+    spec during the study.
     """
 
     spec: StudySpec
@@ -106,12 +107,12 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyAnalysis:
-    """A study, reduced to what a report shows: ``front`` cheapest first, ``trials`` by number.
+    """All numbers of a study, computed once: ``front`` cheapest first, ``trials`` by number.
 
-    ``confirmed`` holds what trials came to that were trained again with fresh seeds, ``flattery``
-    how much better the search saw the front's accuracies than that (0-1; None: not known).
-    ``nearly`` is where the search first had 99 % of the hypervolume that it ended with, ``lately``
-    what the last quarter of its trials brought (None: too few).
+    ``confirmed`` holds the replications with fresh seeds, ``flattery`` by how much the search
+    overestimated the front's accuracies (0-1; None: not known). ``nearly`` is where the search
+    first had 99 % of its final hypervolume, ``lately`` the gain of the last quarter of its trials
+    (None: too few). The field names are keys of the report's JSON.
     """
 
     study: str
@@ -137,8 +138,13 @@ class StudyAnalysis:
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of what is optimised."""
+        """The names of the objectives."""
         return self.answer.objectives
+
+    @property
+    def knee(self) -> RankedTrial | None:
+        """The knee of the front; None if no trial is complete."""
+        return next((trial for trial in self.front if trial.is_knee), None)
 
 
 def analyse(
@@ -150,57 +156,64 @@ def analyse(
     importance: Sequence[Importance] = (),
     confirmed: Sequence[Replication] = (),
 ) -> StudyAnalysis:
-    """Reduces a study to what a report shows."""
+    """Returns the analysis of a study.
+
+    Args:
+        name: the study's name.
+        records: its trials, by number.
+        bounds: each objective's range, which the hypervolume is measured in; empty: not known.
+        environment: its spec, data and hardware.
+        importance: the importance of hyperparameters, for each target.
+        confirmed: the replications with fresh seeds.
+    """
     spec = environment.spec
     objectives, epochs = spec.search.objectives, spec.train.epochs
     val_images = environment.data.get("val")
-    trials = ranked_trials(records, objectives=objectives, val_images=val_images)
-    by_number = {standing.record.number: standing for standing in trials}
-    attained = hypervolume_history(records, bounds=bounds, epochs=epochs)
+    # The one computation of the front: all that needs it takes it from here.
+    found = front(records, objectives)
+    trials = ranked_trials(records, found, val_images=val_images)
+    by_number = {trial.record.number: trial for trial in trials}
+    history = hypervolume_history(records, bounds=bounds, epochs=epochs)
     spans = timeline(records)
-    chosen = front(records, objectives)[0]
-    on_front = {record.number for record in chosen}
     return StudyAnalysis(
         study=name,
         counts=counts(records),
         answer=recommend(
-            records,
+            found,
             objectives=objectives,
             val_images=val_images,
             chance=bounds["accuracy"][0] if "accuracy" in bounds else None,
         ),
-        front=tuple(by_number[r.number] for r in chosen),
+        front=tuple(by_number[record.number] for record in found.trials),
         trials=trials,
         confirmed=tuple(confirmed),
-        flattery=mean_optimism([one for one in confirmed if one.number in on_front]),
+        flattery=mean_optimism([again for again in confirmed if again.number in found.numbers]),
         depth=depth_effect(records, val_images=val_images),
         optimizers=optimizer_effect(records),
         importance=tuple(importance),
         hypervolume=study_hypervolume(records, bounds) if bounds else 0.0,
-        attainment=attained,
-        nearly=first_reaching(attained, 0.99),
-        lately=recent_gain(attained, on_front),
+        attainment=history,
+        nearly=first_reaching(history, 0.99),
+        lately=recent_gain(history, found.numbers),
         timeline=spans,
         presence=presence(spans),
         savings=savings(records, epochs=epochs),
-        audit=audit(records, objectives),
+        audit=audit(records, found),
         environment=environment,
         failures=failures(records),
     )
 
 
 def ranked_trials(
-    records: Sequence[TrialRecord], *, objectives: Sequence[str], val_images: int | None
+    records: Sequence[TrialRecord], front: ParetoFront, *, val_images: int | None
 ) -> tuple[RankedTrial, ...]:
-    """Returns the trials that count, by number, each beside the front."""
-    chosen, knee = front(records, objectives)
-    on_front = {record.number for record in chosen}
+    """Returns the trials that count toward the budget, by number."""
     return tuple(
         RankedTrial(
             record=record,
             pick=pick(record, val_images=val_images),
-            is_front=record.number in on_front,
-            is_knee=record.number == knee,
+            is_front=record.number in front.numbers,
+            is_knee=record.number == front.knee,
         )
         for record in records
         if record.state.counts
@@ -209,44 +222,38 @@ def ranked_trials(
 
 def failures(records: Sequence[TrialRecord]) -> dict[str, int]:
     """Returns how many trials failed for each reason, the most frequent first."""
-    told: dict[str, int] = {}
-    for record in records:
-        if record.state is State.FAILED:
-            reason = record.reason or "not known"
-            told[reason] = told.get(reason, 0) + 1
-    return dict(sorted(told.items(), key=lambda item: -item[1]))
+    reasons = Counter(r.reason or "not known" for r in records if r.state is State.FAILED)
+    return dict(reasons.most_common())
 
 
 def settings(records: Sequence[TrialRecord]) -> tuple[Setting, ...]:
     """Returns the machines and versions that ran the trials, the most used first."""
-    found: dict[tuple[Any, ...], int] = {}
+    found: Counter[tuple[Any, ...]] = Counter()
     for record in records:
         origin = record.attributes.get("origin", {})
         if "processor" in origin or "versions" in origin:
             versions = tuple(sorted(origin.get("versions", {}).items()))
-            key = (origin.get("processor", "not known"), origin.get("threads"), versions)
-            found[key] = found.get(key, 0) + 1
+            found[origin.get("processor", "not known"), origin.get("threads"), versions] += 1
     return tuple(
         Setting(processor=processor, threads=threads, versions=dict(versions), trials=trials)
-        for (processor, threads, versions), trials in sorted(
-            found.items(), key=lambda item: -item[1]
-        )
+        for (processor, threads, versions), trials in found.most_common()
     )
 
 
 def as_plain(value: Any) -> Any:
-    """Returns findings, or any part of them, as JSON can hold it; what is not finite as None.
+    """Returns an analysis, or any part of one, for JSON; NaN and infinity become None.
 
     >>> as_plain({"state": State.PRUNED, "loss": float("nan"), "rungs": (1, 3)})
     {'state': 'pruned', 'loss': None, 'rungs': [1, 3]}
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    # Not by its fields: a record holds attributes that a report does not show.
     if isinstance(value, RankedTrial):
-        return _plain_standing(value)
+        return _plain_trial(value)
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, datetime):  # of a trial local and without a zone, as Optuna reads them
+    if isinstance(value, datetime):  # a trial's is local, without a zone
         return (value if value.tzinfo else value.astimezone()).isoformat()
     if isinstance(value, Mapping):
         return {str(key): as_plain(inner) for key, inner in value.items()}
@@ -257,17 +264,17 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def _plain_standing(standing: RankedTrial) -> dict[str, Any]:
-    record, named = standing.record, standing.pick
+def _plain_trial(trial: RankedTrial) -> dict[str, Any]:
+    record, measured = trial.record, trial.pick
     return {
         "number": record.number,
         "state": record.state.value,
-        "is_front": standing.is_front,
-        "is_knee": standing.is_knee,
+        "is_front": trial.is_front,
+        "is_knee": trial.is_knee,
         "params": as_plain(record.params),
         "values": as_plain(record.values),
-        "measured": as_plain(named.measured),
-        "accuracy_interval": as_plain((named.low, named.high)),
+        "measured": as_plain(measured.measured),
+        "accuracy_interval": as_plain((measured.low, measured.high)),
         "seed": record.seed,
         "curve": [as_plain(asdict(epoch)) for epoch in record.curve],
     }

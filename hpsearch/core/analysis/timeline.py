@@ -12,7 +12,7 @@ from hpsearch.core.trial import State, TrialRecord
 
 
 class HandoffReason(enum.Enum):
-    """How a start went that did not end its trial: somebody else took it up, or will."""
+    """Why a start did not end its trial, so that another worker continues it."""
 
     LOST = "worker lost"
     HANDED_BACK = "handed back"
@@ -22,9 +22,9 @@ class HandoffReason(enum.Enum):
 class Span:
     """One start of a trial on its worker's line, in seconds since the study's first start.
 
-    ``worker`` is its host and process. The last start of a trial has the trial's state, each one
-    before it has how it was left. A running one ends where the last one known ended, one whose
-    worker was lost at its last sign of life.
+    ``worker`` is its host and process. ``state`` is the trial's state for its last start, the
+    reason of the handoff for earlier ones. A running start ends with the last known end of any, the
+    start of a lost worker with its last heartbeat.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
-    """The same by the clock; ``ended`` is None while it runs."""
+    """A span by the clock; ``ended`` is None while it runs."""
 
     number: int
     worker: str
@@ -52,21 +52,39 @@ def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
         return ()
     first = min(start.started for start in starts)
     last = max(moment for start in starts for moment in (start.started, start.ended or first))
-    spans = [_span(start, first=first, last=last) for start in starts]
-    appeared: dict[str, float] = {}
-    for span in spans:
-        appeared[span.worker] = min(span.started, appeared.get(span.worker, span.started))
-    spans.sort(key=lambda s: (appeared[s.worker], s.worker, s.started, s.number))
-    return tuple(spans)
+    # Lines are sorted by the first start of their worker.
+    appeared: dict[str, datetime] = {}
+    for start in starts:
+        appeared[start.worker] = min(start.started, appeared.get(start.worker, start.started))
+    starts.sort(key=lambda s: (appeared[s.worker], s.worker, s.started, s.number))
+    return tuple(
+        Span(
+            number=start.number,
+            worker=start.worker,
+            started=(start.started - first).total_seconds(),
+            ended=(max(start.started, start.ended or last) - first).total_seconds(),
+            state=start.state,
+        )
+        for start in starts
+    )
 
 
 def _starts(record: TrialRecord) -> Iterator[_Start]:
-    """Those of a trial that are known; one that failed as lost has its last start once."""
+    """Yields the known starts of a trial."""
     origin = record.attributes.get("origin", {})
     failed = record.state is State.FAILED
     for entry in record.attributes.get("history", ()):
-        if not (failed and entry.get("start") == origin.get("starts")):
-            yield from _left(record.number, entry)
+        # The last start of a trial that failed as lost is in its history too: count it once.
+        again = failed and entry.get("start") == origin.get("starts")
+        # Histories of the first versions hold no times.
+        if not again and entry.get("from") is not None and entry.get("until") is not None:
+            yield _Start(
+                number=record.number,
+                worker=_worker(entry),
+                started=_local(entry["from"]),
+                ended=_local(entry["until"]),
+                state=HandoffReason(entry["ended"]),
+            )
     if record.started is not None and record.state is not State.WAITING:
         yield _Start(
             number=record.number,
@@ -77,21 +95,9 @@ def _starts(record: TrialRecord) -> Iterator[_Start]:
         )
 
 
-def _left(number: int, entry: Mapping[str, Any]) -> Iterator[_Start]:
-    """An earlier start; none where the history is of before it told when."""
-    if entry.get("from") is not None and entry.get("until") is not None:
-        yield _Start(
-            number=number,
-            worker=_worker(entry),
-            started=_here(entry["from"]),
-            ended=_here(entry["until"]),
-            state=HandoffReason(entry["ended"]),
-        )
-
-
-def _here(told: str) -> datetime:
-    """A time as a record has it: local, without a zone; one that was kept so is taken as it is."""
-    return datetime.fromisoformat(told).astimezone().replace(tzinfo=None)
+def _local(text: str) -> datetime:
+    """A time in the form of a record's: local, without a zone."""
+    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
 
 
 def _worker(process: Mapping[str, Any]) -> str:
@@ -99,20 +105,9 @@ def _worker(process: Mapping[str, Any]) -> str:
     return f"{host}, process {pid}" if host is not None else "not known"
 
 
-def _span(start: _Start, *, first: datetime, last: datetime) -> Span:
-    ended = max(start.started, start.ended or last)
-    return Span(
-        number=start.number,
-        worker=start.worker,
-        started=(start.started - first).total_seconds(),
-        ended=(ended - first).total_seconds(),
-        state=start.state,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """How many workers there were, and how long.
+    """How many workers there were, for how long, and how busy they were.
 
     ``seconds`` from the first start to the last end; ``busy`` is the share of the workers' time,
     each from its first start to its last end, that was spent in trials.
@@ -124,7 +119,7 @@ class Presence:
 
 
 def presence(spans: Sequence[Span]) -> Presence:
-    """Returns how many workers there were, how long, and how busy.
+    """Returns how many workers there were, for how long, and how busy they were.
 
     >>> presence([Span(number=n, worker="a", started=s, ended=e, state=State.COMPLETE)
     ...           for n, s, e in ((0, 0.0, 3.0), (1, 4.0, 10.0))])

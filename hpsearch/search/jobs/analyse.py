@@ -1,4 +1,4 @@
-"""A study of the database, reduced to what a report shows."""
+"""The analysis of a stored study, with the importance of its hyperparameters."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.core.analysis.replication import replications
 from hpsearch.core.analysis.study_analysis import (
     Environment,
     Importance,
@@ -25,58 +26,50 @@ from hpsearch.core.analysis.study_analysis import (
 )
 from hpsearch.core.objectives import utility
 from hpsearch.core.space import without_effect
-from hpsearch.search.jobs.confirm import confirmations
-from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE
+from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
 from hpsearch.search.study.study import Study
 
 if TYPE_CHECKING:
     from optuna.importance import PedAnovaImportanceEvaluator
 
-ENOUGH = 20  # complete trials, so that the best tenth is two of them at least
+ENOUGH = 20  # complete trials, so that the best tenth is at least two of them
 
 
 def importances(study: Study) -> tuple[Importance, ...]:
     """Returns the importance of each hyperparameter for each objective, and for being on the front.
 
-    For belonging to the best tenth, among the complete trials. Dimensions of the built-in net and
-    training that cannot change a cost have no share in it: that good trials are alike in them is
-    the sampler's doing. Empty with fewer than 20 complete trials, and where Optuna cannot tell (no
-    dimension was drawn, all trials are alike).
+    Importance for belonging to the best tenth of the complete trials. Dimensions of the built-in
+    net and training that cannot change a cost are left out of its ranking: if good trials are alike
+    in them, the sampler caused it. Empty with fewer than 20 complete trials, and if Optuna finds no
+    importance (no dimension was sampled, or all trials are alike).
     """
     handle = study.handle
     complete = study.storage.with_retry(
         lambda: handle.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     )
+    # PED-ANOVA ignores trials with infinite values.
     finite = sum(all(map(math.isfinite, trial.values)) for trial in complete)
     if finite < ENOUGH:
         return ()
     targets: dict[str, Callable[[FrozenTrial], float] | None] = {
-        name: functools.partial(_loss, name, place) for place, name in enumerate(study.objectives)
+        name: functools.partial(_loss, name, i) for i, name in enumerate(study.objectives)
     }
     if len(study.objectives) > 1:
         targets["front"] = None  # by rank of non-domination
-    found = {
-        target: _shares(handle, value, without=_without_effect(study, target))
-        for target, value in targets.items()
-    }
-    return tuple(
-        Importance(target=target, trials=finite, shares=shares)
-        for target, shares in found.items()
-        if shares
-    )
+    found = []
+    for target, value in targets.items():
+        names = study.objectives if target == "front" else (target,)
+        without = frozenset.intersection(*(without_effect(name) for name in names))
+        if study.spec.has_user_code:
+            without = frozenset()  # user code may use any dimension
+        if shares := _shares(handle, value, without=without):
+            found.append(Importance(target=target, trials=finite, shares=shares))
+    return tuple(found)
 
 
-def _without_effect(study: Study, target: str) -> frozenset[str]:
-    """The dimensions that cannot change the target; none where a person's own code may use them."""
-    if study.spec.has_user_code:
-        return frozenset()
-    names = study.objectives if target == "front" else (target,)
-    return frozenset.intersection(*(without_effect(name) for name in names))
-
-
-def _loss(name: str, place: int, trial: FrozenTrial) -> float:
-    """The objective's value with its sign such that smaller is better, as PED-ANOVA expects it."""
-    return -utility(name, trial.values[place])
+def _loss(name: str, i: int, trial: FrozenTrial) -> float:
+    """The trial's i-th value, signed as PED-ANOVA expects it: smaller is better."""
+    return -utility(name, trial.values[i])
 
 
 def _shares(
@@ -87,22 +80,23 @@ def _shares(
 ) -> dict[str, float]:
     evaluator = _ped_anova()()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that smaller is better, and that a regime is small
+        warnings.simplefilter("ignore")  # about the direction, and about few trials
         try:
             found = evaluator.evaluate(handle, target=target)
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
     kept = {name: float(value) for name, value in found.items() if name not in without}
     known = {name: value for name, value in kept.items() if math.isfinite(value)}
+    # The shares of the dimensions that remain sum to 1.
     total = sum(known.values())
     return {name: value / total for name, value in known.items()} if total > 0 else {}
 
 
 @functools.cache
 def _ped_anova() -> type[PedAnovaImportanceEvaluator]:
-    """Optuna's PED-ANOVA, from copies of its files that no other import can see.
+    """Optuna's PED-ANOVA, loaded from copies of its files that no other import can see.
 
-    `import optuna.importance` loads scikit-learn for fANOVA, which is not used here: 2 to 4 s
+    `import optuna.importance` loads scikit-learn for fANOVA, which is not needed here: 2 to 4 s
     (Intel Xeon, Optuna 5.0). The copies stay out of `sys.modules`, because other threads may
     import Optuna's or scikit-learn's modules at the same time.
     """
@@ -120,7 +114,7 @@ def _ped_anova() -> type[PedAnovaImportanceEvaluator]:
 
 
 def _copy(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
-    """Runs the file of one of Optuna's modules, whose imports are made by the given function."""
+    """Executes a module of Optuna with ``import_`` as its import function."""
     path = Path(optuna.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
     module = ModuleType(name)
     vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
@@ -129,12 +123,12 @@ def _copy(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
 
 
 def analyse_study(study: Study) -> StudyAnalysis:
-    """Returns all that a report tells of the study as it stands now."""
+    """Returns the analysis of the study in its present state, for a report."""
     return replace(essentials(study), importance=importances(study))
 
 
 def essentials(study: Study) -> StudyAnalysis:
-    """Returns the same but for the importance of hyperparameters, which takes the longest."""
+    """Returns the analysis without the importance of hyperparameters, which takes the longest."""
     records = study.records()
     attributes = study.storage.with_retry(lambda: study.handle.user_attrs)
     environment = Environment(
@@ -150,5 +144,5 @@ def essentials(study: Study) -> StudyAnalysis:
         records,
         bounds=study.bounds,
         environment=environment,
-        confirmed=confirmations(study, records, attributes),
+        confirmed=replications(records, repeats_of(attributes), study.objectives),
     )

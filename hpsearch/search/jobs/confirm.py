@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpsearch.core.analysis.pareto import front
-from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
 from hpsearch.core.analysis.replication import Repeat, Replication, replications
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, epochs_of, translate_failures
-from hpsearch.search.storage.records import CONFIRMED
+from hpsearch.search.storage.records import CONFIRMED, repeats_of
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import Prepared, WorkerOptions, attach_worker
 
@@ -74,7 +74,7 @@ def confirm(
     """
     records = study.records()
     chosen = _chosen(records, study.objectives, trials)
-    known = {(repeat.trial, repeat.place) for repeat in _repeats(_attributes(study))}
+    known = {(repeat.trial, repeat.place) for repeat in repeats_of(_attributes(study))}
     missing = [
         (record, number)
         for number in range(seeds)
@@ -92,25 +92,12 @@ def confirm(
             _keep(study, repeat, ready.origin)
             tell(where, repeat)
     wanted = {record.number for record in chosen}
-    told = confirmations(study, records, _attributes(study))
-    return tuple(one for one in told if one.number in wanted)
-
-
-def confirmations(
-    study: Study, records: Sequence[TrialRecord], attributes: Mapping[str, Any]
-) -> tuple[Replication, ...]:
-    """Returns what the trials that were trained again come to; the front and knee are of them."""
-    return replications(records, _repeats(attributes), study.objectives)
+    found = replications(records, repeats_of(_attributes(study)), study.objectives)
+    return tuple(one for one in found if one.number in wanted)
 
 
 def _attributes(study: Study) -> Mapping[str, Any]:
     return study.storage.with_retry(lambda: study.handle.user_attrs)
-
-
-def _repeats(attributes: Mapping[str, Any]) -> list[Repeat]:
-    """The trainings with fresh seeds that the study's trials have had, by trial."""
-    kept = [value for key, value in attributes.items() if key.startswith(f"{CONFIRMED}:")]
-    return sorted(map(_read, kept), key=lambda repeat: (repeat.trial, repeat.place))
 
 
 def _chosen(
@@ -121,7 +108,7 @@ def _chosen(
         return [
             select_trial(records, objectives, TrialSelection(trial=number)) for number in picked
         ]
-    chosen, _ = front(records, objectives)
+    chosen = list(front(records, objectives).trials)
     if not chosen:
         raise StudyError(
             f"found {len(records)} trials and none complete, expected a front to confirm; search on"
@@ -192,8 +179,3 @@ def _keep(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
     }
     key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
     study.storage.with_retry(lambda: study.handle.set_user_attr(key, kept))
-
-
-def _read(kept: Mapping[str, Any]) -> Repeat:
-    names = ("trial", "place", "seed", "values", "reason", "elsewhere")
-    return Repeat(**{name: kept[name] for name in names})

@@ -29,13 +29,12 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
     >>> trial_columns([], ["accuracy"])["values_accuracy"]
     []
     """
-    chosen, knee = front(records, objectives)
-    on_front = {record.number for record in chosen}
+    found = front(records, objectives)
     columns: Columns = {
         "number": [r.number for r in records],
         "state": [r.state.value for r in records],
-        "front": [r.number in on_front for r in records],
-        "knee": [r.number == knee for r in records],
+        "front": [r.number in found.numbers for r in records],
+        "knee": [r.number == found.knee for r in records],
     }
     columns |= _spread("values", [r.values for r in records], objectives)
     columns |= _spread("cost", [r.cost for r in records], _seen(r.cost for r in records))

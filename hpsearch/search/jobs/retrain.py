@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.core.analysis.metrics import MeanAndDeviation, Scores, mean_and_deviation, score
+from hpsearch.core.analysis.metrics import Scores, score
+from hpsearch.core.analysis.statistics import MeanAndDeviation, mean_and_deviation
 from hpsearch.core.spec import TrialSpec, check_shift
 from hpsearch.core.spec_diff import describe_image_changes, differences
 from hpsearch.core.trial import Curve, Epoch

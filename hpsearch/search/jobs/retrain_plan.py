@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpsearch.core.analysis.recommendation import TrialSelection, measures, select_trial
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.dimensions import Value
 from hpsearch.core.overrides import apply_overrides, default_configuration, parse_overrides
 from hpsearch.core.space import default_space, dims
@@ -19,6 +19,7 @@ from hpsearch.core.spec import (
     resolve,
     with_dataset,
 )
+from hpsearch.core.trial import reached
 from hpsearch.errors import SpecError
 from hpsearch.search.storage.records import DATA
 from hpsearch.search.study.study import Study
@@ -81,7 +82,7 @@ def plan_of_study(
     if choice.ways or not settings:
         record = select_trial(study.records(), study.objectives, choice)
         number = record.number
-        searched = None if settings else measures(record).get("accuracy")
+        searched = None if settings else reached(record).get("accuracy")
         spec, params = apply_overrides(spec, record.params, typed)
     else:
         spec, params = default_configuration(spec, typed)

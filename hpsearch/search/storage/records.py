@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.core.analysis.replication import Repeat
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, from_json
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
@@ -111,3 +112,14 @@ def read_spec(name: str, written: str) -> StudySpec:
             f"study {name!r} cannot be read by hpsearch {version('hpsearch')}"
             f" ({type(exc).__name__}: {exc}); it was made by a newer version: install that one"
         ) from exc
+
+
+def repeats_of(attributes: Mapping[str, Any]) -> list[Repeat]:
+    """Returns the trainings with fresh seeds that a study's attributes hold, by trial."""
+    names = [field.name for field in fields(Repeat)]
+    repeats = (
+        Repeat(**{name: value[name] for name in names})
+        for key, value in attributes.items()
+        if key.startswith(f"{CONFIRMED}:")
+    )
+    return sorted(repeats, key=lambda repeat: (repeat.trial, repeat.place))

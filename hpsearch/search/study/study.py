@@ -104,13 +104,12 @@ class Study:
     def summary(self) -> pruning_stats.StudySummary:
         """Returns the study in a line."""
         records = self.records()
-        chosen, _ = front(records, self.objectives)
         return pruning_stats.StudySummary(
             study=self.name,
             storage=self.storage.masked,
             objectives=self.objectives,
             target=self.spec.search.trials,
-            front_size=len(chosen),
+            front_size=len(front(records, self.objectives).trials),
             hypervolume=pruning_stats.study_hypervolume(records, self.bounds),
             created=self.created,
             silent=self.silent(),

@@ -26,8 +26,8 @@ from hpsearch.search.storage.records import (
 )
 from hpsearch.view.dashboard import curve_svg
 from hpsearch.view.document import Section, Table, body, escaped
-from hpsearch.view.format import format_value
-from hpsearch.view.report import effect_sections, figures, front_sections, narrative
+from hpsearch.view.format import format_interval, format_value, spoken
+from hpsearch.view.report import effect_sections, figures, front_sections
 from hpsearch.view.report.theme import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, evenly, word
 
 FIGURE_BYTES = 150_000  # of one figure: a page asks for all of them every few seconds
@@ -160,12 +160,12 @@ def _trial_note(
     known = [name for name in OBJECTIVES if name in standing.pick.measured]
     ordered = [*names, *(name for name in known if name not in names)]
     rows = [(word(name), format_value(name, standing.pick.measured[name])) for name in ordered]
-    if span := narrative.interval(standing.pick):
+    if span := format_interval(standing.pick.low, standing.pick.high):
         rows.append(("accuracy, 95 % interval", span))
     told = Section(
         key="trial",
         title=title,
-        words=[f"It is {narrative.spoken(record)}."],
+        words=[f"It is {spoken(record)}."],
         tables=[Table(header=("measured", "value"), rows=tuple(rows))],
     )
     lines = [f"### {escaped(title)}", *body(told)]

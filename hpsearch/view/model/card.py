@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.core.analysis.metrics import ClassScore, MeanAndDeviation, Scores
+from hpsearch.core.analysis.metrics import ClassScore, Scores
+from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec, TrialSpec
 from hpsearch.search.jobs.retrain import RetrainedModel

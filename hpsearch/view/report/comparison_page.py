@@ -1,44 +1,51 @@
-"""A comparison as one page that opens offline: who is ahead, the fronts, and the numbers."""
+"""A comparison as one page that opens offline: the ranking, the fronts and the numbers."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from typing import Any
+
+import plotly.graph_objects as go
 
 from hpsearch.core.analysis.comparison import Comparison
+from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.view.document import Drawing, Section, Table
 from hpsearch.view.format import listed
-from hpsearch.view.report import front_figure
 from hpsearch.view.report.comparison_tables import rows, small_print, verdict
+from hpsearch.view.report.figures import rises, spent_axis
+from hpsearch.view.report.front_figure import around, is_staircase, log_axis, measured_lines
 from hpsearch.view.report.front_sections import pairs
 from hpsearch.view.report.html import page
+from hpsearch.view.report.theme import ACCENT, ALARM, FAINT, INK, MUTED, empty, safe
+
+_COLOURS = (ACCENT, ALARM, INK, FAINT)
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
 
-def comparison_page(found: Comparison) -> str:
+def comparison_page(compared: Comparison) -> str:
     """Returns the comparison as HTML."""
     about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
-    made = [_answer(found), _fronts(found), _courses(found), _numbers(found)]
-    sections = [section for section in made if section is not None]
+    standing, *rest = verdict(compared)
+    answer = Section(key="answer", title=standing, words=rest, notes=small_print(compared))
+    made = [answer, _fronts(compared), _courses(compared), _numbers(compared)]
     return page(
-        sections, subject=f"studies {listed([one.study for one in found.studies])}", about=about
+        [section for section in made if section is not None],
+        subject=f"studies {listed([one.study for one in compared.studies])}",
+        about=about,
     )
 
 
-def _answer(found: Comparison) -> Section:
-    standing, *rest = verdict(found)
-    return Section(key="answer", title=standing, words=rest, notes=small_print(found))
-
-
-def _fronts(found: Comparison) -> Section | None:
-    """The studies' fronts, a figure for every two objectives; None where there is one alone."""
+def _fronts(compared: Comparison) -> Section | None:
+    """The studies' fronts, a figure for every two objectives; None with a single objective."""
     drawings = [
         Drawing(
             key=f"fronts-{x}-{y}",
             about=f"{y} against {x} on the front of each study",
-            draw=partial(front_figure.fronts, found, x=x, y=y),
+            draw=partial(fronts, compared, x=x, y=y),
         )
-        for x, y in pairs(found.objectives)
+        for x, y in pairs(compared.objectives)
     ]
     if not drawings:
         return None
@@ -47,35 +54,106 @@ def _fronts(found: Comparison) -> Section | None:
         title="The fronts",
         drawings=drawings,
         captions=[
-            "What is filled is on the front of all trials together; what is hollow is beaten.",
+            "Filled: on the joint front of all trials. Hollow: dominated by another study.",
             "The view begins below the worst knee; double-click the figure for all trials.",
         ],
     )
 
 
-def _courses(found: Comparison) -> Section:
-    known = ("trials",) if found.seconds is None else ("seconds", "trials")
+def _courses(compared: Comparison) -> Section:
+    known = ("trials",) if compared.seconds is None else ("seconds", "trials")
     return Section(
         key="courses",
-        title="Who was ahead when",
+        title="Hypervolume over time",
         drawings=[
             Drawing(
                 key=f"courses-{against}",
                 about=f"hypervolume of each study against {against}",
-                draw=partial(front_figure.courses, found, against),
+                draw=partial(courses, compared, against),
             )
             for against in known
         ],
-        captions=["The dotted line is what all of them have spent, where they are compared."],
+        captions=["The dotted line marks the point of comparison, which all studies have reached."],
     )
 
 
-def _numbers(found: Comparison) -> Section:
-    header = ("what", *(one.study for one in found.studies))
-    told, above = [], ""
-    for name, cells in rows(found):
+def _numbers(compared: Comparison) -> Section:
+    header = ("what", *(one.study for one in compared.studies))
+    table, above = [], ""
+    for name, cells in rows(compared):
+        # An indented name belongs to the row above it.
         if not name.startswith(" "):
             above = name
-        told.append((above if name == above else f"{above}: {name.strip()}", *cells))
-    table = Table(header=header, rows=tuple(told))
-    return Section(key="numbers", title="The numbers", tables=[table])
+        table.append((above if name == above else f"{above}: {name.strip()}", *cells))
+    tables = [Table(header=header, rows=tuple(table))]
+    return Section(key="numbers", title="The numbers", tables=tables)
+
+
+def fronts(compared: Comparison, *, x: str, y: str) -> go.Figure:
+    """Returns the studies' fronts, one objective against another; dominated trials are hollow.
+
+    The view is on the trials that are no worse than the worst knee, and as much below; a double
+    click shows all.
+    """
+    every = [pick for one in compared.studies for pick in one.front.trials]
+    figure = empty(x=log_axis(x, every), y=log_axis(y, every), legend=True)
+    for i, one in enumerate(compared.studies):
+        picks = sorted(one.front.trials, key=lambda pick: pick.measured[x])
+        beaten = [pick.number not in one.front.unbeaten for pick in picks]
+        style = _style(i)
+        symbol = style["marker"]["symbol"]
+        style["marker"]["symbol"] = [f"{symbol}-open" if lost else symbol for lost in beaten]
+        hovers = []
+        for pick, lost in zip(picks, beaten, strict=True):
+            head = f"{safe(one.study)}, trial {pick.number}{', dominated' if lost else ''}"
+            hovers.append("<br>".join([head, *measured_lines(pick, y, x)]))
+        figure.add_trace(
+            go.Scatter(
+                name=safe(one.study),
+                mode="lines+markers" if is_staircase(picks, x, y) else "markers",
+                x=[pick.measured[x] for pick in picks],
+                y=[pick.measured[y] for pick in picks],
+                hovertext=hovers,
+                hoverinfo="text",
+                **style,
+            )
+        )
+    if not OBJECTIVES[y].is_cost:
+        worst = min(utility(y, one.front.knee.measured[y]) for one in compared.studies)
+        good = [pick for pick in every if utility(y, pick.measured[y]) >= worst]
+        figure.update_layout(yaxis_range=around(good, every, y))
+    return figure
+
+
+def courses(compared: Comparison, against: str = "seconds") -> go.Figure:
+    """Returns the studies' hypervolumes against the ``seconds`` of training or ``trials`` spent.
+
+    A line marks the point that all of them have reached.
+    """
+    figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}}, legend=True)
+    for i, one in enumerate(compared.studies):
+        study, kept = safe(one.study), rises(one.course)
+        figure.add_trace(
+            go.Scatter(
+                name=study,
+                mode="lines",
+                x=[getattr(at, against) for at in kept],
+                y=[at.hypervolume for at in kept],
+                hovertext=[f"{study}, trial {at.number}: {at.hypervolume:.4f}" for at in kept],
+                hoverinfo="text",
+                line=_style(i)["line"] | {"width": 2},
+            )
+        )
+    line = {"color": MUTED, "width": 1, "dash": "dot"}
+    figure.add_vline(x=getattr(compared, against), line=line)
+    return figure
+
+
+def _style(i: int) -> dict[str, Any]:
+    """The style of the i-th study; from the fifth on, the lines are dashed too."""
+    colour = _COLOURS[i % len(_COLOURS)]
+    dash = "solid" if i < len(_COLOURS) else "dash"
+    return {
+        "line": {"color": colour, "width": 1.5, "shape": "hv", "dash": dash},
+        "marker": {"color": colour, "size": 8, "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
+    }

@@ -1,4 +1,4 @@
-"""The report's middle sections: what depth, optimizer and the rest did, and how trials learned."""
+"""The report's middle sections: effects of hyperparameters, learning curves, hypervolume."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hpsearch.core.analysis.effects import Group, Quartiles
 from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.objectives import costs
 from hpsearch.view.document import UNKNOWN, Drawing, Section, Table
-from hpsearch.view.format import format_value
+from hpsearch.view.format import format_percent, format_value
 from hpsearch.view.report import figures, narrative
 from hpsearch.view.report.theme import SHOWN_CURVES, word
 
 
-def depth(findings: StudyAnalysis) -> Section | None:
-    """Returns what the number of conv blocks did, and after which more stops paying."""
-    effect = findings.depth
+def depth(analysis: StudyAnalysis) -> Section | None:
+    """Returns the effect of the number of conv blocks, and how many are enough."""
+    effect = analysis.depth
     if not effect.groups:
         return None
     return Section(
@@ -27,16 +27,17 @@ def depth(findings: StudyAnalysis) -> Section | None:
         drawings=_group_drawings(figures.depth, "depth", effect.groups, _OF_DEPTH),
         tables=[_groups_table("conv blocks", effect.groups)],
         notes=[
-            "Of the complete trials; those that were stopped early are counted apart. Best trials"
-            " are compared by the 95 % interval of the difference of their accuracies, medians (of"
-            " 3 trials or more) by 1.96 standard errors of their difference, from the quartiles."
+            "Values are those of the complete trials; trials that were stopped early are only"
+            " counted. Best trials are compared by the 95 % interval of the difference of their"
+            " accuracies, medians (of 3 trials or more) by 1.96 standard errors of their"
+            " difference, from the quartiles."
         ],
     )
 
 
-def optimizers(findings: StudyAnalysis) -> Section | None:
-    """Returns what the optimizer did to accuracy and over-fitting."""
-    effect = findings.optimizers
+def optimizers(analysis: StudyAnalysis) -> Section | None:
+    """Returns the effect of the optimizer on accuracy and over-fitting."""
+    effect = analysis.optimizers
     if not effect.groups:
         return None
     return Section(
@@ -48,27 +49,21 @@ def optimizers(findings: StudyAnalysis) -> Section | None:
         ),
         tables=[_groups_table("optimizer", effect.groups)],
         notes=[
-            "The gap is validation loss minus training loss after the last epoch: the larger, the"
-            " more a net over-fits. Training loss is measured on shifted images, with label"
+            "The gap is validation loss minus training loss after the last epoch: a larger gap"
+            " means more over-fitting. Training loss is measured on shifted images, with label"
             " smoothing and dropout, so the gap is often below 0: compare it between optimizers."
         ],
     )
 
 
 _OF_DEPTH = ("accuracy", "val_loss", "train_seconds")
-_ABOUT = {
-    "accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "train_seconds": "training time",
-    "gap": "validation loss minus training loss",
-}
 
 
 def _group_drawings(
     draw: Callable[..., Any], by: str, groups: Sequence[Group], measures: Sequence[str]
 ) -> list[Drawing]:
     return [
-        Drawing(key=f"{by}-{m}", about=f"{_ABOUT[m]} by {by}", draw=partial(draw, groups, m))
+        Drawing(key=f"{by}-{m}", about=f"{word(m)} by {by}", draw=partial(draw, groups, m))
         for m in measures
         if any(getattr(group, m) is not None for group in groups)
     ]
@@ -76,24 +71,16 @@ def _group_drawings(
 
 def _groups_table(name: str, groups: Sequence[Group]) -> Table:
     header = (name, "complete", "stopped", "best", "median accuracy", "loss", "time", "gap")
-    rows = tuple(_group_row(group) for group in groups)
-    return Table(header=header, rows=rows, folded="The numbers")
-
-
-def _group_row(group: Group) -> tuple[str, ...]:
-    best = UNKNOWN
-    if group.accuracy is not None and group.best is not None:
-        best = f"{format_value('accuracy', group.accuracy.high)} (trial {group.best})"
-    return (
-        str(group.key),
-        str(group.complete),
-        str(group.pruned),
-        best,
-        _quartiles("accuracy", group.accuracy),
-        _quartiles("val_loss", group.val_loss),
-        _quartiles("train_seconds", group.train_seconds),
-        UNKNOWN if group.gap is None else f"{group.gap.median:+.3f} nats",
-    )
+    rows = []
+    for group in groups:
+        best = UNKNOWN
+        if group.accuracy is not None and group.best is not None:
+            best = f"{format_value('accuracy', group.accuracy.high)} (trial {group.best})"
+        gap = UNKNOWN if group.gap is None else f"{group.gap.median:+.3f} nats"
+        quartiles = [_quartiles(measure, getattr(group, measure)) for measure in _OF_DEPTH]
+        counts = (str(group.complete), str(group.pruned))
+        rows.append((str(group.key), *counts, best, *quartiles, gap))
+    return Table(header=header, rows=tuple(rows), folded="The numbers")
 
 
 def _quartiles(name: str, of: Quartiles | None) -> str:
@@ -103,91 +90,86 @@ def _quartiles(name: str, of: Quartiles | None) -> str:
     return median if of.n == 1 else f"{median} ({low.split()[0]}–{high})"
 
 
-def curves(findings: StudyAnalysis) -> Section | None:
+def curves(analysis: StudyAnalysis) -> Section | None:
     """Returns the learning curves."""
-    trained = [s for s in findings.trials if s.record.curve]
+    trained = [s for s in analysis.trials if s.record.curve]
     if not trained:
         return None
     others = sum(not s.is_front for s in trained)
-    captions = ["The front's trials are bright; a dot ends the curve of a trial that was stopped."]
+    captions = ["The front is bright; the curve of a trial that was stopped ends in a dot."]
     if others > SHOWN_CURVES:
-        captions.append(
-            f"{SHOWN_CURVES} of {others:,} curves beside the front are drawn, evenly chosen."
-        )
+        captions.append(f"{SHOWN_CURVES} of {others:,} other curves are drawn, evenly spaced.")
     return Section(
         key="curves",
-        title="How they learned",
+        title="Learning curves",
         drawings=[
             Drawing(
                 key="curves-accuracy",
                 about="accuracy by epoch of all trials",
-                draw=partial(figures.curves, findings.trials),
+                draw=partial(figures.curves, analysis.trials),
             )
         ],
         captions=captions,
     )
 
 
-def importance(findings: StudyAnalysis) -> Section | None:
-    """Returns which hyperparameters decide."""
-    title = "What decides"
-    if not findings.front:
+def importance(analysis: StudyAnalysis) -> Section | None:
+    """Returns the importance of the hyperparameters."""
+    title = "Which hyperparameters matter?"
+    if not analysis.front:
         return None
-    if not findings.importance:
-        words = ["Too few trials are complete to tell which hyperparameters decide (20 or more)."]
+    if not analysis.importance:
+        words = ["Too few trials are complete to rank the hyperparameters (20 are needed)."]
         return Section(key="importance", title=title, words=words)
     words, drawings = [], []
-    for found in findings.importance:
-        top = [
-            f"{name} ({narrative.percent(share)})" for name, share in list(found.shares.items())[:3]
-        ]
-        what = "being on the front" if found.target == "front" else word(found.target)
-        words.append(f"For {what}: {', '.join(top)}.")
+    for found in analysis.importance:
+        top = [f"{name} ({format_percent(share)})" for name, share in [*found.shares.items()][:3]]
+        target = figures.target_word(found.target)
+        words.append(f"For {target}: {', '.join(top)}.")
         drawings.append(
             Drawing(
                 key=f"importance-{found.target}",
-                about=f"importance for {what}",
+                about=f"importance for {target}",
                 draw=partial(figures.importance, found),
             )
         )
-    first = findings.importance[0]
+    first = analysis.importance[0]
     if first.is_weak:
         words.append(
-            f"Each of these rests on its best tenth, {first.best_trials} trials: weak evidence."
+            f"This is weak evidence: each ranking rests on its best {first.best_trials} trials."
         )
     notes = [
-        "By PED-ANOVA (Optuna): the share of each hyperparameter in what sets the best tenth of"
-        f" the {first.trials:,} complete trials apart."
+        "By PED-ANOVA (Optuna): how much each hyperparameter distinguishes the best tenth of the"
+        f" {first.trials:,} complete trials from the others."
     ]
-    if costs(findings.objectives) and not findings.environment.spec.has_user_code:
+    if costs(analysis.objectives) and not analysis.environment.spec.has_user_code:
         notes.append(
-            "What cannot change a cost is left out of its ranking: the learning rate has no"
-            " part in the seconds."
+            "Hyperparameters that cannot change a cost, as the learning rate cannot change the"
+            " training time, are left out of its ranking."
         )
     return Section(key="importance", title=title, words=words, drawings=drawings, notes=notes)
 
 
-def attainment(findings: StudyAnalysis) -> Section | None:
-    """Returns how soon the search had what it came to."""
-    found = findings.attainment
-    if not found:
+def attainment(analysis: StudyAnalysis) -> Section | None:
+    """Returns the hypervolume over time: how soon the search had its result."""
+    history = analysis.attainment
+    if not history:
         return None
-    note = "The hypervolume, which the front is worth, is the share of the objective space that it"
-    note += " dominates."
-    if len(findings.objectives) == 1:
-        note = "The hypervolume of one objective is how far the best is between its bounds."
+    note = "The hypervolume is the share of the objective space that the front dominates."
+    if len(analysis.objectives) == 1:
+        note = "The hypervolume of one objective is the position of the best between its bounds."
     return Section(
         key="hypervolume",
         title="Was it enough?",
-        words=narrative.attainment_words(findings),
+        words=narrative.attainment_words(analysis),
         drawings=[
             Drawing(
                 key=f"hypervolume-{against}",
                 about=f"hypervolume against {against}",
-                draw=partial(figures.hypervolume, found, against),
+                draw=partial(figures.hypervolume, history, against),
             )
             for against in ("trials", "seconds")
         ],
-        captions=["Where the curve is flat, more trials brought little."],
+        captions=["While the curve is flat, more trials add little."],
         notes=[note],
     )

@@ -1,7 +1,7 @@
-"""Figures: each function takes finished numbers and returns a Plotly figure, nothing else.
+"""The figures of a report: each function takes finished numbers and returns a Plotly figure.
 
-All figures share one accent colour. Whoever shows them in the dark swaps the colours of
-:data:`hpsearch.view.report.theme.DARK` for their counterparts; no other colour appears.
+Only the colours of :data:`hpsearch.view.report.theme.DARK` appear, so that a page in dark mode can
+replace each by its counterpart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hpsearch.view.report.theme import (
 
 
 def depth(groups: Sequence[Group], measure: str) -> go.Figure:
-    """Returns a measure against the number of conv blocks: median, quartiles and the best.
+    """Returns a measure against the number of conv blocks: median, quartiles and best.
 
     ``measure`` is ``accuracy``, ``val_loss``, ``train_seconds`` or ``gap``.
     """
@@ -46,15 +46,15 @@ def depth(groups: Sequence[Group], measure: str) -> go.Figure:
 
 
 def optimizers(groups: Sequence[Group], measure: str) -> go.Figure:
-    """Returns a measure by optimizer: median, quartiles and the best; measures as in `depth`."""
+    """Returns a measure by optimizer: median, quartiles and best; measures as in `depth`."""
     return _spreads(groups, measure)
 
 
 def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
-    found = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
+    known = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
     figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
-    names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in found]
-    quartiles = [[of.quarter, of.three_quarters, None] for _, of in found]
+    names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in known]
+    quartiles = [[of.quarter, of.three_quarters, None] for _, of in known]
     figure.add_trace(
         go.Scatter(
             name="middle half",
@@ -65,11 +65,11 @@ def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    medians = [of.median for _, of in found]
+    medians = [of.median for _, of in known]
     figure.add_trace(_points("median", names, medians, measure, INK, "line-ew"))
-    best = _best(measure)
-    if best:
-        values = [getattr(of, best) for _, of in found]
+    # The best of a cost, or of the gap, is not the best trial.
+    if measure in OBJECTIVES and not OBJECTIVES[measure].is_cost:
+        values = [of.high if OBJECTIVES[measure].maximize else of.low for _, of in known]
         figure.add_trace(_points("best", names, values, measure, ACCENT, "circle"))
     return figure
 
@@ -88,21 +88,16 @@ def _points(
             "size": 18 if symbol == "line-ew" else 9,
             "line": {"color": colour, "width": 2.5 if symbol == "line-ew" else 0},
         },
-        hovertext=[f"{name} {_told(measure, value)}" for value in y],
+        hovertext=[
+            f"{name} {format_value(measure, v) if measure in OBJECTIVES else f'{v:+.3f} nats'}"
+            for v in y
+        ],
         hoverinfo="text",
     )
 
 
-def _best(measure: str) -> str | None:
-    return {"accuracy": "high", "val_loss": "low"}.get(measure)
-
-
-def _told(measure: str, value: float) -> str:
-    return format_value(measure, value) if measure in OBJECTIVES else f"{value:+.3f} nats"
-
-
 def curves(trials: Sequence[RankedTrial]) -> go.Figure:
-    """Returns validation accuracy by epoch: the front's bright, the others' grey.
+    """Returns validation accuracy by epoch, the front in colour and the other trials in grey.
 
     The curve of a trial that was stopped early ends in a dot.
     """
@@ -113,14 +108,25 @@ def curves(trials: Sequence[RankedTrial]) -> go.Figure:
     rest = [s.record for s in others if s.record.state is not State.PRUNED]
     figure.add_trace(_curves("complete", rest, FAINT, width=1.0))
     figure.add_trace(_curves("stopped early", pruned, FAINTER, width=1.0))
-    figure.add_trace(_stops(pruned))
+    ends = [record.curve[-1] for record in pruned]
+    figure.add_trace(
+        go.Scatter(
+            name="where it was stopped",
+            mode="markers",
+            marker={"color": FAINT, "size": 4},
+            x=[epoch.epoch for epoch in ends],
+            y=[epoch.val_accuracy for epoch in ends],
+            hovertext=[_curve_hover(r, e) for r, e in zip(pruned, ends, strict=True)],
+            hoverinfo="text",
+        )
+    )
     chosen = [s.record for s in trained if s.is_front]
     figure.add_trace(_curves("front", chosen, ACCENT, width=2.0))
     return figure
 
 
 def _curves(name: str, records: Sequence[TrialRecord], colour: str, *, width: float) -> go.Scatter:
-    """All curves in one trace, apart by a gap: hundreds of traces take seconds to draw."""
+    """All curves in one trace, separated by gaps: hundreds of traces take seconds to draw."""
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
@@ -145,25 +151,20 @@ def _curve_hover(record: TrialRecord, epoch: Epoch) -> str:
     return f"trial {record.number}, epoch {epoch.epoch}: {value}<br>{safe(describe(record))}"
 
 
-def _stops(records: Sequence[TrialRecord]) -> go.Scatter:
-    last = [record.curve[-1] for record in records]
-    return go.Scatter(
-        name="where it was stopped",
-        mode="markers",
-        marker={"color": FAINT, "size": 4},
-        x=[epoch.epoch for epoch in last],
-        y=[epoch.val_accuracy for epoch in last],
-        hovertext=[_curve_hover(r, e) for r, e in zip(records, last, strict=True)],
-        hoverinfo="text",
-    )
+def target_word(target: str) -> str:
+    """Returns the target of an importance within a sentence."""
+    return "being on the front" if target == "front" else word(target)
 
 
 def importance(found: Importance) -> go.Figure:
-    """Returns the share that each hyperparameter has in reaching the target, largest on top."""
-    what = "being on the front" if found.target == "front" else word(found.target)
+    """Returns the share of each hyperparameter in reaching the target, the largest on top."""
     items = sorted(found.shares.items(), key=lambda item: item[1])
     figure = empty(
-        x={"title": {"text": f"share in {what}"}, "tickformat": ".0%", "rangemode": "tozero"},
+        x={
+            "title": {"text": f"share in {target_word(found.target)}"},
+            "tickformat": ".0%",
+            "rangemode": "tozero",
+        },
         y={"type": "category", "showgrid": False, "automargin": True},
     )
     figure.add_trace(
@@ -180,30 +181,30 @@ def importance(found: Importance) -> go.Figure:
     return figure
 
 
-def hypervolume(attained: Sequence[HypervolumePoint], against: str = "trials") -> go.Figure:
-    """Returns the worth of the front against the ``trials`` that ended or the ``seconds`` spent."""
-    kept = rises(attained)
+def hypervolume(history: Sequence[HypervolumePoint], against: str = "trials") -> go.Figure:
+    """Returns the hypervolume against the ``trials`` that ended or the ``seconds`` spent."""
+    kept = rises(history)
     figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}})
     figure.add_trace(
         go.Scatter(
             mode="lines+markers",
             line={"color": ACCENT, "width": 2, "shape": "hv"},
             marker={"color": ACCENT, "size": 5},
-            x=[getattr(now, against) for now in kept],
-            y=[now.hypervolume for now in kept],
-            hovertext=[f"trial {now.number}: {now.hypervolume:.4f}" for now in kept],
+            x=[getattr(at, against) for at in kept],
+            y=[at.hypervolume for at in kept],
+            hovertext=[f"trial {at.number}: {at.hypervolume:.4f}" for at in kept],
             hoverinfo="text",
         )
     )
     return figure
 
 
-def rises(attained: Sequence[HypervolumePoint]) -> list[HypervolumePoint]:
-    """Returns the first and the last entry, and those between that are worth more than before."""
+def rises(history: Sequence[HypervolumePoint]) -> list[HypervolumePoint]:
+    """Returns the first and the last point, and those at which the hypervolume rises."""
     return [
-        now
-        for i, now in enumerate(attained)
-        if i in (0, len(attained) - 1) or now.hypervolume > attained[i - 1].hypervolume
+        at
+        for i, at in enumerate(history)
+        if i in (0, len(history) - 1) or at.hypervolume > history[i - 1].hypervolume
     ]
 
 
@@ -226,8 +227,8 @@ _SPANS: Sequence[tuple[str, State | HandoffReason, str]] = (
 def timeline(spans: Sequence[Span]) -> go.Figure:
     """Returns which worker ran which trial when, in minutes since the first start.
 
-    A start that another worker went on from is drawn faintly.
-    Of very many spans some are drawn, evenly chosen.
+    A start that another worker continued is drawn faintly. Of more than ``SHOWN_SPANS`` spans,
+    evenly spaced ones are drawn.
     """
     shown = evenly(spans, SHOWN_SPANS)
     workers = list(dict.fromkeys(span.worker for span in spans))
@@ -243,21 +244,23 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
         legend=True,
     )
     for name, state, colour in _SPANS:
-        mine = [span for span in shown if span.state is state]
-        if mine:
-            figure.add_trace(_bars(name, mine, colour))
+        of_state = [span for span in shown if span.state is state]
+        if not of_state:
+            continue
+        figure.add_trace(
+            go.Bar(
+                name=name,
+                orientation="h",
+                base=[span.started / 60 for span in of_state],
+                x=[(span.ended - span.started) / 60 for span in of_state],
+                y=[safe(span.worker) for span in of_state],
+                marker={"color": colour, "line": {"width": 0}},
+                hovertext=[
+                    f"trial {span.number}, {name}: {span.ended - span.started:.1f} s"
+                    for span in of_state
+                ],
+                hoverinfo="text",
+            )
+        )
     figure.update_layout(barmode="overlay", bargap=0.4)
     return figure
-
-
-def _bars(name: str, spans: Sequence[Span], colour: str) -> go.Bar:
-    return go.Bar(
-        name=name,
-        orientation="h",
-        base=[span.started / 60 for span in spans],
-        x=[(span.ended - span.started) / 60 for span in spans],
-        y=[safe(span.worker) for span in spans],
-        marker={"color": colour, "line": {"width": 0}},
-        hovertext=[f"trial {s.number}, {name}: {s.ended - s.started:.1f} s" for s in spans],
-        hoverinfo="text",
-    )

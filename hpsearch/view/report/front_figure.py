@@ -1,4 +1,4 @@
-"""The figure that a search is for: one objective against another, its front and its knee."""
+"""The trade-off figure: one objective against another, with the front and its knee."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hpsearch.core.analysis.comparison import Comparison, Performance
-from hpsearch.core.analysis.metrics import MeanAndDeviation
 from hpsearch.core.analysis.pareto import worthy
 from hpsearch.core.analysis.recommendation import Pick
 from hpsearch.core.analysis.replication import Replication
@@ -18,14 +16,11 @@ from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.plural import plural
 from hpsearch.core.trial import State
 from hpsearch.view.format import describe, format_spread, format_value
-from hpsearch.view.report.figures import rises, spent_axis
 from hpsearch.view.report.theme import (
     ACCENT,
-    ALARM,
     FAINT,
     FAINTER,
     INK,
-    MUTED,
     SHOWN_TRIALS,
     axis,
     empty,
@@ -41,42 +36,43 @@ def front(
 ) -> go.Figure:
     """Returns one objective against another: the front, its knee, and the other trials faint.
 
-    A pruned trial stands where it was stopped. Costs have a logarithmic axis. The accuracies of
-    the front have their 95 % intervals; the means of trials that were trained again have bars of
-    one standard deviation either way. The view is on the front, but for trials that are no bargain
-    at any price, and its surroundings; a double click shows all.
+    A pruned trial is drawn at its last measurement. Costs have a logarithmic axis. The accuracies
+    of the front have bars of their 95 % intervals, the means of retrained trials bars of one
+    standard deviation. The view is on the useful part of the front; a double click shows all.
     """
-    shown = [s for s in trials if {x, y} <= set(s.pick.measured)]
-    chosen = sorted((s for s in shown if s.is_front), key=lambda s: s.pick.measured[x])
-    others = evenly([s for s in shown if not s.is_front], SHOWN_TRIALS)
-    pruned = [s for s in others if s.record.state is State.PRUNED]
-    dominated = [s for s in others if s.record.state is not State.PRUNED]
-    every = [s.pick for s in shown]
+    shown = [t for t in trials if {x, y} <= set(t.pick.measured)]
+    on_front = sorted((t for t in shown if t.is_front), key=lambda t: t.pick.measured[x])
+    others = evenly([t for t in shown if not t.is_front], SHOWN_TRIALS)
+    pruned = [t for t in others if t.record.state is State.PRUNED]
+    dominated = [t for t in others if t.record.state is not State.PRUNED]
+    every = [t.pick for t in shown]
     figure = empty(x=log_axis(x, every), y=log_axis(y, every), legend=True)
+    # From back to front: the last trace lies on top.
     figure.add_trace(_cloud(pruned, x, y, "stopped early", FAINTER, symbol="x-thin"))
     figure.add_trace(_cloud(dominated, x, y, "complete", FAINT, symbol="circle"))
-    figure.add_trace(_front_line(chosen, x, y))
-    again = [one for one in confirmed if {x, y} <= set(one.spreads)]
-    if again:
-        figure.add_trace(_means(again, x, y))
-    figure.add_trace(_knee([s for s in chosen if s.is_knee], x, y))
-    if chosen and not OBJECTIVES[y].is_cost:
-        good = [chosen[i].pick for i in worthy([s.record.values for s in chosen])]
+    figure.add_trace(_front_line(on_front, x, y))
+    means = [again for again in confirmed if {x, y} <= set(again.spreads)]
+    if means:
+        figure.add_trace(_means(means, x, y))
+    figure.add_trace(_knee([t for t in on_front if t.is_knee], x, y))
+    if on_front and not OBJECTIVES[y].is_cost:
+        good = [on_front[i].pick for i in worthy([t.record.values for t in on_front])]
         numbers = {pick.number for pick in good}
-        ends = [end for one in again if one.number in numbers for end in _bar(one.spreads[y])]
+        spreads = [again.spreads[y] for again in means if again.number in numbers]
+        ends = [s.mean + side * (s.deviation or 0.0) for s in spreads for side in (-1, 1)]
         figure.update_layout(yaxis_range=around(good, every, y, also=ends))
     return figure
 
 
 def log_axis(name: str, shown: Sequence[Pick]) -> dict[str, Any]:
-    """Returns an axis for an objective, a cost's logarithmic with ticks for what is shown."""
+    """Returns an axis for an objective; for a cost logarithmic, with ticks for the values shown."""
     made = axis(name, log=True)
     is_log = made.get("type") == "log"
     return {**made, **log_ticks(pick.measured[name] for pick in shown)} if is_log else made
 
 
 def _cloud(
-    standings: Sequence[RankedTrial], x: str, y: str, name: str, colour: str, *, symbol: str
+    trials: Sequence[RankedTrial], x: str, y: str, name: str, colour: str, *, symbol: str
 ) -> go.Scatter:
     return go.Scatter(
         name=name,
@@ -87,12 +83,12 @@ def _cloud(
             "symbol": symbol,
             "line": {"color": colour, "width": 1.2 if symbol == "x-thin" else 0},
         },
-        **_places(standings, x, y),
+        **_points(trials, x, y),
     )
 
 
-def _front_line(chosen: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
-    picks = [s.pick for s in chosen]
+def _front_line(on_front: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
+    picks = [t.pick for t in on_front]
     bars: dict[str, Any] | None = None
     if y == "accuracy" and picks and all(p.low is not None for p in picks):
         values = [p.measured[y] for p in picks]
@@ -109,22 +105,28 @@ def _front_line(chosen: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
         line={"color": ACCENT, "width": 1.5, "shape": "hv"},
         marker={"color": ACCENT, "size": 8},
         error_y=bars,
-        **_places(chosen, x, y),
+        **_points(on_front, x, y),
     )
 
 
-def _means(again: Sequence[Replication], x: str, y: str) -> go.Scatter:
+def _means(means: Sequence[Replication], x: str, y: str) -> go.Scatter:
     bars = {
         f"error_{axis}": {
-            "array": [one.spreads[name].deviation or 0.0 for one in again],
+            "array": [again.spreads[name].deviation or 0.0 for again in means],
             "color": INK,
             "thickness": 1.5,
             "width": 4,
         }
         for axis, name in (("x", x), ("y", y))
     }
+    hovers = []
+    for again in means:
+        lines = [f"trial {again.number}, retrained with {plural(again.repeats, 'fresh seed')}"]
+        lines += [f"{word(name)} {format_spread(name, again.spreads[name])}" for name in (y, x)]
+        lines += [f"{again.diverged} diverged"] if again.diverged else []
+        hovers.append("<br>".join(lines))
     return go.Scatter(
-        name="trained again",
+        name="retrained",
         mode="markers",
         marker={
             "color": "rgba(0,0,0,0)",
@@ -132,24 +134,12 @@ def _means(again: Sequence[Replication], x: str, y: str) -> go.Scatter:
             "symbol": "circle",
             "line": {"color": INK, "width": 1.5},
         },
-        x=[one.spreads[x].mean for one in again],
-        y=[one.spreads[y].mean for one in again],
-        hovertext=[_mean_hover(one, x, y) for one in again],
+        x=[again.spreads[x].mean for again in means],
+        y=[again.spreads[y].mean for again in means],
+        hovertext=hovers,
         hoverinfo="text",
         **bars,
     )
-
-
-def _mean_hover(one: Replication, x: str, y: str) -> str:
-    seeds = plural(one.repeats, "fresh seed")
-    parts = [f"trial {one.number}, trained again with {seeds}"]
-    parts += [f"{word(name)} {format_spread(name, one.spreads[name])}" for name in (y, x)]
-    return "<br>".join([*parts, *[f"{one.diverged} diverged"] * bool(one.diverged)])
-
-
-def _bar(of: MeanAndDeviation) -> tuple[float, float]:
-    wide = of.deviation or 0.0
-    return of.mean - wide, of.mean + wide
 
 
 def is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
@@ -159,7 +149,7 @@ def is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
 
 
 def _knee(knee: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
-    name = "best" if all(len(s.record.values) == 1 for s in knee) and knee else "knee"
+    name = "best" if knee and all(len(t.record.values) == 1 for t in knee) else "knee"
     return go.Scatter(
         name=name,
         mode="markers+text",
@@ -167,123 +157,45 @@ def _knee(knee: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
         textposition="bottom right",
         textfont={"color": ACCENT, "size": 14},
         marker={"color": ACCENT, "size": 16, "symbol": "diamond"},
-        **_places(knee, x, y),
+        **_points(knee, x, y),
     )
 
 
-def _places(standings: Sequence[RankedTrial], x: str, y: str) -> dict[str, Any]:
+def _points(trials: Sequence[RankedTrial], x: str, y: str) -> dict[str, Any]:
+    hovers = []
+    for trial in trials:
+        state = ", stopped early" if trial.record.state is State.PRUNED else ""
+        lines = [f"trial {trial.record.number}{state}", *measured_lines(trial.pick, y, x)]
+        hovers.append("<br>".join([*lines, *safe(describe(trial.record)).split(", ")]))
     return {
-        "x": [s.pick.measured[x] for s in standings],
-        "y": [s.pick.measured[y] for s in standings],
-        "hovertext": [_hover(s, x, y) for s in standings],
+        "x": [t.pick.measured[x] for t in trials],
+        "y": [t.pick.measured[y] for t in trials],
+        "hovertext": hovers,
         "hoverinfo": "text",
     }
 
 
-def _hover(standing: RankedTrial, x: str, y: str) -> str:
-    record, pick = standing.record, standing.pick
-    parts = [f"trial {record.number}" + ", stopped early" * (record.state is State.PRUNED)]
-    parts += [f"{word(name)} {format_value(name, pick.measured[name])}" for name in (y, x)]
-    return "<br>".join([*parts, *safe(describe(record)).split(", ")])
+def measured_lines(pick: Pick, *names: str) -> list[str]:
+    """Returns a line for each measure of a trial."""
+    return [f"{word(name)} {format_value(name, pick.measured[name])}" for name in names]
 
 
 def around(
     picks: Sequence[Pick], shown: Sequence[Pick], y: str, *, also: Sequence[float] = ()
 ) -> list[float]:
-    """Returns the range of y that holds the front, its bars and as much again below.
+    """Returns the range of y that holds these picks, their bars and as much again below.
 
-    It holds all that is shown where that is less, and where the front is a single trial.
+    If ``shown`` spans less than that, or there is a single pick, the range holds all that is shown.
     """
-    ends = [v for p in picks for v in (p.measured[y], p.low, p.high) if v is not None]
-    if y != "accuracy":
-        ends = [p.measured[y] for p in picks]
+    ends = [p.measured[y] for p in picks]
+    if y == "accuracy":
+        ends += [bound for p in picks for bound in (p.low, p.high) if bound is not None]
     ends += also
     low, high = min(ends), max(ends)
     every = [value for pick in shown if math.isfinite(value := pick.measured[y])]
     spans = (high - low, max(every, default=high) - min(every, default=low))
+    # A single pick spans nothing: take the range of all.
     room = spans[len(picks) == 1] or abs(high) * 0.05 or 1.0
     if OBJECTIVES[y].maximize:
         return [max(min([*every, low]), low - room) - room * 0.08, high + room * 0.08]
     return [low - room * 0.08, min(max([*every, high]), high + room) + room * 0.08]
-
-
-_COLOURS = (ACCENT, ALARM, INK, FAINT)
-_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-
-
-def fronts(found: Comparison, *, x: str, y: str) -> go.Figure:
-    """Returns the studies' fronts, one objective against another; what others beat is hollow.
-
-    The view is on what is no worse than the worst knee, and as much below; a double click shows
-    all.
-    """
-    every = [pick for one in found.studies for pick in one.front.trials]
-    figure = empty(x=log_axis(x, every), y=log_axis(y, every), legend=True)
-    for place, one in enumerate(found.studies):
-        picks = sorted(one.front.trials, key=lambda pick: pick.measured[x])
-        style = _style(place)
-        hollow = ["" if _holds(one, pick) else "-open" for pick in picks]
-        style["marker"]["symbol"] = [style["marker"]["symbol"] + end for end in hollow]
-        figure.add_trace(
-            go.Scatter(
-                name=safe(one.study),
-                mode="lines+markers" if is_staircase(picks, x, y) else "markers",
-                x=[pick.measured[x] for pick in picks],
-                y=[pick.measured[y] for pick in picks],
-                hovertext=[_comparison_hover(one, pick, x, y) for pick in picks],
-                hoverinfo="text",
-                **style,
-            )
-        )
-    if not OBJECTIVES[y].is_cost:
-        knees = min(utility(y, one.front.knee.measured[y]) for one in found.studies)
-        good = [pick for pick in every if utility(y, pick.measured[y]) >= knees]
-        figure.update_layout(yaxis_range=around(good, every, y))
-    return figure
-
-
-def courses(found: Comparison, against: str = "seconds") -> go.Figure:
-    """Returns the studies' hypervolumes against the ``seconds`` of training or ``trials`` spent.
-
-    A line marks what all of them have spent.
-    """
-    figure = empty(x=spent_axis(against), y={"title": {"text": "hypervolume"}}, legend=True)
-    for place, one in enumerate(found.studies):
-        kept = rises(one.course)
-        figure.add_trace(
-            go.Scatter(
-                name=safe(one.study),
-                mode="lines",
-                x=[getattr(now, against) for now in kept],
-                y=[now.hypervolume for now in kept],
-                hovertext=[_course_hover(one, now.number, now.hypervolume) for now in kept],
-                hoverinfo="text",
-                line=_style(place)["line"] | {"width": 2},
-            )
-        )
-    figure.add_vline(x=getattr(found, against), line={"color": MUTED, "width": 1, "dash": "dot"})
-    return figure
-
-
-def _style(place: int) -> dict[str, Any]:
-    """How the study in that place is drawn: of more than four by another dash, too."""
-    colour = _COLOURS[place % len(_COLOURS)]
-    dash = "solid" if place < len(_COLOURS) else "dash"
-    return {
-        "line": {"color": colour, "width": 1.5, "shape": "hv", "dash": dash},
-        "marker": {"color": colour, "size": 8, "symbol": _SYMBOLS[place % len(_SYMBOLS)]},
-    }
-
-
-def _holds(one: Performance, pick: Pick) -> bool:
-    return pick.number in one.front.unbeaten
-
-
-def _comparison_hover(one: Performance, pick: Pick, x: str, y: str) -> str:
-    parts = [f"{safe(one.study)}, trial {pick.number}" + ", beaten" * (not _holds(one, pick))]
-    parts += [f"{word(name)} {format_value(name, pick.measured[name])}" for name in (y, x)]
-    return "<br>".join(parts)
-
-
-def _course_hover(one: Performance, number: int, hypervolume: float) -> str:
-    return f"{safe(one.study)}, trial {number}: {hypervolume:.4f}"

@@ -15,7 +15,7 @@ from hpsearch.core.study_file import to_toml
 from hpsearch.errors import HpsearchError, nearest
 from hpsearch.util.atomic import atomic_write
 from hpsearch.view.document import Section, markdown
-from hpsearch.view.report import effect_sections, front_sections
+from hpsearch.view.report import effect_sections, front_sections, run_sections
 from hpsearch.view.report.html import page
 
 
@@ -35,9 +35,9 @@ def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list
         effect_sections.curves(findings),
         effect_sections.importance(findings),
         effect_sections.attainment(findings),
-        front_sections.timeline(findings),
-        front_sections.savings(findings),
-        front_sections.environment(findings),
+        run_sections.timeline(findings),
+        run_sections.savings(findings),
+        run_sections.environment(findings),
     ]
     return [section for section in made if section is not None]
 

@@ -18,9 +18,8 @@ from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch, TrialRecord, reached
 from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
 from hpsearch.search.jobs.retrain import RetrainedModel
-from hpsearch.view.format import format_seconds, format_spread, format_value
+from hpsearch.view.format import format_points, format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
-from hpsearch.view.report.narrative import points
 from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable, knee_mark
 
 
@@ -130,7 +129,7 @@ def confirmed_table(
     flattery = mean_optimism(trials)
     if flattery is not None:
         better = "better" if flattery >= 0 else "worse"
-        told = f"the search saw accuracy {points(abs(flattery))} {better} than these means"
+        told = f"the search saw accuracy {format_points(abs(flattery))} {better} than these means"
         parts += [Text(), Text(told)]
     return EncodingSafe(Group(*parts))
 

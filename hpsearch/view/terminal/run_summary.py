@@ -1,4 +1,4 @@
-"""What a run leaves: the front on the screen, what to type next, and the report as a file."""
+"""The end of a run: the report as a file, then the front and the next commands on the screen."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpsearch.core.analysis.pareto import front
-from hpsearch.core.analysis.pruning_stats import savings, study_hypervolume
-from hpsearch.core.analysis.recommendation import recommend
+from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.plural import plural
-from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError
-from hpsearch.search.storage.records import DATA
-from hpsearch.search.study.study import Study
 from hpsearch.view.report.narrative import guessing_words, headline
 from hpsearch.view.terminal.trial_tables import end_summary
 
 _log = logging.getLogger(__name__)
 
 
-def write_report(study: Study, *, storage_options: Sequence[str]) -> Path | None:
-    """Writes the report into the current folder; returns where, None if there is none.
+def write_report(analysis: StudyAnalysis, *, storage_options: Sequence[str]) -> Path | None:
+    """Writes the report into the current folder and returns its path.
 
-    There is none before a trial has ended, and where the folder cannot be written, which is told
-    and no failure: the study is safe in its database.
+    Returns None before the first complete or pruned trial, and if the folder cannot be written:
+    that is logged and not an error, because the study is safe in its database.
     """
-    if not any(record.state.counts for record in study.records()):
+    if not analysis.trials:
         return None
-    from hpsearch.search.jobs.analyse import analyse_study
+    # Loads Plotly, which a run needs only here.
     from hpsearch.view.report.report import default_path, render, write
 
-    path = default_path(study.name)
+    path = default_path(analysis.study)
     try:
-        write(render(analyse_study(study), "html", storage_options=storage_options), path)
+        write(render(analysis, "html", storage_options=storage_options), path)
     except HpsearchError as exc:
         _log.info("no report: %s", exc)
         return None
@@ -45,7 +40,7 @@ def write_report(study: Study, *, storage_options: Sequence[str]) -> Path | None
 
 
 def ending_view(
-    study: Study,
+    analysis: StudyAnalysis,
     ending: str,
     *,
     storage_options: Sequence[str],
@@ -55,77 +50,50 @@ def ending_view(
     """Returns the end of a run.
 
     Args:
-        study: the study as it stands now.
+        analysis: the analysis of the study.
         ending: how the run ended, in a word or two.
-        storage_options: the options that name the storage, for the commands to type next.
-        again: the study file and the options that the same search needs again.
-        report: where the report was written, if it was.
+        storage_options: the options that name the storage, for the next commands.
+        again: the study file and the options that continue the same search.
+        report: the path of the report; None if there is none.
     """
-    records = study.records()
-    chosen, knee = front(records, study.objectives)
-    counted, target = sum(r.state.counts for r in records), study.spec.search.trials
-    head = f"study {study.name}: {ending}, {counted} of {plural(target, 'trial')}"
+    counted, target = len(analysis.trials), analysis.environment.spec.search.trials
+    head = f"study {analysis.study}: {ending}, {counted} of {plural(target, 'trial')}"
+    parts: list[RenderableType] = [Text(head, "bold")]
+    if analysis.answer.is_guessing:
+        warning = f"{headline(analysis.answer)} {guessing_words(analysis.answer)}"
+        parts.append(Text(warning, "yellow"))
+    commands = _next_commands(analysis, storage_options=storage_options, again=again)
+    if report is not None:
+        commands.append(f"{report}  # the report: open it in a browser")
     summary = end_summary(
-        chosen,
-        objectives=study.objectives,
-        knee=knee,
-        hypervolume=study_hypervolume(records, study.bounds) if chosen else None,
-        saved=savings(records, epochs=study.spec.train.epochs),
-        commands=[
-            *_next(study, knee, storage_options, again, done=counted >= target),
-            *_open(report),
-        ],
+        [trial.record for trial in analysis.front],
+        objectives=analysis.objectives,
+        knee=analysis.knee.record.number if analysis.knee else None,
+        hypervolume=analysis.hypervolume if analysis.front else None,
+        saved=analysis.savings,
+        commands=commands,
     )
-    told = _doubt(study, records)
-    return Group(Text(head, "bold"), *[Text(told, "yellow")] * bool(told), Text(), summary)
+    return Group(*parts, Text(), summary)
 
 
-def _doubt(study: Study, records: Sequence[TrialRecord]) -> str:
-    """What is to be said above a front that is worth nothing; empty of any other."""
-    found = recommend(
-        records,
-        objectives=study.objectives,
-        val_images=study.attributes.get(DATA, {}).get("val"),
-        chance=study.bounds.get("accuracy", (None,))[0],
-    )
-    return f"{headline(found)} {guessing_words(found)}" if found.is_guessing else ""
-
-
-def _open(report: Path | None) -> list[str]:
-    return [] if report is None else [f"{report}  # the report: open it in a browser"]
-
-
-def _next(
-    study: Study,
-    knee: int | None,
-    storage_options: Sequence[str],
-    again: Sequence[str],
-    *,
-    done: bool,
+def _next_commands(
+    analysis: StudyAnalysis, *, storage_options: Sequence[str], again: Sequence[str]
 ) -> list[str]:
-    target = study.spec.search.trials
-    named = ["--study", study.name]
-    more = shlex.join(
-        [
-            "hpsearch",
-            "run",
-            *again,
-            *named,
-            "--trials",
-            str(target * 2 if done else target),
-            *storage_options,
-        ]
-    )
-    commands = [f"{more}  # {'search on' if done else 'go on'}"]
-    if knee is not None:
-        is_one = len(study.objectives) == 1
-        which = ["--trial", str(knee)] if is_one else ["--knee"]
-        home = shlex.join(["hpsearch", "train", *which, *named, *storage_options, "-o", "model"])
-        commands.append(f"{home}  # take the {'best' if is_one else 'knee'} home")
-    if knee is not None and done:
-        again_and_again = shlex.join(["hpsearch", "confirm", *named, *storage_options])
-        commands.append(f"{again_and_again}  # train the front again with fresh seeds")
-    commands.append(
-        shlex.join(["hpsearch", "dashboard", *storage_options]) + "  # browse all trials"
-    )
-    return commands
+    """The commands to type next, each with a comment."""
+    target = analysis.environment.spec.search.trials
+    is_done = len(analysis.trials) >= target
+    # A search that has its trials continues only with a higher total.
+    named = ["--study", analysis.study]
+    total = ["--trials", str(target * 2 if is_done else target)]
+    run = shlex.join(["hpsearch", "run", *again, *named, *total, *storage_options])
+    commands = [f"{run}  # {'add trials' if is_done else 'continue'}"]
+    if analysis.knee is not None:
+        is_one = len(analysis.objectives) == 1
+        which = ["--trial", str(analysis.knee.record.number)] if is_one else ["--knee"]
+        train = shlex.join(["hpsearch", "train", *which, *named, *storage_options, "-o", "model"])
+        commands.append(f"{train}  # train the {'best' if is_one else 'knee'} for use")
+    if analysis.knee is not None and is_done:
+        confirm = shlex.join(["hpsearch", "confirm", *named, *storage_options])
+        commands.append(f"{confirm}  # retrain the front with fresh seeds")
+    dashboard = shlex.join(["hpsearch", "dashboard", *storage_options])
+    return [*commands, f"{dashboard}  # browse all trials"]

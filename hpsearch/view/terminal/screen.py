@@ -29,7 +29,8 @@ class Front:
     """
 
     def __init__(self, records: Sequence[TrialRecord], *, objectives: Sequence[str]) -> None:
-        self.trials, self.knee = front(records, objectives)
+        found = front(records, objectives)
+        self.trials, self.knee = found.trials, found.knee
         self._objectives = tuple(objectives)
         self._tables: dict[int, _Still] = {}
 

@@ -221,7 +221,7 @@ def test_the_card_and_the_files_bear_class_names_of_any_kind(digits, tmp_path):
 
 
 def test_nothing_chosen_is_told_before_a_database_is_looked_for(tmp_path):
-    with pytest.raises(SpecError, match="found no choice"):
+    with pytest.raises(SpecError, match="no trial selected"):
         hpsearch.train(tmp_path / "model", storage=str(tmp_path / "absent.db"))
 
 

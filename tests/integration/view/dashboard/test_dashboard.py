@@ -211,7 +211,7 @@ def test_the_study_has_the_answer_in_words_and_our_figures(served):
 def test_each_trial_of_the_front_has_a_note_and_its_curve_and_no_other_has(served):
     url, site = served
     study = open_study(open_storage(url, create=False))
-    chosen, _ = front(study.records(), study.objectives)
+    chosen = front(study.records(), study.objectives).trials
     trials = study_detail(site)["trials"]
     noted = [t for t in trials if t["note"]["body"]]
     assert {t["number"] for t in noted} == {record.number for record in chosen}
@@ -281,7 +281,7 @@ def test_a_study_is_renamed_whole_and_keeps_none_of_our_texts(url, database):
         assert study_detail(site, study["study_id"])["note"]["body"].startswith("## Trial")
     renamed = open_study(open_storage(url, create=False), "renamed")
     assert [len(record.curve) for record in renamed.records()] == [4] * 12
-    assert not any("best bargain" in line for line in dump(database))
+    assert not any("best trade-off" in line for line in dump(database))
 
 
 def test_files_are_neither_kept_nor_removed(url):
@@ -358,7 +358,7 @@ def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing):
 
     annotator.refresh(1)
     assert told() is second  # nothing has ended since
-    knee = front(growing.records(), growing.objectives)[1]
+    knee = front(growing.records(), growing.objectives).knee
     values = {"accuracy": 0.5, "train_seconds": 2.0}
     again = {"trial": knee, "place": 0, "seed": 1, "values": values}
     kept = {**again, "reason": None, "elsewhere": False}

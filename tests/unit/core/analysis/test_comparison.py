@@ -119,7 +119,7 @@ def test_where_seconds_do_not_compare_equal_trials_decide():
     assert [one.at_seconds for one in found.studies] == [None, None]
     assert [one.at_equal for one in found.studies] == pytest.approx([0.375, 0.625])
     assert "After 2 trials each, slower" in verdict(found)[0]
-    assert verdict(found)[1] == "What slow had by then, slower had after 1 trial."
+    assert verdict(found)[1] == "slower reached the hypervolume of slow after 1 trial."
 
 
 def test_stopped_and_failed_trials_cost_what_they_trained():
@@ -139,7 +139,7 @@ def test_stopped_and_failed_trials_cost_what_they_trained():
 
 @pytest.mark.parametrize(
     ("images", "is_sure", "words"),
-    [(10_000, True, "beyond the noise"), (100, False, "within the noise"), (None, None, "slow.")],
+    [(10_000, True, ": significant"), (100, False, "not significant"), (None, None, "slow.")],
 )
 def test_the_lead_in_accuracy_is_held_against_its_noise(images, is_sure, words):
     one = entrant("one", trial(0, 0.8, 10.0), val_images=images)
@@ -199,11 +199,11 @@ def test_it_is_told_in_a_table_and_in_words():
     assert all(len(line) <= 60 for line in told.splitlines())
     assert " ".join(words.split()) == (
         "After 20.0 s of training each, fast (0.7500) is ahead of slow (0.3750) in hypervolume."
-        " What slow had by then, fast had after 1.00 s. The front of all their trials together"
-        " holds 2 trials: 0 of slow and 2 of fast. The best accuracy is that of fast, 25.0 points"
-        " above the best of slow."
+        " fast reached the hypervolume of slow after 1.00 s. The joint front of all trials holds 2"
+        " trials: 0 of slow and 2 of fast. The best accuracy is that of fast, 25.0 points above the"
+        " best of slow."
     )
-    assert "Each study is one search" in small
+    assert "Each study is a single search" in small
     assert "(train_seconds 1.00 s to 1 min 40 s)" in " ".join(small.split())
 
 
@@ -223,10 +223,10 @@ def test_several_are_told_in_the_order_of_what_they_had():
         "After 20.0 s of training each, fast (0.7500) and twin (0.7500) are level: less than 1 %"
         " apart in hypervolume, ahead of slow (0.3750) and the third (0.2500)."
     )
-    assert passed == "What slow had by then, fast had after 1.00 s."
+    assert passed == "fast reached the hypervolume of slow after 1.00 s."
     assert joint == (
-        "The front of all their trials together holds 2 trials, equal ones counted once: 0 of slow,"
-        " 2 of fast, 0 of the third and 2 of twin."
+        "The joint front of all trials holds 2 trials, equal ones counted once: 0 of slow, 2 of"
+        " fast, 0 of the third and 2 of twin."
     )
     assert accuracy == "The best accuracies of fast and twin are the same."
 
@@ -250,14 +250,14 @@ def test_searches_that_were_run_again_tell_what_chance_does():
     found = replace(compare([slow(), fast()], objectives=TWO), repeats=(("slow", "fast"),))
 
     assert (
-        "slow and fast are the same search run again, so that what is between 0.3750 and 0.7500 is"
-        " chance."
+        "slow and fast are repeats of the same search, so the difference between 0.3750 and 0.7500"
+        " is chance."
     ) in verdict(found)
     assert len(small_print(found)) == 1
-    assert "one search" not in small_print(found)[0]
+    assert "single search" not in small_print(found)[0]
     equal = compare([slow(), entrant("twin", *slow().records)], objectives=TWO)
     told = verdict(replace(equal, repeats=(("slow", "twin"),)))
-    assert "slow and twin are the same search run again, and came to the same." in told
+    assert "slow and twin are repeats of the same search, with the same result." in told
 
 
 def test_all_of_it_becomes_json():

@@ -13,10 +13,9 @@ from hpsearch.core.analysis.metrics import (
     confused_pairs,
     confusion,
     cross_entropy,
-    mean_and_deviation,
     score,
-    wilson,
 )
+from hpsearch.core.analysis.statistics import mean_and_deviation, wilson
 
 NAMES = ("cat", "dog", "owl")
 PROBABILITIES = np.array(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hpsearch.core.analysis.pareto import (
+    ParetoFront,
     dominates,
     front,
     front_as_plain,
@@ -105,17 +106,18 @@ def test_the_front_is_sorted_by_cost_and_knows_its_knee():
         record(4, state=State.PRUNED),
         record(5, 0.97, 3.0),
     ]
-    chosen, best = front(records, ["accuracy", "train_seconds"])
-    assert [r.number for r in chosen] == [1, 2, 0]
-    assert best == 2
-    assert [row["knee"] for row in front_as_plain(chosen, best)] == [False, True, False]
+    found = front(records, ["accuracy", "train_seconds"])
+    assert [r.number for r in found.trials] == [1, 2, 0]
+    assert (found.knee, found.knee_trial.number) == (2, 2)
+    assert found.numbers == {0, 1, 2}
+    assert [row["knee"] for row in front_as_plain(found)] == [False, True, False]
 
 
 def test_the_knee_is_found_on_log_cost():
     records = [record(0, 0.5, 1.0), record(1, 0.8, 10.0), record(2, 1.0, 1000.0)]
-    assert front(records, ["accuracy", "train_seconds"])[1] == 1  # 0.6 + 2/3 > 1
+    assert front(records, ["accuracy", "train_seconds"]).knee == 1  # 0.6 + 2/3 > 1
     records[1] = record(1, 0.7, 100.0)
-    assert front(records, ["accuracy", "train_seconds"])[1] == 2  # below the line on a log scale
+    assert front(records, ["accuracy", "train_seconds"]).knee == 2  # below the line on a log scale
 
 
 # One that learned next to nothing at the cheap end: 23.5 % where the others have 96 to 99 %.
@@ -125,29 +127,29 @@ JUNK.append((0.99, 10.0))
 
 def test_a_trial_that_learned_next_to_nothing_does_not_take_the_knee_along():
     records = [record(n, *point) for n, point in enumerate(JUNK)]
-    chosen, best = front(records, TWO)
-    assert [r.number for r in chosen] == [0, 1, 2, 3, 4, 5, 6]  # it stays on the front
-    assert best == 4 == front(records[1:], TWO)[1]
+    found = front(records, TWO)
+    assert [r.number for r in found.trials] == [0, 1, 2, 3, 4, 5, 6]  # it stays on the front
+    assert found.knee == 4 == front(records[1:], TWO).knee
 
     flops = [replace(r, values={**r.values, "flops": 2.0 + r.number}) for r in records]
-    assert front(flops, (*TWO, "flops"))[1] == front(flops[1:], (*TWO, "flops"))[1] != 0
+    assert front(flops, (*TWO, "flops")).knee == front(flops[1:], (*TWO, "flops")).knee != 0
 
 
 def test_of_losses_and_costs_no_trial_is_left_out_of_the_search_for_the_knee():
     values = [{"val_loss": 2.0, "params": 1.0}, {"val_loss": 0.1, "params": 10.0}]
     values.append({"val_loss": 0.01, "params": 1000.0})
     records = [replace(record(n), values=of) for n, of in enumerate(values)]
-    assert front(records, ["val_loss", "params"])[1] == 1  # beyond the line from 2.0 to 0.01
+    assert front(records, ["val_loss", "params"]).knee == 1  # beyond the line from 2.0 to 0.01
 
 
 def test_one_objective_has_its_best_as_the_knee_and_the_front():
     records = [record(n, accuracy, 1.0) for n, accuracy in enumerate([0.1, 0.9, 0.5])]
-    chosen, best = front(records, ["accuracy"])
-    assert ([r.number for r in chosen], best) == ([1], 1)
+    found = front(records, ["accuracy"])
+    assert ([r.number for r in found.trials], found.knee) == ([1], 1)
 
 
 def test_without_a_complete_trial_the_front_is_empty():
-    assert front([record(0, state=State.FAILED)], ["accuracy"]) == ([], None)
+    assert front([record(0, state=State.FAILED)], ["accuracy"]) == ParetoFront()
 
 
 def test_merit_clips_to_its_bounds():

@@ -6,12 +6,17 @@ import math
 
 import pytest
 
-from hpsearch.core.analysis.metrics import gain, wilson
-from hpsearch.core.analysis.recommendation import recommend
+from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.recommendation import recommend as recommend_of
+from hpsearch.core.analysis.statistics import gain, wilson
 from hpsearch.core.trial import State
 from tests.unit.trials import trial
 
 TWO = ("accuracy", "train_seconds")
+
+
+def recommend(records, *, objectives, **known):
+    return recommend_of(front(records, objectives), objectives=objectives, **known)
 
 
 @pytest.mark.parametrize(

@@ -90,39 +90,39 @@ def test_the_answer_says_what_training_again_showed():
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, AGAIN, TWO)))
 
     assert (
-        "Trained again, it came to 95.0 % ± 1.4 % and 2.10 s ± 0.14 s with 2 fresh seeds." in told
+        "Retrained with 2 fresh seeds, trial 1 reached 95.0 % ± 1.4 % and 2.10 s ± 0.14 s." in told
     )
-    assert "Of 4 trials of the front that were trained again, the search saw" in told
-    assert "the accuracies 0.5 points better than their means." in told
-    assert "By the means, trial 2 would no longer be on it." in told
-    assert "Trained again" not in words_of("answer", findings_of(STUDY))
+    assert "On average, the accuracy of 4 retrained trials of the front is 0.5 points" in told
+    assert "0.5 points lower than in the search." in told
+    assert "By these means, trial 2 is no longer on the front." in told
+    assert "Retrained" not in words_of("answer", findings_of(STUDY))
 
 
 def test_another_bargain_and_a_knee_that_diverges_are_told():
     slow = [r for r in AGAIN if r.trial != 1] + repeats(1, (0.70, 2.0), (0.72, 2.0))
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, slow, TWO)))
-    assert "By the means, the knee is trial 2." in told
+    assert "By these means, the knee is trial 2." in told
 
     lost = [Repeat(trial=1, place=0, seed=0, values={}, reason="diverged: NaN")]
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, lost, TWO)))
-    assert "Trained again, it diverged with 1 fresh seed." in told
+    assert "Retrained with 1 fresh seed, trial 1 diverged." in told
 
 
 def test_the_figure_has_the_means_with_bars_and_room_for_them():
     found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN, TWO))
     drawn = front(found.trials, x="train_seconds", y="accuracy", confirmed=found.confirmed)
-    (rings,) = [trace for trace in drawn.data if trace.name == "trained again"]
+    (rings,) = [trace for trace in drawn.data if trace.name == "retrained"]
 
     assert list(rings.x) == pytest.approx([1.0, 2.1, 4.1, 16.0])
     assert list(rings.y) == pytest.approx([0.84, 0.95, 0.92, 0.97])
     assert rings.error_y.array[1] == pytest.approx(0.0141421, abs=1e-6)
     assert rings.error_x.array[3] == pytest.approx(1.4142136, abs=1e-6)
-    assert "trial 1, trained again with 2 fresh seeds" in rings.hovertext[1]
+    assert "trial 1, retrained with 2 fresh seeds" in rings.hovertext[1]
     low, high = drawn.layout.yaxis.range
     assert low < min(rings.y)
     assert high > max(rings.y)
     bare = front(found.trials, x="train_seconds", y="accuracy")
-    assert "trained again" not in [trace.name for trace in bare.data]
+    assert "retrained" not in [trace.name for trace in bare.data]
 
 
 def test_the_best_of_one_objective_is_marked_as_such():
@@ -138,7 +138,7 @@ def test_the_table_of_the_front_says_what_each_came_to():
 
     found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN[2:], TWO))
     (table,) = winners(found, []).tables
-    column = table.header.index("trained again")
+    column = table.header.index("retrained")
     cells = {row[0].split()[0]: row[column] for row in table.rows}
 
     assert cells["1"] == "2.10 s ± 0.14 s, 95.0 % ± 1.4 %, 2 seeds"

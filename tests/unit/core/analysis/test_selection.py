@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
+from hpsearch.core.analysis.selection import TrialSelection, select_trial
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 
@@ -46,7 +46,7 @@ TRIALS = [
 def test_a_limit_that_is_none_is_refused(way, limit):
     option = "--" + way.replace("_", "-")
 
-    with pytest.raises(SpecError, match=f"^{option}: found {limit}, expected a number of 0 or mo"):
+    with pytest.raises(SpecError, match=f"^{option}: found {limit}, expected a finite number of"):
         TrialSelection(**{way: limit})
 
 
@@ -80,7 +80,7 @@ def test_each_way_finds_its_trial(ways, number):
         (
             {"within_seconds": 0.5},
             r"--within-seconds: found no complete trial with train_seconds of 0.5 or less;"
-            r" the least is 1, of trial 0; allow more",
+            r" the least is 1, of trial 0; raise the limit",
         ),
         ({"within_params": 1}, r"--within-params: .* the least is 200, of trial 5"),
     ],
@@ -103,7 +103,7 @@ def test_an_empty_study_has_no_numbered_trial():
 
 
 def test_two_ways_are_one_too_many():
-    with pytest.raises(SpecError, match="found --trial and --knee, expected one way"):
+    with pytest.raises(SpecError, match="--trial and --knee cannot be combined"):
         TrialSelection(trial=0, knee=True)
 
 

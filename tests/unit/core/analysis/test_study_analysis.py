@@ -18,6 +18,7 @@ from hpsearch.core.analysis.hypervolume_history import (
     recent_gain,
     spent_seconds,
 )
+from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.analysis.pruning_stats import audit
 from hpsearch.core.analysis.study_analysis import Environment, analyse, as_plain, failures, settings
 from hpsearch.core.analysis.timeline import HandoffReason, Presence, presence, timeline
@@ -182,7 +183,7 @@ def test_control_trials_tell_what_stopping_may_have_cost():
         trial(6, 0.5, 3.0, state=State.PRUNED, epochs=1),
     ]
 
-    found = audit(records, TWO)
+    found = audit(records, front(records, TWO))
 
     assert (found.pruned, found.control) == (2, 5)
     assert found.judged == (1, 2, 3, 4)
@@ -193,7 +194,7 @@ def test_control_trials_tell_what_stopping_may_have_cost():
 
 
 def test_without_a_judged_control_trial_nothing_is_known():
-    found = audit([trial(0, 0.9, 1.0, state=State.PRUNED)], TWO)
+    found = audit([trial(0, 0.9, 1.0, state=State.PRUNED)], ParetoFront())
 
     assert (found.pruned, found.judged, found.wronged, found.share) == (1, (), (), None)
 

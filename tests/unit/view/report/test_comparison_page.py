@@ -9,8 +9,7 @@ import pytest
 
 from hpsearch.core.analysis.comparison import compare
 from hpsearch.view.report import theme
-from hpsearch.view.report.comparison_page import comparison_page
-from hpsearch.view.report.front_figure import courses, fronts
+from hpsearch.view.report.comparison_page import comparison_page, courses, fronts
 from tests.unit.core.analysis.test_comparison import BOUNDS, TWO, entrant, fast, slow
 from tests.unit.trials import trial
 
@@ -26,7 +25,7 @@ def test_the_fronts_are_drawn_over_one_another_what_is_beaten_hollow():
     assert (list(ahead.x), list(ahead.y)) == ([1.0, 10.0], [0.5, 1.0])
     assert list(behind.marker.symbol) == ["circle-open"]
     assert list(ahead.marker.symbol) == ["diamond", "diamond"]
-    assert behind.hovertext[0].startswith("slow, trial 1, beaten<br>")
+    assert behind.hovertext[0].startswith("slow, trial 1, dominated<br>")
     assert behind.line.color != ahead.line.color
     # from the worst knee, 75 %, to the best, 100 %, and as much again below
     assert figure.layout.yaxis.range == pytest.approx((0.5 - 0.02, 1.0 + 0.02))
@@ -66,7 +65,7 @@ def test_the_page_tells_the_answer_the_fronts_and_the_numbers():
         "courses-trials",
     ]
     assert "hypervolume: after 2 trials each" in page
-    assert "so that <code>hpsearch status</code> tells others" in page
+    assert "; <code>hpsearch status</code> uses those of each study." in page
     assert "`" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
