@@ -74,7 +74,7 @@ def confirm(
     """
     records = study.records()
     chosen = _chosen(records, study.objectives, trials)
-    known = {(repeat.trial, repeat.place) for repeat in _repeats(_attributes(study))}
+    known = {(repeat.trial, repeat.place) for repeat in _repeats(study.current_attributes())}
     missing = [
         (record, number)
         for number in range(seeds)
@@ -92,7 +92,7 @@ def confirm(
             _keep(study, repeat, ready.origin)
             tell(where, repeat)
     wanted = {record.number for record in chosen}
-    told = confirmations(study, records, _attributes(study))
+    told = confirmations(study, records, study.current_attributes())
     return tuple(one for one in told if one.number in wanted)
 
 
@@ -101,10 +101,6 @@ def confirmations(
 ) -> tuple[Replication, ...]:
     """Returns what the trials that were trained again come to; the front and knee are of them."""
     return replications(records, _repeats(attributes), study.objectives)
-
-
-def _attributes(study: Study) -> Mapping[str, Any]:
-    return study.storage.with_retry(lambda: study.handle.user_attrs)
 
 
 def _repeats(attributes: Mapping[str, Any]) -> list[Repeat]:
@@ -191,7 +187,7 @@ def _keep(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
         "origin": dict(origin),
     }
     key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
-    study.storage.with_retry(lambda: study.handle.set_user_attr(key, kept))
+    study.set_attribute(key, kept)
 
 
 def _read(kept: Mapping[str, Any]) -> Repeat:
