@@ -56,7 +56,7 @@ _REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "
 class _Session(Session):
     """A database session that ignores commit, rollback and close while it is ``joined``.
 
-    Then it belongs to a transaction of ours, which ends it.
+    Then :meth:`Storage.transaction` ends it.
     """
 
     joined = False

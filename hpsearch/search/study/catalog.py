@@ -262,7 +262,7 @@ def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) ->
 
 
 def _clear_half_created(storage: Storage, name: str) -> None:
-    """Removes a study whose creation was cut short: it has attributes of ours, but no spec."""
+    """Removes a study whose creation was cut short: it has our attributes, but no spec."""
     for study in storage.studies():
         is_ours = [key.startswith("hpsearch:") for key in study.user_attrs]
         if study.study_name == name and SPEC not in study.user_attrs and is_ours and all(is_ours):

@@ -185,7 +185,7 @@ class TestArtifacts:
         monkeypatch.setattr(os, "replace", no_room)
         kept.save("k", b"new")  # a full disk costs the checkpoint, not the trial
         assert kept.read("k") == b"old"
-        assert "k is not kept: no space left" in caplog.text
+        assert "k was not written: no space left" in caplog.text
 
     def test_a_full_disk_is_not_filled_by_what_did_not_fit(self, tmp_path, monkeypatch, caplog):
         """The database lies on it, too: it would be lost in mid-run for want of the same room."""
@@ -194,7 +194,7 @@ class TestArtifacts:
         kept.save("k", b"old")
         (kept.folder / f"k.{'0' * 16}.part").symlink_to("/dev/full")
         kept.save("k", b"new" * 100_000)
-        assert "k is not kept: [Errno 28]" in caplog.text
+        assert "k was not written: [Errno 28]" in caplog.text
         assert [path.name for path in kept.folder.iterdir()] == ["k"]
         assert kept.read("k") == b"old"
 
@@ -280,7 +280,7 @@ def test_artifacts_on_s3_are_written_read_listed_and_removed(s3):
 
 
 def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, tmp_path, caplog):
-    with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*make it, or name"):
+    with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*create it, or name"):
         check_storage(f"{tmp_path}/a.db", artifacts="s3://nowhere/a")
     check_storage(f"{tmp_path}/a.db", artifacts="s3://shared/a")
     kept = open_artifacts(parse_url("postgresql://h/d"), "s3://nowhere/a")
@@ -299,7 +299,7 @@ def test_an_s3_that_never_answers_costs_seconds(s3, monkeypatch, caplog):
         kept.save("k", b"one")
     assert time.monotonic() - began < 60  # by default each takes 180
     assert "k cannot be read: Read timeout" in caplog.text
-    assert "k is not kept: Read timeout" in caplog.text
+    assert "k was not written: Read timeout" in caplog.text
 
 
 def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_needed(
@@ -311,7 +311,7 @@ def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_need
     reader = open_storage(str(sqlite.url.database), create=False, artifacts="s3://shared/a")
     study = open_study(reader)
     assert study.summary().complete == 0
-    bad = r"s3://shared/a cannot be used .*no-such-profile.*mend AWS's settings"
+    bad = r"s3://shared/a cannot be used .*no-such-profile.*fix the AWS settings"
     for needs_it in (
         lambda: study.acquire(studies.origin()),
         lambda: delete(reader, study),
@@ -329,7 +329,7 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
     """A worker may write after its trial ended elsewhere, or be killed before it has removed it."""
     if place == "s3":
         client = request.getfixturevalue("s3")
-        sqlite._artifacts[:] = [open_artifacts(sqlite.url, "s3://shared/p")]
+        sqlite.artifacts = open_artifacts(sqlite.url, "s3://shared/p")
     study = studies.make_study(sqlite, studies.make_spec(trials=12))
     studies.search(study, at_most=11)
     study.acquire(studies.origin()).hand_back()

@@ -131,7 +131,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
         open_storage(str(path), create=True)
     with pytest.raises(StorageError, match="found a folder"):
         open_storage(str(tmp_path), create=True)
-    with pytest.raises(StorageError, match="is not there; make it"):
+    with pytest.raises(StorageError, match="does not exist; create it"):
         open_storage(f"{tmp_path}/no/such.db", create=True)
 
 
@@ -249,7 +249,7 @@ def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tm
         connection.execute("CREATE TABLE studies (study_id INTEGER)")
     connection.close()
     check_storage(str(path))
-    with pytest.raises(StorageError, match="is still being made; try again"):
+    with pytest.raises(StorageError, match="is still being created; try again"):
         open_storage(str(path), create=False)
 
 
