@@ -19,10 +19,11 @@ from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
     from hpsearch.search.storage.storage import Storage
+    from hpsearch.search.study.status import StudyStatus
     from hpsearch.search.study.study import Study
     from hpsearch.search.worker.launch import WorkerOptions
     from hpsearch.search.worker.observer import Observer
-    from hpsearch.search.worker.work_loop import Ending, StopSignal
+    from hpsearch.search.worker.work_loop import StopSignal
 
 Notify = Callable[[str], None]
 
@@ -199,9 +200,10 @@ def run(
     """
     from hpsearch.config import overrides_of
     from hpsearch.search.storage.url import named_or_default
+    from hpsearch.search.study.status import StudyStatus
     from hpsearch.search.worker.launch import WorkerOptions
     from hpsearch.search.worker.observer import EndedTrials
-    from hpsearch.search.worker.work_loop import Ending, StopSignal, close
+    from hpsearch.search.worker.work_loop import StopSignal, close
 
     words = {
         "study": study,
@@ -230,9 +232,9 @@ def run(
     with translate_errors(), messages_to(notify):
         done, ending = _search(spec, worker_options, StopSignal(exits=False), EndedTrials(ended))
         close(done, ending)
-    if ending is Ending.INTERRUPTED:
+    if ending is StudyStatus.INTERRUPTED:
         raise KeyboardInterrupt
-    return replace(open_study(spec.name, storage=storage), ending=ending.value)
+    return replace(open_study(spec.name, storage=storage), ending=ending.label)
 
 
 def open_database(storage: str | None) -> Storage:
@@ -271,12 +273,12 @@ def _read(
 
 def _search(
     spec: StudySpec, worker_options: WorkerOptions, stop: StopSignal, watcher: Observer
-) -> tuple[Study, Ending]:
+) -> tuple[Study, StudyStatus]:
     from hpsearch.search.worker import launch
 
     hears = threading.current_thread() is threading.main_thread()
     with stop.listening() if hears else contextlib.nullcontext():
-        prepared = launch.prepare(spec, worker_options)
+        prepared = launch.prepare(spec, worker_options, stop=stop)
         stop.start_clock(prepared.study.spec.search.timeout)
         return prepared.study, launch.run(prepared, worker_options, stop=stop, watcher=watcher)
 

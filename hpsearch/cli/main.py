@@ -102,8 +102,9 @@ def run(
     from rich.console import Console
 
     from hpsearch.config import overrides_of, read_spec
+    from hpsearch.search.study.status import StudyStatus
     from hpsearch.search.worker import launch
-    from hpsearch.search.worker.work_loop import Ending, StopSignal, close
+    from hpsearch.search.worker.work_loop import StopSignal, close
     from hpsearch.view.terminal.live import getting_ready
 
     spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
@@ -120,13 +121,13 @@ def run(
     stop = StopSignal()
     with stop.listening():
         with getting_ready(Console(stderr=True)) as tell, messages.showing(tell):
-            prepared = launch.prepare(spec, worker_options)
+            prepared = launch.prepare(spec, worker_options, stop=stop)
         stop.start_clock(spec.search.timeout)
         with watching(prepared.study, stop=stop) as view:
             ending = launch.run(prepared, worker_options, stop=stop, watcher=view)
-    _print_end(prepared.study, ending.value, storage=storage, again=_again(context))
+    _print_end(prepared.study, ending.label, storage=storage, again=_again(context))
     close(prepared.study, ending)
-    if ending is Ending.INTERRUPTED:
+    if ending is StudyStatus.INTERRUPTED:
         raise typer.Exit(130)
 
 
@@ -146,10 +147,11 @@ def worker(
 
     Example: hpsearch worker --storage postgresql://ann@db/hpsearch --forever
     """
+    from hpsearch.search.study.status import StudyStatus
     from hpsearch.search.worker import launch
     from hpsearch.search.worker.observer import Observer
     from hpsearch.search.worker.service import serve
-    from hpsearch.search.worker.work_loop import Ending, StopSignal
+    from hpsearch.search.worker.work_loop import StopSignal
 
     worker_options = launch.WorkerOptions(
         storage=storage_text(storage),
@@ -172,7 +174,7 @@ def worker(
                 nullcontext(Observer()) if stop.parent else watching(opened, stop=stop)
             ),
         )
-    if ending is Ending.INTERRUPTED:
+    if ending is StudyStatus.INTERRUPTED:
         raise typer.Exit(130)
 
 

@@ -50,7 +50,7 @@ def test_what_is_broken_is_said_with_what_to_do(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     result = cli("doctor", "--storage", "/no/such/folder/x.db", "--data-dir", "file")
     assert result.code == 2
-    assert "the folder /no/such/folder is not there; make it" in result.out.replace("\n", " ")
+    assert "the folder /no/such/folder does not exist; create it" in result.out.replace("\n", " ")
     assert "unset it: threads that spin" in result.out
     assert "BAD" in result.out
 

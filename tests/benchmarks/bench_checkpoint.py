@@ -50,10 +50,10 @@ class TimedCheckpointer(Checkpointer):
 
     kept: ClassVar[dict[int, Kept]] = {}
 
-    def __init__(self, study: Any, claim: Any) -> None:
-        super().__init__(study, claim)
-        self._mine = self.kept.setdefault(claim.number, Kept())
-        self._file = study.storage.artifacts.folder / study.checkpoint_key(claim.number)
+    def __init__(self, study: Any, lease: Any) -> None:
+        super().__init__(study, lease)
+        self._mine = self.kept.setdefault(lease.number, Kept())
+        self._file = study.storage.artifacts.folder / study.checkpoint_key(lease.number)
 
     def keep(self, model: Any, progress: Any, curve: Curve, *, now: bool = False) -> None:
         before = self._stamp()
@@ -84,7 +84,7 @@ def measure(spec: StudySpec, *, threads: int | None) -> Sequence[Kept]:
     trainer.Checkpointer = TimedCheckpointer
     with tempfile.TemporaryDirectory() as folder:
         place = WorkerOptions(storage=str(Path(folder, "bench.db")), device="cpu", threads=threads)
-        ready = prepare(spec, place)
+        ready = prepare(spec, place, stop=StopSignal())
         run_here(ready, stop=StopSignal(), observer=Silent())
         for record in ready.study.records():
             kept = TimedCheckpointer.kept[record.number]

@@ -97,13 +97,13 @@ class Ours:
         self.timed = Timed()
 
     def __call__(self) -> None:
-        claim = self.study.claim({"process": identity()})
-        assert isinstance(claim, Lease)
-        self.study.record_cost(claim, COST)
+        lease = self.study.acquire({"process": identity()})
+        assert isinstance(lease, Lease)
+        lease.write_cost(COST)
         for n in range(EPOCHS):
-            self.study.record_epoch(claim, tuple(epoch(k + 1) for k in range(n + 1)))
+            lease.write_epoch(tuple(epoch(k + 1) for k in range(n + 1)))
         values = {"accuracy": 0.5, "train_seconds": 3.0}
-        self.study.finish(claim, Outcome(state=State.COMPLETE, values=values))
+        lease.finish(Outcome(state=State.COMPLETE, values=values))
 
 
 class Plain:

@@ -23,6 +23,7 @@ from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, State
 from hpsearch.search.storage.records import TRIAL_STATES, columns_of
 from hpsearch.search.storage.storage import Storage, open_storage
+from hpsearch.search.storage.tables import clock as clock_of
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
@@ -146,9 +147,9 @@ def ask(
     found: dict[str, dict[str, float]] = {"asked": {}, "worker": {}, "server": {}}
 
     def claim(_turn: int) -> None:
-        claims.append(study.claim(origin))
+        claims.append(study.acquire(origin))
         # All of them may take longer than a silent trial is left to its worker.
-        alive.enter_context(heartbeats(study, claims[-1]))
+        alive.enter_context(heartbeats(claims[-1]))
 
     def measure(name: str, question: Callable[[int], Any]) -> None:
         ours, theirs = time.process_time(), server.cpu_seconds()
@@ -161,11 +162,11 @@ def ask(
 
     with contextlib.ExitStack() as alive:
         measure("claim", claim)
-        measure("record_cost", lambda turn: study.record_cost(claims[turn], COST))
-        measure("record_epoch", lambda turn: study.record_epoch(claims[turn], curve))
+        measure("record_cost", lambda turn: claims[turn].write_cost(COST))
+        measure("record_epoch", lambda turn: claims[turn].write_epoch(curve))
         measure("look", lambda _: study.records())
-        measure("beat", lambda turn: study.beat(claims[turn]))
-        measure("finish", lambda turn: study.finish(claims[turn], outcome(curve)))
+        measure("beat", lambda turn: claims[turn].beat())
+        measure("finish", lambda turn: claims[turn].finish(outcome(curve)))
     return found
 
 
@@ -175,7 +176,8 @@ def curve_of(epochs: int, *, trial: int) -> Curve:
 
 def fill(study: Study, first: int, number: int, *, state: State, epochs: int) -> None:
     """Adds that many trials in that state."""
-    beat = study.storage.now() + _FAR_SECONDS
+    with study.storage.transaction() as session:
+        beat = clock_of(session) + _FAR_SECONDS
     numbers = range(first, first + number)
     trials = (trial_of(study, n, state=state, epochs=epochs, beat=beat) for n in numbers)
     add(study.storage, study.handle, trials)

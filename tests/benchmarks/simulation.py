@@ -126,21 +126,21 @@ def outcome(curve: Curve) -> Outcome:
     return Outcome(state=State.COMPLETE, values=values)
 
 
-def run_trial(study: Study, claim: Lease, work: Work, clock: Clock) -> None:
+def run_trial(study: Study, lease: Lease, work: Work, clock: Clock) -> None:
     """Runs a claimed trial to its end, asleep where others train."""
     with clock.span("record_cost"):
-        study.record_cost(claim, COST)
-    others, curve = PeerTrials(study, claim.number), ()
-    for number, seconds in enumerate(work.sleeps(claim.number), start=1):
+        lease.write_cost(COST)
+    others, curve = PeerTrials(study, lease.number), ()
+    for number, seconds in enumerate(work.sleeps(lease.number), start=1):
         with clock.span("asleep"):
             time.sleep(seconds)
-        curve = (*curve, epoch(number, claim.number))
+        curve = (*curve, epoch(number, lease.number))
         with clock.span("record_epoch"):
-            study.record_epoch(claim, curve)
+            lease.write_epoch(curve)
         with clock.span("judge"):
             others.judge(curve, COST)
     with clock.span("finish"):
-        study.finish(claim, outcome(curve))
+        lease.finish(outcome(curve))
 
 
 def labour(work: Work, start: Any, diaries: Any) -> None:
@@ -151,17 +151,17 @@ def labour(work: Work, start: Any, diaries: Any) -> None:
     start.wait(_OPENING_SECONDS)
     began = first = last = time.perf_counter()
     cpu = time.process_time()
-    while (claim := _claim(study, origin, clock)) is not StudyStatus.DONE:
-        if claim is StudyStatus.BUSY:
+    while (lease := _claim(study, origin, clock)) is not StudyStatus.DONE:
+        if lease is StudyStatus.BUSY:
             time.sleep(BUSY_SECONDS)
             continue
-        assert isinstance(claim, Lease), f"found {claim}, expected a trial or the budget met"
+        assert isinstance(lease, Lease), f"found {lease}, expected a trial or the budget met"
         if not trials:
             clock.events.clear()
             first = time.perf_counter()
-        trials.append(claim.number)
-        with heartbeats(study, claim):
-            run_trial(study, claim, work, clock)
+        trials.append(lease.number)
+        with heartbeats(lease):
+            run_trial(study, lease, work, clock)
         last = time.perf_counter()
     cpu = time.process_time() - cpu
     study.storage.close()
@@ -181,10 +181,10 @@ def _claim(study: Study, origin: Mapping[str, Any], clock: Clock) -> Lease | Stu
     """Asks for a trial; a question that gets none leaves nothing on the clock."""
     before = len(clock.events)
     with clock.span("claim"):
-        claim = study.claim(origin)
-    if isinstance(claim, StudyStatus):
+        lease = study.acquire(origin)
+    if isinstance(lease, StudyStatus):
         del clock.events[before:]
-    return claim
+    return lease
 
 
 def fleet(

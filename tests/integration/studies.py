@@ -9,6 +9,7 @@ from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
+from hpsearch.search.storage.tables import clock
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.process import identity
 from hpsearch.search.worker.trainer import PeerTrials
@@ -46,15 +47,20 @@ def origin():
     return {"process": identity(), **REFERENCE}
 
 
-def cost_of(claim):
-    params = sum(claim.spec.model.widths) * 100.0
+def database_time(study):
+    with study.storage.transaction() as session:
+        return clock(session)
+
+
+def cost_of(lease):
+    params = sum(lease.spec.model.widths) * 100.0
     return {"params": params, "flops": params * 10, "latency_ms": params / 1e3}
 
 
-def curve_of(claim):
+def curve_of(lease):
     """Larger nets and rates near 0.01 end with a lower loss, known from the parameters alone."""
-    away = abs(math.log10(claim.params["learning_rate"]) + 2)
-    final = 0.2 + 0.8 * away + 20.0 / sum(claim.spec.model.widths)
+    away = abs(math.log10(lease.params["learning_rate"]) + 2)
+    final = 0.2 + 0.8 * away + 20.0 / sum(lease.spec.model.widths)
     curve = []
     for e in range(1, EPOCHS + 1):
         loss = final * (1 + (1 - e / EPOCHS))
@@ -65,25 +71,25 @@ def curve_of(claim):
                 train_accuracy=1 / (1 + loss),
                 val_loss=loss,
                 val_accuracy=1 / (1 + loss),
-                train_seconds=sum(claim.spec.model.widths) / 10,
+                train_seconds=sum(lease.spec.model.widths) / 10,
                 wall_seconds=0.1,
             )
         )
     return tuple(curve)
 
 
-def simulate(study, claim, stop=lambda: False, pause=0.0):
+def simulate(study, lease, stop=lambda: False, pause=0.0):
     """Runs a claimed trial as the trainer does, with computed curves instead of training."""
 
-    study.record_cost(claim, cost_of(claim))
-    curve = curve_of(claim)
-    cost = cost_of(claim)
-    others = PeerTrials(study, claim.number)
+    lease.write_cost(cost_of(lease))
+    curve = curve_of(lease)
+    cost = cost_of(lease)
+    others = PeerTrials(study, lease.number)
     for e in range(1, EPOCHS + 1):
         time.sleep(pause)
-        study.record_epoch(claim, curve[:e])
+        lease.write_epoch(curve[:e])
         verdict = others.judge(curve[:e], cost)
-        if verdict and not claim.control:
+        if verdict and not lease.control:
             return Outcome(state=State.PRUNED, reason="hopeless")
     last = curve[-1]
     values = {**cost, "accuracy": last.val_accuracy, "val_loss": last.val_loss}
@@ -94,10 +100,10 @@ def simulate(study, claim, stop=lambda: False, pause=0.0):
 def search(study, *, at_most=10**6):
     """Runs trials until the study gives no more; returns the standing that ended it."""
     for _ in range(at_most):
-        claim = study.claim(origin())
-        if not hasattr(claim, "spec"):
-            return claim
-        study.finish(claim, simulate(study, claim))
+        lease = study.acquire(origin())
+        if not hasattr(lease, "spec"):
+            return lease
+        lease.finish(simulate(study, lease))
     return None
 
 
@@ -112,12 +118,12 @@ def work_in_process(url, name, go):
 
     study = open_study(open_storage(url, create=True), name)
     while True:
-        claim = study.claim(origin())
-        if claim is StudyStatus.BUSY:
+        lease = study.acquire(origin())
+        if lease is StudyStatus.BUSY:
             time.sleep(0.05)
             continue
-        if isinstance(claim, StudyStatus):
+        if isinstance(lease, StudyStatus):
             os._exit(0)
         while not os.path.exists(go):
             time.sleep(0.01)
-        study.finish(claim, simulate(study, claim, pause=0.005))
+        lease.finish(simulate(study, lease, pause=0.005))

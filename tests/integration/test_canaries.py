@@ -60,7 +60,7 @@ TABLES = {
 @canary(
     "optuna.storages._rdb.models",
     *(f"optuna.storages._rdb.models.{name}" for name in TABLES),
-    fix=["hpsearch/search/storage/tables.py", "hpsearch/search/storage/tables.py"],
+    fix=["hpsearch/search/storage/tables.py"],
 )
 def test_the_tables_have_the_columns_that_are_written():
     """What the rows mean is compared in tests/integration/search/storage/test_tables.py."""
@@ -244,7 +244,7 @@ def test_a_study_has_the_id_of_its_row(sqlite, study):
     assert sqlite.backend.get_study_name_from_id(study._study_id) == study.study_name
 
 
-@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/study/leases.py"])
+@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/study/recovery.py"])
 def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study):
     trial = study.ask()
     value = trial.suggest_float("x", 0, 1)

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpsearch.core.analysis.replication import replications
 from hpsearch.core.analysis.study_analysis import (
@@ -26,6 +26,7 @@ from hpsearch.core.analysis.study_analysis import (
 )
 from hpsearch.core.objectives import utility
 from hpsearch.core.space import without_effect
+from hpsearch.core.trial import State
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
 from hpsearch.search.study.study import Study
 
@@ -44,11 +45,8 @@ def importances(study: Study) -> tuple[Importance, ...]:
     importance (no dimension was sampled, or all trials are alike).
     """
     handle = study.handle
-    complete = study.storage.with_retry(
-        lambda: handle.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    )
-    # PED-ANOVA ignores trials with infinite values.
-    finite = sum(all(map(math.isfinite, trial.values)) for trial in complete)
+    complete = [r for r in study.records() if r.state is State.COMPLETE]
+    finite = sum(all(map(math.isfinite, record.values.values())) for record in complete)
     if finite < ENOUGH:
         return ()
     targets: dict[str, Callable[[FrozenTrial], float] | None] = {
@@ -130,7 +128,7 @@ def analyse_study(study: Study) -> StudyAnalysis:
 def essentials(study: Study) -> StudyAnalysis:
     """Returns the analysis without the importance of hyperparameters, which takes the longest."""
     records = study.records()
-    attributes = study.storage.with_retry(lambda: study.handle.user_attrs)
+    attributes = study.current_attributes()
     environment = Environment(
         spec=study.spec,
         data=attributes.get(DATA, {}),

@@ -74,7 +74,7 @@ def confirm(
     """
     records = study.records()
     chosen = _chosen(records, study.objectives, trials)
-    known = {(repeat.trial, repeat.place) for repeat in repeats_of(_attributes(study))}
+    known = {(repeat.trial, repeat.place) for repeat in repeats_of(study.current_attributes())}
     missing = [
         (record, number)
         for number in range(seeds)
@@ -92,12 +92,8 @@ def confirm(
             _keep(study, repeat, ready.origin)
             tell(where, repeat)
     wanted = {record.number for record in chosen}
-    found = replications(records, repeats_of(_attributes(study)), study.objectives)
+    found = replications(records, repeats_of(study.current_attributes()), study.objectives)
     return tuple(one for one in found if one.number in wanted)
-
-
-def _attributes(study: Study) -> Mapping[str, Any]:
-    return study.storage.with_retry(lambda: study.handle.user_attrs)
 
 
 def _chosen(
@@ -178,4 +174,4 @@ def _keep(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
         "origin": dict(origin),
     }
     key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
-    study.storage.with_retry(lambda: study.handle.set_user_attr(key, kept))
+    study.set_attribute(key, kept)

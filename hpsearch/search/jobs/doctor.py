@@ -35,7 +35,8 @@ from hpsearch.search.storage.engine import (
     network_filesystem,
     sqlalchemy_url,
 )
-from hpsearch.search.storage.storage import Storage, check_storage, first_line, open_storage
+from hpsearch.search.storage.retry import first_line
+from hpsearch.search.storage.storage import Storage, check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study import catalog
 

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: a folder beside the database, a shared folder, or S3."""
+"""The store of checkpoints: a folder beside the database, a shared folder, or S3."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import StorageError
 
-_CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # that S3 is granted
+_CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # limits for S3
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 class Artifacts:
     """A store of files by key, read and written through Optuna's artifact stores.
 
-    Never by ``upload_artifact``, whose rows in the database cannot be removed again.
-    ``folder`` is None on S3. ``errors`` are what the store raises when it is full or away: a
-    checkpoint that cannot be had costs time, never a trial, so they are told and no more.
+    Not through ``upload_artifact``, whose rows in the database cannot be removed again. ``folder``
+    is None on S3. ``errors`` are the store's exceptions when it is full or away: they are only
+    logged, because a missing checkpoint costs time, never a trial.
     """
 
     store: ArtifactStore
@@ -42,12 +42,12 @@ class Artifacts:
     errors: tuple[type[Exception], ...] = (OSError,)
 
     def save(self, key: str, content: bytes) -> None:
-        """Writes a file whole: whoever reads it meanwhile gets the old one or the new one."""
-        with self._tolerant(f"{key} is not kept"):
+        """Writes a file atomically: a reader gets the old content or the new one."""
+        with self._log_errors(f"{key} was not written"):
             self._save(key, content)
 
     @contextlib.contextmanager
-    def _tolerant(self, consequence: str) -> Iterator[None]:
+    def _log_errors(self, consequence: str) -> Iterator[None]:
         try:
             yield
         except self.errors as exc:
@@ -62,13 +62,13 @@ class Artifacts:
         try:
             self.store.write(draft, io.BytesIO(content))
             os.replace(self.folder / draft, self.folder / key)
-        except OSError:  # the last room on the disk may be the database's
+        except OSError:  # free the space: the database may be on the same full disk
             (self.folder / draft).unlink(missing_ok=True)
             raise
 
     def read(self, key: str) -> bytes | None:
-        """Returns a file's content; None if it is not there."""
-        with self._tolerant(f"{key} cannot be read"):
+        """Returns a file's content; None if it is missing."""
+        with self._log_errors(f"{key} cannot be read"):
             try:
                 with self.store.open_reader(key) as file:
                     return file.read()
@@ -77,19 +77,18 @@ class Artifacts:
         return None
 
     def keys(self, prefix: str) -> list[str]:
-        """Returns the keys that begin so, of half-written files that of the whole."""
-        with self._tolerant(f"{prefix}… cannot be looked for"):
+        """Returns the keys with that prefix; for a half-written file, the key of the whole one."""
+        with self._log_errors(f"{prefix}… cannot be listed"):
             if isinstance(self.store, _Prefixed):
                 return self.store.keys(prefix)
-            found = self.folder.glob(f"{glob.escape(prefix)}*") if self.folder is not None else ()
-            return [_DRAFT.sub("", path.name) for path in found]
+            paths = self.folder.glob(f"{glob.escape(prefix)}*") if self.folder is not None else ()
+            return [_DRAFT.sub("", path.name) for path in paths]
         return []
 
     def remove(self, key: str) -> None:
-        """Removes a file, if it is there, and what writers of it have left who were killed."""
-        not_there = contextlib.suppress(ArtifactNotFound, FileNotFoundError)
-        with self._tolerant(f"{key} is left where it is"):
-            with not_there:
+        """Removes a file, if it exists, and the drafts that killed writers left behind."""
+        with self._log_errors(f"{key} was not removed"):
+            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
                 self.store.remove(key)
             if self.folder is not None:
                 for draft in self.folder.glob(f"{glob.escape(key)}.*.part"):
@@ -97,12 +96,12 @@ class Artifacts:
 
 
 def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
-    """Returns where a study's checkpoints lie; None where there is no location for them.
+    """Returns the store of checkpoints; None without a location.
 
     Args:
         url: the database.
         location: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
-            file (``<file>.artifacts``), and nowhere for PostgreSQL.
+            file (``<file>.artifacts``), and no store for PostgreSQL.
 
     Raises:
         StorageError: the location cannot be used.
@@ -115,35 +114,35 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
         return _on_s3(location)
     folder = Path(location)
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        usable = bool(location) and there.is_dir() and os.access(there, os.W_OK)
-    except OSError:  # its name is too long, or what lies above it is closed
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        usable = bool(location) and nearest.is_dir() and os.access(nearest, os.W_OK)
+    except OSError:  # its name is too long, or a parent folder may not be read
         usable = False
     if not usable:
         raise StorageError(
-            f"--artifacts: {location[:200]!r} is not a folder that can be written; mend it or name"
-            " another"
+            f"--artifacts: {location[:200]!r} is not a folder that can be written; fix its"
+            " permissions or name another"
         )
     return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
 
 
 def check_artifacts(url: URL, location: str | None) -> None:
-    """Checks that a location can be used, as :func:`open_artifacts`, and that a bucket is there.
+    """Checks that a location can be used; on S3, that the bucket exists.
 
     Raises:
-        StorageError: it cannot, or is not.
+        StorageError: the location cannot be used.
     """
     opened = open_artifacts(url, location)
     if opened is None or not isinstance(opened.store, _Prefixed):
         return
     try:
-        opened.store.look()
+        opened.store.check()
     except opened.errors as exc:
-        said = getattr(exc, "response", {}).get("Error", {}).get("Code")
-        if said != "403":  # who may read and write objects may be refused the bucket itself
+        code = getattr(exc, "response", {}).get("Error", {}).get("Code")
+        if code != "403":  # a key may allow reading and writing objects, but not this request
             raise StorageError(
-                f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}), expected a"
-                " bucket that is there; make it, or name another"
+                f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}), expected an"
+                " existing bucket; create it, or name another"
             ) from exc
 
 
@@ -158,28 +157,25 @@ def _on_s3(location: str) -> Artifacts:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as exc:
-        raise _without_boto3(location) from exc
-    # By default a location that swallows what is sent to it holds every trial up for minutes.
-    patience = Config(
+        raise StorageError(
+            f"--artifacts: {location} needs boto3, which is not installed; pip install"
+            " 'hpsearch[s3]'"
+        ) from exc
+    # With boto3's defaults, an address that never answers delays every trial by minutes.
+    limits = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_ANSWER_SECONDS,
         retries={"mode": "standard", "total_max_attempts": _TRIES},
     )
     try:
-        store = Boto3ArtifactStore(match[1], boto3.client("s3", config=patience))
+        store = Boto3ArtifactStore(match[1], boto3.client("s3", config=limits))
     except BotoCoreError as exc:
         raise StorageError(
-            f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}); mend AWS's"
-            " settings, or name another location"
+            f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}); fix the"
+            " AWS settings, or name another location"
         ) from exc
     errors = (OSError, BotoCoreError, ClientError)
     return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None, errors=errors)
-
-
-def _without_boto3(location: str) -> StorageError:
-    return StorageError(
-        f"--artifacts: {location} needs boto3, which is not installed; pip install 'hpsearch[s3]'"
-    )
 
 
 class _Prefixed:
@@ -188,14 +184,14 @@ class _Prefixed:
     def __init__(self, store: Boto3ArtifactStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix
 
-    def look(self) -> None:
-        """Asks for the bucket, no more."""
+    def check(self) -> None:
+        """Raises an error of the client if the bucket cannot be reached."""
         self._store.client.head_bucket(Bucket=self._store.bucket)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         try:
             return self._store.open_reader(self._key(artifact_id))
-        except ArtifactNotFound as exc:  # Optuna says so of a bucket that is not there, too
+        except ArtifactNotFound as exc:  # Optuna raises it for a missing bucket, too
             cause = exc.__cause__
             if cause is not None and "NoSuchBucket" in str(cause):
                 raise cause from exc
@@ -208,21 +204,20 @@ class _Prefixed:
         self._store.remove(self._key(artifact_id))
 
     def keys(self, prefix: str) -> list[str]:
-        """Returns the keys that begin so, without the store's own prefix."""
+        """Returns the keys with that prefix, without the prefix of the store."""
         pages = self._store.client.get_paginator("list_objects_v2")
         whole = self._key(prefix)
-        found = pages.paginate(Bucket=self._store.bucket, Prefix=whole).search("Contents[].Key")
-        return [f"{prefix}{key.removeprefix(whole)}" for key in found if key is not None]
+        keys = pages.paginate(Bucket=self._store.bucket, Prefix=whole).search("Contents[].Key")
+        return [f"{prefix}{key.removeprefix(whole)}" for key in keys if key is not None]
 
     def _key(self, artifact_id: str) -> str:
         return f"{self._prefix}/{artifact_id}".lstrip("/")
 
 
 def checkpoint_key(created: datetime, number: int) -> str:
-    """Returns the name under which the checkpoint of a study's trial lies among the artifacts.
+    """Returns the key of a trial's checkpoint, made of the time when its study was created.
 
-    By when the study was made: another database may keep its own in the same location, and an id is
-    given out anew.
+    Several databases may share the location, and an SQLite file reuses the ids of deleted studies.
 
     >>> checkpoint_key(datetime(2030, 1, 2, 3, 4, 5, 678), 9)
     'study-20300102T030405.000678-trial-9.pt'
@@ -231,17 +226,17 @@ def checkpoint_key(created: datetime, number: int) -> str:
 
 
 def checkpoint_prefix(created: datetime) -> str:
-    """Returns what the names of all of a study's checkpoints begin with."""
+    """Returns the common prefix of the keys of a study's checkpoints."""
     return f"study-{created:%Y%m%dT%H%M%S.%f}-trial-"
 
 
 def remove_orphaned(
     artifacts: Artifacts, created: datetime, records: Callable[[], Sequence[TrialRecord]]
 ) -> None:
-    """Removes the checkpoints of trials that have ended; ``records`` are asked if there are any.
+    """Removes the checkpoints of ended trials; calls ``records`` only if there are checkpoints.
 
-    A worker may be killed between a trial's end and the removal, or write one after its trial has
-    ended elsewhere.
+    A worker may be killed between a trial's end and the removal, or write a checkpoint after its
+    trial has ended elsewhere.
     """
     kept = set(artifacts.keys(checkpoint_prefix(created)))
     if not kept:

@@ -1,4 +1,4 @@
-"""A database before it is opened: how it is reached, and whether it is one of Optuna's."""
+"""A database before it is opened: its engine, and checks that it is Optuna's and usable."""
 
 from __future__ import annotations
 
@@ -34,87 +34,86 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
-    """Returns the kind of network file system that the path lies, or would lie, on; else None.
+    """Returns the kind of network file system of a path, which need not exist; None if local.
 
-    None too where the system does not tell (it is asked by Linux's table of mounts).
+    None also on systems other than Linux, which have no table of mounts.
     """
     kind = filesystem(path, mounts=mounts)
     return kind if kind in _NETWORK else None
 
 
 def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
-    """Returns the kind of file system that the path lies, or would lie, on, as Linux names it.
+    """Returns the kind of file system of a path, which need not exist, by Linux's name for it.
 
-    None where the system does not tell.
+    None on systems other than Linux.
     """
     try:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return None
     target = path.expanduser().absolute().resolve()
-    found: tuple[int, str] = (0, "")
+    nearest: tuple[int, str] = (0, "")
     for line in lines:
         head, _, tail = line.partition(" - ")
         fields, kind = head.split(), _kind(tail)
         if len(fields) < 5 or not kind:
             continue
-        place = Path(fields[4].replace(r"\040", " "))
-        if place == target or place in target.parents:  # of two, the longer; of equals, the later
-            found = max((len(place.parts), kind), found, key=lambda pair: pair[0])
-    return found[1] or None
+        mount = Path(fields[4].replace(r"\040", " "))
+        if mount == target or mount in target.parents:  # the longest path wins, then the later line
+            nearest = max((len(mount.parts), kind), nearest, key=lambda pair: pair[0])
+    return nearest[1] or None
 
 
-def _kind(described: str) -> str:
-    """The kind of a mount, as its type, source and options tell it; empty where they do not."""
-    kind, source = (*described.split()[:2], "", "")[:2]
-    if kind == "fuse":  # some give their name as the source, WebDAV an address
+def _kind(tail: str) -> str:
+    """The kind of a mount, from its type, source and options; empty if they are missing."""
+    kind, source = (*tail.split()[:2], "", "")[:2]
+    if kind == "fuse":  # its source is the name of the program, or WebDAV's address
         is_address = source.startswith(("http://", "https://"))
         return "fuse.davfs" if is_address else f"fuse.{source}"
-    # gVisor hands the files of its own host to a sandbox in this way: no network is in between.
-    return "gvisor" if kind == "9p" and "rfdno=" in described else kind
+    # gVisor passes its host's files to a sandbox this way, without a network between them.
+    return "gvisor" if kind == "9p" and "rfdno=" in tail else kind
 
 
 _BUSY_SECONDS = 60
 _CONNECT_SECONDS = 10
 _MAKING_TRIES = 5
-_ALREADY_THERE = frozenset({"23505", "42710", "42P07"})  # PostgreSQL's codes: another made it
-_SMALLEST_DATABASE = 512  # bytes, its smallest page; SQLite takes what is shorter for empty
+_EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process created it first
+_SMALLEST_DATABASE = 512  # bytes, the smallest page; SQLite reads a shorter file as empty
 
 
 def sqlalchemy_url(url: URL) -> str:
-    """Returns the URL as a driver takes it, its password included: never to be shown."""
+    """Returns the URL for the driver, with its password: never show it."""
     if url.get_backend_name() == "sqlite" and is_read_only(path := Path(url.database or "")):
-        return f"sqlite:///{_still_uri(path)}&uri=true"
+        return f"sqlite:///{_immutable_uri(path)}&uri=true"
     return with_password(url).render_as_string(hide_password=False)
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether an SQLite file can be read and nothing more: neither it nor its folder is writable.
+    """Whether neither an SQLite file nor its folder is writable, and no process has it open.
 
-    And nobody else has it open. SQLite wants to write beside a file even to read it, unless it
-    is told that the file stays as it is.
+    SQLite writes beside a file even to read it, unless it is opened as immutable.
     """
     writable = os.access(path, os.W_OK) or os.access(path.parent, os.W_OK)
     return path.is_file() and not writable and not Path(f"{path}-wal").exists()
 
 
-def _still_uri(path: Path) -> str:
+def _immutable_uri(path: Path) -> str:
     return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Returns what SQLAlchemy's engine is to be made with."""
+    """Returns the arguments for SQLAlchemy's engine."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    # Statements that a server has prepared are one connection's: behind a pooler of transactions
-    # the next one finds none of that name, or another's.
+    # A prepared statement belongs to one connection; behind a pooler of transactions, the next
+    # transaction may get another connection.
     arguments: dict[str, Any] = {"prepare_threshold": None}
-    # A database without an encoding, as `initdb` makes them in the C locale, tells bytes otherwise.
+    # A database without an encoding, as `initdb` creates in the C locale, returns bytes otherwise.
     arguments["client_encoding"] = "utf8"
     if "connect_timeout" not in url.query:
         arguments["connect_timeout"] = _CONNECT_SECONDS
-    # Who has waited for the lock counts what is there then: at any stricter level it would see
-    # what was there before it waited, and start one trial too many.
+    # After waiting for the lock, a worker must count the trials as they are then. At a stricter
+    # level it would see those from before the wait, and start one trial too many.
     return {
         "connect_args": arguments,
         "pool_pre_ping": True,
@@ -123,7 +122,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def check_server(url: URL, *, create: bool) -> None:
-    """Refuses a database that holds another program's tables, or that has yet to be made."""
+    """Raises a StorageError for another program's database, or a missing one unless ``create``."""
     engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine_options(url))
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
@@ -132,18 +131,18 @@ def check_server(url: URL, *, create: bool) -> None:
             if not tables:
                 raise NotMadeError(f"no study in {mask(url)}; start one with `hpsearch run`")
             with engine.connect() as connection:
-                made = "alembic_version" in tables and connection.execute(_VERSION).first()
-            _check_made(bool(made), mask(url))
+                version = "alembic_version" in tables and connection.execute(_VERSION).first()
+            _check_complete(bool(version), mask(url))
     finally:
         engine.dispose()
 
 
 def make_tables(url: URL) -> None:
-    """Makes a server's tables where they are missing, and refuses those of another Optuna.
+    """Creates a server's missing tables; raises an error for those of another Optuna version.
 
-    By one connection: where Optuna has its own two, it asks for the second while it holds the
-    first, and as many such at once as a pooler has connections wait for one another without end.
-    Of several that make the tables at once, unguarded, one succeeds; the others find what it made.
+    Uses one connection. Optuna would take two, and ask for the second while it holds the first:
+    as many processes at once as a pooler has connections would wait for each other forever. Of
+    several processes that create the tables at once, one succeeds; the others try again.
     """
     options = {**engine_options(url), "poolclass": StaticPool, "pool_pre_ping": False}
     for rest in reversed(range(_MAKING_TRIES)):
@@ -151,7 +150,7 @@ def make_tables(url: URL) -> None:
             RDBStorage(sqlalchemy_url(url), engine_kwargs=options).engine.dispose()
             return
         except (IntegrityError, ProgrammingError) as exc:
-            if rest == 0 or getattr(exc.orig, "sqlstate", None) not in _ALREADY_THERE:
+            if rest == 0 or getattr(exc.orig, "sqlstate", None) not in _EXISTS:
                 raise
 
 
@@ -165,16 +164,16 @@ _UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start
 _VERSION = sql("SELECT version_num FROM alembic_version")
 
 
-def _check_made(made: bool, masked: str) -> None:
-    """Refuses to read a database whose making has not ended: a reader would join in it."""
-    if not made:
-        raise NotMadeError(f"{masked} is still being made; try again in a second")
+def _check_complete(complete: bool, masked: str) -> None:
+    """Refuses to read a database that is still being created: a reader would take part in it."""
+    if not complete:
+        raise NotMadeError(f"{masked} is still being created; try again in a second")
 
 
 def _check_tables(tables: list[str], masked: str) -> None:
-    """Refuses another program's database; one of Optuna's may be half made."""
-    half_made = set(tables) <= {*OPTUNA_TABLES, "alembic_version"}
-    if not half_made and not {"studies", "trials", "version_info"} <= set(tables):
+    """Refuses another program's database; one of Optuna's may lack tables."""
+    may_be_ours = set(tables) <= {*OPTUNA_TABLES, "alembic_version"}
+    if not may_be_ours and not {"studies", "trials", "version_info"} <= set(tables):
         raise StorageError(
             f"{masked} holds another program's tables ({', '.join(sorted(tables)[:3])}, …),"
             " expected a database of hpsearch or Optuna; name another one"
@@ -182,13 +181,13 @@ def _check_tables(tables: list[str], masked: str) -> None:
 
 
 def check_sqlite(path: Path, *, create: bool) -> None:
-    """Refuses a file that is no database of ours, cannot be written, or has yet to be made.
+    """Checks an SQLite file; with ``create`` it may be missing, and must be writable.
 
     Raises:
-        StorageError: likewise.
+        StorageError: the file is missing, is not a database of Optuna's, or cannot be used.
     """
     masked = f"sqlite:///{path}"
-    _look_at(path)
+    _check_path(path)
     kind = network_filesystem(path)
     if kind is not None:
         raise StorageError(
@@ -198,7 +197,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     if not path.exists():
         if not create:
             raise NotMadeError(
-                f"no database at {masked}; expected one that `hpsearch run` made: run it first,"
+                f"no database at {masked}; expected one that `hpsearch run` created: run it first,"
                 " or name yours with --storage"
             )
         _check_writable(path)
@@ -208,11 +207,11 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             f"found a folder at {masked}, expected an SQLite file; name a file in it"
         )
     try:
-        address = _still_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
+        address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
-            asked = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
+            version = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
     except sqlite3.Error as exc:
         raise StorageError(
             f"{masked} cannot be read as an SQLite database ({exc}); name another file"
@@ -220,27 +219,27 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     _check_tables(tables, masked)
     if not tables and 0 < path.stat().st_size < _SMALLEST_DATABASE:
         raise StorageError(
-            f"{masked} cannot be read as an SQLite database (it is shorter than any, and not"
-            " empty); name another file"
+            f"{masked} cannot be read as an SQLite database (it is too short, and not empty); name"
+            " another file"
         )
     if not tables and path.stat().st_size == 0 and not create:
         raise NotMadeError(f"found an empty file at {masked}; run `hpsearch run` first")
-    if not create:
-        _check_made(bool(asked), masked)
     if create:
         _check_writable(path)
+    else:
+        _check_complete(bool(version), masked)
 
 
-def _look_at(path: Path) -> None:
-    """Refuses a path that cannot even be asked for."""
+def _check_path(path: Path) -> None:
+    """Refuses a path whose existence cannot be checked."""
     try:
         path.exists()
         if "\0" in str(path):
             raise OSError(0, "it holds a NUL")
     except OSError as exc:
         raise StorageError(
-            f"sqlite:///{str(path)[:200]!r} cannot be looked at ({exc.strerror}), expected an"
-            " SQLite file; name another, or mend the permissions above it"
+            f"sqlite:///{str(path)[:200]!r} cannot be accessed ({exc.strerror}), expected an"
+            " SQLite file; name another, or fix the permissions of its folders"
         ) from exc
 
 
@@ -248,8 +247,8 @@ def _check_writable(path: Path) -> None:
     folder = path.parent
     problem = None
     if not folder.is_dir():
-        problem = f"the folder {folder} is not there; make it, or name another file"
+        problem = f"the folder {folder} does not exist; create it, or name another file"
     elif not os.access(path if path.exists() else folder, os.W_OK):
-        problem = "it cannot be written; mend its permissions, or name another file"
+        problem = "it cannot be written; fix its permissions, or name another file"
     if problem:
         raise StorageError(f"cannot use sqlite:///{path}: {problem}")

@@ -1,4 +1,4 @@
-"""A database as the dashboard sees it: Optuna's own, with attributes that are stored nowhere."""
+"""The dashboard's view of a database: Optuna's storage with attributes added in memory."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from hpsearch.search.storage.storage import Storage
 
 
 class AnnotationSource(Protocol):
-    """Says what is shown of the attributes that studies and trials have."""
+    """Decides which attributes of studies and trials the dashboard shows."""
 
     def is_showing(self) -> bool:
-        """Whether what this thread reads is to be shown and nothing more.
+        """Whether this thread reads attributes only to show them.
 
-        Else it may be written again: all of it has to be there, as it is.
+        Otherwise it may write them back, and must get them complete and unchanged.
         """
 
     def shown(self, study_id: int, system_attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a study's system attributes as they are to be shown, or held while not."""
+        """Returns a study's system attributes with the annotations for this thread."""
 
     def of_study(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a study's attributes as they are to be shown."""
+        """Returns a study's attributes to show."""
 
     def of_trial(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a trial's attributes as they are to be shown."""
+        """Returns a trial's attributes to show."""
 
 
 def annotated(storage: Storage, annotator: AnnotationSource) -> BaseStorage:
-    """Returns the database's storage with what an annotator shows, which nobody else sees.
+    """Returns the database's storage with an annotator's additions, for this process only.
 
-    Nothing is written: a file that cannot be written is annotated too, no worker ever waits for
-    it, and two dashboards on one database never meet.
+    Nothing is written, so a read-only file is annotated too, no worker waits, and two dashboards
+    on one database do not interfere.
     """
     return _Annotated(storage, annotator)
 
 
 class _Annotated(_CachedStorage):
     def __init__(self, storage: Storage, annotator: AnnotationSource) -> None:
-        # The same connection, and one memory of trials.
+        # Share the connection and the cache of trials.
         self.__dict__.update(storage.backend.__dict__)
-        self._studies_now = storage.studies
-        storage.studies()  # known before the first thread reads their trials
+        self._read_studies = storage.studies
+        storage.studies()  # fills the cache before other threads read it
         self._annotator = annotator
         self._as_shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        studies = self._studies_now()
+        studies = self._read_studies()
         for study in studies:
             study.system_attrs = self._annotator.shown(study._study_id, study.system_attrs)
             if self._annotator.is_showing():
@@ -76,11 +76,11 @@ class _Annotated(_CachedStorage):
         return self._shown(best) if self._annotator.is_showing() else best
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
-        """The trial with its attributes as they are shown; of a finished one, once."""
-        known, made = self._as_shown.get(trial._trial_id, (None, None))
-        if known is not trial or made is None:
-            made = copy.copy(trial)
-            made.user_attrs = self._annotator.of_trial(trial.user_attrs)
+        """A copy of the trial with the attributes to show; that of a finished trial is kept."""
+        original, shown = self._as_shown.get(trial._trial_id, (None, None))
+        if original is not trial or shown is None:
+            shown = copy.copy(trial)
+            shown.user_attrs = self._annotator.of_trial(trial.user_attrs)
             if trial.state.is_finished():
-                self._as_shown[trial._trial_id] = trial, made
-        return made
+                self._as_shown[trial._trial_id] = trial, shown
+        return shown

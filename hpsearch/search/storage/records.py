@@ -1,4 +1,4 @@
-"""Optuna's trials read as ours: what is stored under which key, and how it becomes a record."""
+"""Trials in Optuna's storage as our records: the attribute keys, and how they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpsearch.errors import HpsearchError, StudyError
 
 SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
 CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
-CONFIRMED = "hpsearch:confirmed"  # and, after colons, the trial and which of its repeats
+CONFIRMED = "hpsearch:confirmed"  # then, after colons, the trial and the index of its repeat
 
 STATES: Mapping[TrialState, State] = {
     TrialState.WAITING: State.WAITING,
@@ -60,7 +60,7 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
 
 
 def curve_of(columns: Mapping[str, Any] | None) -> Curve:
-    """Returns the curve that :func:`columns_of` wrote; empty where nothing was written."""
+    """Returns the curve that :func:`columns_of` wrote; empty for None."""
     if not columns:
         return ()
     rows = zip(*(columns[name] for name in _EPOCH_COLUMNS), strict=True)
@@ -68,21 +68,21 @@ def curve_of(columns: Mapping[str, Any] | None) -> Curve:
 
 
 def columns_of(curve: Curve) -> dict[str, list[Any]]:
-    """Returns the curve as a trial's attribute holds it: a list per measurement."""
+    """Returns the curve as a trial's attribute stores it: a list per measurement."""
     return {name: [getattr(epoch, name) for epoch in curve] for name in _EPOCH_COLUMNS}
 
 
 def _params(frozen: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
-    """The trial's whole configuration: Optuna keeps only what was drawn, not what is fixed."""
-    known = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    """The trial's whole configuration: Optuna stores only the drawn values, not the fixed ones."""
+    drawn = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
     try:
-        return draw(spec.space, lambda name, _: known[name])
+        return draw(spec.space, lambda name, _: drawn[name])
     except KeyError:
-        return known  # not drawn yet, or only in part
+        return drawn  # not complete yet
 
 
 def slot_of(record: TrialRecord) -> int | None:
-    """Returns the grid slot that the trial holds; a failed trial gives its own back."""
+    """Returns the grid slot that the trial holds; None if it has none, or failed."""
     if record.state is State.FAILED:
         return None
     slot: int | None = record.attributes.get("origin", {}).get("slot")
@@ -90,20 +90,20 @@ def slot_of(record: TrialRecord) -> int | None:
 
 
 def spec_of(handle: optuna.Study) -> StudySpec | None:
-    """Returns the spec that a study was made from; None for a study that is not ours.
+    """Returns the spec of a study; None if the study was not made by hpsearch.
 
     Raises:
-        StudyError: as :func:`read_spec`.
+        StudyError: the spec has settings that this version does not know.
     """
     written = handle.user_attrs.get(SPEC)
     return read_spec(handle.study_name, written) if written is not None else None
 
 
 def read_spec(name: str, written: str) -> StudySpec:
-    """Returns the spec of the study of that name.
+    """Parses the stored spec of the study of that name.
 
     Raises:
-        StudyError: it holds what this version does not know.
+        StudyError: the spec has settings that this version does not know.
     """
     try:
         return from_json(written)

@@ -1,42 +1,62 @@
-"""When a database was away, and for whom it is waited for no longer."""
+"""Retries while a database is away: a restarted server, a lost connection, a locked file."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
-_SETTLE_SECONDS = 30.0  # after it was away, for signs of life to come in again
-_JUMP_SECONDS = 10.0  # that no two clocks drift apart between two looks
-_ASK_SECONDS = 0.2
+from hpsearch.errors import StorageError, StudyError
+from hpsearch.search.storage.tables import NOT_FOUND
+
+AWAY_SECONDS = 120.0  # how long a database may be away
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds
+_SETTLE_SECONDS = 30.0  # after an outage, until every live worker has sent a heartbeat again
+_JUMP_SECONDS = 10.0  # no two clocks drift apart this far between two looks
+_POLL_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+Owner = TypeVar("Owner")
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(slots=True, kw_only=True)
 class Outage:
-    """What this process knows of the last time that the database was away.
+    """The last outage of a database, as far as this process noticed it.
 
-    ``back_at`` is by ``clock``, in monotonic seconds; None: it never was. Who waits for it can ask
-    nobody else whether to stop: once ``is_hurried()`` is true, the waiting ends by a
-    KeyboardInterrupt.
+    ``back_at`` is by ``clock``, in monotonic seconds; None: there was no outage. ``gives_up`` is
+    asked during a wait; once it returns True, the wait ends with a KeyboardInterrupt.
     """
 
     back_at: float | None = None
-    is_hurried: Callable[[], bool] = lambda: False
+    gives_up: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     _ahead: float | None = None  # seconds from this process's clock to the database's
 
     def note(self) -> None:
-        """Notes that it was away until now."""
+        """Records an outage that lasted until now."""
         self.back_at = self.clock()
 
     def compare(self, now: float) -> None:
-        """Takes the database's clock; one that has jumped against ours is as if it had been away.
+        """Compares the database's time with this process's clock; a jump counts as an outage.
 
-        It does where this machine was asleep, and where a server's clock, or ours of an SQLite
-        file, was set: then all who run a trial look as if they had been silent.
+        The clocks jump apart when this machine was asleep, and when either clock was set. Then
+        the heartbeats of all running trials look old.
         """
         ahead = now - self.clock()
         if self._ahead is not None and abs(ahead - self._ahead) > _JUMP_SECONDS:
@@ -44,35 +64,97 @@ class Outage:
         self._ahead = ahead
 
     def is_recent(self) -> bool:
-        """Whether it is so lately back that nobody's signs of life are fresh yet."""
+        """Whether the outage ended too recently for heartbeats to be fresh."""
         return self.back_at is not None and self.clock() - self.back_at < _SETTLE_SECONDS
 
     def wait(self, seconds: float) -> None:
-        """Waits so long before the next try.
+        """Waits before the next attempt.
 
         Raises:
-            KeyboardInterrupt: ``is_hurried()`` was true.
+            KeyboardInterrupt: ``gives_up()`` returned True.
         """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self.is_hurried():
+            if self.gives_up():
                 raise KeyboardInterrupt
-            time.sleep(min(left, _ASK_SECONDS))
+            time.sleep(min(left, _POLL_SECONDS))
 
 
-def cause_of(exc: Exception) -> BaseException | None:
-    """What the driver raised, where Optuna has wrapped it."""
-    return exc.__cause__ if isinstance(exc, StorageInternalError) else exc
+def retry_while_away(
+    action: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Result]:
+    """Decorates a function whose first argument is a Storage, or has one as ``storage``.
 
+    While the database is away, the function is called again, with growing pauses, for two minutes
+    in all: a restarted server costs time and nothing else. Within an open transaction it is called
+    once, because the transaction has to be repeated as a whole.
 
-def may_come_back(cause: BaseException | None, *, is_sqlite: bool) -> bool:
-    """Whether it was the connection that failed, not what was asked; SQLite is only locked.
-
-    A server that cuts off who was silent in a transaction calls that an internal error.
+    The decorated function raises:
+        StorageError: the database stayed away, or failed for another reason.
+        StudyError: the study or trial has been deleted.
+        KeyboardInterrupt: the storage's ``outage.gives_up()`` returned True.
     """
+
+    @functools.wraps(action)
+    def retrying(owner: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        storage: Any = getattr(owner, "storage", owner)
+        if storage.is_in_transaction:
+            return action(owner, *args, **kwargs)
+        since, pause = None, _FIRST_PAUSE
+        while True:
+            try:
+                result = action(owner, *args, **kwargs)
+            except KeyError as exc:
+                if exc.args != (NOT_FOUND,):
+                    raise
+                raise StudyError(
+                    f"the study or trial has been deleted from {storage.masked}; `hpsearch list`"
+                    " shows the studies that are left"
+                ) from exc
+            except (SQLAlchemyError, StorageInternalError) as exc:
+                cause = _cause(exc)
+                is_first, since = since is None, since or time.monotonic()
+                is_lasting = not _may_pass(cause, is_sqlite=storage.is_sqlite)
+                if is_lasting or time.monotonic() + pause > since + AWAY_SECONDS:
+                    raise lost_error(storage.masked, exc) from exc
+                if is_first:
+                    _log.warning("%s is away (%s); retrying", storage.masked, first_line(cause))
+            else:
+                if since is not None:
+                    storage.outage.note()
+                    _log.warning("%s is back", storage.masked)
+                return result
+            storage.reconnect()
+            storage.outage.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    return retrying
+
+
+def lost_error(masked: str, exc: Exception) -> StorageError:
+    """Returns the error for a database that failed during a run."""
+    return StorageError(
+        f"lost {masked} during the run: {first_line(_cause(exc))}; fix it and run the same command"
+        " again, which resumes the running trial"
+    )
+
+
+def first_line(exc: BaseException) -> str:
+    """Returns the driver's message, without the statement and its parameters."""
+    return next(iter(str(getattr(exc, "orig", None) or exc).strip().splitlines()), repr(exc))
+
+
+def _cause(exc: Exception) -> BaseException:
+    """The driver's exception, which Optuna may have wrapped."""
+    return exc.__cause__ or exc if isinstance(exc, StorageInternalError) else exc
+
+
+def _may_pass(cause: BaseException, *, is_sqlite: bool) -> bool:
+    """Whether the connection failed, not the statement; on SQLite, whether the file is locked."""
+    # A server reports a connection that it closed for idling in a transaction as internal error.
     was_cut = isinstance(cause, DBAPIError) and cause.connection_invalidated
     kinds = (OperationalError, InterfaceError, PendingRollbackError)
     if not was_cut and not isinstance(cause, kinds):
         return False
-    # "database is locked", or the "locking protocol" when many begin at once.
+    # "database is locked", or "locking protocol" when many connections are opened at once.
     return not is_sqlite or "lock" in str(cause)

@@ -1,17 +1,16 @@
-"""Opening a database well: URLs, engines, locks, and clear words when it cannot be had."""
+"""Open databases: transactions, the lock, Optuna's cache, and errors in plain words."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import random
+import functools
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -25,7 +24,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import AwayError, StorageError, StudyError
+from hpsearch.errors import AwayError, StorageError
 from hpsearch.search.storage.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.storage.engine import (
     check_server,
@@ -37,44 +36,42 @@ from hpsearch.search.storage.engine import (
     sqlalchemy_url,
 )
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import Outage, cause_of, may_come_back
-from hpsearch.search.storage.tables import NOT_FOUND
+from hpsearch.search.storage.retry import Outage, first_line, lost_error
+from hpsearch.search.storage.tables import lock_trial
 from hpsearch.search.storage.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
-AWAY_SECONDS = 120.0  # how long a database may be away
-_POSTGRES_NOW = "EXTRACT(EPOCH FROM clock_timestamp())"
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
-# Frees the locks of a host that is gone without a word, and waits for none without end. For one
-# transaction: a pooler gives the same connection to others.
-_IMPATIENCE = sql(
+# Frees the locks of a host that crashed, and limits the wait for a lock. For one transaction only:
+# a pooler gives the same connection to other programs.
+_TIMEOUTS = sql(
     "SELECT set_config('idle_in_transaction_session_timeout', '60s', true),"
     " set_config('lock_timeout', '120s', true)"
 )
 
 _REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
 
-T = TypeVar("T")
-_log = logging.getLogger(__name__)
-
 
 class _Session(Session):
-    """A database session that, while ``joined``, leaves its end to whoever joined it."""
+    """A database session that ignores commit, rollback and close while it is ``joined``.
+
+    Then :meth:`Storage.transaction` ends it.
+    """
 
     joined = False
 
     def commit(self) -> None:
-        """Commits; joined, sends what is pending and no more."""
+        """Commits; while joined, only sends pending statements."""
         if self.joined:
             self.flush()
         else:
             super().commit()
 
     def rollback(self) -> None:
-        """Takes back; joined, raises what made that necessary.
+        """Rolls back; while joined, raises the error that asked for it.
 
-        Optuna tries to make a trial again, and would do so after the lock had gone with all else.
+        Optuna would otherwise repeat the creation of a trial, without the lock, which was lost.
         """
         error = sys.exception() if self.joined else None
         if error is not None:
@@ -82,24 +79,27 @@ class _Session(Session):
         super().rollback()
 
     def close(self) -> None:
-        """Closes; joined, stays open."""
+        """Closes; while joined, stays open."""
         if not self.joined:
             super().close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Storage:
-    """An open database; ``masked`` is its URL without a password."""
+    """An open database. Made by :func:`open_storage`.
+
+    ``masked`` is its URL without secrets; ``artifacts_location`` is the user's location of the
+    checkpoints, None for the default.
+    """
 
     url: URL
     masked: str
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
-    artifacts_at: str | None
+    artifacts_location: str | None
     outage: Outage = field(default_factory=Outage)
-    _artifacts: list[Artifacts | None] = field(default_factory=list)  # when first asked for
-    _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # of known studies
+    _stamps: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # name and creation
 
     @property
     def is_sqlite(self) -> bool:
@@ -107,27 +107,30 @@ class Storage:
         return self.url.get_backend_name() == "sqlite"
 
     @property
-    def artifacts(self) -> Artifacts | None:
-        """Where checkpoints lie; None where there is no place for them.
+    def is_in_transaction(self) -> bool:
+        """Whether this thread is within :meth:`transaction`."""
+        return self.sessions().joined
 
-        Opened on first use.
+    @functools.cached_property
+    def artifacts(self) -> Artifacts | None:
+        """The store of checkpoints; None without a location for them.
+
+        Opened on first use, because a command that only reads a study does not need it.
 
         Raises:
-            StorageError: the place cannot be used.
+            StorageError: the location cannot be used.
         """
-        if not self._artifacts:
-            self._artifacts.append(open_artifacts(self.url, self.artifacts_at))
-        return self._artifacts[0]
+        return open_artifacts(self.url, self.artifacts_location)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the database's one lock: for counting trials, creating studies, and no more.
+        """Holds the database's one lock: only for counting trials and creating studies.
 
-        A file lock beside an SQLite file; on PostgreSQL an advisory lock of one transaction with
-        all that is written inside. Both end with the process that holds them.
+        A file lock beside an SQLite file; on PostgreSQL an advisory lock, in one transaction with
+        all writes inside. Both end with the process that holds them.
 
         Raises:
-            StorageError: the lock was not to be had within two minutes.
+            StorageError: another process held the lock for two minutes.
         """
         if self.is_sqlite:
             with _file_lock(Path(self.url.database or "")):
@@ -139,27 +142,27 @@ class Storage:
 
     @contextlib.contextmanager
     def transaction(self, *, trial: int | None = None) -> Iterator[Session]:
-        """Makes what this thread writes inside one transaction: all of it stands, or nothing.
+        """Makes this thread's writes inside one transaction: all of them are stored, or none.
 
-        Optuna commits after every attribute and parameter; together, twelve parameters take 4
-        instead of 25 ms (SQLite, an Intel Xeon at 2.3 GHz), and a crash leaves no half of them.
+        Optuna commits after every attribute and parameter. In one transaction, twelve parameters
+        take 4 instead of 25 ms (SQLite, an Intel Xeon at 2.3 GHz), and a crash leaves no half.
 
         Args:
-            trial: the id of a trial that nobody else may change until the end: what is read of it
-                inside still holds when it is written.
+            trial: the id of a trial that nobody else may change until the end, so that a decision
+                read inside still holds when it is written.
         """
         session = self.sessions()
-        if session.joined:  # within another's
+        if session.joined:  # within an outer transaction
             if trial is not None:
-                self._hold(session, trial)
+                self._lock_trial(session, trial)
             yield session
             return
         session.joined = True
         try:
             if not self.is_sqlite:
-                session.execute(_IMPATIENCE)
+                session.execute(_TIMEOUTS)
             if trial is not None:
-                self._hold(session, trial)
+                self._lock_trial(session, trial)
             yield session
             session.joined = False
             session.commit()
@@ -170,73 +173,29 @@ class Storage:
         finally:
             session.close()
 
-    def _hold(self, session: Session, trial: int) -> None:
-        """Takes a trial's row on PostgreSQL; SQLite has one writer at a time for all."""
-        if self.is_sqlite:
+    def _lock_trial(self, session: Session, trial: int) -> None:
+        if self.is_sqlite:  # it has one writer at a time
             session.execute(sql("BEGIN IMMEDIATE"))
         else:
-            taken = sql("SELECT trial_id FROM trials WHERE trial_id = :trial FOR UPDATE")
-            session.execute(taken, {"trial": trial})
+            lock_trial(session, trial)
 
-    def now(self) -> float:
-        """Returns the database's clock, in seconds since 1970: the one clock that all share."""
-        asked = "CAST(strftime('%s', 'now') AS FLOAT)" if self.is_sqlite else _POSTGRES_NOW
-        with self.engine.connect() as connection:
-            return float(connection.execute(sql(f"SELECT {asked}")).scalar_one())
-
-    def with_retry(self, action: Callable[[], T]) -> T:
-        """Returns what ``action`` returns; while the database is away, waits and does it again.
-
-        With growing pauses, for two minutes in all: a server that is restarted in mid-run costs
-        time and nothing else. What was written in part is taken back first.
-
-        Raises:
-            StorageError: the database stayed away.
-            KeyboardInterrupt: who waits is in a hurry, see ``absence``.
-        """
-        since, pause = None, 0.25
-        while True:
-            try:
-                result = action()
-                if since is not None:
-                    self.outage.note()
-                    _log.warning("%s is back", self.masked)
-                return result
-            except KeyError as exc:
-                if exc.args != (NOT_FOUND,):
-                    raise
-                raise StudyError(f"what was asked of {self.masked} has been deleted") from exc
-            except (SQLAlchemyError, StorageInternalError) as exc:
-                cause = cause_of(exc)
-                is_first, since = since is None, since or time.monotonic()
-                is_lost = not may_come_back(cause, is_sqlite=self.is_sqlite)
-                if is_lost or time.monotonic() + pause > since + AWAY_SECONDS:
-                    raise self._lost(exc) from exc
-                if is_first:
-                    said = first_line(cause or exc)
-                    _log.warning("%s is away (%s); it is waited for", self.masked, said)
-            self._forget()
-            self.outage.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
-            pause = min(2 * pause, 5.0)
-
-    def _forget(self) -> None:
-        """Drops connections, and Optuna's memory of trials whose making was never committed."""
-        self.sessions.remove()
-        self.engine.dispose()
+    def reconnect(self) -> None:
+        """Drops all connections, and Optuna's cache of trials, some of which were not committed."""
+        self.close()
         backend: Any = self.backend
         with backend._lock:
             self._forget_trials(list(backend._studies))
 
     def studies(self) -> list[FrozenStudy]:
-        """Returns every study, other programs' too; forgets the trials of those that are gone.
+        """Returns every study, other programs' too; forgets the trials of deleted ones.
 
-        SQLite gives the ids of a deleted study and its trials out anew, and Optuna would go on
-        telling the trials of the old one.
+        SQLite reuses the ids of a deleted study and its trials, for which Optuna's cache would
+        return the old trials.
         """
         studies = self.backend.get_all_studies()
         stamps = {s._study_id: (s.study_name, s.user_attrs.get(CREATED)) for s in studies}
         backend: Any = self.backend
-        with backend._lock:  # a dashboard asks with several threads
+        with backend._lock:  # a dashboard asks from several threads
             known = self._stamps
             if any(i not in known or known[i] != stamps.get(i) for i in backend._studies):
                 self._forget_trials(stamps)
@@ -245,44 +204,40 @@ class Storage:
         return studies
 
     def _forget_trials(self, kept: Container[int]) -> None:
-        """Empties Optuna's memory, whose lock is held; another thread may be at a kept study."""
+        """Empties Optuna's cache, whose lock the caller holds.
+
+        Studies of the ids in ``kept`` stay, without trials: another thread may be reading them.
+        """
         backend: Any = self.backend
-        for i, memory in list(backend._studies.items()):
+        for i, cached in list(backend._studies.items()):
             if i in kept:
-                backend._studies[i] = type(memory)()
+                backend._studies[i] = type(cached)()
             else:
                 del backend._studies[i]
         backend._trial_id_to_study_id_and_number.clear()
         backend._study_id_and_number_to_trial_id.clear()
 
-    def _lost(self, exc: Exception) -> StorageError:
-        said = first_line(cause_of(exc) or exc)
-        return StorageError(
-            f"lost {self.masked} in mid-run: {said}; mend it and run the same command again: the"
-            " running trial is taken up again"
-        )
-
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turns the loss of the database in mid-run into a StorageError that says how to go on."""
+        """Turns the libraries' errors during a run into a StorageError that says how to go on."""
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as exc:
-            raise self._lost(exc) from exc
+            raise lost_error(self.masked, exc) from exc
 
     def close(self) -> None:
-        """Gives this thread's connection and the idle ones back."""
+        """Closes this thread's connection and the idle ones."""
         self.sessions.remove()
         self.engine.dispose()
 
 
 def check_storage(text: str, *, artifacts: str | None = None) -> None:
-    """Checks that a database can be made or is ours and reached; makes and changes nothing.
+    """Checks that a database can be created, or is Optuna's and can be reached; changes nothing.
 
-    Likewise the place for ``artifacts``, where one is given.
+    Checks the location for ``artifacts`` too, if one is given.
 
     Raises:
-        StorageError: as :func:`open_storage`.
+        StorageError: the database or the location cannot be used.
     """
     url = parse_url(text)
     check_artifacts(url, artifacts)
@@ -299,27 +254,39 @@ def exists(text: str) -> bool:
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
-def open_storage(text: str, *, create: bool, artifacts: str | None = None) -> Storage:
-    """Opens a database; with ``create`` an SQLite file or the tables are made where missing.
-
-    ``artifacts`` is the place of the checkpoints, see :func:`open_artifacts`.
+def open_storage(
+    text: str,
+    *,
+    create: bool,
+    artifacts: str | None = None,
+    gives_up: Callable[[], bool] = lambda: False,
+) -> Storage:
+    """Opens a database.
 
     SQLite is opened in WAL mode with synchronous=NORMAL and a busy timeout of a minute, which
-    costs two to six times less than its defaults; it is unsafe on a network disk.
+    costs two to six times less than its defaults, and is unsafe on a network disk.
+
+    Args:
+        text: a URL, or the path of an SQLite file.
+        create: whether to create a missing SQLite file or missing tables.
+        artifacts: where checkpoints are kept, see :func:`open_artifacts`.
+        gives_up: asked while the database is away; True ends the wait with a KeyboardInterrupt.
 
     Raises:
-        StorageError: it is not there, cannot be reached or written, or is not Optuna's.
+        StorageError: the database is missing, cannot be reached or written, or is not Optuna's.
     """
     url = parse_url(text)
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "")
         check_sqlite(path, create=create)
         with _file_lock(path) if create else contextlib.nullcontext():
-            return _connect(url, create=create, artifacts=artifacts)
-    return _connect(url, create=create, artifacts=artifacts)
+            return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
+    return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
 
 
-def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
+def _connect(
+    url: URL, *, create: bool, artifacts: str | None, gives_up: Callable[[], bool]
+) -> Storage:
     sqlite = url.get_backend_name() == "sqlite"
     with _translated(url):
         if not sqlite:
@@ -333,6 +300,7 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         )
         if sqlite and not is_read_only(Path(url.database or "")):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
+        # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
         rdb.engine.dispose()
     sessions = scoped_session(sessionmaker(bind=rdb.engine, class_=_Session))
@@ -343,14 +311,14 @@ def _connect(url: URL, *, create: bool, artifacts: str | None) -> Storage:
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
-        artifacts_at=artifacts,
-        outage=Outage(back_at=back_at),
+        artifacts_location=artifacts,
+        outage=Outage(back_at=back_at, gives_up=gives_up),
     )
 
 
 @contextlib.contextmanager
 def _translated(url: URL) -> Iterator[None]:
-    """Turns what a driver raises into a StorageError that shows no password."""
+    """Turns a driver's exception into a StorageError that shows no password."""
     try:
         yield
     except ImportError as exc:
@@ -366,15 +334,10 @@ def _translated(url: URL) -> Iterator[None]:
 
 
 def _is_away(exc: Exception) -> bool:
-    """Whether a server does not answer, rather than refuses who asks; SQLite is never away."""
-    said = str(exc)
-    from_server = isinstance(exc, OperationalError) and "psycopg" in said
-    return from_server and not any(words in said for words in _REFUSALS)
-
-
-def first_line(exc: BaseException) -> str:
-    """What the driver itself said, without the statement and its parameters."""
-    return next(iter(str(getattr(exc, "orig", None) or exc).strip().splitlines()), repr(exc))
+    """Whether a server does not answer, rather than refuses the user; SQLite is never away."""
+    message = str(exc)
+    from_server = isinstance(exc, OperationalError) and "psycopg" in message
+    return from_server and not any(words in message for words in _REFUSALS)
 
 
 @contextlib.contextmanager
@@ -388,7 +351,7 @@ def _file_lock(database: Path) -> Iterator[None]:
             " end that process and try again"
         ) from exc
     except OSError as exc:
-        raise StorageError(f"cannot lock {database}.lock ({exc}); mend its permissions") from exc
+        raise StorageError(f"cannot lock {database}.lock ({exc}); fix its permissions") from exc
     try:
         yield
     finally:

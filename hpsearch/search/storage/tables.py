@@ -1,8 +1,8 @@
-"""A running trial's rows in Optuna's own tables, written in as few statements as can be.
+"""All SQL on Optuna's own tables: a running trial's rows, in few statements, and state counts.
 
-Optuna's storage reads a trial before each value it writes of it, one object and one transaction a
-value: more than half of what a trial cost beside its training. What is written here Optuna reads
-as its own; tests/integration/search/storage/test_tables.py compares the two.
+Optuna's storage reads a trial before it writes each value, and commits after each: more than half
+of a trial's overhead. Optuna reads these rows as its own; the tests in
+tests/integration/search/storage/test_tables.py compare the two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NOW: Mapping[str, Any] = {
     "postgresql": cast(func.extract("epoch", func.clock_timestamp()), sqlalchemy.Text),
 }
 OPTUNA_TABLES = frozenset(models.BaseModel.metadata.tables)
-NOT_FOUND = models.NOT_FOUND_MSG  # what Optuna raises as a KeyError for a deleted study or trial
+NOT_FOUND = models.NOT_FOUND_MSG  # of the KeyError that Optuna raises for a deleted study or trial
 
 _trials: Any = models.TrialModel.__table__
 _attributes: Any = models.TrialUserAttributeModel.__table__
@@ -44,8 +44,28 @@ _steps: Any = models.TrialIntermediateValueModel.__table__
 
 def number_of(session: Session, trial_id: int) -> int:
     """Returns the number of a trial within its study."""
-    asked = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
-    return int(session.execute(asked).scalar_one())
+    query = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
+    return int(session.execute(query).scalar_one())
+
+
+def lock_trial(session: Session, trial_id: int) -> None:
+    """Locks a trial's row on PostgreSQL until the end of the transaction."""
+    query = select(_trials.c.trial_id).where(_trials.c.trial_id == trial_id)
+    session.execute(query.with_for_update())
+
+
+def is_owned(session: Session, trial_id: int, *, token: str | None) -> bool:
+    """Whether a trial is running under the lease with that token; None: under no lease."""
+    is_origin = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "origin")
+    query = (
+        select(_trials.c.state, _attributes.c.value_json)
+        .outerjoin(_attributes, is_origin)
+        .where(_trials.c.trial_id == trial_id)
+    )
+    row = session.execute(query).one_or_none()
+    if row is None or row.state is not TrialState.RUNNING:
+        return False
+    return bool(json.loads(row.value_json or "{}").get("claim") == token)
 
 
 def clock(session: Session) -> float:
@@ -54,32 +74,32 @@ def clock(session: Session) -> float:
 
 
 def put(session: Session, trial_id: int, attributes: Mapping[str, Any]) -> None:
-    """Writes user attributes of a trial, over those of the same keys."""
+    """Writes user attributes of a trial; replaces those of the same keys."""
     if attributes:
         session.execute(_upsert(_dialect(session)), _as_rows(trial_id, attributes))
 
 
 def put_as_owner(
-    session: Session, trial_id: int, attributes: Mapping[str, Any], *, mark: str
+    session: Session, trial_id: int, attributes: Mapping[str, Any], *, token: str
 ) -> bool:
-    """Writes user attributes of a running trial if that claim has it; returns whether it has.
+    """Writes user attributes of a running trial if its lease has that token; returns whether.
 
-    The question and the write are one statement, so that nobody takes the trial in between.
+    The check and the write are one statement, so that no other worker takes the trial in between.
     """
-    rows = [{**row, "mark": mark} for row in _as_rows(trial_id, attributes)]
+    rows = [{**row, "token": token} for row in _as_rows(trial_id, attributes)]
     written: Any = session.execute(_guarded(_dialect(session)), rows)
     return int(written.rowcount) == len(rows)
 
 
-def beat(session: Session, trial_id: int, *, mark: str) -> bool:
-    """Writes the database's time as the trial's sign of life; as :func:`put_as_owner`."""
-    row = {"trial_id": trial_id, "key": "beat", "mark": mark}
+def beat(session: Session, trial_id: int, *, token: str) -> bool:
+    """Writes the database's time as the trial's heartbeat if its lease has that token."""
+    row = {"trial_id": trial_id, "key": "beat", "token": token}
     written: Any = session.execute(_guarded(_dialect(session), now=True), row)
     return int(written.rowcount) == 1
 
 
 def put_params(session: Session, trial_id: int, drawn: Sequence[Write]) -> None:
-    """Writes the parameters that were drawn for a trial."""
+    """Writes the drawn parameters of a trial."""
     rows = [
         {
             "trial_id": trial_id,
@@ -94,7 +114,7 @@ def put_params(session: Session, trial_id: int, drawn: Sequence[Write]) -> None:
 
 
 def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
-    """Writes an intermediate value, which has to be finite; one that is there stays."""
+    """Writes a finite intermediate value; an existing one is kept."""
     row = {"trial_id": trial_id, "step": step, "intermediate_value": value}
     kind = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
     made = _INSERTS[_dialect(session)](_steps).values(**row, intermediate_value_type=kind)
@@ -102,11 +122,11 @@ def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
 
 
 def end(session: Session, trial_id: int, state: TrialState, values: Sequence[float]) -> None:
-    """Ends a trial, with the values of its objectives, each finite, where it has any."""
+    """Ends a trial, with the values of its objectives, each finite; empty without any."""
     kind = models.TrialValueModel.TrialValueType.FINITE
     rows = [
-        {"trial_id": trial_id, "objective": place, "value": value, "value_type": kind}
-        for place, value in enumerate(values)
+        {"trial_id": trial_id, "objective": index, "value": value, "value_type": kind}
+        for index, value in enumerate(values)
     ]
     if rows:
         session.execute(_values.insert(), rows)
@@ -115,7 +135,7 @@ def end(session: Session, trial_id: int, state: TrialState, values: Sequence[flo
 
 
 def start_now(session: Session, trial_id: int) -> None:
-    """Writes that a trial starts now, over what Optuna wrote by this host's clock."""
+    """Writes that a trial starts now; replaces the time that Optuna took from this host's clock."""
     started = _trials.update().where(_trials.c.trial_id == trial_id)
     session.execute(started.values(datetime_start=_time(session)))
 
@@ -123,7 +143,7 @@ def start_now(session: Session, trial_id: int) -> None:
 def _time(session: Session) -> Any:
     """The time by the one clock that all workers share, as Optuna stores it: UTC, without a zone.
 
-    A server's own; an SQLite file is shared by processes of one host, whose clock is finer.
+    A server has a clock. An SQLite file is shared by processes of one host, whose clock is finer.
     """
     if _dialect(session) == "postgresql":
         return func.timezone("UTC", func.clock_timestamp())
@@ -149,9 +169,9 @@ def _upsert(dialect: str) -> Any:
 
 @functools.cache
 def _guarded(dialect: str, *, now: bool = False) -> Any:
-    """An upsert of one attribute of a running trial whose origin holds the mark.
+    """An upsert of one attribute of a running trial whose origin holds the token.
 
-    On PostgreSQL both rows are taken first, and looked at anew where somebody had them.
+    PostgreSQL locks both rows first, and reads them again if another transaction held them.
     """
     origin = _attributes.alias("origin")
     value: Any = _NOW[dialect] if now else bindparam("value_json", type_=sqlalchemy.Text)
@@ -161,7 +181,7 @@ def _guarded(dialect: str, *, now: bool = False) -> Any:
         .where(_trials.c.trial_id == bindparam("trial_id"))
         .where(_trials.c.state == TrialState.RUNNING)
         .where(origin.c.key == "origin")
-        .where(origin.c.value_json.contains(bindparam("mark", type_=sqlalchemy.String)))
+        .where(origin.c.value_json.contains(bindparam("token", type_=sqlalchemy.String)))
         .with_for_update(of=(_trials, origin))
     )
     made = _INSERTS[dialect](_attributes).from_select(["trial_id", "key", "value_json"], owner)
@@ -176,9 +196,9 @@ def _over(insert: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTrial:
-    """A running trial: its id in the database, where it runs, and its worker's last sign of life.
+    """A running trial: its id in the database, where it runs, and its last heartbeat.
 
-    ``beat`` is by the database's clock, in seconds since 1970; None: nothing is known of it.
+    ``beat`` is by the database's clock, in seconds since 1970; None: it has none.
     """
 
     trial_id: int
@@ -188,10 +208,10 @@ class RunningTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateCounts:
-    """How many trials are in each state, who runs, and who waits first (by id).
+    """The trials in each state, the running ones, and the first waiting one (its id).
 
     ``failed`` are the numbers of all failed trials, ``failed_since`` of those since the last trial
-    that counted, in order of ending. ``now`` is the database's time.
+    that counts toward the budget, in order of ending. ``now`` is the database's time.
     """
 
     counts: Mapping[State, int]
@@ -203,20 +223,20 @@ class StateCounts:
 
     @property
     def counted(self) -> int:
-        """How many trials use up the budget."""
+        """How many trials count toward the budget."""
         return sum(number for state, number in self.counts.items() if state.counts)
 
 
-# A study's records hold every running trial with its curve; building them took 2 of the 4 seconds
-# for which a claim among a thousand workers held the lock. Counting takes a few light statements.
+# A study's records hold every running trial with its curve. Building them took half of the 4 s for
+# which one of a thousand workers held the lock; counting takes a few light statements.
 
 
 def count_states(session: Session, study_id: int) -> StateCounts:
-    """Returns the study's roll as it is now."""
+    """Counts the study's trials by state."""
     in_study = _trials.c.study_id == study_id
     ends = func.max(_trials.c.datetime_complete)
-    asked = select(_trials.c.state, func.count(), ends).where(in_study).group_by(_trials.c.state)
-    tally = {STATES[state]: (number, end) for state, number, end in session.execute(asked)}
+    query = select(_trials.c.state, func.count(), ends).where(in_study).group_by(_trials.c.state)
+    tally = {STATES[state]: (number, end) for state, number, end in session.execute(query)}
     counts = {state: tally.get(state, (0, None))[0] for state in State}
     last = max((end for state, (_, end) in tally.items() if state.counts and end), default=None)
     failed = _failed(session, in_study) if counts[State.FAILED] else []
@@ -231,14 +251,14 @@ def count_states(session: Session, study_id: int) -> StateCounts:
 
 
 def _failed(session: Session, in_study: Any) -> list[tuple[int, datetime | None]]:
-    asked = select(_trials.c.number, _trials.c.datetime_complete)
-    asked = asked.where(in_study, _trials.c.state == TrialState.FAIL)
-    ordered = asked.order_by(_trials.c.datetime_complete, _trials.c.number)
-    return [(number, end) for number, end in session.execute(ordered)]
+    query = select(_trials.c.number, _trials.c.datetime_complete)
+    query = query.where(in_study, _trials.c.state == TrialState.FAIL)
+    query = query.order_by(_trials.c.datetime_complete, _trials.c.number)
+    return [(number, end) for number, end in session.execute(query)]
 
 
 def _running(session: Session, in_study: Any) -> list[RunningTrial]:
-    asked = (
+    query = (
         select(_trials.c.trial_id, _attributes.c.key, _attributes.c.value_json)
         .outerjoin(
             _attributes,
@@ -247,16 +267,16 @@ def _running(session: Session, in_study: Any) -> list[RunningTrial]:
         )
         .where(in_study, _trials.c.state == TrialState.RUNNING)
     )
-    known: dict[int, dict[str, Any]] = {}
-    for trial_id, key, value in session.execute(asked):
-        known.setdefault(trial_id, {})[key] = json.loads(value or "null")
+    trials: dict[int, dict[str, Any]] = {}
+    for trial_id, key, value in session.execute(query):
+        trials.setdefault(trial_id, {})[key] = json.loads(value or "null")
     return [
-        RunningTrial(trial_id=trial_id, origin=told.get("origin") or {}, beat=told.get("beat"))
-        for trial_id, told in known.items()
+        RunningTrial(trial_id=trial_id, origin=stored.get("origin") or {}, beat=stored.get("beat"))
+        for trial_id, stored in trials.items()
     ]
 
 
 def _first_waiting(session: Session, in_study: Any) -> int | None:
-    """The trial's id; None where it was taken since it was counted, which only the lock forbids."""
-    asked = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
-    return session.execute(asked.order_by(_trials.c.number).limit(1)).scalar_one_or_none()
+    """The trial's id; None if another worker started it since, which the lock prevents."""
+    query = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
+    return session.execute(query.order_by(_trials.c.number).limit(1)).scalar_one_or_none()

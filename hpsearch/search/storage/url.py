@@ -1,4 +1,4 @@
-"""Storage URLs: how they are read, and how they are shown without their secrets."""
+"""Storage URLs: parsed, completed by a password, and shown without their secrets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DEFAULT_URL = "sqlite:///hpsearch.db"
 
 
 def named_or_default(text: str | None) -> str:
-    """Returns the database that was named; else that of ``HPSEARCH_STORAGE``; else the default."""
+    """Returns the given database, else that of ``HPSEARCH_STORAGE``, else the default."""
     return text if text is not None else os.environ.get("HPSEARCH_STORAGE") or DEFAULT_URL
 
 
 def typed_again(storage: str | None, *, masked: str) -> list[str]:
-    """Returns the options that name a database once more, as commands to type next need them.
+    """Returns the options that name the database in a suggested command.
 
-    None where the default or the environment names it; ``masked`` is how a URL may be shown.
+    Empty if the default or the environment names it. ``masked`` is the URL without secrets.
     """
     if storage is None or storage == os.environ.get("HPSEARCH_STORAGE"):
         return []
@@ -30,10 +30,10 @@ def typed_again(storage: str | None, *, masked: str) -> list[str]:
 
 
 def parse_url(text: str) -> URL:
-    """Reads a storage URL; a bare path means an SQLite file.
+    """Parses a storage URL; a bare path means an SQLite file.
 
     Raises:
-        StorageError: it is neither, or names a database that hpsearch does not run on.
+        StorageError: the URL cannot be parsed, or names a database of an unsupported kind.
     """
     if "://" not in text:
         if re.search(r"password\s*=", text, re.IGNORECASE):
@@ -72,9 +72,9 @@ def parse_url(text: str) -> URL:
 
 
 def mask(url: URL) -> str:
-    """Returns the URL as it may be shown: no password, nor any secret in its query.
+    """Returns the URL as text without the password and the secrets in its query.
 
-    Of a password with an @ in it the rest was read as host: all before the last @ is hidden.
+    If the password holds an @, its rest was parsed as the host: hides all before the last @.
     """
     secret = {key: "***" for key in url.query if "pass" in key.lower() or "key" in key.lower()}
     shown = url.update_query_dict(secret) if secret else url
@@ -82,22 +82,22 @@ def mask(url: URL) -> str:
     return re.sub(r":\*\*\*@[^?]*(?:@|%40)", ":***@", text)
 
 
-_WORD = "PGPASSWORD"
+_PASSWORD = "PGPASSWORD"
 _FILE = "PGPASSWORD_FILE"
 
 
 def with_password(url: URL) -> URL:
-    """Returns the URL with the password in the file that ``PGPASSWORD_FILE`` names.
+    """Returns the URL with the password from the file that ``PGPASSWORD_FILE`` names.
 
-    As it is where that names none, or the URL or ``PGPASSWORD`` tells it. So a container's secret
-    is in no layer, no command line and no study, and whatever is started there finds it.
+    Unchanged without such a file, or if the URL or ``PGPASSWORD`` holds a password. This keeps a
+    container's secret out of image layers, command lines and studies.
 
     Raises:
         StorageError: the file cannot be read.
     """
     path = os.environ.get(_FILE)
-    told = url.password or url.query.get("password") or os.environ.get(_WORD)
-    if told or not path:
+    known = url.password or url.query.get("password") or os.environ.get(_PASSWORD)
+    if known or not path:
         return url
     try:
         password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")

@@ -1,9 +1,8 @@
-"""Making, finding, listing and deleting the studies of a database."""
+"""The studies of a database: creating, opening, listing and deleting them."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,9 +30,10 @@ from hpsearch.search.storage.records import (
     STOP,
     spec_of,
 )
+from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import count_states
-from hpsearch.search.study.leases import stale_trials
+from hpsearch.search.study.recovery import stale_trials
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 
@@ -48,51 +48,52 @@ def create_or_resume(
     reference: Mapping[str, Any],
     bounds: Callable[[], Mapping[str, tuple[float, float]]],
 ) -> Study:
-    """Opens the study of the spec's name; makes it, once, if it is not there.
+    """Opens the study of the spec's name; creates it if it does not exist.
 
     Args:
         storage: the database.
-        spec: what the study is; where it is there already, only what may change may differ, and
-            the total of trials becomes no smaller than the number it has had and others run.
-        data: the data's fingerprint; likewise.
-        reference: the hardware that seconds are measured on; kept when the study is made.
-        bounds: gives each objective's range for the hypervolume; asked only for a study that has
-            none yet.
+        spec: the study's definition. An existing study may differ from it only in settings that
+            may change; its total of trials stays at least the number of counted and running ones.
+        data: the data's fingerprint, which must be the one of an existing study.
+        reference: the hardware that seconds are measured on; stored with a new study.
+        bounds: returns each objective's range for the hypervolume; called only for a study that
+            has none yet.
 
     Raises:
-        StudyError: a study of that name differs in what must not change, or is not ours.
+        StudyError: a study of that name differs in a fixed setting, or was not made by hpsearch.
     """
     is_known = spec.name in study_names(storage)
-    fresh = {} if is_known else _equipment(data, reference, bounds)
-    study = _made_or_opened(storage, spec, fresh=fresh, data=data)
-    # Again where it was submitted, or deleted meanwhile.
+    fresh = {} if is_known else _data_attributes(data, reference, bounds)
+    study = _create_or_open(storage, spec, fresh=fresh, data=data)
+    # A submitted study has no data yet, nor has one that was deleted since the look.
     return attach_data(study, data=data, reference=reference, bounds=bounds)
 
 
 def submit(storage: Storage, spec: StudySpec) -> Study:
-    """Makes a study for workers to come, or opens it; its first worker equips it.
+    """Creates a study without data, which its first worker attaches; opens an existing one.
 
     Raises:
-        StudyError: a study of that name differs in what must not change, or is not ours.
+        StudyError: a study of that name differs in a fixed setting, or was not made by hpsearch.
     """
-    return _made_or_opened(storage, spec, fresh={}, data=None)
+    return _create_or_open(storage, spec, fresh={}, data=None)
 
 
-def _made_or_opened(
+def _create_or_open(
     storage: Storage, spec: StudySpec, *, fresh: Mapping[str, Any], data: Mapping[str, Any] | None
 ) -> Study:
-    """The study of the spec's name, as the spec steers it; where it is not there made, as fresh."""
+    """Opens the study of the spec's name and adopts its settings, or creates it with ``fresh``."""
     with storage.lock():
-        _clear_half_made(storage, spec.name)
+        _clear_half_created(storage, spec.name)
         if not _exists(storage, spec.name):
             return _create(storage, spec, fresh)
         handle = _load(storage, spec.name)
         _refuse_changes(handle, spec, data)
-        spec = _with_room(storage, handle, spec)
-        _note_changes(handle, spec)
+        spec = _with_enough_trials(storage, handle, spec)
+        _store_changes(handle, spec)
     return _opened(storage, handle, spec)
 
 
+@retry_while_away
 def attach_data(
     study: Study,
     *,
@@ -100,13 +101,13 @@ def attach_data(
     reference: Mapping[str, Any],
     bounds: Callable[[], Mapping[str, tuple[float, float]]],
 ) -> Study:
-    """Returns the study with its data, hardware and bounds: those it has, else these, for good.
+    """Stores data, hardware and bounds with a study that has none; returns the study with its own.
 
     Raises:
-        StudyError: the study was made with other data.
+        StudyError: the study was created with other data.
     """
     if DATA not in study.attributes:
-        fresh = _equipment(data, reference, bounds)  # takes a while: not under the lock
+        fresh = _data_attributes(data, reference, bounds)  # takes long, so not under the lock
         with study.storage.lock(), study.storage.transaction():
             if DATA not in study.handle.user_attrs:
                 for key, value in fresh.items():
@@ -117,22 +118,20 @@ def attach_data(
     return study
 
 
-def _equipment(
+def _data_attributes(
     data: Mapping[str, Any],
     reference: Mapping[str, Any],
     bounds: Callable[[], Mapping[str, tuple[float, float]]],
 ) -> dict[str, Any]:
-    ends = {name: list(pair) for name, pair in bounds().items()}
-    return {BOUNDS: ends, REFERENCE: dict(reference), DATA: dict(data)}
+    ranges = {name: list(pair) for name, pair in bounds().items()}
+    return {BOUNDS: ranges, REFERENCE: dict(reference), DATA: dict(data)}
 
 
 def open_study(storage: Storage, name: str | None = None) -> Study:
-    """Opens a study to read it: the named one, else the only one, else the newest.
-
-    Logs which one it is if the database holds several.
+    """Opens a study to read it: the named one, else the newest; logs which one of several.
 
     Raises:
-        StudyError: there is none of that name, none at all, or it is not ours.
+        StudyError: no study has that name, there is none at all, or it was not made by hpsearch.
     """
     names = study_names(storage)
     if name is None:
@@ -151,15 +150,16 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     return _read(storage, name)
 
 
+@retry_while_away
 def open_numbered(storage: Storage, study_id: int) -> Study | None:
-    """Opens the study of that id in the database; None if there is none, or it is not ours."""
-    studies = storage.with_retry(storage.studies)
-    for study in studies:
+    """Opens the study of that id; None if it does not exist, or was not made by hpsearch."""
+    for study in storage.studies():
         if study._study_id == study_id and SPEC in study.user_attrs:
             return _read(storage, study.study_name)
     return None
 
 
+@retry_while_away
 def study_names(storage: Storage) -> list[str]:
     """Returns the names of the database's hpsearch studies, oldest first."""
     studies = sorted(storage.studies(), key=lambda study: study._study_id)
@@ -169,30 +169,30 @@ def study_names(storage: Storage) -> list[str]:
 def open_studies(
     storage: Storage, *, on_unreadable: Callable[[str], None] = _log.warning
 ) -> list[tuple[Study, StudyStatus | None]]:
-    """Returns the studies that still give trials to workers, oldest first.
+    """Returns the studies that may still give trials to workers, oldest first, with their statuses.
 
-    With each, why no worker would get one now: None, or BUSY where others run the last ones.
-    ``on_unreadable`` is called with a message for each study that cannot be read.
+    The status is None, or BUSY if other workers run the last trials. ``on_unreadable`` is called
+    with a message for each study that cannot be read.
     """
     found = []
     for study in _readable(storage, study_names(storage), on_unreadable):
         with contextlib.suppress(StudyError):  # deleted since
             found.append((study, study.status()))
-    return [(study, standing) for study, standing in found if standing in (None, StudyStatus.BUSY)]
+    return [(study, status) for study, status in found if status in (None, StudyStatus.BUSY)]
 
 
 def summaries(storage: Storage) -> list[StudySummary]:
-    """Returns a summary of each study of the database, oldest first; logs unreadable ones."""
+    """Returns the summary of each study of the database, oldest first; logs unreadable ones."""
     return [study.summary() for study in _readable(storage, study_names(storage))]
 
 
 def _readable(
     storage: Storage, names: Sequence[str], on_unreadable: Callable[[str], None] = _log.warning
 ) -> Iterator[Study]:
-    """Opens the studies of those names, but for those of a newer version and those just deleted."""
+    """Opens the studies of those names, except those of a newer version and those just deleted."""
     for name in names:
         try:
-            study = storage.with_retry(functools.partial(_read, storage, name))
+            study = _read(storage, name)
         except StudyError as exc:
             on_unreadable(str(exc))
         else:
@@ -203,20 +203,20 @@ def delete(storage: Storage, study: Study) -> None:
     """Deletes the study with all its trials.
 
     Raises:
-        StudyError: a worker is in one of them.
-        StorageError: the place for checkpoints cannot be used; nothing is deleted.
+        StudyError: a worker runs one of them.
+        StorageError: the location for checkpoints cannot be used; nothing is deleted.
     """
     artifacts = storage.artifacts
     study.reap()
-    with storage.lock():  # nobody starts a trial between the look and the deletion
+    with storage.lock():  # no trial starts between the check and the deletion
         if running := [r.number for r in study.records() if r.state is State.RUNNING]:
             raise StudyError(
                 f"study {study.name!r} is being worked on (trial {running[0]}); end it with"
-                f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker is"
-                " gone"
+                f" `hpsearch stop --study {study.name}` first, or wait a minute if its worker has"
+                " died"
             )
         optuna.delete_study(study_name=study.name, storage=storage.backend)
-        if _exists(storage, study.name):  # Optuna is silent where a worker wrote meanwhile
+        if _exists(storage, study.name):  # Optuna raises nothing if a worker wrote meanwhile
             raise StudyError(f"study {study.name!r} could not be deleted; try again")
     if artifacts is not None:
         for key in set(artifacts.keys(checkpoint_prefix(study.created))):
@@ -231,6 +231,7 @@ def _load(storage: Storage, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage.backend, sampler=RandomSampler())
 
 
+@retry_while_away
 def _read(storage: Storage, name: str) -> Study:
     handle = _load(storage, name)
     spec = spec_of(handle)
@@ -260,11 +261,11 @@ def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) ->
     return _opened(storage, handle, spec)
 
 
-def _clear_half_made(storage: Storage, name: str) -> None:
-    """Removes a study of ours whose making was cut short: our marks on it, but no spec."""
+def _clear_half_created(storage: Storage, name: str) -> None:
+    """Removes a study whose creation was cut short: it has our attributes, but no spec."""
     for study in storage.studies():
-        marks = [key.startswith("hpsearch:") for key in study.user_attrs]
-        if study.study_name == name and SPEC not in study.user_attrs and marks and all(marks):
+        is_ours = [key.startswith("hpsearch:") for key in study.user_attrs]
+        if study.study_name == name and SPEC not in study.user_attrs and is_ours and all(is_ours):
             optuna.delete_study(study_name=name, storage=storage.backend)
 
 
@@ -272,14 +273,14 @@ def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, An
     kept = spec_of(handle)
     if kept is None:
         raise StudyError(
-            f"study {spec.name!r} is there but was not made by hpsearch; choose another name"
-            " with --study"
+            f"study {spec.name!r} exists but was not made by hpsearch; choose another name with"
+            " --study"
         )
     changed = differences(identity(kept), identity(spec))
     if others := _other_data(handle.user_attrs, data):
         before, now = kept.data.dataset, spec.data.dataset
-        named = {"data.dataset": (before, now)} if before != now else {}
-        changed |= {**named, **others}
+        renamed = {"data.dataset": (before, now)} if before != now else {}
+        changed |= {**renamed, **others}
     if changed:
         _refuse(spec.name, changed)
 
@@ -299,21 +300,18 @@ def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
     )
 
 
-def _with_room(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
-    """The spec with a total of trials that is no smaller than the number the study has had.
-
-    With those that others run at this moment, which will count, too.
-    """
+def _with_enough_trials(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
+    """The spec with a total of at least the study's counted trials and those that others run."""
     with storage.transaction() as session:
-        roll = count_states(session, handle._study_id)
-    least = roll.counted + len(roll.running) - len(stale_trials(storage, roll, claim=None))
+        counts = count_states(session, handle._study_id)
+    least = counts.counted + len(counts.running) - len(stale_trials(storage, counts))
     if least <= spec.search.trials:
         return spec
     return replace(spec, search=replace(spec.search, trials=least))
 
 
-def _note_changes(handle: optuna.Study, spec: StudySpec) -> None:
-    """Logs what was changed that may change, and takes a `hpsearch stop` back."""
+def _store_changes(handle: optuna.Study, spec: StudySpec) -> None:
+    """Stores changed settings, with an entry in the study's history; revokes `hpsearch stop`."""
     kept = spec_of(handle)
     assert kept is not None
     changed = differences(steering(kept), steering(spec))

@@ -1,4 +1,4 @@
-"""Which process runs a trial, and whether it is certainly gone."""
+"""The identity of a process that runs a trial, and whether that process has certainly ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def identity() -> dict[str, Any]:
-    """Returns what tells this process from every other: host, boot, namespace, pid and start."""
+    """Returns the identity of this process: host, boot, namespace, pid and start time."""
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
@@ -25,10 +25,10 @@ def identity() -> dict[str, Any]:
 
 
 def is_gone(process: Mapping[str, Any]) -> bool:
-    """Whether the process is certainly gone; False where this host cannot know.
+    """Whether the process has certainly ended; False if this host cannot know.
 
-    It is gone if it ran on this host before the last boot, or if its pid here is free or belongs
-    to a process that started at another time.
+    It has ended if it ran on this host before the last boot, or if its pid is free or belongs to a
+    process that started at another time.
     """
     here = identity()
     if any(process.get(key) != here[key] for key in ("host", "node")):
@@ -44,25 +44,25 @@ def is_gone(process: Mapping[str, Any]) -> bool:
 
 
 def _node() -> int | None:
-    """The address of a network card; None where there is none, which Python makes up at random."""
+    """The address of a network card; None without one, for which Python draws a random number."""
     node = uuid.getnode()
     return None if node >> 40 & 1 else node
 
 
 def _started(pid: int) -> int | None:
-    """The start time in clock ticks since boot; None without /proc, and of a process that ended."""
+    """The start time in clock ticks since boot; None without /proc, and for an ended process."""
     stat = _read(f"/proc/{pid}/stat")
     if stat is None:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces
     return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _exists(pid: int) -> bool:
     if Path("/proc/self").exists():
-        return False  # no entry in /proc, or a zombie: _started has looked
+        return False  # _started found no entry in /proc, or a zombie
     if sys.platform == "win32":
-        return True  # where 0 is a Ctrl-C
+        return True  # os.kill with 0 would send Ctrl-C there
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,38 +1,34 @@
-"""Why a study gives its workers no more trials."""
+"""Why a study gives its workers no more trials, and how a run on it ended."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 
 
 class StudyStatus(enum.Enum):
-    """Why a worker gets no trial now."""
+    """Why a worker gets no trial now, and so how its run ended.
 
-    DONE = "done"  # the budget is met
-    USED_UP = "used up"  # every cell of the grid has been tried
-    BUSY = "busy"  # others run the last trials; one may yet come back
-    STOPPED = "stopped"  # `hpsearch stop` was called
-    FAILING = "failing"  # too many failures in a row
+    ``label`` is the run's end in a word, as `hpsearch run` prints it; ``words`` is the predicate of
+    a sentence about the study.
+    """
 
-    @property
-    def words(self) -> str:
-        """What may be said of the study."""
-        return _WORDS[self]
+    DONE = "done", "needs no more trials"
+    USED_UP = "done", "has tried every cell of its grid"
+    # Other workers run the last trials; one of these may come back.
+    BUSY = "left to others", "waits for its last trials"
+    STOPPED = "stopped", "is stopped; `hpsearch run` goes on with it"  # by `hpsearch stop`
+    FAILING = "failing", "has ended after too many failures in a row"
+    TIMED_OUT = "timed out", "is left at the end of the run's time"  # the study would go on
+    INTERRUPTED = "interrupted", "was interrupted"  # by Ctrl-C or SIGTERM; the study would go on
+
+    def __init__(self, label: str, words: str) -> None:
+        self.label = label
+        self.words = words
 
 
 def exhausted(*, alone: bool) -> StudyStatus:
-    """Returns the standing of a grid without a free cell: of those that others run one may return.
+    """Returns the status of a grid without a free cell; ``alone``: no trial is running.
 
-    ``alone``: nobody runs any.
+    The cell of a running trial may come free again.
     """
     return StudyStatus.USED_UP if alone else StudyStatus.BUSY
-
-
-_WORDS: Mapping[StudyStatus, str] = {
-    StudyStatus.DONE: "needs no more trials",
-    StudyStatus.USED_UP: "has tried every cell of its grid",
-    StudyStatus.BUSY: "waits for its last trials",
-    StudyStatus.STOPPED: "is stopped; `hpsearch run` goes on with it",
-    StudyStatus.FAILING: "has ended after too many failures in a row",
-}

@@ -1,4 +1,4 @@
-"""A worker's signs of life: in the database while it runs a trial, and on its own machine."""
+"""A worker's heartbeats: in the database while it runs a trial, and in a file on its own host."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.search.storage.storage import first_line
+from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import Lease, LeaseLost
-from hpsearch.search.study.study import Study
 
 BEAT_SECONDS = 10.0
 ALIVE = "HPSEARCH_ALIVE"  # the environment variable that names a file to touch
@@ -25,38 +24,38 @@ _log = logging.getLogger(__name__)
 def touch_alive_file() -> None:
     """Touches the file that ``HPSEARCH_ALIVE`` names, if it names one.
 
-    Its age tells a container's health check that the worker goes on: for much less than a command
-    that asks the database, which would take time from the trials that are measured.
+    A container's health check reads the file's age. A command that asks the database would take
+    processor time from the trials, which are timed.
     """
     path = os.environ.get(ALIVE)
     if path:
-        with suppress(OSError):  # then it grows old, and who looks at it sees that
+        with suppress(OSError):  # then the file grows old, and the health check detects it
             Path(path).touch()
 
 
 @contextmanager
-def heartbeats(study: Study, claim: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Gives a sign of life every ``seconds`` inside the context; the first came with the claim.
+def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Writes a heartbeat every ``seconds`` inside the context; the first came with the lease.
 
-    After each one the alive file is touched, see :func:`touch_alive_file`. Optuna's own heartbeats
-    run only inside ``study.optimize``, and miss a trial that died before its first.
+    Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own heartbeats
+    run only inside ``study.optimize``, and miss a trial that died before its first one.
     """
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(seconds):
             try:
-                study.beat(claim)
+                lease.beat()
                 touch_alive_file()
             except LeaseLost:
-                return  # its worker learns of it when it writes
+                return  # the worker notices with its next write
             except (SQLAlchemyError, StorageInternalError) as exc:
-                study.storage.outage.note()  # nobody else was heard, either
-                said = first_line(exc.__cause__ or exc)
-                _log.warning("no sign of life of trial %d: %s", claim.number, said)
-        study.storage.sessions.remove()
+                lease.storage.outage.note()  # other workers' heartbeats were not written either
+                message = first_line(exc.__cause__ or exc)
+                _log.warning("no heartbeat of trial %d: %s", lease.number, message)
+        lease.storage.sessions.remove()
 
-    thread = threading.Thread(target=beat, name=f"heartbeat-{claim.number}", daemon=True)
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
     thread.start()
     try:
         yield

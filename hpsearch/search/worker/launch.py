@@ -28,7 +28,7 @@ from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool, worker_command
-from hpsearch.search.worker.work_loop import Ending, StopSignal, ending_of, work
+from hpsearch.search.worker.work_loop import StopSignal, work
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ NO_ARTIFACTS = (
 )
 
 
-def prepare(spec: StudySpec, options: WorkerOptions) -> Prepared:
+def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Prepared:
     """Checks storage, device and data, in this order, and only then makes or opens the study.
 
     Raises:
@@ -96,7 +96,12 @@ def prepare(spec: StudySpec, options: WorkerOptions) -> Prepared:
         _differs(known, ground.reference, mixed=options.mixed_hardware)
     devices = _devices(spec, options, ground)
     study = catalog.create_or_resume(
-        open_storage(options.storage, create=True, artifacts=options.artifacts),
+        open_storage(
+            options.storage,
+            create=True,
+            artifacts=options.artifacts,
+            gives_up=stop.gives_up if spec.search.workers == 1 else stop.is_signalled,
+        ),
         spec,
         data=ground.fingerprint,
         reference=ground.reference,
@@ -144,10 +149,8 @@ def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) 
     ground = _survey(spec, options, _threads(options, study, workers=1))
     if REFERENCE in study.attributes:
         _differs(study, ground.reference, mixed=options.mixed_hardware)
-    equipped = study.storage.with_retry(
-        lambda: catalog.attach_data(
-            study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
-        )
+    equipped = catalog.attach_data(
+        study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
     )
     return _prepared(equipped, options, ground)
 
@@ -245,8 +248,11 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
 
 def run(
     prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
-) -> Ending:
-    """Works on the study, in this process or in several workers, until there is a reason to end."""
+) -> StudyStatus:
+    """Works on the study until its budget is met, the time is up or a signal comes.
+
+    One worker is this process; several are processes of their own.
+    """
     if prepared.study.spec.search.workers == 1:
         return run_here(prepared, stop=stop, observer=watcher)
     return _run_workers(prepared, options, stop=stop, watcher=watcher)
@@ -254,25 +260,23 @@ def run(
 
 def run_here(
     prepared: Prepared, *, stop: StopSignal, observer: Observer, waits: bool = True
-) -> Ending:
+) -> StudyStatus:
     """Works on the study in this process; ``waits`` as for :func:`work`."""
     from hpsearch.search.worker.trainer import Trainer
 
     study = prepared.study
-    study.storage.outage.is_hurried = stop.is_hurried
     trainer = Trainer(
         study=study, images=prepared.images, device=prepared.device, observer=observer
     )
     with cpu.worker_presence(), study.storage.translate_errors():
-        standing = work(
+        return work(
             study, trainer, origin=prepared.origin, observer=observer, stop=stop, waits=waits
         )
-    return ending_of(standing, stop)
 
 
 def _run_workers(
     prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
-) -> Ending:
+) -> StudyStatus:
     """Has processes of this host work on the study, as many as its spec says, and watches them."""
     study = prepared.study
     threads = int(prepared.origin["threads"])
@@ -296,7 +300,7 @@ def _run_workers(
         study.storage.translate_errors(),
         Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
     ):
-        return ending_of(pool.run(stop), stop)
+        return pool.run(stop)
 
 
 def _arguments(options: WorkerOptions, *, device: str, threads: int) -> list[str]:

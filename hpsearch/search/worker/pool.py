@@ -98,14 +98,13 @@ class Pool:
             if self._folder is not None:
                 self._folder.cleanup()
 
-    def run(self, stop: StopSignal) -> StudyStatus | None:
-        """Runs until the study needs no more trials; returns why, or None if asked to stop.
+    def run(self, stop: StopSignal) -> StudyStatus:
+        """Runs until the study needs no more trials, or ``stop``; returns why it ended.
 
         Raises:
             HpsearchError: every worker was refused, or they die without getting anywhere.
         """
-        stop.raises, stop.at_once = False, self.kill
-        self.study.storage.outage.is_hurried = lambda: bool(stop.signals)
+        stop.poll(on_second=self.kill)
         follower = Follower(self.study, self.watcher)
         while not stop():
             records = follower.look()
@@ -117,7 +116,7 @@ class Pool:
             time.sleep(_LOOK_SECONDS)
         self.end()
         follower.look()
-        return None
+        return stop.status
 
     def _tend(self, records: Sequence[TrialRecord]) -> bool:
         """Starts who is due and replaces who died; whether any is left."""

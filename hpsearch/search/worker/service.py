@@ -12,7 +12,8 @@ from datetime import datetime
 
 from hpsearch.core.spec import to_json
 from hpsearch.errors import AwayError, DataError, DeviceError, SpecError, StorageError, StudyError
-from hpsearch.search.storage.storage import AWAY_SECONDS, Storage, open_storage
+from hpsearch.search.storage.retry import AWAY_SECONDS
+from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
@@ -20,7 +21,7 @@ from hpsearch.search.worker import launch
 from hpsearch.search.worker.heartbeat import touch_alive_file
 from hpsearch.search.worker.launch import WorkerOptions
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import Ending, StopSignal, close
+from hpsearch.search.worker.work_loop import StopSignal, close
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def serve(
     dataset: str | None,
     stop: StopSignal,
     view: View,
-) -> Ending:
+) -> StudyStatus:
     """Works on the named study, else on every open one, oldest first.
 
     A study whose last trials others run is left to them while another one is open.
@@ -74,7 +75,7 @@ def serve(
                 raise
             _log.info("%s; it is waited for", exc)
             stop.wait(_WAIT_SECONDS)
-    return ending or Ending.INTERRUPTED
+    return ending or StudyStatus.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class _Server:
         """Whether it ends with the study that was named."""
         return self.name is not None and not self.forever
 
-    def work(self) -> Ending | None:
+    def work(self) -> StudyStatus | None:
         """Opens the database and works on what is open in it; None if asked to stop meanwhile."""
         storage = self._opened()
         while storage is not None and not self.stop():
@@ -114,7 +115,7 @@ class _Server:
             if not studies and not self.forever:
                 rest = f"nothing else is open in {storage.masked}"
                 self._tell(rest if self.left_alone else _nothing_open(storage, self.name))
-                return Ending.DONE
+                return StudyStatus.DONE
             self.stop.wait(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
         return None
 
@@ -127,8 +128,11 @@ class _Server:
         options, deadline, told = self.options, time.monotonic() + AWAY_SECONDS, ""
         while not self.stop():
             try:
-                opened = open_storage(
-                    options.storage, create=self.forever, artifacts=options.artifacts
+                return open_storage(
+                    options.storage,
+                    create=self.forever,
+                    artifacts=options.artifacts,
+                    gives_up=self.stop.gives_up,
                 )
             except AwayError as exc:
                 is_child = self.stop.parent is not None and time.monotonic() < deadline
@@ -137,9 +141,6 @@ class _Server:
                 if str(exc) != told:
                     told = str(exc)
                     _log.info("%s; it is waited for", told)
-            else:
-                opened.outage.is_hurried = self.stop.is_hurried
-                return opened
             self.stop.wait(_WAIT_SECONDS)
         return None
 
@@ -147,17 +148,17 @@ class _Server:
         """The studies to work on, oldest first, and why no worker would get a trial of one now."""
         name = self.name
         if self.only_one:
-            storage.with_retry(lambda: catalog.open_study(storage, name))  # or says which there are
+            catalog.open_study(storage, name)  # or says which there are
         return [
             (study, standing)
-            for study, standing in storage.with_retry(lambda: catalog.open_studies(storage))
+            for study, standing in catalog.open_studies(storage)
             if name in (None, study.name) and not self._is_left_alone(study)
         ]
 
     def _is_left_alone(self, study: Study) -> bool:
         return time.monotonic() < self.left_alone.get(_as_it_is(study), 0.0)
 
-    def _work_on(self, study: Study) -> Ending | None:
+    def _work_on(self, study: Study) -> StudyStatus | None:
         """Works on the study; returns how it ended if that ends the worker, too."""
         try:
             ending = self._run(study)
@@ -168,14 +169,14 @@ class _Server:
             until = math.inf if isinstance(exc, DeviceError) else time.monotonic() + _AGAIN_SECONDS
             self.left_alone[_as_it_is(study)] = until
             return None
-        if ending in (Ending.INTERRUPTED, Ending.TIMED_OUT):
+        if ending in (StudyStatus.INTERRUPTED, StudyStatus.TIMED_OUT):
             return ending
-        self._tell(f"study {study.name!r}: {ending.value}")
+        self._tell(f"study {study.name!r}: {ending.label}")
         return ending if self.only_one else None
 
-    def _run(self, study: Study) -> Ending:
-        self.stop.raises = True  # while it prepares, which cannot ask
-        prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
+    def _run(self, study: Study) -> StudyStatus:
+        with self.stop.interrupting():  # it cannot poll
+            prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
         if prepared.study.storage.artifacts is None:
             self._tell(launch.NO_ARTIFACTS)
         with self.view(prepared.study) as observer:
@@ -202,6 +203,6 @@ def _as_it_is(study: Study) -> tuple[datetime, str]:
 
 def _nothing_open(storage: Storage, name: str | None) -> str:
     if name is not None:
-        standing = storage.with_retry(lambda: catalog.open_study(storage, name).status())
+        standing = catalog.open_study(storage, name).status()
         return f"study {name!r} {(standing or StudyStatus.DONE).words}"
     return f"no open study in {storage.masked}; `hpsearch submit` queues one"

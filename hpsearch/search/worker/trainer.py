@@ -1,4 +1,4 @@
-"""One trial from its spec to its outcome: build, measure, train, and ask whether to go on."""
+"""One trial from its spec to its outcome: build, measure, train, and stop if it is hopeless."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from hpsearch.search.worker.work_loop import StopSignal
 _log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 5.0
-_LOOK_SHARE = 50  # of the time that a look may take
+_READ_RATIO = 50  # times the duration of a read until the next one
 
 
 class PeerTrials:
-    """The study's other trials, as one trial sees them while it runs.
+    """The study's other trials, which a running trial is compared with.
 
-    They are read anew at most every five seconds, and for at most a fiftieth of the time: a look
-    costs some 10 ms, as much as a short epoch may, and a second where hundreds run.
+    They are read at most every five seconds, and for at most a fiftieth of the time: a read takes
+    some 10 ms, as long as a short epoch, and a second while hundreds of trials run.
 
-    ``seen`` is shown the study's trials at each look.
+    ``on_read`` is called with the study's trials after each read.
     """
 
     def __init__(
@@ -51,42 +51,42 @@ class PeerTrials:
         study: Study,
         number: int,
         *,
-        seen: Callable[[Sequence[TrialRecord]], None] = lambda _: None,
+        on_read: Callable[[Sequence[TrialRecord]], None] = lambda _: None,
     ) -> None:
         self._study = study
         self._number = number
-        self._seen = seen
+        self._on_read = on_read
         self._names = costs(study.objectives)
         self._peers: list[Peer] = []
         self._due = 0.0
 
     def judge(self, curve: Curve, cost: Mapping[str, float]) -> Verdict | None:
-        """Asks the study's rule whether the trial is hopeless among its no-costlier peers."""
+        """Returns why the trial is hopeless among peers of at most its cost; None if it is not."""
         rule, epochs = self._study.spec.pruning, self._study.spec.train.epochs
         if len(curve) == epochs:
             return None  # without reading the other trials
         if time.monotonic() >= self._due:
-            self._look()
-        known = {**cost, "train_seconds": curve[-1].train_seconds}
+            self._read()
+        costs_so_far = {**cost, "train_seconds": curve[-1].train_seconds}
         return should_prune(
             [epoch.val_loss for epoch in curve],
-            [known[name] for name in self._names],
+            [costs_so_far[name] for name in self._names],
             self._peers,
             rule,
             epochs=epochs,
         )
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         began = time.monotonic()
         records = self._study.records()
-        self._seen(records)
+        self._on_read(records)
         self._peers = peers(records, self._number, self._names)
         ended = time.monotonic()
-        self._due = ended + max(_FRESH_SECONDS, _LOOK_SHARE * (ended - began))
+        self._due = ended + max(_FRESH_SECONDS, _READ_RATIO * (ended - began))
 
 
 def peers(records: Sequence[TrialRecord], number: int, names: Sequence[str]) -> list[Peer]:
-    """Returns the other trials that have a curve, as the rules see them."""
+    """Returns the other trials that have a curve, as the pruning rules take them."""
     return [
         Peer(
             number=record.number,
@@ -101,46 +101,46 @@ def peers(records: Sequence[TrialRecord], number: int, names: Sequence[str]) -> 
 
 def explain(verdict: Verdict) -> str:
     """Returns in words why a trial was stopped."""
-    what = "forecast loss" if verdict.pruner == "forecast" else "loss"
+    loss = "forecast loss" if verdict.pruner == "forecast" else "loss"
     return (
-        f"{what} {verdict.value:.4g} after epoch {verdict.epoch} is above {verdict.limit:.4g}"
+        f"{loss} {verdict.value:.4g} after epoch {verdict.epoch} is above {verdict.limit:.4g}"
         f" (trial {verdict.beaten_by})"
     )
 
 
-_WRITE_SHARE = 0.01  # of the time, at most, that writing may take
+_WRITE_SHARE = 0.01  # of the time, at most, for writing checkpoints
 
 
 class Checkpointer:
-    """Keeps one trial's training among the study's artifacts.
+    """Writes the checkpoints of one trial to the study's artifacts.
 
-    It writes after an epoch, but only so often that writing takes at most a hundredth of the
-    time. ``clock`` returns monotonic seconds.
+    Writes after an epoch, but only so often that writing takes at most a hundredth of the time.
+    ``clock`` returns monotonic seconds.
     """
 
     def __init__(
-        self, study: Study, claim: Lease, *, clock: Callable[[], float] = time.monotonic
+        self, study: Study, lease: Lease, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._artifacts = study.storage.artifacts
-        self._key = study.checkpoint_key(claim.number)
+        self._artifacts = lease.storage.artifacts
+        self._key = lease.checkpoint_key
         # An artifact may outlive its database: number and seed alone could be another study's.
-        self._owner = f"{study.created.isoformat()} {claim.number} {claim.spec.seed}"
+        self._owner = f"{study.created.isoformat()} {lease.number} {lease.spec.seed}"
         self._clock = clock
         self._may_write_at = clock()
 
     def restore(self, model: nn.Module, *, device: torch.device) -> tuple[Progress, Curve]:
-        """Loads the weights that an earlier start has left; returns how far it had come."""
+        """Loads the weights of an earlier start; returns its progress and curve, or empty ones."""
         packed = self._artifacts.read(self._key) if self._artifacts is not None else None
-        found = unpack(packed, device=device) if packed is not None else None
-        if found is None or found.owner != self._owner:
+        checkpoint = unpack(packed, device=device) if packed is not None else None
+        if checkpoint is None or checkpoint.owner != self._owner:
             return Progress(), ()
-        model.load_state_dict(found.weights)
-        return found.progress, found.curve
+        model.load_state_dict(checkpoint.weights)
+        return checkpoint.progress, checkpoint.curve
 
     def keep(
         self, model: nn.Module, progress: Progress, curve: Curve, *, now: bool = False
     ) -> None:
-        """Writes the training as it stands after an epoch; ``now``: however long that takes."""
+        """Writes the state of the training after an epoch; ``now``: whatever time that takes."""
         began = self._clock()
         if self._artifacts is None or (began < self._may_write_at and not now):
             return
@@ -151,100 +151,95 @@ class Checkpointer:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
-    """What all trials of a worker share: the images on the device, and whom to tell."""
+    """Trains the trials of a worker, which share the images on the device and the observer."""
 
     study: Study
     images: Tensors
     device: torch.device
     observer: Observer
 
-    def __call__(self, claim: Lease, stop: StopSignal) -> Outcome:
-        """Trains the trial until it is complete, hopeless, diverged or broken.
+    def __call__(self, lease: Lease, stop: StopSignal) -> Outcome:
+        """Trains the trial until it is complete, pruned, diverged or failed.
 
-        The one broad ``except`` of the search stands here: whatever breaks a trial is kept with
-        it, and the search goes on.
+        The one broad ``except`` of the search stands here: the exception is stored with its trial,
+        and the search goes on.
 
         Raises:
-            Interrupted: ``stop`` asked for it; the epoch was finished and kept, unless it took
-                too long.
+            Interrupted: ``stop`` asked for it, and the epoch was finished and kept, or took too
+                long.
             LeaseLost: the lease was lost to another worker.
             StorageError: the database is away.
         """
         try:
-            return self._train(claim, stop)
+            return self._train(lease, stop)
         except (Interrupted, LeaseLost, StorageError):
             raise
         except Diverged as exc:
             failure = {"kind": "NaN"}
             reason = f"diverged: {exc}"
             return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
-        except (Exception, SystemExit) as exc:  # a person's own code may end the process
+        except (Exception, SystemExit) as exc:  # user code may call sys.exit
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
-            culprit = failing_user_code(claim.spec, exc) if kind == "bug" else None
-            reason = f"{kind}: {_told(exc, culprit)}"
+            culprit = failing_user_code(lease.spec, exc) if kind == "bug" else None
+            reason = f"{kind}: {_described(exc, culprit)}"
             failure = {"kind": kind, "traceback": traceback.format_exc()}
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
 
-    def _train(self, claim: Lease, stop: StopSignal) -> Outcome:
-        spec, study, device = claim.spec, self.study, self.device
+    def _train(self, lease: Lease, stop: StopSignal) -> Outcome:
+        spec, study, device = lease.spec, self.study, self.device
         model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
-        keeper = Checkpointer(study, claim)
-        progress, curve = keeper.restore(model, device=device)
-        cost = self._cost(claim, model, resumed=bool(curve))
-        study.record_cost(claim, cost, curve)
-        self.observer.started(claim.number, claim.params, cost)
-        self._tell_of_earlier(claim, curve)
-        others = PeerTrials(study, claim.number, seen=self.observer.sync)
+        checkpointer = Checkpointer(study, lease)
+        progress, curve = checkpointer.restore(model, device=device)
+        cost: Mapping[str, float] | None = lease.attributes.get("cost") if curve else None
+        if cost is None:  # a resumed trial keeps the costs by which it was judged before
+            cost = measure(model, self.images.input_shape, device=device)
+        lease.write_cost(cost, curve)
+        self.observer.started(lease.number, lease.params, cost)
+        self._report_earlier_epochs(lease, curve)
+        others = PeerTrials(study, lease.number, on_read=self.observer.sync)
         details: dict[str, object] = {}
-        going = train(
+        epochs = train(
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
         )
-        for epoch in going:
+        for epoch in epochs:
             curve = (*curve, epoch)
-            study.record_epoch(claim, curve)
-            self.observer.trained(claim.number, epoch)
+            lease.write_epoch(curve)
+            self.observer.trained(lease.number, epoch)
             verdict = others.judge(curve, cost)
-            if verdict is not None and not claim.control:
+            if verdict is not None and not lease.control:
                 reason = explain(verdict)
                 return Outcome(
                     state=State.PRUNED, reason=reason, details={"pruning": asdict(verdict)}
                 )
-            if verdict is not None:
+            if verdict is not None:  # control trials are trained to their end
                 details.setdefault("would_prune", asdict(verdict))
             if len(curve) < spec.train.epochs:
-                if progress.epoch == len(curve):  # a training of one's own may leave it alone
-                    keeper.keep(model, progress, curve, now=stop())
+                if progress.epoch == len(curve):  # a custom training may leave it unchanged
+                    checkpointer.keep(model, progress, curve, now=stop())
                 if stop():
                     raise Interrupted
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
         chosen = {name: values[name] for name in study.objectives}
         return Outcome(state=State.COMPLETE, values=chosen, details=details)
 
-    def _cost(self, claim: Lease, model: nn.Module, *, resumed: bool) -> Mapping[str, float]:
-        """The trial's costs; one that goes on keeps those it was judged by so far."""
-        known: Mapping[str, float] | None = claim.attributes.get("cost")
-        if resumed and known is not None:
-            return known
-        return measure(model, self.images.input_shape, device=self.device)
-
-    def _tell_of_earlier(self, claim: Lease, curve: Curve) -> None:
-        """Shows the epochs that the trial goes on from, or says that it has to start over."""
+    def _report_earlier_epochs(self, lease: Lease, curve: Curve) -> None:
+        """Reports the epochs that the trial resumes from; logs if it has to start over."""
         for epoch in curve:
-            self.observer.trained(claim.number, epoch)
-        lost = curve_of(claim.attributes.get("curve"))
+            self.observer.trained(lease.number, epoch)
+        lost = curve_of(lease.attributes.get("curve"))
         if lost and not curve:
             _log.info(
-                "trial %s starts over: the checkpoint of its %s epochs is not to be had here",
-                claim.number,
+                "trial %s starts over: no checkpoint of its %s epochs is available here",
+                lease.number,
                 len(lost),
             )
 
 
-def _told(exc: BaseException, culprit: tuple[str, str] | None) -> str:
-    """The exception in a line; one of the person's own code with its function and its place."""
-    said = next(iter(str(exc).strip().splitlines()), "no message")
-    text = f"{type(exc).__name__}: {said[:300]}"
+def _described(exc: BaseException, culprit: tuple[str, str] | None) -> str:
+    """The exception in one line; one of user code with its function and location."""
+    message = next(iter(str(exc).strip().splitlines()), "no message")
+    text = f"{type(exc).__name__}: {message[:300]}"
     return text if culprit is None else f"{culprit[0]}: {text}{culprit[1]}"
 
 

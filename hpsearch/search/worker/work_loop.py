@@ -1,8 +1,7 @@
-"""The loop that runs trials until the study needs no more of them."""
+"""The loop that runs trials until the study needs no more, and the signal that ends it early."""
 
 from __future__ import annotations
 
-import enum
 import logging
 import math
 import os
@@ -26,19 +25,19 @@ from hpsearch.search.worker.observer import Observer
 
 _log = logging.getLogger(__name__)
 
-PARENT = "HPSEARCH_PARENT"  # the environment variable that tells a worker whose child it is
+PARENT = "HPSEARCH_PARENT"  # the environment variable with the pid of the command that started us
 _POLL_SECONDS = 0.5
-_ECHO_SECONDS = 5.0  # the parent passes a signal on after its look at the study, maybe a long one
-FINISH_SECONDS = 10.0  # for the epoch at hand; Kubernetes grants 30 s in all
+_ECHO_SECONDS = 5.0  # the parent may be reading a large study before it passes a signal on
+FINISH_SECONDS = 10.0  # for the current epoch; Kubernetes grants 30 s in all
 
 
 @dataclass(slots=True, kw_only=True)
 class StopSignal:
-    """Says when to stop: a signal came, or the time is up. ``deadline`` is by ``clock``.
+    """Whether to stop: a signal came, or the time is up. ``deadline`` is by ``clock``.
 
-    While ``raises``, the first signal also raises KeyboardInterrupt, for what cannot ask; what
-    swallows that is still told when it asks. The second signal ends the process, unless that is
-    not ours to end (``exits`` is False): then it raises KeyboardInterrupt in any case.
+    While ``raises``, the first signal also raises KeyboardInterrupt, for code that does not poll;
+    code that swallows the exception still sees the signal when it polls. The second signal ends
+    the process; unless ``exits``, it raises KeyboardInterrupt instead.
     """
 
     deadline: float | None = None
@@ -46,10 +45,10 @@ class StopSignal:
     signals: list[int] = field(default_factory=list)
     parent: int | None = None  # a process whose end is a signal too
     exits: bool = True
-    at_once: Callable[[], None] = lambda: None  # what a second signal does before it ends all
     clock: Callable[[], float] = time.monotonic  # in seconds
-    _asked_at: float | None = None
-    _heard_at: float = -math.inf
+    _on_second: Callable[[], None] = lambda: None
+    _stopped_at: float | None = None
+    _signalled_at: float = -math.inf
 
     @classmethod
     def of_a_worker(cls) -> StopSignal:
@@ -58,7 +57,7 @@ class StopSignal:
         return cls(parent=int(parent) if parent else None)
 
     def start_clock(self, timeout: float | None) -> None:
-        """Sets the deadline that many seconds from now; None: none."""
+        """Sets the deadline to that many seconds from now; None: no deadline."""
         self.deadline = None if timeout is None else self.clock() + timeout
 
     @property
@@ -66,57 +65,83 @@ class StopSignal:
         """Whether the time is up."""
         return self.deadline is not None and self.clock() >= self.deadline
 
+    @property
+    def status(self) -> StudyStatus:
+        """The status of a run that this signal ended."""
+        is_timeout = self.timed_out and not self.signals
+        return StudyStatus.TIMED_OUT if is_timeout else StudyStatus.INTERRUPTED
+
     def __call__(self) -> bool:
-        """Whether to stop at the next good moment: after the epoch."""
+        """Whether to stop after the current epoch."""
         orphaned = self.parent is not None and os.getppid() != self.parent
-        wanted = bool(self.signals) or self.timed_out or orphaned
-        if wanted and self._asked_at is None:
-            self._asked_at = self.clock()
-        return wanted
+        stops = bool(self.signals) or self.timed_out or orphaned
+        if stops and self._stopped_at is None:
+            self._stopped_at = self.clock()
+        return stops
 
     def overdue(self) -> bool:
-        """Whether to stop at once: the good moment is too long in coming."""
+        """Whether to stop at once, because the epoch took too long to end."""
         if not self():
             return False
-        assert self._asked_at is not None
-        return self.clock() - self._asked_at > FINISH_SECONDS
+        assert self._stopped_at is not None
+        return self.clock() - self._stopped_at > FINISH_SECONDS
 
     def wait(self, seconds: float) -> None:
-        """Waits so long, or until it is time to stop."""
+        """Waits that long, or until it is time to stop."""
         until = self.clock() + seconds
         while not self() and (left := until - self.clock()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
 
-    def is_hurried(self) -> bool:
-        """Whether a signal came so long ago that a database that is away is waited for no more."""
-        return bool(self.signals) and self.overdue()
+    def is_signalled(self) -> bool:
+        """Whether a signal came: a parent of workers then waits no longer for a database."""
+        return bool(self.signals)
+
+    def gives_up(self) -> bool:
+        """Whether a signal came so long ago that a worker waits no longer for a database."""
+        return self.is_signalled() and self.overdue()
+
+    def poll(self, *, on_second: Callable[[], None] = lambda: None) -> None:
+        """Declares that the caller polls: from here on, the first signal does not raise.
+
+        ``on_second`` is called at a second signal, before the process ends.
+        """
+        self.raises, self._on_second = False, on_second
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Has the first signal raise KeyboardInterrupt inside the context, which cannot poll."""
+        before, self.raises = self.raises, True
+        try:
+            yield
+        finally:
+            self.raises = before
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one ends at once."""
+        """Takes the first Ctrl-C or SIGTERM as a request to stop; the second one ends at once."""
         caught = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._hear) for number in caught}
+        before = {number: signal.signal(number, self._receive) for number in caught}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        # A supervisor may signal a whole group, of which the parent passes its own on.
-        may_echo = self.parent is not None and self.clock() - self._heard_at < _ECHO_SECONDS
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        # A supervisor may signal a whole process group, whose parent then passes its signal on.
+        may_echo = self.parent is not None and self.clock() - self._signalled_at < _ECHO_SECONDS
         if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and may_echo:
             return
         if self.signals:
-            if sys.stderr.isatty():  # the cursor again
+            if sys.stderr.isatty():  # show the cursor, which a live view hid
                 sys.stderr.write("\x1b[?25h\nended at once\n")
                 sys.stderr.flush()
-            self.at_once()
+            self._on_second()
             if not self.exits:
                 raise KeyboardInterrupt
-            os._exit(128 + number)  # the trial is handed back by whoever runs the study next
+            os._exit(128 + number)  # the next worker recovers the trial
         self.signals.append(number)
-        self._heard_at = self.clock()
+        self._signalled_at = self.clock()
         if self.raises:
             raise KeyboardInterrupt
 
@@ -132,97 +157,71 @@ def work(
     observer: Observer,
     stop: StopSignal,
     waits: bool = True,
-) -> StudyStatus | None:
-    """Runs trials until the study needs no more; returns why, or None if asked to stop.
+) -> StudyStatus:
+    """Runs trials until the study needs no more, or ``stop``; returns why it ended.
 
-    A trial that is interrupted is handed back: it keeps its number and parameters and waits for
-    the next worker.
+    An interrupted trial is handed back: it keeps its number and parameters and waits for the next
+    worker.
 
     Args:
-        study: what to work on.
+        study: the study to work on.
         run_trial: trains a trial.
-        origin: where the trials run, kept with each.
-        observer: hears of each trial.
-        stop: says when to end.
-        waits: for the last trials that others run, one of which may come back; else returns BUSY.
+        origin: where the trials run, stored with each.
+        observer: notified of each trial.
+        stop: polled between trials and epochs.
+        waits: wait for the last trials that others run, one of which may come back; else return
+            BUSY.
     """
-    stop.raises = False
+    stop.poll()
     while not stop():
         touch_alive_file()
         try:
-            claim = study.claim(origin)
+            lease = study.acquire(origin)
         except LeaseLost:  # drawing its values took too long
             continue
-        if claim is StudyStatus.BUSY and waits:
+        if lease is StudyStatus.BUSY and waits:
             stop.wait(_POLL_SECONDS)
             continue
-        if isinstance(claim, StudyStatus):
-            return claim
+        if isinstance(lease, StudyStatus):
+            return lease
         try:
-            with heartbeats(study, claim):
-                record = _run(study, claim, run_trial, stop)
+            with heartbeats(lease):
+                record = _run(lease, run_trial, stop)
         except LeaseLost:
-            record = study.record(claim.number)
-            _log.info("trial %s was given to another worker; dropped here", claim.number)
+            record = study.record(lease.number)
+            _log.info("trial %s: the lease was lost to another worker", lease.number)
         observer.ended(record)
-    return None
+    return stop.status
 
 
-def _run(study: Study, claim: Lease, run_trial: RunTrial, stop: StopSignal) -> TrialRecord:
+def _run(lease: Lease, run_trial: RunTrial, stop: StopSignal) -> TrialRecord:
     try:
-        outcome = run_trial(claim, stop)
+        outcome = run_trial(lease, stop)
     except Interrupted:
-        return study.hand_back(claim)
-    return study.finish(claim, outcome)
+        return lease.hand_back()
+    return lease.finish(outcome)
 
 
-class Ending(enum.Enum):
-    """How a run ended."""
-
-    DONE = "done"  # the budget is met, or the grid used up
-    TIMED_OUT = "timed out"
-    BUSY = "left to others"  # who run its last trials
-    INTERRUPTED = "interrupted"  # Ctrl-C or SIGTERM
-    STOPPED = "stopped"  # `hpsearch stop`
-    FAILING = "failing"  # too many failures in a row
-
-
-def ending_of(standing: StudyStatus | None, stop: StopSignal) -> Ending:
-    """Returns how a run ended, by why the study gave no more trials; None: it was asked to stop."""
-    if standing is None:
-        return Ending.TIMED_OUT if stop.timed_out and not stop.signals else Ending.INTERRUPTED
-    return _ENDINGS[standing]
-
-
-_ENDINGS = {
-    StudyStatus.DONE: Ending.DONE,
-    StudyStatus.BUSY: Ending.BUSY,
-    StudyStatus.USED_UP: Ending.DONE,
-    StudyStatus.STOPPED: Ending.STOPPED,
-    StudyStatus.FAILING: Ending.FAILING,
-}
-
-
-def close(study: Study, ending: Ending) -> None:
+def close(study: Study, status: StudyStatus) -> None:
     """Closes the study's database; SQLite folds its write-ahead log into the file.
 
-    Of a run that failures ended, it tells the traceback of the last one, and asks every worker to
-    leave the study alone until a person runs it again.
+    After a run that failures ended, logs the traceback of the last one and stops the study for
+    every worker until somebody runs it again.
 
     Raises:
-        StudyError: the run ended because too many trials failed in a row.
+        StudyError: too many trials failed in a row.
     """
-    if ending is not Ending.FAILING:
+    if status is not StudyStatus.FAILING:
         study.storage.close()
         return
     failures = study.failures() or [r for r in study.records() if r.state is State.FAILED]
-    study.storage.with_retry(lambda: study.request_stop())
+    study.request_stop()
     study.storage.close()
     last = failures[-1]
-    if told := last.attributes.get("failure", {}).get("traceback"):
-        _log.info(told.rstrip())
+    if trace := last.attributes.get("failure", {}).get("traceback"):
+        _log.info(trace.rstrip())
     raise StudyError(
         f"{len(failures)} trials failed in a row, the last one, trial {last.number}, with"
-        f" {last.reason}; see `hpsearch show {last.number} --study {study.name}` for where, mend it"
+        f" {last.reason}; see `hpsearch show {last.number} --study {study.name}` for where, fix it"
         " and run again"
     )

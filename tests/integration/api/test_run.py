@@ -216,10 +216,10 @@ def test_a_search_without_trials_left_in_time_is_timed_out(spec, tmp_path):
 
 def test_a_second_ctrl_c_ends_no_process_that_is_not_ours():
     stop = StopSignal(raises=False, exits=False)
-    stop._hear(2, None)
+    stop._receive(2, None)
 
     with pytest.raises(KeyboardInterrupt):
-        stop._hear(2, None)
+        stop._receive(2, None)
     assert stop.signals == [2]
 
 

@@ -404,9 +404,9 @@ class TestLateFailure:
                 reference={"device": "cpu", "processor": "any", "threads": 1},
                 bounds=lambda: {"accuracy": (0.1, 1.0), "params": (1.0, 1e6)},
             )
-            claim = study.claim({"process": {"host": "here", "pid": 1}})
+            lease = study.acquire({"process": {"host": "here", "pid": 1}})
             values = {"accuracy": 0.5, "params": 100.0}
-            study.finish(claim, Outcome(state=State.COMPLETE, values=values))
+            lease.finish(Outcome(state=State.COMPLETE, values=values))
             study.storage.close()
             before = sorted(project.folder.iterdir())
             where = ["--storage", project.database, "--device", "cpu", "--threads", "1"]
@@ -476,7 +476,7 @@ class TestFailureInside:
         assert trial.reason == reason
         assert trial.attributes["failure"]["kind"] == "bug"
         assert f"with {reason}; see `hpsearch show " in ended
-        assert re.search(r"`hpsearch show \d+ --study \w+` for where, mend it and run", ended)
+        assert re.search(r"`hpsearch show \d+ --study \w+` for where, fix it and run", ended)
         monkeypatch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit, match="0"):
             main(["show", str(trial.number), "--storage", project.database])

@@ -116,8 +116,8 @@ def test_what_a_person_should_know_is_said(sqlite):
     searched(sqlite, "one", trials=6, sampler="random")
     study = make_study(sqlite, make_spec("two", seed=1), data={**IMAGES, "split": "t"})
     search(study, at_most=4)
-    claim = study.claim({**origin(), "mixed_hardware": True})
-    assert claim.number == 4
+    lease = study.acquire({**origin(), "mixed_hardware": True})
+    assert lease.number == 4
 
     assert compare(sqlite, ["one", "two"]).caveats == (
         "The studies count accuracy on different validation images, which adds to the noise.",

@@ -107,26 +107,26 @@ class TestKeeper:
 
     def test_what_was_kept_is_restored_by_the_same_trial_alone(self, study, trained):
         model, progress, curve_of = trained
-        claim, other = study.claim(studies.origin()), study.claim(studies.origin())
-        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
+        lease, other = study.acquire(studies.origin()), study.acquire(studies.origin())
+        Checkpointer(study, lease).keep(model, progress, curve_of(lease)[:1])
         fresh = build(MODEL, (1, 8, 8), 10, seed=5)
 
         assert Checkpointer(study, other).restore(fresh, device=CPU)[1] == ()
-        restored = Checkpointer(study, claim).restore(fresh, device=CPU)
+        restored = Checkpointer(study, lease).restore(fresh, device=CPU)
 
-        assert (restored[0].epoch, restored[1]) == (1, curve_of(claim)[:1])
+        assert (restored[0].epoch, restored[1]) == (1, curve_of(lease)[:1])
         for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
             assert torch.equal(ours, theirs)
 
     def test_another_studys_checkpoint_of_the_same_name_is_left_alone(self, study, trained):
         model, progress, curve_of = trained
-        claim = study.claim(studies.origin())
+        lease = study.acquire(studies.origin())
         folder = study.storage.artifacts.folder
-        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
+        Checkpointer(study, lease).keep(model, progress, curve_of(lease)[:1])
         (ours,) = folder.iterdir()
         study.attributes["hpsearch:created"] = "2020-01-01T00:00:00+00:00"
-        ours.rename(folder / study.checkpoint_key(claim.number))
-        assert Checkpointer(study, claim).restore(model, device=CPU)[1] == ()
+        ours.rename(folder / study.checkpoint_key(lease.number))
+        assert Checkpointer(study, lease).restore(model, device=CPU)[1] == ()
 
     def test_two_databases_with_one_place_for_checkpoints_leave_each_other_theirs(
         self, study, trained, tmp_path
@@ -135,42 +135,42 @@ class TestKeeper:
         place = str(study.storage.artifacts.folder)
         second = open_storage(f"{tmp_path}/second.db", create=True, artifacts=place)
         both = [study, studies.make_study(second, study.spec)]
-        claims = [each.claim(studies.origin()) for each in both]
-        for each, claim in zip(both, claims, strict=True):
-            Checkpointer(each, claim).keep(model, progress, curve_of(claim)[:1])
+        claims = [each.acquire(studies.origin()) for each in both]
+        for each, lease in zip(both, claims, strict=True):
+            Checkpointer(each, lease).keep(model, progress, curve_of(lease)[:1])
 
-        for each, claim in zip(both, claims, strict=True):
-            assert len(Checkpointer(each, claim).restore(model, device=CPU)[1]) == 1
-            each.finish(claim, studies.simulate(each, claim))
+        for each, lease in zip(both, claims, strict=True):
+            assert len(Checkpointer(each, lease).restore(model, device=CPU)[1]) == 1
+            lease.finish(studies.simulate(each, lease))
 
         assert list(study.storage.artifacts.folder.iterdir()) == []
         second.close()
 
     def test_it_is_removed_when_the_trial_ends(self, study, trained):
         model, progress, curve_of = trained
-        claim = study.claim(studies.origin())
+        lease = study.acquire(studies.origin())
         folder = study.storage.artifacts.folder
-        Checkpointer(study, claim).keep(model, progress, curve_of(claim)[:1])
+        Checkpointer(study, lease).keep(model, progress, curve_of(lease)[:1])
         assert [path.name for path in folder.iterdir()] == [study.checkpoint_key(0)]
-        study.finish(claim, dataclasses.replace(studies.simulate(study, claim)))
+        lease.finish(dataclasses.replace(studies.simulate(study, lease)))
         assert list(folder.iterdir()) == []
 
     def test_writing_takes_a_hundredth_of_the_time_at_most(self, study, trained):
         model, progress, curve_of = trained
-        claim, now, writes = study.claim(studies.origin()), [0.0], []
+        lease, now, writes = study.acquire(studies.origin()), [0.0], []
 
         class Slow(Artifacts):
             def save(self, key, content):
                 writes.append(now[0])
                 now[0] += 0.5
 
-        study.storage._artifacts[:] = [Slow(store=None, folder=None)]
-        keeper = Checkpointer(study, claim, clock=lambda: now[0])
+        study.storage.artifacts = Slow(store=None, folder=None)
+        keeper = Checkpointer(study, lease, clock=lambda: now[0])
         for _ in range(10_000):
-            keeper.keep(model, progress, curve_of(claim)[:1])
+            keeper.keep(model, progress, curve_of(lease)[:1])
             now[0] += 0.25
         assert 0.005 < 0.5 * len(writes) / now[0] <= 0.0105
-        keeper.keep(model, progress, curve_of(claim)[:1], now=True)
+        keeper.keep(model, progress, curve_of(lease)[:1], now=True)
         assert writes[-1] == now[0] - 0.5
 
 
@@ -185,7 +185,7 @@ class TestArtifacts:
         monkeypatch.setattr(os, "replace", no_room)
         kept.save("k", b"new")  # a full disk costs the checkpoint, not the trial
         assert kept.read("k") == b"old"
-        assert "k is not kept: no space left" in caplog.text
+        assert "k was not written: no space left" in caplog.text
 
     def test_a_full_disk_is_not_filled_by_what_did_not_fit(self, tmp_path, monkeypatch, caplog):
         """The database lies on it, too: it would be lost in mid-run for want of the same room."""
@@ -194,7 +194,7 @@ class TestArtifacts:
         kept.save("k", b"old")
         (kept.folder / f"k.{'0' * 16}.part").symlink_to("/dev/full")
         kept.save("k", b"new" * 100_000)
-        assert "k is not kept: [Errno 28]" in caplog.text
+        assert "k was not written: [Errno 28]" in caplog.text
         assert [path.name for path in kept.folder.iterdir()] == ["k"]
         assert kept.read("k") == b"old"
 
@@ -226,9 +226,9 @@ def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
     from hpsearch.core.trial import Outcome
 
     study = studies.make_study(sqlite)
-    claim = study.claim(studies.origin())
-    Checkpointer(study, claim).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
-    study.finish(claim, Outcome(state=State.FAILED, reason="bug: x"))
+    lease = study.acquire(studies.origin())
+    Checkpointer(study, lease).keep(build(MODEL, (1, 8, 8), 10, seed=0), Progress(), ())
+    lease.finish(Outcome(state=State.FAILED, reason="bug: x"))
     assert list(study.storage.artifacts.folder.iterdir()) == []
 
 
@@ -246,9 +246,9 @@ def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
                 removed.append((key, open_study(sqlite).record(0).state))
 
     study = studies.make_study(sqlite)
-    sqlite._artifacts[:] = [Away(store=None, folder=None)]
+    sqlite.artifacts = Away(store=None, folder=None)
     for _ in range(3):
-        fall_silent(study, study.claim(ELSEWHERE))
+        fall_silent(study, study.acquire(ELSEWHERE))
     study.reap()
     assert removed == [(study.checkpoint_key(0), State.FAILED)]
 
@@ -280,7 +280,7 @@ def test_artifacts_on_s3_are_written_read_listed_and_removed(s3):
 
 
 def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, tmp_path, caplog):
-    with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*make it, or name"):
+    with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*create it, or name"):
         check_storage(f"{tmp_path}/a.db", artifacts="s3://nowhere/a")
     check_storage(f"{tmp_path}/a.db", artifacts="s3://shared/a")
     kept = open_artifacts(parse_url("postgresql://h/d"), "s3://nowhere/a")
@@ -299,7 +299,7 @@ def test_an_s3_that_never_answers_costs_seconds(s3, monkeypatch, caplog):
         kept.save("k", b"one")
     assert time.monotonic() - began < 60  # by default each takes 180
     assert "k cannot be read: Read timeout" in caplog.text
-    assert "k is not kept: Read timeout" in caplog.text
+    assert "k was not written: Read timeout" in caplog.text
 
 
 def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_needed(
@@ -311,9 +311,9 @@ def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_need
     reader = open_storage(str(sqlite.url.database), create=False, artifacts="s3://shared/a")
     study = open_study(reader)
     assert study.summary().complete == 0
-    bad = r"s3://shared/a cannot be used .*no-such-profile.*mend AWS's settings"
+    bad = r"s3://shared/a cannot be used .*no-such-profile.*fix the AWS settings"
     for needs_it in (
-        lambda: study.claim(studies.origin()),
+        lambda: study.acquire(studies.origin()),
         lambda: delete(reader, study),
         lambda: check_storage(str(sqlite.url.database), artifacts="s3://shared/a"),
     ):
@@ -329,10 +329,10 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
     """A worker may write after its trial ended elsewhere, or be killed before it has removed it."""
     if place == "s3":
         client = request.getfixturevalue("s3")
-        sqlite._artifacts[:] = [open_artifacts(sqlite.url, "s3://shared/p")]
+        sqlite.artifacts = open_artifacts(sqlite.url, "s3://shared/p")
     study = studies.make_study(sqlite, studies.make_spec(trials=12))
     studies.search(study, at_most=11)
-    study.hand_back(study.claim(studies.origin()))
+    study.acquire(studies.origin()).hand_back()
     artifacts = sqlite.artifacts
     for number in (0, 1, 11):
         artifacts.save(study.checkpoint_key(number), b"late")
@@ -341,7 +341,7 @@ def test_what_trials_left_that_have_ended_goes_when_a_search_ends(sqlite, reques
         (artifacts.folder / f"{study.checkpoint_key(10)}.{'0' * 16}.part").write_bytes(b"half")
     study.request_stop()
 
-    assert study.claim(studies.origin()) is StudyStatus.STOPPED
+    assert study.acquire(studies.origin()) is StudyStatus.STOPPED
 
     if place == "s3":
         left = {key.removeprefix("p/") for key in listed(client)}

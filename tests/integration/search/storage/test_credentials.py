@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from hpsearch.errors import StorageError
 from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import study_names
 from tests.integration.conftest import fresh_database
 from tests.servers import own_server, pooler
 
@@ -81,14 +82,14 @@ def test_a_wrong_password_and_none_are_told_in_a_line(guarded, password, said):
 
 
 def test_a_server_that_stays_away_is_told_in_a_line(monkeypatch):
-    monkeypatch.setattr("hpsearch.search.storage.storage.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("hpsearch.search.storage.retry.AWAY_SECONDS", 0.5)
     with own_server() as server:
         url = with_user(server.get_uri(), "postgres", "hush")
         storage = open_storage(url, create=True)
         server.stop()
-        lost = r"lost postgresql://postgres:\*\*\*@.* in mid-run: .*; mend it and run the same"
+        lost = r"lost postgresql://postgres:\*\*\*@.* during the run: .*; fix it and run the same"
         with pytest.raises(StorageError, match=lost) as caught:
-            storage.with_retry(storage.backend.get_all_studies)
+            study_names(storage)
         storage.close()
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)

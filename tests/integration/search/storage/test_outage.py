@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
+from hpsearch.search.storage import retry
 from hpsearch.search.storage import storage as storages
 from hpsearch.search.storage.retry import Outage
 from hpsearch.search.storage.storage import open_storage
@@ -49,9 +50,9 @@ def test_who_slept_in_a_transaction_is_cut_off_and_goes_on(postgres, monkeypatch
 
     made = storage.backend.create_new_trial
     monkeypatch.setattr(storage.backend, "create_new_trial", sleep_once)
-    claim = study.claim(studies.origin())
+    lease = study.acquire(studies.origin())
     assert len(slept) == 1
-    assert [record.number for record in study.records()] == [claim.number]
+    assert [record.number for record in study.records()] == [lease.number]
     storage.close()
 
 
@@ -67,12 +68,12 @@ def test_a_claim_that_is_cut_off_after_its_count_counts_again(postgres, monkeypa
             ours = first.sessions().execute(text("SELECT pg_backend_pid()")).scalar_one()
             with second.engine.begin() as connection:
                 connection.execute(text(f"SELECT pg_terminate_backend({ours}, 10000)"))
-            claims.append(open_study(second).claim(studies.origin()))
+            claims.append(open_study(second).acquire(studies.origin()))
         return made(study_id)
 
     made = first.backend.create_new_trial
     monkeypatch.setattr(first.backend, "create_new_trial", cut_off_once)
-    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    assert study.acquire(studies.origin()) is StudyStatus.BUSY
     assert [record.number for record in study.records()] == [claims[0].number]
     first.close()
     second.close()
@@ -93,10 +94,10 @@ def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeyp
 
     def run_a_trial():
         commits.clear()
-        claim = study.claim(studies.origin())
-        study.hand_back(claim)
-        claim = study.claim(studies.origin())
-        study.finish(claim, studies.simulate(study, claim))
+        lease = study.acquire(studies.origin())
+        lease.hand_back()
+        lease = study.acquire(studies.origin())
+        lease.finish(studies.simulate(study, lease))
         return len(commits)
 
     monkeypatch.setattr(storages._Session, "commit", commit_and_be_cut_off)
@@ -118,25 +119,25 @@ class TestSilenceOfAll:
             fresh_database(server.get_uri(), f"study_{time.time_ns()}"), create=True
         )
         study = studies.make_study(storage, studies.make_spec(trials=2))
-        ours, others = study.claim(studies.origin()), study.claim(ELSEWHERE)
+        ours, others = study.acquire(studies.origin()), study.acquire(ELSEWHERE)
         fall_silent(study, others)
         storage.outage.back_at = None
-        with heartbeats(study, ours, seconds=0.05):  # in the middle of a long epoch
+        with heartbeats(ours, seconds=0.05):  # in the middle of a long epoch
             restart(server)
             time.sleep(0.3)
-        study.finish(ours, studies.simulate(study, ours))
-        assert study.claim(studies.origin()) is StudyStatus.BUSY
+        ours.finish(studies.simulate(study, ours))
+        assert study.acquire(studies.origin()) is StudyStatus.BUSY
         storage.close()
 
     def test_who_comes_just_after_takes_nobody_for_gone(self, server):
         url = fresh_database(server.get_uri(), f"study_{time.time_ns()}")
         storage = open_storage(url, create=True)
         study = studies.make_study(storage, studies.make_spec(trials=1))
-        fall_silent(study, study.claim(ELSEWHERE))
+        fall_silent(study, study.acquire(ELSEWHERE))
         storage.close()
         restart(server)
         opened = open_storage(url, create=True)
-        assert studies.make_study(opened, study.spec).claim(studies.origin()) is StudyStatus.BUSY
+        assert studies.make_study(opened, study.spec).acquire(studies.origin()) is StudyStatus.BUSY
         opened.close()
 
 
@@ -145,50 +146,55 @@ class TestGivingUp:
 
     @pytest.fixture
     def away(self, server, monkeypatch):
-        """A study on a server that is away, and is to be waited for much longer than a test."""
-        storage = open_storage(
-            fresh_database(server.get_uri(), f"study_{time.time_ns()}"), create=True
-        )
-        study = studies.make_study(storage)
-        halt(server)
-        monkeypatch.setattr(storages, "AWAY_SECONDS", 30.0)
-        yield study
+        """Opens a study on a server that is away for much longer than a test waits."""
+        opened = []
+
+        def open_away(gives_up):
+            url = fresh_database(server.get_uri(), f"study_{time.time_ns()}")
+            opened.append(open_storage(url, create=True, gives_up=gives_up))
+            study = studies.make_study(opened[0])
+            halt(server)
+            return study
+
+        monkeypatch.setattr(retry, "AWAY_SECONDS", 30.0)
+        yield open_away
         start(server)
-        storage.close()
+        opened[0].close()
 
     @pytest.fixture
     def stop(self):
         """Hears a Ctrl-C that is typed in half a second."""
         stop = StopSignal(raises=False)
-        typed = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        self.typed = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
         with stop.listening():
-            typed.start()
             yield stop
-            typed.join()
+            self.typed.join()
 
     def test_it_is_heard_while_nothing_else_is(self, away, stop):
-        away.storage.outage.is_hurried = lambda: bool(stop.signals)
+        study = away(stop.is_signalled)
+        self.typed.start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            away.records()
+            study.records()
         assert time.monotonic() - began < 15
 
     def test_a_worker_grants_the_server_a_while_to_hand_its_trial_back(
         self, away, stop, monkeypatch
     ):
         monkeypatch.setattr(work_loop, "FINISH_SECONDS", 2.0)
-        away.storage.outage.is_hurried = stop.is_hurried
+        study = away(stop.gives_up)
+        self.typed.start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            away.records()
+            study.records()
         assert 2 < time.monotonic() - began < 15
 
     def test_time_that_is_up_is_no_such_hurry(self, away, monkeypatch):
-        monkeypatch.setattr(storages, "AWAY_SECONDS", 1.0)
+        monkeypatch.setattr(retry, "AWAY_SECONDS", 1.0)
         monkeypatch.setattr(work_loop, "FINISH_SECONDS", 0.0)
         stop = StopSignal(raises=False)
         stop.start_clock(0.0)
         assert stop()
-        away.storage.outage.is_hurried = stop.is_hurried
+        study = away(stop.gives_up)
         with pytest.raises(StorageError, match="lost postgresql://"):
-            away.records()
+            study.records()

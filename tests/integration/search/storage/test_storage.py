@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
 from hpsearch.search.storage.engine import engine_options, network_filesystem
+from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study.catalog import study_names
@@ -130,7 +131,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
         open_storage(str(path), create=True)
     with pytest.raises(StorageError, match="found a folder"):
         open_storage(str(tmp_path), create=True)
-    with pytest.raises(StorageError, match="is not there; make it"):
+    with pytest.raises(StorageError, match="does not exist; create it"):
         open_storage(f"{tmp_path}/no/such.db", create=True)
 
 
@@ -180,14 +181,14 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
     claims = []
 
     def claim():
-        claims.append(open_study(second).claim(origin()))
+        claims.append(open_study(second).acquire(origin()))
         second.close()
 
     waiting = threading.Thread(target=claim)
     with first.lock():
         waiting.start()
         waiting.join(1)  # it waits for the lock by now
-        claims.append(study.claim(origin()))
+        claims.append(study.acquire(origin()))
     waiting.join(600)
     assert claims[1] is StudyStatus.BUSY
     assert len(study.records()) == 1
@@ -248,7 +249,7 @@ def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tm
         connection.execute("CREATE TABLE studies (study_id INTEGER)")
     connection.close()
     check_storage(str(path))
-    with pytest.raises(StorageError, match="is still being made; try again"):
+    with pytest.raises(StorageError, match="is still being created; try again"):
         open_storage(str(path), create=False)
 
 
@@ -306,22 +307,25 @@ def test_the_lock_lets_one_in_at_a_time(storage):
 def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said, caplog):
     told = iter([OperationalError("SELECT 1", {}, sqlite3.OperationalError(said))] * 2)
 
-    def action():
+    @retry_while_away
+    def action(_storage):
         for error in told:
             raise error
         return "there"
 
-    assert sqlite.with_retry(action) == "there"
+    assert action(sqlite) == "there"
     name = sqlite.masked
     noted = [record.getMessage() for record in caplog.records]
-    assert noted == [f"{name} is away ({said}); it is waited for", f"{name} is back"]
+    assert noted == [f"{name} is away ({said}); retrying", f"{name} is back"]
 
 
 def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
     with sqlite.engine.begin() as connection:
         connection.execute(text("DROP TABLE studies"))
     with (
-        pytest.raises(StorageError, match=r"lost sqlite:///.* in mid-run: no such table.*again"),
+        pytest.raises(
+            StorageError, match=r"lost sqlite:///.* during the run: no such table.*again"
+        ),
         sqlite.translate_errors(),
     ):
         sqlite.backend.get_all_studies()

@@ -28,7 +28,7 @@ def study(storage):
 
 
 def running(study):
-    """A trial of Optuna's own that a claim of ours has."""
+    """A trial of Optuna's own that a lease of ours has."""
     trial = study.handle.ask()
     trial.set_user_attr("origin", ORIGIN)
     return trial
@@ -71,24 +71,24 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
 
 
 def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
-    trial_id, mark = running(study)._trial_id, ORIGIN["claim"]
-    stranger = mark[::-1]
+    trial_id, token = running(study)._trial_id, ORIGIN["claim"]
+    stranger = token[::-1]
     with study.storage.transaction() as session:
-        assert tables.put_as_owner(session, trial_id, {"a": 1, "b": 2}, mark=mark)
+        assert tables.put_as_owner(session, trial_id, {"a": 1, "b": 2}, token=token)
     with study.storage.transaction() as session:
-        assert tables.put_as_owner(session, trial_id, {"a": 3}, mark=mark)
-        assert not tables.put_as_owner(session, trial_id, {"a": 4}, mark=stranger)
-        assert not tables.beat(session, trial_id, mark=stranger)
+        assert tables.put_as_owner(session, trial_id, {"a": 3}, token=token)
+        assert not tables.put_as_owner(session, trial_id, {"a": 4}, token=stranger)
+        assert not tables.beat(session, trial_id, token=stranger)
     kept = study.storage.backend.get_trial(trial_id).user_attrs
     assert kept == {"origin": ORIGIN, "a": 3, "b": 2}
 
 
 def test_a_sign_of_life_is_by_the_databases_clock(study):
-    trial_id, before = running(study)._trial_id, study.storage.now()
+    trial_id, before = running(study)._trial_id, studies.database_time(study)
     with study.storage.transaction() as session:
-        assert tables.beat(session, trial_id, mark=ORIGIN["claim"])
+        assert tables.beat(session, trial_id, token=ORIGIN["claim"])
     beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
-    assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
+    assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock tells whole seconds
 
 
 @pytest.fixture
@@ -113,25 +113,25 @@ def test_failures_in_a_row_are_told_by_the_servers_clock_whatever_the_hosts_say(
         host.setattr(tables, "datetime", Ahead)
         host.setattr("optuna.storages._rdb.storage.datetime", Ahead)
         studies.search(served, at_most=1)
-        served.hand_back(served.claim(studies.origin()))
-        taken_up = served.claim(studies.origin())
+        served.acquire(studies.origin()).hand_back()
+        taken_up = served.acquire(studies.origin())
     failed = Outcome(state=State.FAILED, reason="bug: x")
-    served.finish(taken_up, failed)
+    taken_up.finish(failed)
     for _ in range(4):
-        served.finish(served.claim(studies.origin()), failed)
-    assert served.claim(studies.origin()) is StudyStatus.FAILING
-    now = datetime.fromtimestamp(served.storage.now())
+        served.acquire(studies.origin()).finish(failed)
+    assert served.acquire(studies.origin()) is StudyStatus.FAILING
+    now = datetime.fromtimestamp(studies.database_time(served))
     for record in served.records():
         assert now - timedelta(minutes=5) < record.started <= record.ended <= now
 
 
 def test_a_trial_that_is_given_up_ends_by_the_servers_clock(served, monkeypatch):
     for _ in range(3):
-        fall_silent(served, served.claim(ELSEWHERE))
+        fall_silent(served, served.acquire(ELSEWHERE))
     monkeypatch.setattr("optuna.storages._rdb.storage.datetime", None)  # asks no host
     served.reap()
     lost = served.record(0)
-    now = datetime.fromtimestamp(served.storage.now())
+    now = datetime.fromtimestamp(studies.database_time(served))
     assert (lost.state, lost.started <= lost.ended <= now) == (State.FAILED, True)
 
 
@@ -142,7 +142,7 @@ def test_a_trial_that_is_given_away_while_its_worker_waits_to_write_is_lost_to_i
 
     def late():
         with study.storage.transaction() as session:
-            wrote.append(tables.put_as_owner(session, trial_id, {"a": 1}, mark=ORIGIN["claim"]))
+            wrote.append(tables.put_as_owner(session, trial_id, {"a": 1}, token=ORIGIN["claim"]))
         study.storage.sessions.remove()
 
     worker = threading.Thread(target=late)

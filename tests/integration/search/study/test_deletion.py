@@ -73,11 +73,11 @@ def test_a_trial_whose_id_was_a_deleted_studys_is_the_living_studys(sqlite, else
     studies.search(old, at_most=3)
     last = old.records()[-1]
     delete(elsewhere, open_study(elsewhere, "old"))
-    fresh = [open_study(elsewhere, "living").claim(studies.origin()) for _ in range(3)]
-    assert last.attributes["trial_id"] in [claim.trial_id for claim in fresh]
+    fresh = [open_study(elsewhere, "living").acquire(studies.origin()) for _ in range(3)]
+    assert last.attributes["trial_id"] in [lease.trial_id for lease in fresh]
     open_study(sqlite, "living")
-    for claim in fresh:
-        assert sqlite.backend.get_trial(claim.trial_id).number == claim.number
+    for lease in fresh:
+        assert sqlite.backend.get_trial(lease.trial_id).number == lease.number
     assert [r.state for r in living.records()] == [State.RUNNING] * 3
 
 
@@ -86,8 +86,8 @@ def test_a_worker_between_two_trials_does_not_take_up_the_successor(sqlite, else
     studies.search(study, at_most=2)
     succeed(elsewhere, studies.make_spec("a", seed=5))
     with pytest.raises(StudyError, match="study 'a' has been deleted"):
-        study.claim(studies.origin())
-    assert isinstance(open_study(sqlite, "a").claim(studies.origin()), Lease)
+        study.acquire(studies.origin())
+    assert isinstance(open_study(sqlite, "a").acquire(studies.origin()), Lease)
 
 
 def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, 
 
     def reap_then_claim(self):
         reap(self)
-        assert isinstance(self.claim(studies.origin()), Lease)
+        assert isinstance(self.acquire(studies.origin()), Lease)
 
     monkeypatch.setattr(type(study), "reap", reap_then_claim)
     with pytest.raises(StudyError, match=r"is being worked on \(trial 0\)"):
@@ -118,7 +118,7 @@ def test_a_study_that_is_deleted_while_it_is_taken_up_is_made_anew(sqlite, elsew
     study = studies.make_study(sqlite, studies.make_spec("a"))
 
     assert study.bounds == studies.make_study(elsewhere, studies.make_spec("a")).bounds != {}
-    assert isinstance(study.claim(studies.origin()), Lease)
+    assert isinstance(study.acquire(studies.origin()), Lease)
 
 
 def test_a_successor_that_is_made_at_once_is_no_deletion_that_failed(
@@ -153,7 +153,7 @@ def test_only_the_checkpoints_that_are_there_are_removed_with_a_study(sqlite):
     study = studies.make_study(sqlite)
     studies.search(study, at_most=3)
     kept = sqlite.artifacts
-    sqlite._artifacts[:] = [Counted(store=kept.store, folder=kept.folder)]
+    sqlite.artifacts = Counted(store=kept.store, folder=kept.folder)
     for key in (study.checkpoint_key(1), "study-99-trial-1.pt"):
         kept.save(key, b"late")
 

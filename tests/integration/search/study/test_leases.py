@@ -1,5 +1,6 @@
 """Whose a trial is: workers that die, fall silent, come back late, and databases that go away."""
 
+import dataclasses
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from hpsearch.core.analysis.timeline import HandoffReason, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study import leases
+from hpsearch.search.study import recovery
 from hpsearch.search.study.catalog import delete, open_study
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.process import identity, is_gone
@@ -32,15 +33,15 @@ ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boo
 OTHER = {**ELSEWHERE["process"], "pid": 2}
 
 
-def fall_silent(study, claim, *, seconds=leases.STALE_SECONDS + 5):
+def fall_silent(study, lease, *, seconds=recovery.STALE_SECONDS + 5):
     """Makes the last sign of life of the trial's worker that old."""
-    beat = study.storage.now() - seconds
-    study.storage.backend.set_trial_user_attr(claim.trial_id, "beat", beat)
+    beat = studies.database_time(study) - seconds
+    study.storage.backend.set_trial_user_attr(lease.trial_id, "beat", beat)
 
 
-def train_one_epoch(study, claim):
-    study.record_cost(claim, studies.cost_of(claim))
-    study.record_epoch(claim, studies.curve_of(claim)[:1])
+def train_one_epoch(study, lease):
+    lease.write_cost(studies.cost_of(lease))
+    lease.write_epoch(studies.curve_of(lease)[:1])
 
 
 class TestSilence:
@@ -51,12 +52,12 @@ class TestSilence:
         return studies.make_study(storage, studies.make_spec(trials=1, pruner="none"))
 
     def test_a_silent_workers_trial_goes_to_the_next_as_it_was(self, study):
-        first = study.claim(ELSEWHERE)
+        first = study.acquire(ELSEWHERE)
         train_one_epoch(study, first)
-        assert study.claim(studies.origin()) is StudyStatus.BUSY
+        assert study.acquire(studies.origin()) is StudyStatus.BUSY
         fall_silent(study, first)
 
-        second = study.claim(studies.origin())
+        second = study.acquire(studies.origin())
 
         assert isinstance(second, Lease)
         assert (second.number, second.params, second.spec) == (0, first.params, first.spec)
@@ -69,47 +70,49 @@ class TestSilence:
         }  # fmt: skip
 
     def test_a_worker_that_was_only_slow_drops_its_trial_and_nothing_counts_twice(self, study):
-        slow = study.claim(ELSEWHERE)
+        slow = study.acquire(ELSEWHERE)
         fall_silent(study, slow)
-        fast = study.claim(studies.origin())
+        fast = study.acquire(studies.origin())
         late = (
-            lambda: study.beat(slow),
-            lambda: study.record_cost(slow, {}),
-            lambda: study.record_epoch(slow, studies.curve_of(slow)),
-            lambda: study.hand_back(slow),
-            lambda: study.finish(slow, DONE),
+            lambda: slow.beat(),
+            lambda: slow.write_cost({}),
+            lambda: slow.write_epoch(studies.curve_of(slow)),
+            lambda: slow.hand_back(),
+            lambda: slow.finish(DONE),
         )
         for write in late:
             with pytest.raises(LeaseLost):
                 write()
         assert study.record(0).state is State.RUNNING
 
-        study.finish(fast, DONE)
+        fast.finish(DONE)
 
         with pytest.raises(LeaseLost):
-            study.finish(slow, DONE)
+            slow.finish(DONE)
         assert study.summary().complete == 1
-        assert study.claim(studies.origin()) is StudyStatus.DONE
+        assert study.acquire(studies.origin()) is StudyStatus.DONE
 
     def test_a_sign_of_life_keeps_the_trial(self, study):
-        claim = study.claim(ELSEWHERE)
-        fall_silent(study, claim)
-        with heartbeats(study, claim, seconds=0.01):
+        lease = study.acquire(ELSEWHERE)
+        fall_silent(study, lease)
+        with heartbeats(lease, seconds=0.01):
             deadline = time.monotonic() + 600
-            while study.storage.now() - study.record(0).attributes["beat"] > 30:
+            while studies.database_time(study) - study.record(0).attributes["beat"] > 30:
                 assert time.monotonic() < deadline
-        assert study.claim(studies.origin()) is StudyStatus.BUSY
+        assert study.acquire(studies.origin()) is StudyStatus.BUSY
 
     def test_the_first_sign_of_life_comes_with_the_claim(self, study):
-        before = study.storage.now()
-        study.claim(ELSEWHERE)
+        before = studies.database_time(study)
+        study.acquire(ELSEWHERE)
         beat = study.record(0).attributes["beat"]
-        assert before - 1 <= beat <= study.storage.now() + 1  # one clock tells whole seconds
+        assert (
+            before - 1 <= beat <= studies.database_time(study) + 1
+        )  # one clock tells whole seconds
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
         for _ in range(3):  # the first may gain an epoch, the others none
-            fall_silent(study, study.claim(ELSEWHERE))
-        study.claim(ELSEWHERE)  # reaps, and finds the next trial
+            fall_silent(study, study.acquire(ELSEWHERE))
+        study.acquire(ELSEWHERE)  # reaps, and finds the next trial
         lost = study.record(0)
         assert lost.state is State.FAILED
         assert lost.reason.startswith("lost: 3 workers in a row")
@@ -121,7 +124,7 @@ class TestSilence:
             gone = subprocess.Popen([sys.executable, "-c", ""])
             gone.wait()
             process = {**identity(), "pid": gone.pid, "started": 0}
-            study.claim({**studies.origin(), "process": process})
+            study.acquire({**studies.origin(), "process": process})
             study.reap(signals={gone.pid: 9})
         failed = study.record(0)
         assert failed.attributes["failure"] == {"kind": "killed"}
@@ -132,20 +135,20 @@ class TestSilence:
         self, study, storage_url, monkeypatch
     ):
         for _ in range(3):
-            slow = study.claim(ELSEWHERE)
+            slow = study.acquire(ELSEWHERE)
             fall_silent(study, slow)
         other = open_study(open_storage(storage_url, create=False))
-        read, removed = leases.read, []
+        read, removed = recovery.read, []
 
         def read_just_before(*arguments):
             monkeypatch.setattr(leases, "read", read)  # the hand-back reads the trial, too
             record = read(*arguments)
-            other.hand_back(slow)
+            dataclasses.replace(slow, storage=other.storage).hand_back()
             return record
 
-        monkeypatch.setattr(leases, "read", read_just_before)
+        monkeypatch.setattr(recovery, "read", read_just_before)
         monkeypatch.setattr(
-            type(study), "remove_checkpoint", lambda _, number: removed.append(number)
+            type(study), "_remove_checkpoints", lambda _, numbers: removed.extend(numbers)
         )
         study.reap()
         assert study.record(0).state is State.WAITING
@@ -154,32 +157,32 @@ class TestSilence:
 
     def test_a_trial_that_gains_epochs_is_never_given_up(self, study):
         for epochs in range(1, 5):
-            claim = study.claim(ELSEWHERE)
-            study.record_cost(claim, studies.cost_of(claim), studies.curve_of(claim)[: epochs - 1])
-            study.record_epoch(claim, studies.curve_of(claim)[:epochs])
-            fall_silent(study, claim)
-        last = study.claim(studies.origin())
+            lease = study.acquire(ELSEWHERE)
+            lease.write_cost(studies.cost_of(lease), studies.curve_of(lease)[: epochs - 1])
+            lease.write_epoch(studies.curve_of(lease)[:epochs])
+            fall_silent(study, lease)
+        last = study.acquire(studies.origin())
         assert (last.number, last.start) == (0, 5)
 
     def test_a_change_whose_answer_was_lost_is_not_made_twice(self, study):
-        claim = study.claim(studies.origin())
-        study.finish(claim, DONE)
-        assert study.finish(claim, DONE).state is State.COMPLETE
+        lease = study.acquire(studies.origin())
+        lease.finish(DONE)
+        assert lease.finish(DONE).state is State.COMPLETE
         assert study.summary().complete == 1
 
     def test_a_handed_back_trial_tells_where_it_was(self, study):
-        claim = study.claim(ELSEWHERE)
-        train_one_epoch(study, claim)
-        (passage,) = study.hand_back(claim).attributes["history"]
+        lease = study.acquire(ELSEWHERE)
+        train_one_epoch(study, lease)
+        (passage,) = lease.hand_back().attributes["history"]
         assert (passage["host"], passage["epochs"]) == ("elsewhere", 1)
         assert passage["ended"] == "handed back"
         (span,) = timeline(study.records())  # it waits, and still was there
         assert (span.worker, span.state) == ("elsewhere, process 1", HandoffReason.HANDED_BACK)
 
     def test_the_timeline_has_a_bar_for_every_start(self, study):
-        study.hand_back(study.claim(ELSEWHERE))
-        fall_silent(study, study.claim({**ELSEWHERE, "process": OTHER}))
-        study.finish(study.claim(studies.origin()), DONE)
+        study.acquire(ELSEWHERE).hand_back()
+        fall_silent(study, study.acquire({**ELSEWHERE, "process": OTHER}))
+        study.acquire(studies.origin()).finish(DONE)
 
         spans = timeline(study.records())
 
@@ -194,20 +197,20 @@ class TestSilence:
 def test_a_sign_of_life_that_fails_is_told_in_a_line(postgres, monkeypatch, caplog):
     storage = open_storage(fresh_database(postgres, f"beats_{time.time_ns()}"), create=True)
     study = studies.make_study(storage)
-    claim = study.claim(studies.origin())
+    lease = study.acquire(studies.origin())
 
     def beat(*_):
         with storage.transaction() as session:
             session.execute(text("SELECT nothing FROM nowhere"))
 
-    monkeypatch.setattr(type(study), "beat", beat)
-    with heartbeats(study, claim, seconds=0.01):
+    monkeypatch.setattr(Lease, "beat", beat)
+    with heartbeats(lease, seconds=0.01):
         deadline = time.monotonic() + 600
         while not caplog.records:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     said = caplog.records[0].getMessage()
-    assert said == 'no sign of life of trial 0: relation "nowhere" does not exist'
+    assert said == 'no heartbeat of trial 0: relation "nowhere" does not exist'
     storage.close()
 
 
@@ -242,9 +245,9 @@ def test_a_restart_of_the_server_costs_time_and_nothing_else(restartable):
 
 
 def _search_slowly(study):
-    while isinstance(claim := study.claim(studies.origin()), Lease):
-        study.finish(claim, studies.simulate(study, claim, pause=0.05))
-    return claim
+    while isinstance(lease := study.acquire(studies.origin()), Lease):
+        lease.finish(studies.simulate(study, lease, pause=0.05))
+    return lease
 
 
 def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
@@ -259,9 +262,9 @@ def test_a_half_made_trial_is_forgotten_when_the_database_comes_back(sqlite):
 
     with pytest.raises(ZeroDivisionError):
         break_off()
-    sqlite._forget()
+    sqlite.reconnect()
     assert study.records() == []
-    assert isinstance(study.claim(studies.origin()), Lease)
+    assert isinstance(study.acquire(studies.origin()), Lease)
 
 
 def test_what_another_command_raised_is_taken_up_by_those_at_work(storage):
@@ -276,51 +279,51 @@ def test_what_another_command_raised_is_taken_up_by_those_at_work(storage):
 def test_a_worker_of_a_deleted_study_never_writes_into_its_successor(storage):
     """SQLite gives the ids of a deleted study and its trials out anew."""
     old = studies.make_study(storage, studies.make_spec(trials=1))
-    late = old.claim(studies.origin())
+    late = old.acquire(studies.origin())
     with pytest.raises(StudyError, match="is being worked on \\(trial 0\\); end it with"):
         delete(storage, old)
-    old.hand_back(late)
+    late.hand_back()
     delete(storage, old)
     new = studies.make_study(storage, studies.make_spec(trials=1))
-    fresh = new.claim(studies.origin())
+    fresh = new.acquire(studies.origin())
 
     with pytest.raises((LeaseLost, StudyError)):
-        old.finish(late, DONE)
+        late.finish(DONE)
 
     assert new.record(fresh.number).state is State.RUNNING
-    new.finish(fresh, DONE)
+    fresh.finish(DONE)
 
 
 def test_a_study_that_was_deleted_is_told_in_a_line(storage):
     study = studies.make_study(storage)
     delete(storage, study)
     with pytest.raises(StudyError, match="has been deleted"):
-        study.claim(studies.origin())
+        study.acquire(studies.origin())
 
 
 def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
-    claim = study.claim(ELSEWHERE)
-    fall_silent(study, claim)
+    lease = study.acquire(ELSEWHERE)
+    fall_silent(study, lease)
     storage.outage.back_at = time.monotonic()
-    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    assert study.acquire(studies.origin()) is StudyStatus.BUSY
     storage.outage.back_at = time.monotonic() - 31
-    assert isinstance(study.claim(studies.origin()), Lease)
+    assert isinstance(study.acquire(studies.origin()), Lease)
 
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_nobody_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
     """As after a night in which the laptop was closed: its own clock of seconds stood still."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
-    claim = study.claim(ELSEWHERE)
-    assert study.claim(studies.origin()) is StudyStatus.BUSY
-    fall_silent(study, claim)
+    lease = study.acquire(ELSEWHERE)
+    assert study.acquire(studies.origin()) is StudyStatus.BUSY
+    fall_silent(study, lease)
 
     storage.outage.clock = lambda: time.monotonic() - hours * 3600
 
-    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    assert study.acquire(studies.origin()) is StudyStatus.BUSY
     storage.outage.back_at -= 31
-    assert isinstance(study.claim(studies.origin()), Lease)
+    assert isinstance(study.acquire(studies.origin()), Lease)
 
 
 def test_a_machine_cloned_from_the_same_image_is_another_machine():
@@ -332,18 +335,18 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 def test_a_supervisors_and_the_parents_signal_are_one():
     now = [100.0]
     stop = StopSignal(raises=False, exits=False, clock=lambda: now[0], parent=1)
-    stop._hear(signal.SIGTERM, None)
+    stop._receive(signal.SIGTERM, None)
     now[0] += 4.9  # the parent looked at a large study, on a busy machine
-    stop._hear(signal.SIGTERM, None)  # the process would have ended here
+    stop._receive(signal.SIGTERM, None)  # the process would have ended here
     assert stop.signals == [signal.SIGTERM]
     now[0] += 0.2
     with pytest.raises(KeyboardInterrupt):
-        stop._hear(signal.SIGTERM, None)
+        stop._receive(signal.SIGTERM, None)
 
 
-def test_who_waits_for_work_hears_a_signal():
+def test_who_waits_for_work_receives_a_signal():
     stop, began = StopSignal(raises=False, exits=False), time.monotonic()
-    timer = threading.Timer(0.2, stop._hear, (signal.SIGTERM, None))
+    timer = threading.Timer(0.2, stop._receive, (signal.SIGTERM, None))
     timer.start()
     stop.wait(60)
     assert stop()
@@ -353,9 +356,9 @@ def test_who_waits_for_work_hears_a_signal():
 
 def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
     stop = StopSignal(raises=False, exits=False, clock=lambda: 100.0)
-    stop._hear(signal.SIGTERM, None)
+    stop._receive(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
-        stop._hear(signal.SIGTERM, None)
+        stop._receive(signal.SIGTERM, None)
 
 
 def test_a_process_is_known_where_there_is_no_network_card(monkeypatch):

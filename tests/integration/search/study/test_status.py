@@ -19,14 +19,14 @@ from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 def test_a_study_whose_last_worker_is_gone_is_open_to_the_next(storage):
     """Who looks for work would else leave it to the dead, for ever."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
-    claim = study.claim(ELSEWHERE)
+    lease = study.acquire(ELSEWHERE)
     assert [standing for _, standing in open_studies(storage)] == [StudyStatus.BUSY]
 
-    fall_silent(study, claim)
+    fall_silent(study, lease)
 
     ((found, standing),) = open_studies(storage)
     assert standing is None
-    assert isinstance(found.claim(studies.origin()), Lease)
+    assert isinstance(found.acquire(studies.origin()), Lease)
 
 
 def test_a_grid_whose_last_cells_others_run_is_busy(sqlite):
@@ -34,15 +34,15 @@ def test_a_grid_whose_last_cells_others_run_is_busy(sqlite):
     space = {"optimizer": ChoiceDim(choices=("sgd", "adam"))}
     spec = studies.make_spec(sampler="grid", grid=("optimizer",), trials=50, space=space)
     study = studies.make_study(sqlite, spec)
-    last = [study.claim(ELSEWHERE), study.claim(ELSEWHERE)]
+    last = [study.acquire(ELSEWHERE), study.acquire(ELSEWHERE)]
 
-    assert study.claim(studies.origin()) is StudyStatus.BUSY
+    assert study.acquire(studies.origin()) is StudyStatus.BUSY
     assert [standing for _, standing in open_studies(sqlite)] == [StudyStatus.BUSY]
 
-    study.hand_back(last[0])
+    last[0].hand_back()
     assert [standing for _, standing in open_studies(sqlite)] == [None]
-    for claim in (study.claim(ELSEWHERE), last[1]):
-        study.finish(claim, studies.simulate(study, claim))
+    for lease in (study.acquire(ELSEWHERE), last[1]):
+        lease.finish(studies.simulate(study, lease))
     assert study.status() is StudyStatus.USED_UP
 
 
@@ -62,15 +62,15 @@ def test_a_total_is_not_lowered_below_what_others_run(storage):
     """Else more trials than the total would count: "done, 9 of 7"."""
     study = studies.make_study(storage, studies.make_spec(trials=9))
     studies.search(study, at_most=2)
-    running, gone = study.claim(studies.origin()), study.claim(ELSEWHERE)
+    running, gone = study.acquire(studies.origin()), study.acquire(ELSEWHERE)
     fall_silent(study, gone)
 
     lower = studies.make_study(storage, studies.make_spec(trials=2))
 
     assert lower.spec.search.trials == 3
     assert lower.status() is StudyStatus.BUSY
-    study.finish(running, studies.simulate(study, running))
-    assert study.claim(studies.origin()) is StudyStatus.DONE
+    running.finish(studies.simulate(study, running))
+    assert study.acquire(studies.origin()) is StudyStatus.DONE
     assert (study.summary().complete + study.summary().pruned, study.summary().target) == (3, 3)
 
 

@@ -6,6 +6,7 @@ import time
 import pytest
 from sqlalchemy import text
 
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.heartbeat import ALIVE, heartbeats, touch_alive_file
 from hpsearch.search.worker.work_loop import StopSignal, work
 from tests.integration.studies import make_spec, make_study, origin
@@ -28,7 +29,7 @@ def study(sqlite):
 
 def test_a_running_trial_shows_life_again_and_again(study, alive):
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with heartbeats(study, study.claim(origin()), seconds=0.01):
+    with heartbeats(study.acquire(origin()), seconds=0.01):
         for _ in range(2):
             while not alive.exists():
                 assert time.monotonic() < deadline
@@ -37,22 +38,24 @@ def test_a_running_trial_shows_life_again_and_again(study, alive):
 
 
 def test_a_sign_of_life_that_the_database_did_not_take_is_none(study, alive, caplog):
-    claim = study.claim(origin())
+    lease = study.acquire(origin())
     with study.storage.engine.begin() as connection:
         connection.execute(text("ALTER TABLE trial_user_attributes RENAME TO gone"))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with heartbeats(study, claim, seconds=0.01):
-        while "no sign of life" not in caplog.text:
+    with heartbeats(lease, seconds=0.01):
+        while "no heartbeat of trial" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert not alive.exists()
 
 
 def test_a_worker_that_waits_for_work_shows_life(study, alive):
-    study.claim(origin())  # the only one, so others wait
+    study.acquire(origin())  # the only one, so others wait
     stop = StopSignal()
     stop.start_clock(0.01)
-    assert work(study, pytest.fail, origin=origin(), observer=None, stop=stop) is None
+    assert (
+        work(study, pytest.fail, origin=origin(), observer=None, stop=stop) is StudyStatus.TIMED_OUT
+    )
     assert alive.exists()
 
 

@@ -9,8 +9,9 @@ import pytest
 from hpsearch.config import read_spec
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
+from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import launch, service
-from hpsearch.search.worker.work_loop import Ending, StopSignal
+from hpsearch.search.worker.work_loop import StopSignal
 from hpsearch.util.messages import messages_to
 
 STUDY = """
@@ -113,7 +114,7 @@ def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path,
             (tmp_path / "later.npz").rename(tmp_path / "digits.npz")
         return join(*arguments, **options)
 
-    assert work_on(place, notify, forever=True) is Ending.INTERRUPTED
+    assert work_on(place, notify, forever=True) is StudyStatus.INTERRUPTED
     assert [line for line in told if "is left alone" in line] == told[:1]
     assert complete(place) == 1
 
@@ -131,7 +132,7 @@ def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
             (tmp_path / "broken").unlink()
             submit(place)
 
-    assert work_on(place, notify, forever=True) is Ending.INTERRUPTED
+    assert work_on(place, notify, forever=True) is StudyStatus.INTERRUPTED
     assert "trials failed in a row, the last one, trial 0, with bug: flaky:train" in told[-1]
     assert complete(place) == 1
 
@@ -139,6 +140,6 @@ def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
 def test_a_worker_that_leaves_every_study_alone_does_not_say_that_there_is_none(place, tmp_path):
     (tmp_path / "digits.npz").unlink()
     told = []
-    assert work_on(place, told.append, forever=False) is Ending.DONE
+    assert work_on(place, told.append, forever=False) is StudyStatus.DONE
     assert "study 'study' is left alone: " in told[0]
     assert told[1:] == ["nothing else is open in sqlite:///" + place.storage]

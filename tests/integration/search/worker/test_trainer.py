@@ -1,4 +1,4 @@
-"""One trial from claim to outcome, trained for real on the 8×8 digits."""
+"""One trial from lease to outcome, trained for real on the 8×8 digits."""
 
 import multiprocessing
 import sys
@@ -100,8 +100,8 @@ never = StopSignal()
 def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
     names = ("accuracy", "val_loss", "train_seconds", "latency_ms", "params", "flops")
     study, train, observer = make(tmp_path, images, objectives=names)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     assert record.state is State.COMPLETE
     assert tuple(record.values) == names
     assert record.values["accuracy"] == record.curve[-1].val_accuracy > 0.2
@@ -111,14 +111,14 @@ def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
     assert record.values["flops"] > 2 * 8 * 9 * 64
     assert observer.heard == ["started", 1, 2]
     assert record.attributes["spec"]["model"]["widths"] == [8]
-    assert record.seed == claim.spec.seed
+    assert record.seed == lease.spec.seed
 
 
 @pytest.mark.parametrize("pruner", ["forecast", "none"])
 def test_who_watches_a_trial_is_shown_those_of_other_workers(tmp_path, images, pruner):
     study, train, observer = make(tmp_path, images, pruner=pruner)
-    elsewhere, here = study.claim(ORIGIN), study.claim(ORIGIN)
-    study.finish(elsewhere, Outcome(state=State.PRUNED, reason="elsewhere"))
+    elsewhere, here = study.acquire(ORIGIN), study.acquire(ORIGIN)
+    elsewhere.finish(Outcome(state=State.PRUNED, reason="elsewhere"))
     train(here, never)
     assert observer.seen == ["pruned", "running"]
 
@@ -133,8 +133,8 @@ def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images
         space=space,
     )
     study, train, _ = begin(tmp_path, images, spec)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     widths = [record.params[f"width_{block}"] for block in (1, 2, 3)]
     assert record.attributes["spec"]["model"]["widths"] == widths
     assert widths[1] == 5
@@ -148,16 +148,16 @@ def test_the_bounds_hold_every_trial_of_the_space(tmp_path, images):
     assert study.bounds["accuracy"] == (0.1, 1.0)
     low, high = study.bounds["params"]
     for _ in range(4):
-        claim = study.claim(ORIGIN)
-        record = study.finish(claim, train(claim, never))
+        lease = study.acquire(ORIGIN)
+        record = lease.finish(train(lease, never))
         assert low < record.values["params"] < high
 
 
 def test_a_diverged_trial_is_pruned_with_the_reason(tmp_path, images):
     hot = {"learning_rate": 10.0, "batch_norm": False, "optimizer": "sgd", "momentum": 0.99}
     study, train, _ = make(tmp_path, images, space=hot, epochs=8)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     assert record.state is State.PRUNED
     assert record.reason.startswith("diverged: ")
     assert record.attributes["failure"] == {"kind": "NaN"}
@@ -179,8 +179,8 @@ def test_a_hopeless_trial_is_pruned_and_the_control_is_not(tmp_path, images):
             objectives=("accuracy",),
         )
         for _ in range(6):
-            claim = study.claim(ORIGIN)
-            study.finish(claim, train(claim, never))
+            lease = study.acquire(ORIGIN)
+            lease.finish(train(lease, never))
         ended[control] = study.records()
     pruned = [r for r in ended[0.0] if r.state is State.PRUNED]
     assert pruned
@@ -194,8 +194,8 @@ def test_a_hopeless_trial_is_pruned_and_the_control_is_not(tmp_path, images):
 def test_a_bug_fails_the_trial_with_its_traceback(tmp_path, images, monkeypatch):
     study, train, _ = make(tmp_path, images)
     monkeypatch.setattr("hpsearch.search.worker.trainer.build", lambda *_, **__: 1 / 0)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     assert record.state is State.FAILED
     assert record.reason == "bug: ZeroDivisionError: division by zero"
     assert "1 / 0" in record.attributes["failure"]["traceback"]
@@ -208,8 +208,8 @@ def test_a_bug_without_a_message_fails_the_trial_and_no_more(tmp_path, images, m
         raise AssertionError
 
     monkeypatch.setattr("hpsearch.search.worker.trainer.measure", broken)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     assert record.state is State.FAILED
     assert record.reason == "bug: AssertionError: no message"
     assert "in broken" in record.attributes["failure"]["traceback"]
@@ -217,10 +217,10 @@ def test_a_bug_without_a_message_fails_the_trial_and_no_more(tmp_path, images, m
 
 def test_a_wish_to_stop_interrupts_and_nothing_is_recorded_as_failed(tmp_path, images):
     study, train, _ = make(tmp_path, images)
-    claim = study.claim(ORIGIN)
+    lease = study.acquire(ORIGIN)
     with pytest.raises(Interrupted):
-        train(claim, StopSignal(signals=[2]))
-    handed_back = study.hand_back(claim)
+        train(lease, StopSignal(signals=[2]))
+    handed_back = lease.hand_back()
     assert handed_back.state is State.WAITING
     assert len(handed_back.curve) == 1  # the epoch at hand was finished
 
@@ -230,8 +230,8 @@ def _search_with_little_memory(folder, results):
 
     few = few_digits(256, 50)
     study, train, _ = make(folder, few, space={"base_width": 4, "batch_size": 64})
-    claim = study.claim(ORIGIN)
-    results.put(study.finish(claim, train(claim, never)).state)
+    lease = study.acquire(ORIGIN)
+    results.put(lease.finish(train(lease, never)).state)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, resource.RLIM_INFINITY))
     wide = {"base_width": 4096, "batch_size": 256}
@@ -239,8 +239,8 @@ def _search_with_little_memory(folder, results):
     folder.mkdir()
     study, train, _ = make(folder, few, space=wide, objectives=("accuracy",))
     object.__setattr__(study.spec.model, "max_width", 4096)
-    claim = study.claim(ORIGIN)
-    record = study.finish(claim, train(claim, never))
+    lease = study.acquire(ORIGIN)
+    record = lease.finish(train(lease, never))
     results.put((record.state, record.reason))
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

@@ -395,10 +395,10 @@ def test_workers_go_on_while_a_page_is_looked_at(growing):
     annotator = Annotator(growing.storage)
     annotator.start()
     for _ in range(5):
-        claim = growing.claim(origin())
+        lease = growing.acquire(origin())
         annotator.look(1)
-        assert len(annotator.backend.get_all_trials(1)) == claim.number + 1
-        growing.finish(claim, simulate(growing, claim))
+        assert len(annotator.backend.get_all_trials(1)) == lease.number + 1
+        lease.finish(simulate(growing, lease))
     assert growing.summary().complete == 10
 
 
