@@ -167,7 +167,7 @@ def test_what_is_queued_is_examined_as_what_is_run(shell, cli):
     assert cheap.code == 0
     assert "objective params: the cheapest net wins" in cheap.err
     again = cli("submit", "cheap.toml", "--trials", 5)
-    assert "study 'cheap' goes on: search.trials was 2, now 5" in again.err
+    assert "study 'cheap' continues with changes: search.trials was 2, now 5" in again.err
 
 
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):

@@ -19,7 +19,7 @@ from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, custom_factory, epochs_of, translate_failures
 from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Prepared, WorkerOptions, attach_worker
+from hpsearch.search.worker.launch import PreparedStudy, WorkerOptions, attach_worker
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _say_what_is_ahead(study: Study, missing: Sequence[tuple[TrialRecord, int]])
 
 
 def _repeat(
-    ready: Prepared, where: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
+    ready: PreparedStudy, where: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
 ) -> Repeat:
     from hpsearch.nn.models.cost import measure
     from hpsearch.nn.training.loop import Diverged

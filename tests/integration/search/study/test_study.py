@@ -21,6 +21,7 @@ from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity, is_gone
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.launch import _check_grid
+from hpsearch.util.messages import messages_to
 from tests.integration.studies import (
     EPOCHS,
     curve_of,
@@ -319,9 +320,10 @@ class TestGrid:
 
     def test_fewer_trials_than_cells_is_warned_of(self):
         told = []
-        _check_grid(self.spec("grid", 5), told.append)
-        assert told == ["the grid has 6 cells but trials = 5: not every cell will be tried"]
-        _check_grid(self.spec("grid", 6), told.append)
+        with messages_to(told.append):
+            _check_grid(self.spec("grid", 5))
+            assert told == ["the grid has 6 cells but trials = 5: not every cell will be tried"]
+            _check_grid(self.spec("grid", 6))
         assert len(told) == 1
 
     def test_a_parameter_outside_the_grid_does_not_break_it(self, sqlite):

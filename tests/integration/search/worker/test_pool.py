@@ -97,7 +97,7 @@ def test_what_a_worker_says_is_read_once_however_much_it_is(tmp_path):
 def test_no_more_workers_are_started_than_trials_are_left(sqlite, monkeypatch, counted, started):
     study = make_study(sqlite, make_spec(trials=10, workers=3))
     search(study, at_most=counted)
-    prepared = launch.Prepared(
+    prepared = launch.PreparedStudy(
         study=study,
         images=None,
         device=torch.device("cpu"),
