@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """Where and on what a search runs; None selects a default.
+    """Location and hardware of a search; None selects a default.
 
     ``code`` is the folder that is searched first for user modules, before the current one (None:
     that of ``HPSEARCH_CODE``). ``artifacts`` is the location of checkpoints (None: the default of
