@@ -334,7 +334,7 @@ def test_workers_to_come_leave_a_study_alone_that_failures_ended(shell, study_fi
 def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
     cli("submit", study_file, "--trials", 2)
     watching = shell.start("watch", "shared")
-    assert "study 'shared' is watched" in shell.hear(watching)
+    assert "watching study 'shared'" in shell.hear(watching)
     assert shell.run("worker", "--threads", 1).code == 0
     result = shell.wait(watching)
     assert result.code == 0
