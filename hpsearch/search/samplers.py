@@ -1,8 +1,8 @@
-"""Where a trial's values come from: Optuna's samplers, seeded by trial, and our own grid.
+"""Samplers of hyperparameters: those of Optuna, seeded per trial, and a grid.
 
-Every trial gets a sampler of its own, seeded by the study's seed and the trial's number. So what
-is drawn depends on those and on the finished trials, never on the process: Optuna's samplers made
-anew with one seed repeat their first draws.
+Every trial gets a new sampler, seeded by the study's seed and the trial's number. Its draw depends
+on these and on the finished trials, never on the process. With the study's seed alone, every new
+sampler of Optuna would repeat the same first draws.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from hpsearch.errors import StudyError
 from hpsearch.search.storage.tables import Write
 
 MAX_CELLS = 100_000
-LEARNING = ("tpe", "nsga2", "gp")  # the samplers that learn, and so profit from a good beginning
-START_UP = 10  # random trials before a model is asked; not of the budget, which may change
+LEARNING = ("tpe", "nsga2", "gp")  # samplers that learn from trials: good first ones help them
+START_UP = 10  # random trials before a model is fitted; no share of the budget, which may change
 
 
 def make_sampler(
@@ -53,24 +53,23 @@ def make_sampler(
     Args:
         spec: the study.
         number: the trial.
-        cell: its grid cell's values, if any.
+        cell: the values of its grid cell, if any.
         alone: no other trial runs now.
-        images: how many there are to train on, where that is known.
-        scaled: complete trials with logarithms of their costs, by number; kept from draw to draw,
-            since to make 5,000 anew takes a tenth of a second.
+        images: the number of training images, if known.
+        scaled: cache of complete trials with the logarithms of their costs, by number. Filled
+            here; building it for 5,000 trials takes a tenth of a second.
     """
     seed = derive_seed(spec.search.seed, number, "sampler")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        made = _make(spec, number, cell or {}, seed=seed, alone=alone, images=images)
-    several = len(spec.search.objectives) > 1
-    learns = spec.search.sampler in LEARNING and costs(spec.search.objectives)
-    if not (several and learns):
-        return made
-    return LogCostSampler(made, spec.search.objectives, {} if scaled is None else scaled)
+        sampler = _base_sampler(spec, number, cell or {}, seed=seed, alone=alone, images=images)
+    objectives = spec.search.objectives
+    if len(objectives) == 1 or spec.search.sampler not in LEARNING or not costs(objectives):
+        return sampler
+    return LogCostSampler(sampler, objectives, {} if scaled is None else scaled)
 
 
-def _make(
+def _base_sampler(
     spec: StudySpec,
     number: int,
     cell: Mapping[str, Value],
@@ -84,8 +83,8 @@ def _make(
         return CellSampler(initial_trial(spec.space, number, images), random)
     match spec.search.sampler:
         case "tpe":
-            # The liar is for trials that run beside this one; it makes TPE read all trials anew
-            # for each value (0.20 instead of 0.12 s a trial), so it is left out where none does.
+            # The liar accounts for trials that run at the same time. It makes TPE read all trials
+            # again for each value (0.20 instead of 0.12 s a trial): without such trials, omit it.
             return optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=START_UP, constant_liar=not alone
             )
@@ -109,18 +108,19 @@ def _make(
 
 
 def population(spec: StudySpec) -> int:
-    """NSGA-II's population: a fifth of the budget, since only complete trials breed.
+    """Returns the population size of NSGA-II: a fifth of the budget, 4 to 50.
 
-    Optuna's 50 never leaves random sampling in 100 trials of which half are pruned.
+    Only complete trials become parents. With Optuna's default of 50, a study of 100 trials of which
+    half are pruned never leaves random sampling.
     """
     return min(50, max(4, spec.search.trials // 5))
 
 
 class LogCostSampler(BaseSampler):
-    """Lets another sampler see costs by their logarithm, as the hypervolume and the knee do.
+    """Shows another sampler the logarithms of costs, which the hypervolume and the knee also use.
 
-    Samplers weigh trials by the hypervolume of the values as they are. There the cheap half of a
-    front that spans two decades is a hundredth of an axis, and what to do there is never learnt.
+    Samplers weight trials by the hypervolume of their plain values. If costs span two decades, the
+    cheap half of the front covers a hundredth of the axis, and the sampler never learns about it.
     """
 
     def __init__(
@@ -133,14 +133,14 @@ class LogCostSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns what the other sampler draws jointly."""
-        return self._inner.infer_relative_search_space(self._seen(study), trial)
+        """Returns the dimensions that the other sampler draws jointly."""
+        return self._inner.infer_relative_search_space(self._scaled_study(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Returns the other sampler's joint draw."""
-        return self._inner.sample_relative(self._seen(study), trial, search_space)
+        return self._inner.sample_relative(self._scaled_study(study), trial, search_space)
 
     def sample_independent(
         self,
@@ -150,19 +150,18 @@ class LogCostSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Returns the other sampler's draw of one value."""
-        seen = self._seen(study)
-        return self._inner.sample_independent(seen, trial, param_name, param_distribution)
+        scaled = self._scaled_study(study)
+        return self._inner.sample_independent(scaled, trial, param_name, param_distribution)
 
-    def _seen(self, study: optuna.Study) -> optuna.Study:
+    def _scaled_study(self, study: optuna.Study) -> optuna.Study:
         """The study with the costs of its complete trials replaced by their logarithms."""
-        seen = copy.copy(study)
-        read = study._get_trials
+        scaled, read = copy.copy(study), study._get_trials
 
         def get_trials(*arguments: Any, **options: Any) -> list[FrozenTrial]:
             return [self._scale(trial) for trial in read(*arguments, **options)]
 
-        seen._get_trials = get_trials  # type: ignore[method-assign]
-        return seen
+        scaled._get_trials = get_trials  # type: ignore[method-assign]
+        return scaled
 
     def _scale(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.state is not TrialState.COMPLETE:
@@ -170,20 +169,20 @@ class LogCostSampler(BaseSampler):
         if trial.number not in self._scaled:
             scaled = copy.copy(trial)
             pairs = zip(trial.values, self._is_cost, strict=True)
-            scaled.values = [_log(v) if cost else v for v, cost in pairs]
+            scaled.values = [_log_cost(v) if is_cost else v for v, is_cost in pairs]
             self._scaled[trial.number] = scaled
         return self._scaled[trial.number]
 
 
-def _log(cost: float) -> float:
+def _log_cost(cost: float) -> float:
     return math.log(max(cost, 1e-12))
 
 
 class NumberedQMCSampler(optuna.samplers.QMCSampler):
-    """A Sobol sequence whose point is the trial's number.
+    """A Sobol sequence in which the trial's number selects the point.
 
-    Optuna keeps its own counter in the study, read and written in two steps, so two workers may
-    draw one point (its source says so).
+    Optuna stores a counter in the study, which it reads and writes in two steps: two workers may
+    draw the same point (its source says so).
     """
 
     def __init__(self, number: int, *, seed: int, independent_sampler: BaseSampler) -> None:
@@ -200,10 +199,10 @@ class NumberedQMCSampler(optuna.samplers.QMCSampler):
 
 
 class StoppedAwareGPSampler(optuna.samplers.GPSampler):
-    """A Gaussian process that learns from stopped trials too, by what they had reached.
+    """A Gaussian process that also learns from pruned trials, by their last values.
 
-    Optuna's looks at complete trials alone: after a stopped one it knows nothing new and proposes
-    the same point again (seen with optuna 5.0: 9 different configurations in 30 trials).
+    Optuna's own uses complete trials only: after a pruned one it proposes the same point again
+    (seen with Optuna 5.0: 9 different configurations in 30 trials).
     """
 
     def __init__(self, objectives: Sequence[str], **settings: Any) -> None:
@@ -217,43 +216,44 @@ class StoppedAwareGPSampler(optuna.samplers.GPSampler):
         running_trials: list[FrozenTrial],
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        stopped = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        worst = self._worst(study, completed_trials)
-        known = [t for t in stopped if search_space.keys() <= t.params.keys()]
-        learned = [*completed_trials, *(self._as_complete(t, worst) for t in known)]
-        return super()._sample_relative_impl(study, learned, running_trials, search_space)
+        pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        worst = self._worst_values(study, completed_trials)
+        pruned = [t for t in pruned if search_space.keys() <= t.params.keys()]
+        trials = [*completed_trials, *(self._as_complete(t, worst) for t in pruned)]
+        return super()._sample_relative_impl(study, trials, running_trials, search_space)
 
-    def _worst(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
-        """The worst value of each objective so far: what a diverged trial is taken to have."""
+    def _worst_values(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
+        """The worst value of each objective so far, by name; assumed for diverged trials."""
         columns = zip(*(t.values for t in trials), strict=True)
-        worse = [min if d is StudyDirection.MAXIMIZE else max for d in study.directions]
-        pick = zip(self._objectives, worse, columns, strict=True)
-        return {name: choose(column) for name, choose, column in pick}
+        worst = [min if d is StudyDirection.MAXIMIZE else max for d in study.directions]
+        triples = zip(self._objectives, worst, columns, strict=True)
+        return {name: choose(column) for name, choose, column in triples}
 
     def _as_complete(self, trial: FrozenTrial, worst: Mapping[str, float]) -> FrozenTrial:
-        curve, known = trial.user_attrs.get("curve") or {}, dict(trial.user_attrs.get("cost", {}))
+        curve, values = trial.user_attrs.get("curve") or {}, dict(trial.user_attrs.get("cost", {}))
         columns = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
         columns["train_seconds"] = "train_seconds"
-        known |= {name: curve[column][-1] for name, column in columns.items() if curve}
-        if len(self._objectives) > 1:  # complete trials come through LogCostSampler
-            known |= {name: _log(known[name]) for name in costs(self._objectives) if name in known}
+        values |= {name: curve[column][-1] for name, column in columns.items() if curve}
+        if len(self._objectives) > 1:  # then complete trials come scaled by LogCostSampler
+            timed = [name for name in costs(self._objectives) if name in values]
+            values |= {name: _log_cost(values[name]) for name in timed}
         copied = copy.copy(trial)
         copied.state = TrialState.COMPLETE
-        copied.values = [known.get(name, worst[name]) for name in self._objectives]
+        copied.values = [values.get(name, worst[name]) for name in self._objectives]
         return copied
 
 
 class CellSampler(BaseSampler):
-    """Gives a grid cell's values where it has them and random ones elsewhere."""
+    """Returns the values of a grid cell, and draws dimensions outside the grid at random."""
 
-    def __init__(self, cell: Mapping[str, Value], rest: BaseSampler) -> None:
+    def __init__(self, cell: Mapping[str, Value], random: BaseSampler) -> None:
         self._cell = cell
-        self._rest = rest
+        self._random = random
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Nothing is drawn jointly."""
+        """Returns no dimension: none is drawn jointly."""
         return {}
 
     def sample_relative(
@@ -262,7 +262,7 @@ class CellSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Nothing is drawn jointly."""
+        """Returns no value: none is drawn jointly."""
         return {}
 
     def sample_independent(
@@ -275,17 +275,17 @@ class CellSampler(BaseSampler):
         """Returns the cell's value, or a random one."""
         if param_name in self._cell:
             return self._cell[param_name]
-        return self._rest.sample_independent(study, trial, param_name, param_distribution)
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
 
 
 def sample(
     study: optuna.Study, trial: FrozenTrial, space: Space
 ) -> tuple[dict[str, Value], list[Write]]:
-    """Draws a trial's values by its study's sampler; returns them, and what is to be stored.
+    """Draws a trial's values with its study's sampler; returns them and the rows to write.
 
-    As Optuna's own ``Trial`` does, but that it stores each value as it is drawn, in a transaction
-    of its own. What an earlier start drew, or `hpsearch enqueue` set, is taken as it is. The other
-    trials are read once: TPE would read all running ones anew for each value.
+    Differs from Optuna's ``Trial``, which commits each value separately. Keeps values that an
+    earlier start of the trial drew, and values set by `hpsearch enqueue`. Reads the other trials
+    once; TPE would read the running ones again for each value.
     """
     sampler, drawn, study = study.sampler, copy.copy(trial), _snapshot(study)
     drawn.params, drawn.distributions = dict(trial.params), dict(trial.distributions)
@@ -294,18 +294,18 @@ def sample(
 
     @functools.cache
     def joint() -> dict[str, Any]:
-        together = sampler.infer_relative_search_space(study, drawn)
-        return sampler.sample_relative(study, drawn, together)
+        joint_space = sampler.infer_relative_search_space(study, drawn)
+        return sampler.sample_relative(study, drawn, joint_space)
 
     def choose(name: str, dim: Dim) -> Value:
         if name in trial.params:
-            known: Value = trial.params[name]
-            return known
+            earlier: Value = trial.params[name]
+            return earlier
         possible = distribution(dim)
         if name in fixed:
             value = fixed[name]
         elif possible.single():
-            value = _only(dim)
+            value = dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
         elif name in joint() and possible._contains(possible.to_internal_repr(joint()[name])):
             value = joint()[name]
         else:
@@ -320,11 +320,11 @@ def sample(
 
 
 def _snapshot(study: optuna.Study) -> optuna.Study:
-    """The study with its trials as they are at the first look."""
-    seen, read = copy.copy(study), study.get_trials
+    """A copy of the study whose trials are read once, when they are first needed."""
+    snapshot, read = copy.copy(study), study.get_trials
 
     @functools.cache
-    def everyone() -> list[FrozenTrial]:
+    def all_trials() -> list[FrozenTrial]:
         return read(deepcopy=False)
 
     def get_trials(
@@ -332,16 +332,11 @@ def _snapshot(study: optuna.Study) -> optuna.Study:
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        chosen = [t for t in everyone() if states is None or t.state in states]
-        return copy.deepcopy(chosen) if deepcopy else chosen
+        trials = [t for t in all_trials() if states is None or t.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
-    seen._get_trials = get_trials  # type: ignore[method-assign]
-    return seen
-
-
-def _only(dim: Dim) -> Value:
-    """The one value of a dimension that has no more."""
-    return dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
+    snapshot._get_trials = get_trials  # type: ignore[method-assign]
+    return snapshot
 
 
 def distribution(dim: Dim) -> BaseDistribution:
@@ -354,26 +349,27 @@ def distribution(dim: Dim) -> BaseDistribution:
 
 
 def grid_cells(spec: StudySpec) -> list[dict[str, Value]]:
-    """Returns the cells of the study's grid, in the order in which they are dealt.
+    """Returns the cells of the study's grid, in the order in which trials are assigned to them.
 
     Raises:
-        StudyError: the grid has more cells than anyone can train.
+        StudyError: the grid has more than ``MAX_CELLS`` cells.
     """
     names = spec.grid_dimensions
-    found = itertools.islice(cells(spec.space, names, spec.search.grid_points), MAX_CELLS + 1)
-    listed = list(found)
+    every = cells(spec.space, names, spec.search.grid_points)
+    listed = list(itertools.islice(every, MAX_CELLS + 1))  # a grid may be too large to list
     if len(listed) > MAX_CELLS:
         raise StudyError(
             f"the grid over {', '.join(names)} has more than {MAX_CELLS:,} cells; narrow the"
-            " space, fix dimensions, or name fewer in search.grid"
+            " space, fix dimensions, or list fewer in search.grid"
         )
     return listed
 
 
 def free_slot(taken: Iterable[int], spec: StudySpec, n_cells: int) -> int | None:
-    """Returns the first slot that no counted or live trial holds; None when a grid is used up.
+    """Returns the first slot that no counted or running trial holds; None if the grid is used up.
 
-    Slot k is cell k modulo the cells; ``grid`` deals one round, ``grid+random`` as many as asked.
+    Slot k is cell k modulo the number of cells. ``grid`` visits each cell once, ``grid+random``
+    repeats them without limit.
     """
     held = set(taken)
     slot = next(slot for slot in itertools.count() if slot not in held)

@@ -91,7 +91,7 @@ def test_it_is_written_as_a_page_too(two, cli):
     ("names", "words"),
     [
         ((), ("Missing argument",)),
-        (("small",), ("study 'small' alone", "two or more", "hpsearch list")),
+        (("small",), ("only one study, 'small'", "two or more", "hpsearch list")),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_line(names, words, copied, cli):

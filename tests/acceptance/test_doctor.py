@@ -27,7 +27,7 @@ def test_a_sound_place_is_found_sound_and_left_as_it_was(cli, tmp_path):
     assert result.code == 0
     assert {"python", "torch", "device", "bf16", "cores", "data", "cache"} <= set(findings)
     kind = filesystem(tmp_path)
-    told = f"sqlite:///hpsearch.db on {kind} (made by the first run)"
+    told = f"sqlite:///hpsearch.db on {kind} (created by the first run)"
     assert findings["storage"]["found"] == told
     assert findings["data"]["found"].startswith(f"data on {kind}, ")
     assert not [f for f in findings.values() if f["health"] == "bad"]
@@ -39,7 +39,7 @@ def test_a_database_is_looked_at_and_left_as_it_was(copied, cli):
         before = list(connection.iterdump())
     findings = found(cli("doctor", "--json"))
     assert findings["storage"]["found"].endswith(", 1 study, can be written")
-    assert findings["latency"]["found"].endswith("ms a question")
+    assert findings["latency"]["found"].endswith("ms a query")
     assert "hpsearch.db.artifacts" in findings["checkpoints"]["found"]
     with closing(sqlite3.connect(copied.database)) as connection:
         assert list(connection.iterdump()) == before

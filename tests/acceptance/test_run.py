@@ -49,7 +49,7 @@ def test_a_larger_total_adds_exactly_the_difference(copied, cli):
     status = cli("status", "--json").json
     assert result.code == 0
     changed, *lines = result.err.splitlines()
-    assert changed == "study 'small' goes on: search.trials was 3, now 5"
+    assert changed == "study 'small' continues with changes: search.trials was 3, now 5"
     assert [line.split()[0] for line in lines] == ["4/5", "5/5"]
     assert status["target"] == status["complete"] + status["pruned"] == 5
     assert status["running"] == status["waiting"] == status["failed"] == 0

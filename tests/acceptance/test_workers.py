@@ -167,7 +167,7 @@ def test_what_is_queued_is_examined_as_what_is_run(shell, cli):
     assert cheap.code == 0
     assert "objective params: the cheapest net wins" in cheap.err
     again = cli("submit", "cheap.toml", "--trials", 5)
-    assert "study 'cheap' goes on: search.trials was 2, now 5" in again.err
+    assert "study 'cheap' continues with changes: search.trials was 2, now 5" in again.err
 
 
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):
@@ -181,7 +181,7 @@ def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, r
 
     found = records()
     assert result.code == 0, result.err
-    assert "died by signal 9, as in a system short of memory; another starts" in result.err
+    assert "was killed by signal 9, often a sign of too little memory; restarting it" in result.err
     assert_exact(found, trials=6)
     (lost,) = [r for r in found if "history" in r["attributes"]]
     assert lost["attributes"]["history"][0]["pid"] == victim
@@ -197,7 +197,7 @@ def test_a_worker_that_a_person_ends_hands_its_trial_back_and_is_replaced(two, s
     shell.let_go()
     result = shell.wait(process)
     assert result.code == 0, result.err
-    assert "was asked to end; another starts" in result.err
+    assert "was interrupted; restarting it" in result.err
     assert_exact(records(), trials=6)
     histories = [r["attributes"]["history"] for r in records() if "history" in r["attributes"]]
     assert [(p["pid"], p["ended"]) for (p,) in histories] == [(victim, "handed back")]
@@ -301,7 +301,7 @@ def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
             monkeypatch.setenv("HPSEARCH_PARENT", str(os.getpid()))
         options = ("--forever",) if kind == "forever" else ()
         process = shell.start("worker", "--study", "shared", "--threads", 1, *options)
-        assert shell.hear(process).rstrip().endswith("it is waited for")
+        assert shell.hear(process).rstrip().endswith("waiting for it")
         start(server)
         shell.wait_until(
             lambda: cli("status", "--json").json["complete"] == 1,
@@ -334,7 +334,7 @@ def test_workers_to_come_leave_a_study_alone_that_failures_ended(shell, study_fi
 def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
     cli("submit", study_file, "--trials", 2)
     watching = shell.start("watch", "shared")
-    assert "study 'shared' is watched" in shell.hear(watching)
+    assert "watching study 'shared'" in shell.hear(watching)
     assert shell.run("worker", "--threads", 1).code == 0
     result = shell.wait(watching)
     assert result.code == 0

@@ -1,4 +1,4 @@
-"""Studies of a database side by side: whether they can be compared, and what comes of it."""
+"""Compares studies of a database, after checking that they can be compared."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from hpsearch.core.analysis.comparison import ComparedSearch, Comparison, repeats
-from hpsearch.core.analysis.comparison import compare as compare_entrants
+from hpsearch.core.analysis.comparison import compare as compare_searches
 from hpsearch.core.initial_trials import INITIAL_TRIALS
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.spec_diff import dotted
-from hpsearch.core.trial import State
+from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.search.samplers import LEARNING
 from hpsearch.search.storage.records import CHANGES, DATA, REFERENCE
@@ -22,11 +22,10 @@ from hpsearch.search.study import catalog
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
 
-# What makes images the same, whatever was cut from them for validation.
-_SAME_IMAGES = ("content", "shape", "classes")
-# What says nothing of how a study searches: its names, how long and by how many it is run; and
-# the order of its objectives.
-_NO_PART = (
+# Studies have the same images if these are equal; the validation split may differ.
+_IMAGE_KEYS = ("content", "shape", "classes")
+# Settings without influence on how a study searches.
+_IGNORED = (
     "name",
     "data.dataset",
     "search.trials",
@@ -38,25 +37,25 @@ _NO_PART = (
 
 
 def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = False) -> Comparison:
-    """Compares studies of a database as they stand now.
+    """Compares the current trials of two or more studies of a database.
 
     Args:
         storage: the database.
-        names: of two or more studies.
-        mixed_hardware: take the seconds of different hardware as the same.
+        names: of the studies.
+        mixed_hardware: treat the seconds of different hardware as equal.
 
     Raises:
-        StudyError: they are not two or more different studies that can be compared.
-        DeviceError: their objectives hold seconds of different hardware.
+        StudyError: the studies are fewer than two, not different or not comparable.
+        DeviceError: an objective is measured in seconds of different hardware.
     """
-    studies = [catalog.open_study(storage, name) for name in _distinct(names)]
-    entrants = [_entrant(study) for study in studies]
+    _check_names(names)
+    studies = [catalog.open_study(storage, name) for name in names]
+    searches = [_compared_search(study) for study in studies]
     first, *others = studies
     for other in others:
-        _check_objectives(first, other)
-        _check_images(first, other)
+        _check_comparable(first, other)
     same_clock = mixed_hardware or _same_hardware(studies)
-    compared = compare_entrants(entrants, objectives=first.objectives, same_clock=same_clock)
+    compared = compare_searches(searches, objectives=first.objectives, same_clock=same_clock)
     differences = _differences(studies)
     return replace(
         compared,
@@ -64,32 +63,35 @@ def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = Fa
         repeats=repeats(names, differences),
         caveats=(
             *_caveats(studies, same_clock=same_clock),
-            *(told for pair in zip(studies, entrants, strict=True) for told in _own_caveats(*pair)),
+            *(
+                caveat
+                for study, search in zip(studies, searches, strict=True)
+                for caveat in _caveats_of_one(study, search.records)
+            ),
         ),
     )
 
 
-def _distinct(names: Sequence[str]) -> Sequence[str]:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
+def _check_names(names: Sequence[str]) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
         raise StudyError(
-            f"found study {twice[0]!r} more than once, expected different studies; name each once"
+            f"found study {repeated[0]!r} more than once, expected different studies; name each"
+            " once"
         )
     if len(names) < 2:
-        found = f"study {names[0]!r} alone" if names else "no study"
+        found = f"only one study, {names[0]!r}" if names else "no study"
         raise StudyError(
-            f"found {found}, expected two or more; name those to compare (`hpsearch list` tells"
-            " them)"
+            f"found {found}, expected two or more to compare; name them (see `hpsearch list`)"
         )
-    return names
 
 
-def _entrant(study: Study) -> ComparedSearch:
+def _compared_search(study: Study) -> ComparedSearch:
     records = study.records()
     if not any(record.state is State.COMPLETE for record in records):
         raise StudyError(
             f"no trial of study {study.name!r} is complete, expected one or more to compare; run it"
-            f" first (`hpsearch status --study {study.name}` tells where it stands)"
+            f" first (see `hpsearch status --study {study.name}`)"
         )
     return ComparedSearch(
         study=study.name,
@@ -100,85 +102,87 @@ def _entrant(study: Study) -> ComparedSearch:
     )
 
 
-def _check_objectives(first: Study, other: Study) -> None:
+def _check_comparable(first: Study, other: Study) -> None:
+    """Refuses studies with different objectives or different images."""
     if set(first.objectives) != set(other.objectives):
         raise StudyError(
             f"study {other.name!r} optimises {', '.join(other.objectives)}, but {first.name!r}"
-            f" {', '.join(first.objectives)}; compare studies of the same objectives"
+            f" optimises {', '.join(first.objectives)}; compare studies with the same objectives"
         )
-
-
-def _check_images(first: Study, other: Study) -> None:
-    one, two = _data(first), _data(other)
-    if differing := [key for key in _SAME_IMAGES if one.get(key) != two.get(key)]:
+    expected, found = _data(first), _data(other)
+    if differing := [key for key in _IMAGE_KEYS if expected.get(key) != found.get(key)]:
         raise StudyError(
             f"study {other.name!r} has other images than {first.name!r}"
-            f" ({other.spec.data.dataset!r} against {first.spec.data.dataset!r}: another"
+            f" ({other.spec.data.dataset!r} and {first.spec.data.dataset!r} differ in"
             f" {', '.join(differing)}); compare studies of the same images"
         )
 
 
 def _same_hardware(studies: Sequence[Study]) -> bool:
-    """Whether a second is the same in all studies; must be so where it is an objective."""
+    """Whether all studies measure seconds on the same hardware.
+
+    Raises:
+        DeviceError: they do not, and an objective is measured in seconds.
+    """
     first, *others = studies
     for other in others:
         if _reference(first) == _reference(other):
             continue
         if any(OBJECTIVES[name].is_timed for name in first.objectives):
             raise DeviceError(
-                f"the seconds of study {other.name!r} are those of {hardware(_reference(other))},"
-                f" but {first.name!r} has those of {hardware(_reference(first))}; run one of them"
-                " as the other, or pass --mixed-hardware to take them as the same"
+                f"study {other.name!r} measures its seconds on {hardware(_reference(other))}, but"
+                f" {first.name!r} on {hardware(_reference(first))}; run both on the same hardware,"
+                " or pass --mixed-hardware to treat the seconds as equal"
             )
         return False
     return True
 
 
 def _differences(studies: Sequence[Study]) -> dict[str, tuple[Any, ...]]:
-    """What the study files do not have in common, by dotted key, a value for each study."""
-    plain = [dotted(study.spec) for study in studies]
-    found = {}
-    for key in dict.fromkeys(key for one in plain for key in one):
-        values = tuple(one.get(key) for one in plain)
-        if key not in _NO_PART and any(value != values[0] for value in values):
-            found[key] = values
-    return found
+    """The settings in which the studies differ, by dotted key, with one value per study."""
+    settings = [dotted(study.spec) for study in studies]
+    differences = {}
+    for key in dict.fromkeys(key for each in settings for key in each):
+        values = tuple(each.get(key) for each in settings)
+        if key not in _IGNORED and any(value != values[0] for value in values):
+            differences[key] = values
+    return differences
 
 
 def _caveats(studies: Sequence[Study], *, same_clock: bool) -> list[str]:
-    """What a person should know of the studies together before believing the numbers."""
-    told = []
+    """What limits the comparison as a whole, in sentences."""
+    caveats = []
     if any(_reference(study) != _reference(studies[0]) for study in studies):
         where = "; ".join(f"{study.name} on {hardware(_reference(study))}" for study in studies)
-        taken = "taken as the same" if same_clock else "not compared"
-        told.append(f"Seconds on different hardware are {taken}: {where}.")
+        treatment = "treated as equal" if same_clock else "not compared"
+        caveats.append(f"Seconds on different hardware are {treatment}: {where}.")
     if any(_data(study).get("split") != _data(studies[0]).get("split") for study in studies):
-        told.append(
-            "The studies count accuracy on different validation images, which adds to the noise."
+        caveats.append(
+            "The studies measure accuracy on different validation images, which adds noise."
         )
-    opened = [study.name for study in studies if study.spec.search.sampler in LEARNING]
-    if 0 < len(opened) < len(studies):
-        told.append(
-            f"Only {', '.join(opened)} began with {INITIAL_TRIALS} trials of a recipe known to be"
-            " good, as every sampler that learns does."
+    learning = [study.name for study in studies if study.spec.search.sampler in LEARNING]
+    if 0 < len(learning) < len(studies):
+        caveats.append(
+            f"Only {', '.join(learning)} began with {INITIAL_TRIALS} trials of a recipe known to be"
+            " good, as every learning sampler does."
         )
-    return told
+    return caveats
 
 
-def _own_caveats(study: Study, entrant: ComparedSearch) -> list[str]:
-    """What a person should know of one: that it is not done, was changed, or ran elsewhere too."""
-    told, records, target = [], entrant.records, study.spec.search.trials
+def _caveats_of_one(study: Study, records: Sequence[TrialRecord]) -> list[str]:
+    """What limits the results of one study: too few trials, changes, other hardware."""
+    caveats, target = [], study.spec.search.trials
     counted = sum(record.state.counts for record in records)
     if counted < target:
-        told.append(f"{study.name} has {counted:,} of its {target:,} trials so far.")
+        caveats.append(f"{study.name} has {counted:,} of its {target:,} trials so far.")
     changed = {key for change in study.attributes.get(CHANGES, ()) for key in change["changed"]}
-    if changed := changed.difference(_NO_PART):
-        told.append(f"{study.name} was changed on the way: {', '.join(sorted(changed))}.")
+    if changed := changed.difference(_IGNORED):
+        caveats.append(f"{study.name} was changed during its search: {', '.join(sorted(changed))}.")
     elsewhere = sum("mixed_hardware" in record.attributes.get("origin", {}) for record in records)
     if elsewhere:
         trials = plural(elsewhere, "trial", thousands=",")
-        told.append(f"{study.name} has {trials} that ran on other hardware than its own.")
-    return told
+        caveats.append(f"{study.name} has {trials} that ran on other hardware than the rest.")
+    return caveats
 
 
 def _data(study: Study) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Training the front again with fresh seeds, each result kept with the study as it comes."""
+"""Trains the front again with fresh seeds and stores each result with the study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, epochs_of, translate_failures
 from hpsearch.search.storage.records import CONFIRMED, repeats_of
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.launch import Prepared, WorkerOptions, attach_worker
+from hpsearch.search.worker.launch import PreparedStudy, WorkerOptions, attach_worker
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,10 @@ SEEDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicationProgress:
-    """How far a confirmation is: the training numbered ``number`` of ``total``, from 1."""
+    """The progress of a replication: training ``number`` of ``total``, counted from 1.
+
+    ``repeat_index`` counts the trainings of one trial, from 0.
+    """
 
     number: int
     total: int
@@ -37,7 +40,7 @@ class ReplicationProgress:
     seeds: int
 
 
-# Takes where the confirmation is, and an epoch of that training or what it came to.
+# Called with the progress and either an epoch of the current training or its result.
 Tell = Callable[[ReplicationProgress, Epoch | Repeat], None]
 
 
@@ -51,69 +54,69 @@ def confirm(
     stop: Callable[[], bool],
     tell: Tell,
 ) -> tuple[Replication, ...]:
-    """Trains trials again until each has been trained with so many fresh seeds; returns their sums.
+    """Trains trials again until each has ``seeds`` trainings with fresh seeds; returns the means.
 
-    One after the other and a seed of each in turn, so that nothing of ours disturbs the clock and
-    what does hits all alike. Every training is kept with the study when it ends: the same call
-    goes on. Trained and measured as in the search, on the same split: the spread is that of the
-    weights, the order of the data and the shifts, and not that of the choice of images.
+    Runs one training at a time, so that times are comparable, and all trials with one seed before
+    the next seed, so that disturbances affect all of them. Stores every finished training: the same
+    call resumes. Trains as in the search and on the same split: the spread comes from the weights,
+    the order of the data and the augmentation, not from the choice of images.
 
     Args:
-        study: where the trials are.
-        options: where to train; the threads are the study's unless it names others.
-        trials: complete trials; none: those of the front.
-        seeds: how many trainings of each there are in the end.
-        dataset: where the data lies here, if not where the study has it.
-        stop: asked before every step.
-        tell: takes each epoch and each result.
+        study: the study of the trials.
+        options: where to train; by default with the study's number of threads.
+        trials: numbers of complete trials; empty for those of the front.
+        seeds: the number of trainings of each trial in the end.
+        dataset: the location of the data on this machine, if not that of the study.
+        stop: checked before every step.
+        tell: called with each epoch and each result.
 
     Raises:
-        StudyError: there is no such trial, it is not complete, or there is no front.
-        Interrupted: ``stop`` asked for it; what was trained to its end is kept.
-        HpsearchError: the data or the device cannot be had, or the hardware differs.
+        StudyError: a trial does not exist or is not complete, or the front is empty.
+        Interrupted: ``stop()`` was true; finished trainings are stored.
+        HpsearchError: the data or the device is not available, or the hardware differs.
     """
     records = study.records()
-    chosen = _chosen(records, study.objectives, trials)
-    known = {(repeat.trial, repeat.place) for repeat in repeats_of(study.current_attributes())}
+    chosen = _chosen_trials(records, study.objectives, trials)
+    stored = {(repeat.trial, repeat.place) for repeat in repeats_of(study.current_attributes())}
     missing = [
-        (record, number)
-        for number in range(seeds)
+        (record, index)
+        for index in range(seeds)
         for record in chosen
-        if (record.number, number) not in known
+        if (record.number, index) not in stored
     ]
     if missing:
-        _say_what_is_ahead(study, missing)
-        ready = attach_worker(study, options, dataset=dataset)
-        for done, (record, number) in enumerate(missing, start=1):
-            where = ReplicationProgress(
-                number=done, total=len(missing), record=record, repeat_index=number, seeds=seeds
+        _log_outlook(study, missing)
+        prepared = attach_worker(study, options, dataset=dataset)
+        for number, (record, index) in enumerate(missing, start=1):
+            progress = ReplicationProgress(
+                number=number, total=len(missing), record=record, repeat_index=index, seeds=seeds
             )
-            repeat = _repeat(ready, where, stop=stop, tell=tell)
-            _keep(study, repeat, ready.origin)
-            tell(where, repeat)
+            repeat = _train(prepared, progress, stop=stop, tell=tell)
+            _store(study, repeat, prepared.origin)
+            tell(progress, repeat)
     wanted = {record.number for record in chosen}
-    found = replications(records, repeats_of(study.current_attributes()), study.objectives)
-    return tuple(one for one in found if one.number in wanted)
+    replicated = replications(records, repeats_of(study.current_attributes()), study.objectives)
+    return tuple(each for each in replicated if each.number in wanted)
 
 
-def _chosen(
+def _chosen_trials(
     records: Sequence[TrialRecord], objectives: Sequence[str], numbers: Sequence[int]
 ) -> list[TrialRecord]:
     if numbers:
-        picked = dict.fromkeys(numbers)  # each once, in the order given
         return [
-            select_trial(records, objectives, TrialSelection(trial=number)) for number in picked
+            select_trial(records, objectives, TrialSelection(trial=number))
+            for number in dict.fromkeys(numbers)  # each once, in the given order
         ]
     chosen = list(front(records, objectives).trials)
     if not chosen:
         raise StudyError(
-            f"found {len(records)} trials and none complete, expected a front to confirm; search on"
-            " with `hpsearch run`"
+            f"found {len(records)} trials and none complete, expected a front to confirm; continue"
+            " the search with `hpsearch run`"
         )
     return chosen
 
 
-def _say_what_is_ahead(study: Study, missing: Sequence[tuple[TrialRecord, int]]) -> None:
+def _log_outlook(study: Study, missing: Sequence[tuple[TrialRecord, int]]) -> None:
     trials = len({record.number for record, _ in missing})
     _log.info(
         "%s of %s of study %r",
@@ -123,46 +126,47 @@ def _say_what_is_ahead(study: Study, missing: Sequence[tuple[TrialRecord, int]])
     )
     if others := cpu.live_workers():
         _log.info(
-            "%s of hpsearch run%s on this machine; times come out truest when nothing else does",
+            "%s of hpsearch running on this machine; times are most accurate without other load",
             plural(others, "worker"),
-            "s" * (others == 1),
         )
 
 
-def _repeat(
-    ready: Prepared, where: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
+def _train(
+    prepared: PreparedStudy, progress: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
 ) -> Repeat:
+    """Trains the trial with the seed of this repeat; a training that diverges has no values."""
     from hpsearch.nn.models.cost import measure
     from hpsearch.nn.training.loop import Diverged
     from hpsearch.search.worker.trainer import measured
 
-    spec, images, number = ready.study.spec, ready.images, where.record.number
-    seed = derive_seed(spec.search.seed, number, "confirm", where.repeat_index)
-    trial = reseeded(resolve(spec, number=number, params=where.record.params), seed)
+    spec, images, device = prepared.study.spec, prepared.images, prepared.device
+    number, params = progress.record.number, progress.record.params
+    seed = derive_seed(spec.search.seed, number, "confirm", progress.repeat_index)
+    trial = reseeded(resolve(spec, number=number, params=params), seed)
     values, reason = {}, None
     net = build_net(trial, images)
     with translate_failures(trial):
-        cost = measure(net, images.input_shape, device=ready.device)
+        cost = measure(net, images.input_shape, device=device)
     curve: list[Epoch] = []
     try:
-        for epoch in epochs_of(trial, net, images, ready.device, stop=stop):
+        for epoch in epochs_of(trial, net, images, device, stop=stop):
             curve.append(epoch)
-            tell(where, epoch)
+            tell(progress, epoch)
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, tuple(curve))
     except Diverged as exc:
         reason = f"diverged: {exc}"
     return Repeat(
         trial=number,
-        place=where.repeat_index,
+        place=progress.repeat_index,
         seed=seed,
         values=values,
         reason=reason,
-        elsewhere=bool(ready.origin.get("mixed_hardware")),
+        elsewhere=bool(prepared.origin.get("mixed_hardware")),
     )
 
 
-def _keep(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
-    """Writes a training's result among the study's attributes: a trial that ended takes none."""
+def _store(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
+    # As an attribute of the study: Optuna accepts none for a trial that has ended.
     kept = {
         "trial": repeat.trial,
         "place": repeat.place,

@@ -1,4 +1,4 @@
-"""What this machine and this database are good for, and what to mend."""
+"""Checks this machine and database, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import secrets
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +46,7 @@ _LOW_DISK = 2**30
 
 
 class Health(enum.Enum):
-    """How a thing was found."""
+    """The result of a check."""
 
     GOOD = "good"
     FAIR = "fair"  # works, but not as well as it could
@@ -55,7 +55,7 @@ class Health(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at; ``advice`` says what to do where it is not good."""
+    """The result of one check; ``advice`` is the fix, empty if ``health`` is GOOD."""
 
     name: str
     health: Health
@@ -64,19 +64,18 @@ class Finding:
 
 
 def examine(storage: str, *, data_dir: Path | None, artifacts: str | None) -> list[Finding]:
-    """Looks at Python, torch, devices, threads, folders and the database.
+    """Checks Python, torch, devices, threads, folders and the database.
 
-    Leaves nothing changed: what it writes to see whether it can is taken back.
+    Changes nothing: test writes are rolled back or removed.
     """
-    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python,
-        _torch,
-        _threads,
-        lambda: _folders(data_dir),
-        lambda: _storage(storage),
-        lambda: _checkpoints(storage, artifacts),
-    )
-    return [finding for look in looks for finding in look()]
+    return [
+        *_check_python(),
+        *_check_torch(),
+        *_check_load(),
+        *_check_folders(data_dir),
+        *_check_storage(storage),
+        *_check_checkpoints(storage, artifacts),
+    ]
 
 
 def _good(name: str, found: str) -> Finding:
@@ -91,12 +90,12 @@ def _bad(name: str, found: str, advice: str) -> Finding:
     return Finding(name=name, health=Health.BAD, found=found, advice=advice)
 
 
-def _python() -> Iterator[Finding]:
+def _check_python() -> Iterator[Finding]:
     yield _good("python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield _good("hpsearch", f"{version('hpsearch')}, optuna {version('optuna')}")
 
 
-def _torch() -> Iterator[Finding]:
+def _check_torch() -> Iterator[Finding]:
     versions = f"torch {version('torch')}, torchvision {version('torchvision')}"
     try:
         from hpsearch.nn.runtime import device
@@ -111,13 +110,15 @@ def _torch() -> Iterator[Finding]:
     for name in device.available():
         described = device.describe(device.pick_device(name))
         yield _good("device", described + (" (auto)" if name == str(picked) else ""))
-    yield from _idle_gpu(device.cuda_version())
-    native = device.autocast_dtype(picked) is not None
-    yield _good("bf16", "in hardware, and used" if native else "not in hardware: float32 is used")
+    yield from _check_gpu(device.cuda_version())
+    is_native = device.autocast_dtype(picked) is not None
+    yield _good(
+        "bf16", "in hardware, and used" if is_native else "not in hardware: float32 is used"
+    )
 
 
-def _idle_gpu(built_for: str | None) -> Iterator[Finding]:
-    """A GPU that torch makes nothing of; none is missed where it is hidden on purpose."""
+def _check_gpu(built_for: str | None) -> Iterator[Finding]:
+    """Warns of a GPU that torch cannot use, unless it is hidden on purpose."""
     from hpsearch.nn.runtime import device
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
@@ -125,163 +126,165 @@ def _idle_gpu(built_for: str | None) -> Iterator[Finding]:
         return
     if built_for is None:
         advice = "install torch for CUDA, see pytorch.org/get-started (in Docker: VARIANT=cuda)"
-        yield _fair("gpu", "an NVIDIA GPU is here, but torch is built without CUDA", advice)
+        yield _fair("gpu", "found an NVIDIA GPU, but torch is built without CUDA", advice)
     else:
-        advice = "update the driver; `nvidia-smi` tells which CUDA it serves"
+        advice = "update the driver; `nvidia-smi` shows the CUDA version that it supports"
         yield _fair(
-            "gpu", f"an NVIDIA GPU is here, but torch for CUDA {built_for} cannot use it", advice
+            "gpu", f"found an NVIDIA GPU, but torch for CUDA {built_for} cannot use it", advice
         )
 
 
-def _threads() -> Iterator[Finding]:
+def _check_load() -> Iterator[Finding]:
     cpus, alive = cpu.usable_cpus(), cpu.live_workers()
-    busy = f", {plural(alive, 'worker')} at work" if alive else ""
+    busy = f", {plural(alive, 'worker')} running" if alive else ""
     yield _good("cores", f"{cpus} usable: {cpu.processor()}{busy}")
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy and policy.upper() != "PASSIVE":
-        advice = "unset it: threads that spin slow a search down beside any other load"
+        advice = "unset it: spinning threads slow down a search as soon as anything else runs"
         yield _fair("threads", f"OMP_WAIT_POLICY={policy}", advice)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > cpus:
-        advice = "end what else runs: times measured on a busy machine are noisy"
+        advice = "close other programs: times measured on a busy machine are noisy"
         yield _fair("load", f"{load:.1f} on {cpus} cores", advice)
 
 
-def _folders(data_dir: Path | None) -> Iterator[Finding]:
-    yield _folder("data", data_dir or Path("data"), "name another with --data-dir")
-    kept = cache.directory()
-    found = _folder("cache", kept, "name another with HPSEARCH_CACHE")
-    if found.health is Health.GOOD and network_filesystem(kept) is not None:
-        advice = "name a local folder with HPSEARCH_CACHE: images are mapped from it, not read once"
-        found = _fair("cache", found.found, advice)
-    yield found
+def _check_folders(data_dir: Path | None) -> Iterator[Finding]:
+    yield _check_folder("data", data_dir or Path("data"), "choose another with --data-dir")
+    folder = cache.directory()
+    finding = _check_folder("cache", folder, "choose another with HPSEARCH_CACHE")
+    if finding.health is Health.GOOD and network_filesystem(folder) is not None:
+        advice = "set HPSEARCH_CACHE to a local folder: images are mapped from it while training"
+        finding = _fair("cache", finding.found, advice)
+    yield finding
 
 
-def _folder(name: str, path: Path, otherwise: str) -> Finding:
-    there = next((p for p in (path.absolute(), *path.absolute().parents) if p.exists()), path)
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        return _bad(name, f"{path} cannot be written", f"mend {there}, or {otherwise}")
-    free = shutil.disk_usage(there).free
-    found = f"{path}{_kind_of(path)}, {free / 2**30:.0f} GiB free"
+def _check_folder(name: str, path: Path, alternative: str) -> Finding:
+    absolute = path.absolute()
+    parent = next((p for p in (absolute, *absolute.parents) if p.exists()), path)
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        advice = f"fix the permissions of {parent}, or {alternative}"
+        return _bad(name, f"{path} cannot be written", advice)
+    free = shutil.disk_usage(parent).free
+    found = f"{path}{_filesystem_note(path)}, {free / 2**30:.0f} GiB free"
     if free < _LOW_DISK:
-        return _fair(name, found, f"make room, or {otherwise}")
-    return _good(name, found if path.exists() else f"{found} (made when needed)")
+        return _fair(name, found, f"free some space, or {alternative}")
+    return _good(name, found if path.exists() else f"{found} (created when needed)")
 
 
-def _kind_of(path: Path) -> str:
-    """The file system that a path lies on, in words; nothing where the system does not tell."""
+def _filesystem_note(path: Path) -> str:
+    """The kind of file system that holds a path, as a phrase; empty if the system hides it."""
     kind = filesystem(path)
     network = ", over the network" if network_filesystem(path) is not None else ""
     return f" on {kind}{network}" if kind is not None else ""
 
 
-def _storage(storage: str) -> Iterator[Finding]:
+def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
         check_storage(storage)
         opened = open_storage(storage, create=False)
     except NotMadeError:
-        yield _unmade(url)
+        yield _check_missing(url)
         return
     except HpsearchError as exc:
-        yield _bad("storage", str(exc), "mend it, or name another with --storage")
+        yield _bad("storage", str(exc), "fix it, or choose another with --storage")
         return
     try:
         names = catalog.study_names(opened)
-        found = f"{_shown(url)}, {len(names)} stud{'y' if len(names) == 1 else 'ies'}"
-        _write_and_take_back(opened)
-        yield _good("storage", f"{found}, can be written")
-        yield _latency(opened.engine)
+        studies = f"{len(names)} stud{'y' if len(names) == 1 else 'ies'}"
+        _write_and_roll_back(opened)
+        yield _good("storage", f"{_describe(url)}, {studies}, can be written")
+        yield _check_latency(opened.engine)
     except (SQLAlchemyError, StorageInternalError, StorageError) as exc:
-        yield _bad("storage", f"{_shown(url)}: {_said(exc)}", _advice(url))
+        yield _bad("storage", f"{_describe(url)}: {_driver_message(exc)}", _permissions_advice(url))
     finally:
         opened.close()
 
 
-def _shown(url: URL) -> str:
+def _describe(url: URL) -> str:
     is_file = url.get_backend_name() == "sqlite"
-    return mask(url) + (_kind_of(Path(url.database or "")) if is_file else "")
+    return mask(url) + (_filesystem_note(Path(url.database or "")) if is_file else "")
 
 
-def _said(exc: BaseException) -> str:
-    """What the driver said of it, whatever that is wrapped in."""
+def _driver_message(exc: BaseException) -> str:
+    """The first line of the driver's message, from inside Optuna's exceptions."""
     while exc.__cause__ is not None and not isinstance(exc, SQLAlchemyError):
         exc = exc.__cause__
     return first_line(exc)
 
 
-def _advice(url: URL) -> str:
+def _permissions_advice(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
-        return "mend its permissions, or name another with --storage"
+        return "fix its permissions, or choose another with --storage"
     return (
-        "name a server that can be written, or have the owner GRANT ALL on schema public and on"
+        "choose a server that can be written, or have the owner GRANT ALL on schema public and on"
         " its tables and sequences to this role"
     )
 
 
-def _unmade(url: URL) -> Finding:
-    """What is said of a database that the first run makes, if it can."""
+def _check_missing(url: URL) -> Finding:
+    """Checks whether the first run can create the tables of a database that has none."""
     if url.get_backend_name() != "sqlite":
         engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine_options(url))
         try:
-            with engine.connect() as connection:  # which takes it back at its end
+            with engine.connect() as connection:  # rolls back when it is closed
                 connection.execute(sql("CREATE TABLE hpsearch_doctor (id INTEGER)"))
         except SQLAlchemyError as exc:
-            return _bad("storage", f"{mask(url)}: {_said(exc)}", _advice(url))
+            return _bad("storage", f"{mask(url)}: {_driver_message(exc)}", _permissions_advice(url))
         finally:
             engine.dispose()
-    return _good("storage", f"{_shown(url)} (made by the first run)")
+    return _good("storage", f"{_describe(url)} (created by the first run)")
 
 
-class _TakenBackError(Exception):
-    """Ends a transaction without a trace."""
+class _RollbackError(Exception):
+    """Ends a transaction without a change."""
 
 
-def _write_and_take_back(opened: Storage) -> None:
-    """Writes a study and a trial as a search does, in a transaction that is rolled back."""
-    with contextlib.suppress(_TakenBackError), opened.transaction():
+def _write_and_roll_back(opened: Storage) -> None:
+    """Writes a study and a trial, in a transaction that is rolled back."""
+    with contextlib.suppress(_RollbackError), opened.transaction():
         study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
         trial = opened.backend.create_new_trial(study)
         opened.backend.set_trial_user_attr(trial, "doctor", 1)
-        raise _TakenBackError
+        raise _RollbackError
 
 
-def _checkpoints(storage: str, artifacts: str | None) -> Iterator[Finding]:
+def _check_checkpoints(storage: str, artifacts: str | None) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
     except HpsearchError:
-        return  # it is told of the storage
+        return  # reported by the storage check
     try:
-        kept = open_artifacts(url, artifacts)
+        opened = open_artifacts(url, artifacts)
     except HpsearchError as exc:
-        yield _bad("checkpoints", str(exc), "mend it, or name another with --artifacts")
+        yield _bad("checkpoints", str(exc), "fix it, or choose another with --artifacts")
         return
-    if kept is None:
-        advice = "name a folder that all workers see with --artifacts"
+    if opened is None:
+        advice = "pass --artifacts with a folder that all workers can reach"
         yield _fair("checkpoints", "nowhere: a trial whose worker dies starts over", advice)
-    elif kept.folder is None:
-        yield _bucket(kept, str(artifacts))
+    elif opened.folder is None:
+        yield _check_bucket(opened, str(artifacts))
     else:
-        yield _folder("checkpoints", kept.folder, "name another with --artifacts")
+        yield _check_folder("checkpoints", opened.folder, "choose another with --artifacts")
 
 
-def _bucket(kept: Artifacts, place: str) -> Finding:
-    """Whether a small object can be saved on S3, read and removed again."""
+def _check_bucket(artifacts: Artifacts, location: str) -> Finding:
+    """Writes, reads and removes a small object on S3."""
     key = f"hpsearch-doctor-{secrets.token_hex(8)}"
-    failures: tuple[type[Exception], ...] = (*kept.errors, ArtifactNotFound)
+    failures: tuple[type[Exception], ...] = (*artifacts.errors, ArtifactNotFound)
     try:
-        kept.store.write(key, io.BytesIO(b"hpsearch"))
-        with kept.store.open_reader(key) as file:
+        artifacts.store.write(key, io.BytesIO(b"hpsearch"))
+        with artifacts.store.open_reader(key) as file:
             file.read()
-        kept.store.remove(key)
+        artifacts.store.remove(key)
     except failures as exc:
-        advice = "mend the bucket, its policy, AWS_ENDPOINT_URL or the credentials"
-        return _bad("checkpoints", f"{place}: {first_line(exc)}", advice)
-    return _good("checkpoints", f"{place}, can be written, read and removed")
+        advice = "check the bucket, its policy, AWS_ENDPOINT_URL and the credentials"
+        return _bad("checkpoints", f"{location}: {first_line(exc)}", advice)
+    return _good("checkpoints", f"{location}, can be written, read and removed")
 
 
-def _latency(engine: Engine) -> Finding:
-    """The median time of a question to the database, the connection being open."""
+def _check_latency(engine: Engine) -> Finding:
+    """Measures the median round trip of a query on an open connection, in milliseconds."""
     times = []
     with engine.connect() as connection:
         for _ in range(_ROUND_TRIPS):
@@ -290,6 +293,6 @@ def _latency(engine: Engine) -> Finding:
             times.append(time.perf_counter() - began)
     median_ms = 1e3 * statistics.median(times)
     if median_ms > _SLOW_MS:
-        advice = "run workers nearer to the database: each epoch asks it once or twice"
-        return _fair("latency", f"{median_ms:.1f} ms a question", advice)
-    return _good("latency", f"{median_ms:.2f} ms a question")
+        advice = "run workers closer to the database: each epoch takes one or two queries"
+        return _fair("latency", f"{median_ms:.1f} ms a query", advice)
+    return _good("latency", f"{median_ms:.2f} ms a query")

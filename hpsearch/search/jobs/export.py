@@ -1,4 +1,4 @@
-"""A study as files that other tools read: its trials, its curves and its study file."""
+"""Exports a study as files for other tools: a table of trials, one of epochs, its study file."""
 
 from __future__ import annotations
 
@@ -18,70 +18,6 @@ from hpsearch.util.atomic import FolderKind, atomic_folder, check_target
 
 Columns = dict[str, list[Any]]
 
-
-def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Columns:
-    """Returns a row per trial; None where a trial has no such value.
-
-    What is drawn is named as Optuna names it: ``values_accuracy``, ``params_learning_rate``. Costs
-    are ``cost_params`` and so on; ``widths`` are those of the trial's blocks, as ``8-16``. Times
-    are in UTC.
-
-    >>> trial_columns([], ["accuracy"])["values_accuracy"]
-    []
-    """
-    found = front(records, objectives)
-    columns: Columns = {
-        "number": [r.number for r in records],
-        "state": [r.state.value for r in records],
-        "front": [r.number in found.numbers for r in records],
-        "knee": [r.number == found.knee for r in records],
-    }
-    columns |= _spread("values", [r.values for r in records], objectives)
-    columns |= _spread("cost", [r.cost for r in records], _seen(r.cost for r in records))
-    drawn = ordered(_seen(r.params for r in records))
-    columns |= _spread("params", [r.params for r in records], drawn)
-    columns |= {
-        "widths": [_widths(r) for r in records],
-        "epochs": [len(r.curve) for r in records],
-        "control": [r.control for r in records],
-        "seed": [r.seed for r in records],
-        "started": [_in_utc(r.started) for r in records],
-        "ended": [_in_utc(r.ended) for r in records],
-        "reason": [r.reason for r in records],
-    }
-    origins = [r.attributes.get("origin", {}) for r in records]
-    return columns | {n: [o.get(n) for o in origins] for n in ("device", "processor", "threads")}
-
-
-def curve_columns(records: Sequence[TrialRecord]) -> Columns:
-    """Returns a row per epoch of every trial, with the trial's number and state."""
-    rows = [(record, epoch) for record in records for epoch in record.curve]
-    measured = [field.name for field in fields(Epoch)]
-    return {
-        "number": [record.number for record, _ in rows],
-        "state": [record.state.value for record, _ in rows],
-        **{name: [getattr(epoch, name) for _, epoch in rows] for name in measured},
-    }
-
-
-def _spread(prefix: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Columns:
-    return {f"{prefix}_{name}": [row.get(name) for row in rows] for name in names}
-
-
-def _seen(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _in_utc(local: datetime | None) -> datetime | None:
-    """A record's time, which has no zone, as whoever reads the table elsewhere takes it."""
-    return None if local is None else local.astimezone(UTC)
-
-
-def _widths(record: TrialRecord) -> str | None:
-    model = record.attributes.get("spec", {}).get("model", {})
-    return "-".join(map(str, model["widths"])) if "widths" in model else None
-
-
 EXPORT_FOLDER = FolderKind(
     name="folder of an earlier export",
     marks=frozenset(("study.toml", "trials.csv")),
@@ -90,11 +26,16 @@ EXPORT_FOLDER = FolderKind(
 
 
 def export(study: Study, folder: Path, *, force: bool) -> list[str]:
-    """Writes the study into a new folder; returns the names of the files.
+    """Writes the study into a new folder, each table as CSV and as Parquet.
+
+    Returns the names of the files. ``force`` replaces the folder of an earlier export.
 
     Raises:
-        HpsearchError: the folder may not be written there, or cannot.
+        HpsearchError: the folder exists or cannot be written.
     """
+    import pyarrow
+    from pyarrow import parquet
+
     check_target(folder, EXPORT_FOLDER, force=force)
     records = study.records()
     tables = {
@@ -105,8 +46,71 @@ def export(study: Study, folder: Path, *, force: bool) -> list[str]:
         (draft / "study.toml").write_text(to_toml(study.spec), encoding="utf-8")
         for name, columns in tables.items():
             _write_csv(draft / f"{name}.csv", columns)
-            _write_parquet(draft / f"{name}.parquet", columns)
+            parquet.write_table(pyarrow.table(columns), draft / f"{name}.parquet")
         return sorted(path.name for path in draft.iterdir())
+
+
+def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Columns:
+    """Returns one row per trial, by column; values that a trial lacks are None.
+
+    Objectives and hyperparameters have Optuna's names: ``values_accuracy``,
+    ``params_learning_rate``. Costs are ``cost_params`` and so on; ``widths`` are the channels of
+    the blocks, as ``8-16``. Times are in UTC.
+
+    >>> trial_columns([], ["accuracy"])["values_accuracy"]
+    []
+    """
+    found = front(records, objectives)
+    params = ordered(_keys(r.params for r in records))
+    origins = [r.attributes.get("origin", {}) for r in records]
+    return {
+        "number": [r.number for r in records],
+        "state": [r.state.value for r in records],
+        "front": [r.number in found.numbers for r in records],
+        "knee": [r.number == found.knee for r in records],
+        **_prefixed("values", [r.values for r in records], objectives),
+        **_prefixed("cost", [r.cost for r in records], _keys(r.cost for r in records)),
+        **_prefixed("params", [r.params for r in records], params),
+        "widths": [_widths(r) for r in records],
+        "epochs": [len(r.curve) for r in records],
+        "control": [r.control for r in records],
+        "seed": [r.seed for r in records],
+        "started": [_in_utc(r.started) for r in records],
+        "ended": [_in_utc(r.ended) for r in records],
+        "reason": [r.reason for r in records],
+        "device": [origin.get("device") for origin in origins],
+        "processor": [origin.get("processor") for origin in origins],
+        "threads": [origin.get("threads") for origin in origins],
+    }
+
+
+def curve_columns(records: Sequence[TrialRecord]) -> Columns:
+    """Returns one row per epoch of every trial, by column, with the trial's number and state."""
+    rows = [(record, epoch) for record in records for epoch in record.curve]
+    measured = [field.name for field in fields(Epoch)]
+    return {
+        "number": [record.number for record, _ in rows],
+        "state": [record.state.value for record, _ in rows],
+        **{name: [getattr(epoch, name) for _, epoch in rows] for name in measured},
+    }
+
+
+def _prefixed(prefix: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Columns:
+    return {f"{prefix}_{name}": [row.get(name) for row in rows] for name in names}
+
+
+def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _in_utc(local: datetime | None) -> datetime | None:
+    """A record's time has no zone: it is local, which a reader on another machine cannot know."""
+    return None if local is None else local.astimezone(UTC)
+
+
+def _widths(record: TrialRecord) -> str | None:
+    model = record.attributes.get("spec", {}).get("model", {})
+    return "-".join(map(str, model["widths"])) if "widths" in model else None
 
 
 def _write_csv(path: Path, columns: Columns) -> None:
@@ -120,10 +124,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _write_parquet(path: Path, columns: Columns) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    parquet.write_table(pyarrow.table(columns), path)

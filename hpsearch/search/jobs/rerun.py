@@ -1,4 +1,4 @@
-"""Training a trial again from its record, to see whether it comes out the same."""
+"""Trains a trial again from its record and compares the two curves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpsearch.core.plural import plural
 from hpsearch.core.spec import resolve
 from hpsearch.core.trial import Curve, Epoch, TrialRecord
 from hpsearch.errors import StudyError
@@ -14,21 +15,21 @@ from hpsearch.nn.training.failures import build_net, epochs_of
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import WorkerOptions, attach_worker
 
-# Another processor, torch or thread count adds up in another order, and what training makes of that
-# has no bound: of 60 reruns of random trials, with other threads or instructions, one ended at 10 %
-# instead of 93 %. After one epoch the training losses were 1.3 % apart at most, in the median less
-# than 0.001 %, where another seed makes 3.4 % (bench_rerun.py).
-TOLERANCE = 0.02  # of the first epoch's training loss, in relative terms
+# Another processor, torch version or thread count sums numbers in another order, and training can
+# amplify the difference without bound: of 60 reruns of random trials with other threads or
+# instructions, one ended at 10 % instead of 93 %. After one epoch the training losses differed by
+# 1.3 % at most (median below 0.001 %); another seed makes 3.4 % (bench_rerun.py).
+TOLERANCE = 0.02  # relative, of the first epoch's training loss
 
 _MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """A trial's curve as it was and as it is now, both equally long.
+    """A trial's recorded curve and its new one, equally long.
 
-    ``excuse`` is why they may differ: the first epochs by the tolerance, and where the training
-    went from there is told and no more. None: any difference is a fault.
+    ``excuse`` is the reason why they may differ: in the first epoch by the tolerance, after it
+    without limit. None if they must be equal.
     """
 
     before: Curve
@@ -38,22 +39,22 @@ class Rerun:
     @property
     def is_equal(self) -> bool:
         """Whether every loss and accuracy is the same, to the last bit."""
-        return all(_same(a, b) for a, b in zip(self.before, self.now, strict=True))
+        return all(
+            getattr(before, name) == getattr(now, name)
+            for before, now in zip(self.before, self.now, strict=True)
+            for name in _MEASURED
+        )
 
     @property
     def apart(self) -> float:
-        """How far apart the training losses of the first epoch are, relative to the record's."""
+        """The difference of the first epoch's training losses, relative to the recorded one."""
         old, new = self.before[0].train_loss, self.now[0].train_loss
         return abs(new - old) / max(abs(old), 1e-12)
 
     @property
     def holds(self) -> bool:
-        """Whether the record can be trusted from here."""
+        """Whether this rerun confirms the record."""
         return self.is_equal if self.excuse is None else self.apart <= TOLERANCE
-
-
-def _same(before: Epoch, now: Epoch) -> bool:
-    return all(getattr(before, name) == getattr(now, name) for name in _MEASURED)
 
 
 def rerun(
@@ -64,63 +65,61 @@ def rerun(
     dataset: str | None,
     tell: Callable[[Epoch, Epoch], None],
 ) -> Rerun:
-    """Trains the trial again, for as many epochs as its record has; changes nothing.
+    """Trains the trial again for as many epochs as its record has; writes nothing.
 
     Args:
-        study: where the record is.
+        study: the study of the trial.
         number: the trial.
-        options: where to train; the threads are the record's unless it names others.
-        dataset: where the data lies here, if not where the study has it.
-        tell: takes each epoch as it was and as it is now.
+        options: where to train; by default with the recorded number of threads.
+        dataset: the location of the data on this machine, if not that of the study.
+        tell: called with each recorded epoch and its repetition.
 
     Raises:
-        StudyError: there is no such trial, or it was never trained.
-        HpsearchError: the data or the device cannot be had.
+        StudyError: the trial does not exist, was never trained, or diverges here.
+        HpsearchError: the data or the device is not available.
     """
     record = study.record(number)
     if not record.curve:
         raise StudyError(
-            f"trial {number} is {record.state.value} and has no epoch, expected one that was"
-            " trained; choose it from `hpsearch front`"
+            f"trial {number} is {record.state.value} and has no epoch, expected a trained trial;"
+            " choose one from `hpsearch front`"
         )
     origin = record.attributes["origin"]
     if options.threads is None:
         options = dataclasses.replace(options, threads=int(origin["threads"]))
-    ready = attach_worker(
-        study,
-        dataclasses.replace(options, mixed_hardware=True),
-        dataset=dataset,
-    )
+    options = dataclasses.replace(options, mixed_hardware=True)
+    prepared = attach_worker(study, options, dataset=dataset)
     from hpsearch.nn.training.loop import Diverged
 
     trial = resolve(study.spec, number=number, params=record.params)
-    net = build_net(trial, ready.images)
+    net = build_net(trial, prepared.images)
     now: list[Epoch] = []
-    training = epochs_of(trial, net, ready.images, ready.device, stop=lambda: False)
+    training = epochs_of(trial, net, prepared.images, prepared.device, stop=lambda: False)
     try:
         for before, epoch in zip(record.curve, training, strict=False):
             now.append(epoch)
             tell(before, epoch)
     except Diverged as exc:
         raise StudyError(
-            f"trial {number} diverged when it was trained again ({exc}), expected its"
-            f" {len(record.curve)} epochs; its record does not hold here"
+            f"trial {number} diverged when it was trained again ({exc}), expected"
+            f" {plural(len(record.curve), 'epoch')} as recorded; its record does not hold on this"
+            " machine: rerun it on the hardware that it was trained on"
         ) from exc
-    return Rerun(before=record.curve, now=tuple(now), excuse=excuse(record, ready.origin))
+    return Rerun(before=record.curve, now=tuple(now), excuse=excuse(record, prepared.origin))
 
 
 def excuse(record: TrialRecord, here: Mapping[str, Any]) -> str | None:
-    """Returns why a training may differ from the record; None: it must not.
+    """Returns the reason why a training may differ from the record; None if it must not.
 
-    ``here`` is where it is trained, in the words of a trial's ``origin``.
+    ``here`` describes the machine, with the keys of a trial's ``origin``.
     """
     there = record.attributes["origin"]
     keys = ("device", "processor", "threads")
-    alike = all(there.get(key) == here.get(key) for key in keys)
-    if not alike or there["versions"]["torch"] != here["versions"]["torch"]:
+    is_same = all(there.get(key) == here.get(key) for key in keys)
+    if not is_same or there["versions"]["torch"] != here["versions"]["torch"]:
         return "processor, threads or torch differ from the record's"
     if any(start["epochs"] for start in record.attributes.get("history", ())):
-        return "its first epochs may have been trained elsewhere"
+        return "its first epochs may have been trained on another machine"
     if here["device"] != "cpu":
-        return "a GPU adds up in another order each time"
+        return "a GPU sums numbers in another order each time"
     return None

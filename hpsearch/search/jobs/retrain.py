@@ -1,8 +1,8 @@
-"""Taking a trial home: trained again on all but the test images, then tested on those, once."""
+"""Retrains a trial on all but the test images, then tests the model on those once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from hpsearch.nn.data.tensors import Tensors
     from hpsearch.nn.serving.predict import LoadedModel
 
-# Takes the number of the training, from 0, and an epoch of it.
+# Called with the index of the training, from 0, and one of its epochs.
 OnEpoch = Callable[[int, Epoch], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainedModel:
-    """A trained model, tested once, with all that is told of it.
+    """A trained model with its test results.
 
-    ``model`` is that of the first seed and ``scores`` are its own; ``accuracies`` are the test
+    ``model``, ``scores`` and ``curve`` belong to the first seed; ``accuracies`` are the test
     accuracies of all seeds. ``images`` (N, H, W, C) uint8 and ``labels`` (N,) are the test split,
-    ``predicted`` (N,) what the model made of it. ``curve`` is the first training's.
+    ``predicted`` (N,) the classes that the model predicts for it.
     """
 
     plan: RetrainPlan
@@ -64,74 +64,84 @@ def retrain(
     stop: Callable[[], bool],
     tell: OnEpoch,
 ) -> RetrainedModel:
-    """Trains the plan's net once per seed and tests each of them once.
+    """Trains the plan's net once per seed and tests each model once.
 
-    The first is kept, whatever the others do: to keep the best would be to choose by the test
-    images, whose score would then promise too much.
+    Keeps the first model whatever the others score: keeping the best would select on the test
+    images and inflate the score.
 
     Args:
         plan: what to train.
         options: the data folder, the device and the threads.
-        seeds: how many times.
-        seed: what the trainings' seeds derive from; None: the study's. The split is the study's.
+        seeds: the number of trainings.
+        seed: base of the trainings' seeds; None for the study's. The split is always the study's.
         hold_out: train on the training images alone and measure on the validation images, rather
             than train on both.
-        stop: asked before every step.
-        tell: takes each epoch as it ends.
+        stop: checked before every step.
+        tell: called with each epoch when it ends.
 
     Raises:
         Interrupted: ``stop()`` was true.
-        HpsearchError: the data or the device cannot be had, memory is full, a training diverged,
-            or code of the person's own failed.
+        HpsearchError: the data or the device is not available, memory is full, a training diverged
+            or user code failed.
     """
     threads = cpu.decide_threads(requested=options.threads, workers=1)
-    device = configure_torch(options, threads)
-    data = _load(plan, options)
-    images = _tensors(data, device, hold_out=hold_out)
-    trials = _rehearsed(plan, options, images, device, seeds=seeds, seed=seed)
-    tests = []
-    for number, trial in enumerate(trials):
-        curve, net = _trained(trial, images, device, stop=stop, tell=partial(tell, number))
-        tests.append(_tested(trial, net, data, device))
-        if number == 0:
-            first, kept = curve, net
+    device = configure_torch(options, threads)  # before the modules that import torch
+    from hpsearch.nn.serving.model_config import ModelConfig
+    from hpsearch.nn.serving.predict import LoadedModel
+
+    data = _load_data(plan, options)
+    images = _to_device(data, device, hold_out=hold_out)
+    trials = _trial_specs(plan, options, images, device, seeds=seeds, seed=seed)
+    probabilities = []  # (N, K) for each seed
+    for index, trial in enumerate(trials):
+        curve, net = _train(trial, images, device, stop=stop, tell=partial(tell, index))
+        probabilities.append(_test(trial, net, data, device))
+        if index == 0:
+            first_curve, first_net = curve, net
     labels = data.labels[data.split.test]
-    scores = [score(given, labels, classes=data.classes) for given in tests]
-    provenance = _provenance(plan, trials, data, device, threads=threads, hold_out=hold_out)
+    scores = [score(each, labels, classes=data.classes) for each in probabilities]
+    config = ModelConfig(
+        model=trials[0].model,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        provenance=_provenance(plan, trials[0], data, device, threads=threads, hold_out=hold_out),
+    )
     return RetrainedModel(
         plan=plan,
         trial=trials[0],
-        model=_loaded(kept, trials[0], data, device, provenance),
+        model=LoadedModel(config=config, net=first_net.eval(), device=device),
         scores=scores[0],
         seeds=tuple(trial.seed for trial in trials),
         accuracies=mean_and_deviation([each.accuracy for each in scores]),
-        curve=first,
+        curve=first_curve,
         held_out=hold_out,
         images=data.images[data.split.test],
         labels=labels,
-        predicted=tests[0].argmax(axis=1),
+        predicted=probabilities[0].argmax(axis=1),
     )
 
 
-def _load(plan: RetrainPlan, options: WorkerOptions) -> ImageData:
-    """The plan's images; refuses others than the study's, whose test images it may have used."""
+def _load_data(plan: RetrainPlan, options: WorkerOptions) -> ImageData:
+    """Loads the images; refuses other images than the study's: they may overlap its test split."""
     from hpsearch.nn.data.dataset import load
 
     spec = plan.spec
     data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
-    found = differences(plan.data, data.fingerprint)
-    if plan.data and found:
+    changed = differences(plan.data, data.fingerprint)
+    if plan.data and changed:
         raise StudyError(
-            f"study {plan.study!r} searched other images ({describe_image_changes(found)}); name"
-            " where its own lie with --dataset"
+            f"study {plan.study!r} searched other images ({describe_image_changes(changed)}); pass"
+            " the location of its images with --dataset"
         )
     _, height, width = data.input_shape
     check_shift(spec.train.shift, height=height, width=width)
     return data
 
 
-def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensors:
-    """Puts all but the test images on the device; all are to be trained on but for ``hold_out``."""
+def _to_device(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensors:
+    """Copies all but the test images to the device; without ``hold_out`` all become training."""
     import numpy as np
 
     from hpsearch.nn.data.tensors import tensors_of
@@ -143,7 +153,7 @@ def _tensors(data: ImageData, device: torch.device, *, hold_out: bool) -> Tensor
     return tensors_of(data, device=device)
 
 
-def _rehearsed(
+def _trial_specs(
     plan: RetrainPlan,
     options: WorkerOptions,
     images: Tensors,
@@ -152,19 +162,19 @@ def _rehearsed(
     seeds: int,
     seed: int | None,
 ) -> list[TrialSpec]:
-    """The trainings, one per seed, of which the first has been tried out."""
+    """The specs of the trainings, one per seed; tries the first one out on a few steps."""
     from hpsearch.nn.training.smoke_test import smoke_test
     from hpsearch.nn.user_code import add_import_path
 
     base = plan.spec.search.seed if seed is None else seed
-    trials = [plan.configured(base, number) for number in range(seeds)]
+    trials = [plan.trial_spec(base, index) for index in range(seeds)]
     if plan.spec.has_user_code:
         add_import_path(options.code)
     smoke_test(trials[0], images, device=device)
     return trials
 
 
-def _trained(
+def _train(
     trial: TrialSpec,
     images: Tensors,
     device: torch.device,
@@ -182,47 +192,26 @@ def _trained(
             tell(epoch)
     except Diverged as exc:
         raise HpsearchError(
-            f"the training diverged: {exc}; set a lower rate with --set learning_rate=…"
+            f"the training diverged: {exc}; choose a lower rate with --set learning_rate=…"
         ) from exc
     return tuple(curve), net
 
 
-def _tested(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.device) -> np.ndarray:
-    """The probabilities that the net gives to the test images, (N, K): the only look at them."""
+def _test(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.device) -> np.ndarray:
+    """The probabilities (N, K) that the net predicts for the test images, which it sees once."""
     import torch
 
     from hpsearch.nn.serving.predict import probabilities
 
     images = torch.from_numpy(data.images[data.split.test]).permute(0, 3, 1, 2)  # (N, C, H, W)
     with translate_failures(trial):
-        given = probabilities(net, images, mean=data.mean, std=data.std, device=device)
-    return given.numpy()
-
-
-def _loaded(
-    net: nn.Module,
-    trial: TrialSpec,
-    data: ImageData,
-    device: torch.device,
-    provenance: Mapping[str, Any],
-) -> LoadedModel:
-    from hpsearch.nn.serving.model_config import ModelConfig
-    from hpsearch.nn.serving.predict import LoadedModel
-
-    config = ModelConfig(
-        model=trial.model,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        mean=data.mean,
-        std=data.std,
-        provenance=provenance,
-    )
-    return LoadedModel(config=config, net=net.eval(), device=device)
+        predicted = probabilities(net, images, mean=data.mean, std=data.std, device=device)
+    return predicted.numpy()
 
 
 def _provenance(
     plan: RetrainPlan,
-    trials: Sequence[TrialSpec],
+    trial: TrialSpec,
     data: ImageData,
     device: torch.device,
     *,
@@ -237,8 +226,8 @@ def _provenance(
         "chosen": list(plan.chosen),
         "params": dict(plan.params),
         "searched_accuracy": plan.searched,
-        "train": asdict(trials[0].train),
-        "seed": trials[0].seed,
+        "train": asdict(trial.train),
+        "seed": trial.seed,
         "trained_on": "training images" if hold_out else "training and validation images",
         "dataset": data.name,
         "data": data.fingerprint,

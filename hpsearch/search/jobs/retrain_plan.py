@@ -1,4 +1,4 @@
-"""What is to be trained and taken home: a study's trial, or a net set by hand."""
+"""Decides what to retrain: a trial of a study, or a configuration from settings alone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from hpsearch.search.study.study import Study
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainPlan:
-    """What is to be trained, on which data.
+    """A configuration to train and the data to train it on.
 
-    ``study`` and ``trial`` tell where the configuration comes from, None where it was set by hand;
-    ``chosen`` tells how, as it was typed. ``searched`` is the accuracy (0-1) of that very
-    configuration on the validation images in the search, None where values were set. ``data`` is
-    the fingerprint that the images must have, empty where any will do.
+    ``study`` and ``trial`` are the origin of the configuration, None if it was set by hand;
+    ``chosen`` are the options that selected it. ``searched`` is the accuracy (0-1) of the same
+    configuration on the validation images of the search, None if settings changed it. ``data`` is
+    the required fingerprint of the images, empty if any images are accepted.
     """
 
     study: str | None
@@ -43,14 +43,14 @@ class RetrainPlan:
     searched: float | None
     data: Mapping[str, Any]
 
-    def configured(self, seed: int, place: int) -> TrialSpec:
-        """Returns the training numbered ``place``; its own seed depends on both and on the trial.
+    def trial_spec(self, seed: int, repeat_index: int) -> TrialSpec:
+        """Returns the spec of one training, with a seed derived from both numbers and the trial.
 
-        Never the seed that the trial was searched with: that one was chosen for its luck too.
+        Never the seed of the search: the trial was selected partly because that seed was lucky.
         """
         number = self.trial or 0
         trial = resolve(self.spec, number=number, params=self.params)
-        return reseeded(trial, derive_seed(seed, number, "take", place))
+        return reseeded(trial, derive_seed(seed, number, "take", repeat_index))
 
 
 def plan_of_study(
@@ -61,36 +61,36 @@ def plan_of_study(
     dataset: str | None,
     epochs: int | None,
 ) -> RetrainPlan:
-    """Returns what is to be trained of a study: the chosen trial, with the settings over it.
+    """Returns the plan for a trial of a study, whose values the settings override.
 
-    With settings and no choice the study gives the data and the recipe alone.
+    With settings but no choice, only the data and the recipe come from the study.
 
     Args:
-        study: where the trial is.
-        choice: names the trial.
-        settings: ``name=value``, over the trial's values.
-        dataset: where the data lies here, if not where the study has it.
-        epochs: how long to train, if not as long as the study.
+        study: the study of the trial.
+        choice: selects the trial.
+        settings: ``name=value``, each overrides a value of the trial.
+        dataset: the location of the data on this machine, if not that of the study.
+        epochs: the number of epochs, if not that of the study.
 
     Raises:
-        StudyError: there is no such trial, or it was not trained to its end.
-        SpecError: a setting or the epochs are illegal, or nothing is chosen.
+        StudyError: the trial does not exist or is not complete.
+        SpecError: a setting or the number of epochs is invalid, or no trial is selected.
     """
-    own = {**study.spec.space, **dims(study.spec.space)} if study.spec.has_user_code else None
-    typed, number, searched = parse_overrides(settings, own), None, None
+    space = {**study.spec.space, **dims(study.spec.space)} if study.spec.has_user_code else None
+    overrides, number, searched = parse_overrides(settings, space), None, None
     spec = _with_epochs(study.spec, epochs)
     if choice.ways or not settings:
         record = select_trial(study.records(), study.objectives, choice)
         number = record.number
         searched = None if settings else reached(record).get("accuracy")
-        spec, params = apply_overrides(spec, record.params, typed)
+        spec, params = apply_overrides(spec, record.params, overrides)
     else:
-        spec, params = default_configuration(spec, typed)
+        spec, params = default_configuration(spec, overrides)
     spec = with_dataset(spec, dataset)
     return RetrainPlan(
         study=study.name,
         trial=number,
-        chosen=(*_typed(choice), *(f"--set {text}" for text in settings)),
+        chosen=(*_selection_options(choice), *(f"--set {text}" for text in settings)),
         spec=spec,
         params=params,
         searched=searched,
@@ -105,20 +105,20 @@ def plan_by_hand(
     image_size: int | None,
     epochs: int | None,
 ) -> RetrainPlan:
-    """Returns what is to be trained without any study; what is left open is a good recipe.
+    """Returns a plan without a study; values that the settings omit come from a good recipe.
 
     Raises:
-        SpecError: a setting, the image size or the epochs are illegal.
+        SpecError: a setting, the image size or the number of epochs is invalid.
     """
     from hpsearch.nn.data.dataset import default_name
 
     try:
-        named = DataSpec().dataset if dataset is None else dataset
-        data = DataSpec(dataset=named, image_size=image_size)
+        name = DataSpec().dataset if dataset is None else dataset
+        data = DataSpec(dataset=name, image_size=image_size)
     except ValueError as exc:
         raise SpecError(f"options: {exc}") from exc
-    start = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
-    spec, params = default_configuration(_with_epochs(start, epochs), parse_overrides(settings))
+    base = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
+    spec, params = default_configuration(_with_epochs(base, epochs), parse_overrides(settings))
     return RetrainPlan(
         study=None,
         trial=None,
@@ -139,7 +139,8 @@ def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
         raise SpecError(f"--epochs: {exc}") from exc
 
 
-def _typed(choice: TrialSelection) -> tuple[str, ...]:
+def _selection_options(choice: TrialSelection) -> tuple[str, ...]:
+    """The command-line options that make this selection."""
     values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
-    known = [value for value in values if value is not None]
-    return tuple(" ".join([way, *map(str, known)]) for way in choice.ways)
+    given = [str(value) for value in values if value is not None]
+    return tuple(" ".join([option, *given]) for option in choice.ways)

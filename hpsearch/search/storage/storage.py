@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sqlite3
 import sys
 import time
@@ -251,7 +252,7 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
 def exists(text: str) -> bool:
     """Whether there is a database to open: an SQLite file, or any server."""
     url = parse_url(text)
-    return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+    return url.get_backend_name() != "sqlite" or os.path.exists(url.database or "")
 
 
 def open_storage(

@@ -1,4 +1,4 @@
-"""The corners of a space: its cheapest and its dearest trial, and what they cost."""
+"""The extremes of a search space: its cheapest and most expensive trials, and their costs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ Bounds = dict[str, tuple[float, float]]
 
 
 def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> Bounds:
-    """Returns each objective's range over the space, for a hypervolume that never falls.
+    """Returns each objective's range over the space, so that the hypervolume never decreases.
 
-    Accuracy runs from chance to 1, loss from 0 to that of guessing; costs from half of what the
-    cheapest corner of the space takes to twice what the dearest takes, both measured on a few
-    training steps.
+    Accuracy ranges from chance to 1, loss from 0 to that of guessing; costs from half those of the
+    cheapest trial to twice those of the most expensive one, both measured on a few training steps.
     """
     classes = images.classes
     bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
     if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
-        cheap, dear = extreme_trials(spec)
-        high = _affordable_cost(dear, images, device)  # first: it warms everything up
-        low = _corner_cost(cheap, images, device, steps=32)
-        high = high or _extrapolated(dear, low, images)
+        cheapest, most_expensive = extreme_trials(spec)
+        high = _cost_if_it_fits(most_expensive, images, device)  # first: it warms everything up
+        low = _cost(cheapest, images, device, steps=32)
+        if high is None:  # scale the cost of the cheapest trial by the number of operations
+            counted = count(most_expensive.model, images.input_shape, images.classes)
+            flops = counted["flops"]
+            high = {**{name: low[name] * flops / low["flops"] for name in low}, **counted}
         for name in low:
             ends = sorted((low[name], high[name]))
             bounds[name] = (ends[0] / 2, ends[1] * 2)
@@ -44,25 +46,26 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
 
 
 def extreme_trials(spec: StudySpec) -> tuple[TrialSpec, TrialSpec]:
-    """Returns the cheapest and the dearest trial of the space, as far as can be told before."""
-    return _corner(spec, cheap=True, large=True), _corner(spec, cheap=False, large=False)
+    """Returns the trials that are expected to be the cheapest and the most expensive of a space."""
+    cheapest = _extreme_trial(spec, cheap=True, large_batch=True)
+    return cheapest, _extreme_trial(spec, cheap=False, large_batch=False)
 
 
 def most_memory_trial(spec: StudySpec) -> TrialSpec:
-    """Returns the trial that needs most memory: the dearest net, trained on the largest batches."""
-    return _corner(spec, cheap=False, large=True)
+    """Returns the trial that needs most memory: the most expensive net with the largest batches."""
+    return _extreme_trial(spec, cheap=False, large_batch=True)
 
 
-def _corner(spec: StudySpec, *, cheap: bool, large: bool) -> TrialSpec:
-    """The trial of the cheap or the dear end of every dimension, with large or small batches."""
+def _extreme_trial(spec: StudySpec, *, cheap: bool, large_batch: bool) -> TrialSpec:
+    """The trial at the cheap or the expensive end of every dimension but the batch size."""
 
     def end(name: str, dim: Dim) -> Value:
-        return _end(name, dim, cheap=not large if name == "batch_size" else cheap)
+        return _end(name, dim, cheap=not large_batch if name == "batch_size" else cheap)
 
     return resolve(spec, number=0, params=draw(spec.space, end))
 
 
-def _corner_cost(
+def _cost(
     trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int
 ) -> dict[str, float]:
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
@@ -70,23 +73,17 @@ def _corner_cost(
     return {**cost, "train_seconds": _probe_seconds(trial, images, device, steps=steps)}
 
 
-def _affordable_cost(
+def _cost_if_it_fits(
     trial: TrialSpec, images: Tensors, device: torch.device
 ) -> dict[str, float] | None:
-    """The corner's cost; None if it does not fit in memory."""
+    """The trial's cost; None if it does not fit in memory."""
     try:
-        return _corner_cost(trial, images, device, steps=8)
+        return _cost(trial, images, device, steps=8)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
     free_memory(device)
     return None
-
-
-def _extrapolated(trial: TrialSpec, low: Mapping[str, float], images: Tensors) -> dict[str, float]:
-    """A corner's cost from that of another, by the ratio of their operations."""
-    counted = count(trial.model, images.input_shape, images.classes)
-    return {**{name: low[name] * counted["flops"] / low["flops"] for name in low}, **counted}
 
 
 def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int) -> float:
@@ -105,28 +102,28 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, s
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:
         (epoch,) = train(model, few, recipe, device=device)
-    except Diverged as exc:  # never the built-in one, at that rate
+    except Diverged as exc:  # only a custom training: the built-in one is stable at this rate
         raise SpecError(
-            f"{exc} of the first steps at an end of the space, expected finite losses there; narrow"
-            " the space"
+            f"{exc} in the first steps of an extreme trial of the space, expected finite losses;"
+            " narrow the space"
         ) from exc
     full = (total // batch) * trial.train.epochs
     return epoch.train_seconds * full / (kept // batch)
 
 
 _CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
-_DEAR: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
+_EXPENSIVE: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
 
 
 def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
-    """The cheap or the dear end of a dimension; a low number is the cheap one.
+    """The cheap or the expensive end of a dimension; low numbers are cheap.
 
-    Choices of a person's own that are no numbers are taken to go from cheap to dear.
+    Choices of custom dimensions that are not numbers are assumed to be ordered by cost.
     """
     if isinstance(dim, ChoiceDim) and not all(type(c) in (int, float) for c in dim.choices):
         if name not in BUILT_IN:
             return dim.choices[0 if cheap else -1]
-        wanted = (_CHEAP if cheap else _DEAR).get(name)
+        wanted = (_CHEAP if cheap else _EXPENSIVE).get(name)
         return wanted if wanted is not None and wanted in dim.choices else dim.choices[0]
     low, high = (
         (min(dim.choices), max(dim.choices)) if isinstance(dim, ChoiceDim) else (dim.low, dim.high)

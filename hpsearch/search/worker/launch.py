@@ -1,4 +1,4 @@
-"""From a spec to a finished search on this machine: check everything, then work."""
+"""Start a search on this machine: check everything first, then run the workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ from hpsearch.errors import DeviceError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.user_code import CODE, add_import_path, check_user_code
 from hpsearch.search.samplers import grid_cells
+from hpsearch.search.storage.artifacts import check_artifacts
 from hpsearch.search.storage.records import REFERENCE
-from hpsearch.search.storage.storage import check_storage, exists, open_storage
+from hpsearch.search.storage.storage import Storage, check_storage, exists, open_storage
+from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study import catalog
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.status import StudyStatus
@@ -33,7 +35,6 @@ from hpsearch.search.worker.work_loop import StopSignal, work
 if TYPE_CHECKING:
     import torch
 
-    from hpsearch.nn.data.dataset import ImageData
     from hpsearch.nn.data.tensors import Tensors
 
 _log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """Where a search runs: its database, data folder, device and threads (None: decided here).
+    """Location and hardware of a search; None selects a default.
 
-    ``code`` is the folder where modules of the person's own are looked for first, None that of
-    ``HPSEARCH_CODE``; then the current one. ``artifacts`` is where checkpoints lie, None the
-    default place; ``gpus_per_worker`` is the share of a GPU that a worker needs, None as many
-    workers on each as the deal gives it.
+    ``code`` is the folder that is searched first for user modules, before the current one (None:
+    that of ``HPSEARCH_CODE``). ``artifacts`` is the location of checkpoints (None: the default of
+    the database). ``gpus_per_worker`` is the share of a GPU that a worker needs (None: workers are
+    spread evenly over the GPUs).
     """
 
     storage: str
@@ -60,104 +61,23 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A study that is open and ready to be worked on."""
+class PreparedStudy:
+    """An open study with its images and device, ready to be worked on.
+
+    ``origin`` is stored with each trial: process, hardware and versions. ``devices`` has one entry
+    for each worker process; it is empty if this process is the only worker.
+    """
 
     study: Study
     images: Tensors
     device: torch.device
     origin: Mapping[str, Any]
-    devices: Sequence[str] = ()  # of the worker processes, where there are several
-
-
-_OF_A_RUN = ("search.timeout", "search.workers")  # and nothing of the study's
-
-NO_ARTIFACTS = (
-    "no checkpoints are kept, and a trial that loses its worker starts over; name a folder that all"
-    " workers see with --artifacts"
-)
-
-
-def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Prepared:
-    """Checks storage, device and data, in this order, and only then makes or opens the study.
-
-    Raises:
-        HpsearchError: something is not as it must be; nothing has been written.
-    """
-    _check_grid(spec)
-    check_storage(options.storage, artifacts=options.artifacts)
-    known = _existing(spec, options)
-    threads = _threads(options, known, workers=spec.search.workers)
-    ground = _survey(spec, options, threads)
-    if known is None:
-        _warn(spec, len(ground.images.train_labels))
-        ground.bounds()  # before any file is made: the dearest net may not fit in memory
-    if known is not None and REFERENCE in known.attributes:
-        _differs(known, ground.reference, mixed=options.mixed_hardware)
-    devices = _devices(spec, options, ground)
-    study = catalog.create_or_resume(
-        open_storage(
-            options.storage,
-            create=True,
-            artifacts=options.artifacts,
-            gives_up=stop.gives_up if spec.search.workers == 1 else stop.is_signalled,
-        ),
-        spec,
-        data=ground.fingerprint,
-        reference=ground.reference,
-        bounds=ground.bounds,
-    )
-    if (total := study.spec.search.trials) > spec.search.trials:
-        is_done = study.status() is StudyStatus.DONE
-        rest = "nothing to do" if is_done else "with those that others run"
-        _log.info("study %r has %s trials already, %s", study.name, total, rest)
-    _tell_changes(known, study)
-    if study.storage.artifacts is None:
-        _log.info(NO_ARTIFACTS)
-    return replace(_prepared(study, options, ground), devices=devices)
-
-
-def _devices(spec: StudySpec, options: WorkerOptions, ground: _Ground) -> Sequence[str]:
-    """The device of each worker process; none where this process is the worker."""
-    from hpsearch.nn.runtime.device import assign_devices, check_share
-    from hpsearch.nn.training.smoke_test import worker_memory
-    from hpsearch.search.worker.bounds import most_memory_trial
-
-    workers, share = spec.search.workers, options.gpus_per_worker
-    check_share(ground.device, share)
-    if workers == 1:
-        return ()
-    return assign_devices(
-        options.device,
-        workers=workers,
-        gpus_per_worker=share,
-        footprint=lambda: worker_memory(
-            most_memory_trial(spec), ground.images, device=ground.device
-        ),
-    )
-
-
-def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) -> Prepared:
-    """Makes this process ready to work on a study that is there.
-
-    The data is looked for where the study has it, or at ``dataset``, and must be the study's.
-
-    Raises:
-        HpsearchError: the data cannot be had or is other data, or the hardware differs.
-    """
-    spec = with_dataset(study.spec, dataset)
-    ground = _survey(spec, options, _threads(options, study, workers=1))
-    if REFERENCE in study.attributes:
-        _differs(study, ground.reference, mixed=options.mixed_hardware)
-    equipped = catalog.attach_data(
-        study, data=ground.fingerprint, reference=ground.reference, bounds=ground.bounds
-    )
-    return _prepared(equipped, options, ground)
+    devices: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ground:
-    """What this process has found to work with."""
+class _Resources:
+    """The images and hardware of this process. ``bounds`` trains a few steps on its first call."""
 
     images: Tensors
     device: torch.device
@@ -166,74 +86,107 @@ class _Ground:
     bounds: Callable[[], Mapping[str, tuple[float, float]]]
 
 
-def _survey(spec: StudySpec, options: WorkerOptions, threads: int) -> _Ground:
-    device = configure_torch(options, threads)
-    data, images = _load(spec, options, device)
-    _, height, width = images.input_shape
-    check_shift(spec.train.shift, height=height, width=width)
-    from hpsearch.nn.runtime.device import describe
-    from hpsearch.nn.training.smoke_test import smoke_test
-    from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
+_RUN_SETTINGS = ("search.timeout", "search.workers")  # of a single run, not of the study
 
-    if spec.has_user_code:
-        add_import_path(options.code)
-        for corner in extreme_trials(spec):
-            smoke_test(corner, images, device=device)
-    return _Ground(
-        images=images,
-        device=device,
-        fingerprint=data.fingerprint,
-        reference={"device": device.type, "processor": describe(device), "threads": threads},
-        bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
-    )
+NO_ARTIFACTS = (
+    "no checkpoints are kept, so a trial that loses its worker starts over; pass --artifacts with a"
+    " folder that all workers can reach"
+)
 
 
-def configure_torch(options: WorkerOptions, threads: int) -> torch.device:
-    """Makes torch in this process compute with that many threads; returns the device to use.
+def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> PreparedStudy:
+    """Checks storage, device and data, in this order, and only then creates or opens the study.
 
     Raises:
-        DeviceError: this machine has no such device.
+        HpsearchError: a check failed; nothing has been written.
     """
-    cpu.prepare_environment(threads)
-    from hpsearch.nn.runtime.device import pick_device
+    _check_grid(spec)
+    gives_up = stop.gives_up if spec.search.workers == 1 else stop.is_signalled
+    storage, known = _open_existing(spec, options, gives_up=gives_up)
+    threads = _thread_count(options, known, workers=spec.search.workers)
+    resources = _load_resources(spec, options, threads)
+    if known is None:
+        _log_spec_warnings(spec, images=len(resources.images.train_labels))
+        # Before any file is created: the most expensive net may not fit in memory.
+        resources.bounds()
+    else:
+        _check_hardware(known, resources.reference, allow_mixed=options.mixed_hardware)
+    from hpsearch.nn.runtime.device import assign_devices, check_share
+    from hpsearch.nn.training.smoke_test import worker_memory
+    from hpsearch.search.worker.bounds import most_memory_trial
 
-    device = pick_device(options.device)
-    cpu.apply_threads(threads)
-    cpu.keep_freed_memory()
-    return device
+    images, device = resources.images, resources.device
+    check_share(device, options.gpus_per_worker)
+    devices: Sequence[str] = ()
+    if spec.search.workers > 1:
+        devices = assign_devices(
+            options.device,
+            workers=spec.search.workers,
+            gpus_per_worker=options.gpus_per_worker,
+            footprint=lambda: worker_memory(most_memory_trial(spec), images, device=device),
+        )
+    study = catalog.create_or_resume(
+        storage
+        or open_storage(
+            options.storage, create=True, artifacts=options.artifacts, gives_up=gives_up
+        ),
+        spec,
+        data=resources.fingerprint,
+        reference=resources.reference,
+        bounds=resources.bounds,
+    )
+    if (total := study.spec.search.trials) > spec.search.trials:
+        is_done = study.status() is StudyStatus.DONE
+        note = "nothing to do" if is_done else "including those that other workers are running"
+        _log.info("study %r has %s trials already, %s", study.name, total, note)
+    _log_changes(known, study)
+    if study.storage.artifacts is None:
+        _log.info(NO_ARTIFACTS)
+    return _prepared(study, options, resources, devices=devices)
 
 
-def _prepared(study: Study, options: WorkerOptions, ground: _Ground) -> Prepared:
-    reference = ground.reference
-    here = {"versions": versions(), "index": ground.device.index}
-    origin = {"process": identity(), **reference, **here}
-    if _differs(study, reference, mixed=options.mixed_hardware):
-        origin["mixed_hardware"] = True
-    return Prepared(study=study, images=ground.images, device=ground.device, origin=origin)
+def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) -> PreparedStudy:
+    """Prepares this process to work on an existing study.
+
+    Loads the data from the study's own location, or from ``dataset``; it must be the same data.
+
+    Raises:
+        HpsearchError: the data cannot be loaded or is other data, or the hardware differs.
+    """
+    spec = with_dataset(study.spec, dataset)
+    resources = _load_resources(spec, options, _thread_count(options, study, workers=1))
+    _check_hardware(study, resources.reference, allow_mixed=options.mixed_hardware)
+    equipped = catalog.attach_data(
+        study,
+        data=resources.fingerprint,
+        reference=resources.reference,
+        bounds=resources.bounds,
+    )
+    return _prepared(equipped, options, resources)
 
 
 def submit(spec: StudySpec, options: WorkerOptions) -> Study:
-    """Makes a study that the first worker to come equips with data, hardware and bounds.
+    """Creates a study whose data, hardware and bounds are added by its first worker.
 
     Raises:
-        HpsearchError: something is not as it must be; nothing has been written.
+        HpsearchError: a check failed; nothing has been written.
     """
     _check_grid(spec)
     examine(spec, data_dir=options.data_dir, code=options.code)
-    check_storage(options.storage)
-    known = _existing(spec, options)
-    study = catalog.submit(open_storage(options.storage, create=True), spec)
-    _tell_changes(known, study)
+    storage, known = _open_existing(spec, options)
+    study = catalog.submit(storage or open_storage(options.storage, create=True), spec)
+    _log_changes(known, study)
     return study
 
 
 def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> DatasetSummary | None:
-    """Checks what can be told of a study before its images are there; returns what is told of them.
+    """Checks a study without decoding an image; returns a summary of its image folder, if any.
 
-    User code is imported, not run. Settings that are legal but will not find a good net are logged.
+    Imports user code but does not run it. Logs settings that are legal but unlikely to find a good
+    net.
 
     Raises:
-        HpsearchError: something is not as it must be.
+        HpsearchError: a check failed.
     """
     from hpsearch.nn.data.dataset import check, known_size, summarise
 
@@ -242,26 +195,55 @@ def examine(spec: StudySpec, *, data_dir: Path | None, code: Path | None) -> Dat
     if size is not None:
         check_shift(spec.train.shift, height=size[0], width=size[1])
     check_user_code(spec, folder=code)
-    _warn(spec, None if images is None else images.train)
+    _log_spec_warnings(spec, images=None if images is None else images.train)
     return images
 
 
 def run(
-    prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
+    prepared: PreparedStudy, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
 ) -> StudyStatus:
-    """Works on the study until its budget is met, the time is up or a signal comes.
+    """Works on the study until its budget is met, the time is up or a signal arrives.
 
-    One worker is this process; several are processes of their own.
+    A single worker is this process; several are processes that this one starts and watches.
     """
-    if prepared.study.spec.search.workers == 1:
+    study = prepared.study
+    if study.spec.search.workers == 1:
         return run_here(prepared, stop=stop, observer=watcher)
-    return _run_workers(prepared, options, stop=stop, watcher=watcher)
+    threads = int(prepared.origin["threads"])
+    arguments = ["--study", study.name, "--threads", str(threads)]
+    if options.data_dir is not None:
+        arguments += ["--data-dir", str(options.data_dir)]
+    if options.artifacts is not None:
+        arguments += ["--artifacts", options.artifacts]
+    if options.mixed_hardware:
+        arguments.append("--mixed-hardware")
+    counted = sum(number for state, number in study.tally().items() if state.counts)
+    left = max(1, study.spec.search.trials - counted)
+    commands = [
+        worker_command("--device", device, *arguments) for device in prepared.devices[:left]
+    ]
+    if prepared.device.type == "cpu" and len(commands) * threads > cpu.usable_cpus():
+        _log.info(
+            "%s workers with %s each share %s cores; fewer workers would be as fast",
+            len(commands),
+            plural(threads, "thread"),
+            cpu.usable_cpus(),
+        )
+    # Not an argument: the URL may hold a password, and other users can list arguments.
+    environment = {"HPSEARCH_STORAGE": options.storage}
+    if options.code is not None:
+        environment[CODE] = str(options.code.resolve())
+    with (
+        study.storage.translate_errors(),
+        Pool(study=study, commands=commands, environment=environment, watcher=watcher) as pool,
+    ):
+        return pool.run(stop)
 
 
 def run_here(
-    prepared: Prepared, *, stop: StopSignal, observer: Observer, waits: bool = True
+    prepared: PreparedStudy, *, stop: StopSignal, observer: Observer, waits: bool = True
 ) -> StudyStatus:
-    """Works on the study in this process; ``waits`` as for :func:`work`."""
+    """Works on the study in this process; ``waits`` is passed to :func:`work`."""
     from hpsearch.search.worker.trainer import Trainer
 
     study = prepared.study
@@ -274,48 +256,116 @@ def run_here(
         )
 
 
-def _run_workers(
-    prepared: Prepared, options: WorkerOptions, *, stop: StopSignal, watcher: Observer
-) -> StudyStatus:
-    """Has processes of this host work on the study, as many as its spec says, and watches them."""
-    study = prepared.study
-    threads = int(prepared.origin["threads"])
-    counted = sum(number for state, number in study.tally().items() if state.counts)
-    left = max(1, study.spec.search.trials - counted)
-    commands = [
-        worker_command("--study", study.name, *_arguments(options, device=device, threads=threads))
-        for device in prepared.devices[:left]
-    ]
-    if prepared.device.type == "cpu" and len(commands) * threads > cpu.usable_cpus():
-        _log.info(
-            "%s workers of %s share %s cores: fewer would search as fast",
-            len(commands),
-            plural(threads, "thread"),
-            cpu.usable_cpus(),
-        )
-    known = {"HPSEARCH_STORAGE": options.storage}  # not among the options: it may hold a password
-    if options.code is not None:
-        known[CODE] = str(options.code.resolve())
-    with (
-        study.storage.translate_errors(),
-        Pool(study=study, commands=commands, environment=known, watcher=watcher) as pool,
-    ):
-        return pool.run(stop)
+def configure_torch(options: WorkerOptions, threads: int) -> torch.device:
+    """Sets the number of threads that torch uses in this process; returns the device to use.
 
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    cpu.prepare_environment(threads)  # before torch is imported, which reads it once
+    from hpsearch.nn.runtime.device import pick_device
 
-def _arguments(options: WorkerOptions, *, device: str, threads: int) -> list[str]:
-    arguments = ["--device", device, "--threads", str(threads)]
-    if options.data_dir is not None:
-        arguments += ["--data-dir", str(options.data_dir)]
-    if options.artifacts is not None:
-        arguments += ["--artifacts", options.artifacts]
-    return [*arguments, *(["--mixed-hardware"] if options.mixed_hardware else [])]
+    device = pick_device(options.device)
+    cpu.apply_threads(threads)
+    cpu.keep_freed_memory()
+    return device
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions a trial was run with."""
+    """Returns the versions of Python and of the packages that results depend on."""
     names = ("hpsearch", "torch", "torchvision", "optuna", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def hardware(reference: Mapping[str, Any]) -> str:
+    """Returns the hardware that seconds are measured on as text: processor and threads."""
+    threads = reference["threads"]
+    return f"{reference['processor']} with {plural(threads, 'thread')}"
+
+
+def _open_existing(
+    spec: StudySpec, options: WorkerOptions, *, gives_up: Callable[[], bool] = lambda: False
+) -> tuple[Storage | None, Study | None]:
+    """Opens the database and the study of that name, each None if missing.
+
+    A missing SQLite file is not created, only checked: it must be possible to create it.
+    """
+    if not exists(options.storage):
+        check_storage(options.storage, artifacts=options.artifacts)
+        return None, None
+    check_artifacts(parse_url(options.storage), options.artifacts)
+    storage = open_storage(
+        options.storage, create=True, artifacts=options.artifacts, gives_up=gives_up
+    )
+    is_known = spec.name in catalog.study_names(storage)
+    known = catalog.open_study(storage, spec.name) if is_known else None
+    storage.close()  # holds no connection while data is loaded; the next use connects again
+    return storage, known
+
+
+def _load_resources(spec: StudySpec, options: WorkerOptions, threads: int) -> _Resources:
+    """Loads the images onto the device and tries custom code on the extremes of the space."""
+    device = configure_torch(options, threads)
+    from hpsearch.nn.data.dataset import load
+    from hpsearch.nn.data.tensors import tensors_of
+    from hpsearch.nn.runtime.device import describe
+    from hpsearch.nn.training.smoke_test import smoke_test
+    from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
+
+    data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
+    images = tensors_of(data, device=device)
+    _, height, width = images.input_shape
+    check_shift(spec.train.shift, height=height, width=width)
+    if spec.has_user_code:
+        add_import_path(options.code)
+        for trial in extreme_trials(spec):
+            smoke_test(trial, images, device=device)
+    return _Resources(
+        images=images,
+        device=device,
+        fingerprint=data.fingerprint,
+        reference={"device": device.type, "processor": describe(device), "threads": threads},
+        bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
+    )
+
+
+def _prepared(
+    study: Study, options: WorkerOptions, resources: _Resources, *, devices: Sequence[str] = ()
+) -> PreparedStudy:
+    reference, device = resources.reference, resources.device
+    origin = {"process": identity(), **reference, "versions": versions(), "index": device.index}
+    if _check_hardware(study, reference, allow_mixed=options.mixed_hardware):
+        origin["mixed_hardware"] = True
+    return PreparedStudy(
+        study=study, images=resources.images, device=device, origin=origin, devices=devices
+    )
+
+
+def _check_hardware(study: Study, reference: Mapping[str, Any], *, allow_mixed: bool) -> bool:
+    """Returns whether this worker measures its seconds on other hardware than the study.
+
+    Raises:
+        DeviceError: it does, and ``allow_mixed`` is False.
+    """
+    kept = study.attributes.get(REFERENCE, {})
+    is_timed = any(OBJECTIVES[name].is_timed for name in study.objectives)
+    if not is_timed or all(kept[key] == reference[key] for key in kept):
+        return False
+    if not allow_mixed:
+        raise DeviceError(
+            f"this worker runs on {hardware(reference)}, but study {study.name!r} measures its"
+            f" seconds on {hardware(kept)}; use the same, or pass --mixed-hardware to mix them"
+        )
+    return True
+
+
+def _thread_count(options: WorkerOptions, known: Study | None, *, workers: int) -> int:
+    """The requested threads, else those of the study if this host has as many cores."""
+    if options.threads is None and known is not None and REFERENCE in known.attributes:
+        used_before = int(known.attributes[REFERENCE]["threads"])
+        if used_before <= cpu.usable_cpus():
+            return used_before
+    return cpu.decide_threads(requested=options.threads, workers=workers)
 
 
 def _check_grid(spec: StudySpec) -> None:
@@ -328,75 +378,21 @@ def _check_grid(spec: StudySpec) -> None:
         )
 
 
-def _tell_changes(before: Study | None, now: Study) -> None:
-    """Says what a study that goes on is steered by from here on, and was not before."""
+def _log_changes(before: Study | None, now: Study) -> None:
+    """Logs the settings of an existing study that differ from now on."""
     if before is None:
         return
-    found = differences(steering(before.spec), steering(now.spec))
-    changed = {key: pair for key, pair in found.items() if key not in _OF_A_RUN}
-    if changed:
-        _log.info("study %r goes on: %s", now.name, describe_changes(changed))
+    changed = differences(steering(before.spec), steering(now.spec))
+    if changed := {key: changed[key] for key in changed if key not in _RUN_SETTINGS}:
+        _log.info("study %r continues with changes: %s", now.name, describe_changes(changed))
 
 
-def _warn(spec: StudySpec, images: int | None) -> None:
-    """Says of a new study what is legal and will not find a good net.
+def _log_spec_warnings(spec: StudySpec, *, images: int | None) -> None:
+    """Logs settings that are legal but unlikely to find a good net.
 
-    ``images`` to train on; None: not known.
+    ``images`` is the number of training images, None if unknown.
     """
     few = images and few_steps_warning(spec.space, epochs=spec.train.epochs, images=images)
-    for told in (few or None, costs_alone(spec.search.objectives)):
-        if told is not None:
-            _log.info(told)
-
-
-def _threads(options: WorkerOptions, known: Study | None, *, workers: int) -> int:
-    """The threads asked for; else those the study was made with, if this host has so many."""
-    if options.threads is None and known is not None and REFERENCE in known.attributes:
-        made_with = int(known.attributes[REFERENCE]["threads"])
-        if made_with <= cpu.usable_cpus():
-            return made_with
-    return cpu.decide_threads(requested=options.threads, workers=workers)
-
-
-def _existing(spec: StudySpec, options: WorkerOptions) -> Study | None:
-    if not exists(options.storage):
-        return None
-    storage = open_storage(options.storage, create=True)
-    if spec.name in catalog.study_names(storage):
-        return catalog.open_study(storage, spec.name)
-    storage.close()
-    return None
-
-
-def _load(
-    spec: StudySpec, options: WorkerOptions, device: torch.device
-) -> tuple[ImageData, Tensors]:
-    from hpsearch.nn.data.dataset import load
-    from hpsearch.nn.data.tensors import tensors_of
-
-    data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
-    return data, tensors_of(data, device=device)
-
-
-def _differs(study: Study, reference: Mapping[str, Any], *, mixed: bool) -> bool:
-    """Whether this worker's seconds differ from the study's; refuses that unless ``mixed``.
-
-    Raises:
-        DeviceError: they differ, an objective is timed, and ``mixed`` is False.
-    """
-    kept = study.attributes[REFERENCE]
-    timed = any(OBJECTIVES[name].is_timed for name in study.objectives)
-    if not timed or all(kept[key] == reference[key] for key in kept):
-        return False
-    if not mixed:
-        raise DeviceError(
-            f"this worker runs on {hardware(reference)}, but study {study.name!r} measures its"
-            f" seconds on {hardware(kept)}; use the same, or pass --mixed-hardware to mix them"
-        )
-    return True
-
-
-def hardware(reference: Mapping[str, Any]) -> str:
-    """Returns in words what seconds are measured on: the processor and its threads."""
-    threads = reference["threads"]
-    return f"{reference['processor']} with {plural(threads, 'thread')}"
+    for warning in (few, costs_alone(spec.search.objectives)):
+        if warning:
+            _log.info(warning)

@@ -1,4 +1,4 @@
-"""What a worker tells whoever watches it."""
+"""How a worker reports its trials, and how a process follows the trials of other workers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Follows a worker's trials; does nothing itself. Views derive from it."""
+    """Receives a worker's trials; does nothing itself. Views derive from it."""
 
     def started(self, number: int, params: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Called when a trial starts training; its costs except the seconds are known."""
+        """Called when a trial starts training; all its costs but the seconds are known."""
 
     def trained(self, number: int, epoch: Epoch) -> None:
         """Called at the end of an epoch."""
@@ -27,7 +27,7 @@ class Observer:
         """Called when a trial is complete, pruned, failed or handed back (waiting)."""
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
-        """Called with the study's trials as they are now, those of other workers included."""
+        """Called with the current trials of the study, those of other workers included."""
 
 
 class EndedTrials(Observer):
@@ -41,18 +41,18 @@ class EndedTrials(Observer):
         self._call(record)
 
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 class Follower:
-    """Tells a watcher of the trials that others run."""
+    """Reports the trials that other processes run to an observer."""
 
     def __init__(self, study: Study, watcher: Observer) -> None:
         self._study, self._watcher = study, watcher
         self._ended = {r.number for r in study.records() if _has_ended(r)}
 
-    def look(self) -> list[TrialRecord]:
-        """Tells of the trials that ended since the last look, and returns all as they are now."""
+    def poll(self) -> list[TrialRecord]:
+        """Reports the trials that ended since the last call; returns the current records."""
         records = self._study.records()
         for record in records:
             if _has_ended(record) and record.number not in self._ended:
@@ -64,19 +64,23 @@ class Follower:
 
 def follow(study: Study, watcher: Observer) -> StudyStatus:
     """Follows the study until it gives no more trials to workers; returns why."""
-    follower, told = Follower(study, watcher), 0
-    # What ends from here on is told: without a terminal, nothing may be for an hour.
-    _log.info("study %r is watched until it is done", study.name)
+    follower, stale_before = Follower(study, watcher), 0
+    # Without a terminal, the next line may be an hour away: only trials that end are shown there.
+    _log.info("watching study %r until it is done (Ctrl-C to leave)", study.name)
     while True:
-        standing = study.status()
-        records = follower.look()  # after it, so that the last end is told
-        silent = study.silent()
-        if silent > told and silent == sum(r.state is State.RUNNING for r in records):
-            _log.info("no worker shows life; who comes next takes up what is running: %s", silent)
-        told = silent
-        if standing not in (None, StudyStatus.BUSY):
-            return standing
-        time.sleep(_LOOK_SECONDS)
+        status = study.status()
+        records = follower.poll()  # after the status, so that the last trial is reported too
+        stale = study.silent()
+        is_all = stale == sum(record.state is State.RUNNING for record in records)
+        if stale > stale_before and is_all:
+            _log.info(
+                "no worker sends heartbeats; the next one to start resumes the running trials (%s)",
+                stale,
+            )
+        stale_before = stale
+        if status not in (None, StudyStatus.BUSY):
+            return status
+        time.sleep(_POLL_SECONDS)
 
 
 def _has_ended(record: TrialRecord) -> bool:

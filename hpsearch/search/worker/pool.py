@@ -1,4 +1,4 @@
-"""The worker processes that one command starts on this host: watched, replaced, and ended."""
+"""The worker processes that one command starts on this host: watches, restarts and ends them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from hpsearch.search.worker.work_loop import PARENT, StopSignal
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
-_LAST_BYTES = 10_000  # that hold a worker's last line
-_VAIN_LOOKS = 5  # that saw workers dead, no epoch between, until it is not worth going on
-_ASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # codes of a worker that a person ended
+_LAST_BYTES = 10_000  # are searched for the last line of a worker's output
+_MAX_ATTEMPTS = 5  # restarts of dead workers without a new epoch in between
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a worker after a signal
+_INVALID = 2  # exit code of a worker that refused to start: it would refuse again
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,27 +39,24 @@ class _Worker:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     start_at: float = 0.0  # monotonic seconds
-    heard: int = 0  # bytes of what it said, to the end of a line
+    offset: int = 0  # bytes of the log that have been read, up to the end of a line
 
-    def last_words(self) -> str:
-        """The last line that it said on stderr."""
-        start = max(0, self._length() - _LAST_BYTES)
-        lines = self._said(start).decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1].removeprefix("hpsearch: ") if said else "it said nothing"
+    def last_line(self) -> str:
+        """The last line of its output that is not empty."""
+        size = self.log.stat().st_size if self.log.exists() else 0
+        lines = self._read(max(0, size - _LAST_BYTES)).decode(errors="replace").split("\n")
+        lines = [line.strip() for line in lines if line.strip()]
+        return lines[-1].removeprefix("hpsearch: ") if lines else "no output"
 
-    def news(self) -> list[str]:
-        """The whole lines that it said on stderr since the last time."""
-        whole, newline, _ = self._said(self.heard).rpartition(b"\n")
-        self.heard += len(whole) + len(newline)
-        lines = whole.decode(errors="replace").split("\n")
+    def new_lines(self) -> list[str]:
+        """The complete lines of its output since the last call, without empty ones."""
+        complete, newline, _ = self._read(self.offset).rpartition(b"\n")
+        self.offset += len(complete) + len(newline)
+        lines = complete.decode(errors="replace").split("\n")
         return [line.rstrip() for line in lines if line.strip()]
 
-    def _length(self) -> int:
-        return self.log.stat().st_size if self.log.exists() else 0
-
-    def _said(self, start: int) -> bytes:
-        if self._length() <= start:
+    def _read(self, start: int) -> bytes:
+        if not self.log.exists():
             return b""
         with self.log.open("rb") as log:
             log.seek(start)
@@ -67,10 +65,10 @@ class _Worker:
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """As many processes as there are commands; used as a context, it leaves none behind.
+    """One worker process per command; as a context manager it ends all of them.
 
-    Each runs in a process group of its own, so that a Ctrl-C reaches the parent alone, which
-    passes it on once. A worker whose parent is gone ends by itself.
+    Each process has its own process group, so that Ctrl-C reaches only this parent, which passes it
+    on once. A worker whose parent has died ends by itself.
     """
 
     study: Study
@@ -79,9 +77,9 @@ class Pool:
     watcher: Observer
     _workers: list[_Worker] = field(default_factory=list)
     _folder: tempfile.TemporaryDirectory[str] | None = None
-    _vain: int = 0
-    _reached: int = -1
-    _told: set[str] = field(default_factory=set)
+    _attempts_without_progress: int = 0
+    _last_progress: int = -1
+    _logged: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="hpsearch-")
@@ -91,9 +89,10 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        away = kind is not None and issubclass(kind, StorageError)
+        # After a StorageError the database is unreachable, and retries have failed already.
+        is_away = kind is not None and issubclass(kind, StorageError)
         try:
-            self.end(reaps=not away)  # a database that is away has been waited for
+            self.end(reaps=not is_away)
         finally:
             if self._folder is not None:
                 self._folder.cleanup()
@@ -102,24 +101,26 @@ class Pool:
         """Runs until the study needs no more trials, or ``stop``; returns why it ended.
 
         Raises:
-            HpsearchError: every worker was refused, or they die without getting anywhere.
+            HpsearchError: every worker refused to start, or workers die without progress.
         """
         stop.poll(on_second=self.kill)
         follower = Follower(self.study, self.watcher)
         while not stop():
-            records = follower.look()
+            records = follower.poll()
             if len(self.study.failures()) >= self.study.spec.search.max_failures:
                 return StudyStatus.FAILING
-            if not self._tend(records):
-                follower.look()
-                return self._why()
-            time.sleep(_LOOK_SECONDS)
+            if not self._check_workers(records):
+                follower.poll()
+                status = self.study.status()
+                # Only workers know that a grid is used up: its budget is still open.
+                return StudyStatus.USED_UP if status in (None, StudyStatus.BUSY) else status
+            time.sleep(_POLL_SECONDS)
         self.end()
-        follower.look()
+        follower.poll()
         return stop.status
 
-    def _tend(self, records: Sequence[TrialRecord]) -> bool:
-        """Starts who is due and replaces who died; whether any is left."""
+    def _check_workers(self, records: Sequence[TrialRecord]) -> bool:
+        """Starts workers that are due and restarts dead ones; returns whether any is left."""
         if self.study.status() is StudyStatus.DONE:
             self._workers = [worker for worker in self._workers if worker.process is not None]
         dead: dict[int, int] = {}  # exit codes by pid
@@ -129,26 +130,26 @@ class Pool:
                     self._start(worker)
                 continue
             code = worker.process.poll()
-            self._pass_on(worker, is_last=code == 2)
-            if code == 0 or (code == 2 and len(self._workers) > 1):
+            self._forward_output(worker)
+            if code == _INVALID:
+                if len(self._workers) == 1:
+                    raise HpsearchError(worker.last_line())
+                _log.info("worker %s ended: %s", worker.number, worker.last_line())
+            if code in (0, _INVALID):
                 self._workers.remove(worker)
-            elif code == 2:
-                raise HpsearchError(worker.last_words())
             elif code is not None:
                 dead[worker.process.pid] = code
         if dead:
-            self._replace(dead, records)
+            self._schedule_restarts(dead, records)
         return bool(self._workers)
 
-    def _pass_on(self, worker: _Worker, *, is_last: bool) -> None:
-        """Tells what the worker said, each line once, whoever says it, and what it ended with."""
-        for line in worker.news():
-            if line not in self._told:
-                self._told.add(line)
+    def _forward_output(self, worker: _Worker) -> None:
+        """Logs the worker's new lines, each once for all workers, but for its final error."""
+        for line in worker.new_lines():
+            if line not in self._logged:
+                self._logged.add(line)
                 if not line.startswith("hpsearch: "):
                     _log.info("worker %s: %s", worker.number, line)
-        if is_last and len(self._workers) > 1:
-            _log.info("worker %s ended: %s", worker.number, worker.last_words())
 
     def _start(self, worker: _Worker) -> None:
         environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
@@ -162,34 +163,33 @@ class Pool:
                 start_new_session=True,
             )
 
-    def _replace(self, dead: Mapping[int, int], records: Sequence[TrialRecord]) -> None:
-        """Has those that died since the last look replaced: after a pause that grows in vain."""
+    def _schedule_restarts(self, dead: Mapping[int, int], records: Sequence[TrialRecord]) -> None:
+        """Restarts workers that died, after a pause that doubles while there is no progress.
+
+        ``dead`` holds exit codes by process id.
+        """
         self.study.reap(signals={pid: -code for pid, code in dead.items() if code < 0})
-        reached = _reached(records)
-        if reached > self._reached:
-            self._vain = 0
-        self._vain += any(code not in _ASKED for code in dead.values())
-        self._reached = reached
-        pause = min(30.0, 0.25 * 2**self._vain)
+        progress = _progress(records)
+        if progress > self._last_progress:
+            self._attempts_without_progress = 0
+        self._attempts_without_progress += any(code not in _INTERRUPTED for code in dead.values())
+        self._last_progress = progress
+        attempts = self._attempts_without_progress
+        pause = min(30.0, 0.25 * 2**attempts)
         for worker in self._workers:
             if worker.process is None or worker.process.pid not in dead:
                 continue
-            how = _how(dead[worker.process.pid])
-            if self._vain > _VAIN_LOOKS:
+            reason = _exit_reason(dead[worker.process.pid])
+            if attempts > _MAX_ATTEMPTS:
                 raise StudyError(
-                    f"workers died {self._vain} times and no epoch was gained between, the last one"
-                    f" {how}: {worker.last_words()}; mend it and run again"
+                    f"workers died {attempts} times without completing an epoch in between, the"
+                    f" last one {reason}: {worker.last_line()}; fix the cause and run again"
                 )
-            _log.info("worker %s %s; another starts in %g s", worker.number, how, pause)
+            _log.info("worker %s %s; restarting it in %g s", worker.number, reason, pause)
             worker.process, worker.start_at = None, time.monotonic() + pause
 
-    def _why(self) -> StudyStatus:
-        standing = self.study.status()
-        # A grid that is used up leaves the budget open, and nobody to ask: only workers know.
-        return StudyStatus.USED_UP if standing in (None, StudyStatus.BUSY) else standing
-
     def end(self, *, reaps: bool = True) -> None:
-        """Ends who still runs: asks, waits, and kills who does not come."""
+        """Ends all workers: asks them to, waits, and kills those that do not end in time."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + _END_SECONDS
         for process in self._running():
@@ -203,7 +203,7 @@ class Pool:
         self._workers.clear()
 
     def kill(self) -> None:
-        """Ends who still runs, at once; whoever runs the study next takes the trials up."""
+        """Kills all workers at once; the next run of the study resumes their trials."""
         self._signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
@@ -215,21 +215,21 @@ class Pool:
         return [process for process in started if process.poll() is None]
 
 
-def _reached(records: Sequence[TrialRecord]) -> int:
-    """A number that grows with every epoch and every end of a trial."""
+def _progress(records: Sequence[TrialRecord]) -> int:
+    """A number that grows with every epoch and with every trial that ends."""
     tally = counts(records)
     return sum(len(r.curve) for r in records) + tally["complete"] + tally["pruned"]
 
 
-def _how(code: int) -> str:
-    """What ended a worker: an exit code, negative for a signal."""
-    if code in _ASKED:
-        return "was asked to end"
+def _exit_reason(code: int) -> str:
+    """Describes an exit code, which is negative for a signal."""
+    if code in _INTERRUPTED:
+        return "was interrupted"
     if code >= 0:
-        return f"died with code {code}"
-    return f"died by signal {-code}" + ", as in a system short of memory" * (-code == 9)
+        return f"exited with code {code}"
+    return f"was killed by signal {-code}" + ", often a sign of too little memory" * (-code == 9)
 
 
 def worker_command(*options: str) -> list[str]:
-    """Returns the command that starts a worker like this process, with those options."""
+    """Returns the command that starts a worker with those options, by this Python."""
     return [sys.executable, "-P", "-m", "hpsearch", "worker", *options]

@@ -1,4 +1,4 @@
-"""A worker's life: from one open study of the database to the next."""
+"""The worker command: works on one open study of the database after another."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from hpsearch.search.worker.work_loop import StopSignal, close
 _log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
-_REST = 10  # times what a look for an open study took is waited until the next
-_AGAIN_SECONDS = 300.0  # until a study is tried again whose images or code were missing
+_WAIT_FACTOR = 10  # wait for at least this many times the duration of the last query
+_RETRY_SECONDS = 300.0  # until a study whose images or code were missing is tried again
 
 View = Callable[[Study], AbstractContextManager[Observer]]
 
@@ -43,22 +43,22 @@ def serve(
 ) -> StudyStatus:
     """Works on the named study, else on every open one, oldest first.
 
-    A study whose last trials others run is left to them while another one is open.
+    Leaves a study whose last trials are running elsewhere while another one is open.
 
     Args:
-        options: where it runs; its storage must be there, unless ``forever`` waits for it.
-        name: the study, or None.
-        forever: wait for the next open study instead of ending, and for a database that is away.
-        dataset: where the data lies here, if not where the study has it.
-        stop: says when to end.
+        options: where the worker runs; the database must exist unless ``forever`` waits for it.
+        name: the study, or None for all.
+        forever: wait for the next open study instead of ending, and for an unreachable database.
+        dataset: the location of the data on this machine, if not that of the study.
+        stop: requests the end.
         view: shows a study while it is worked on.
 
     Raises:
-        HpsearchError: the study cannot be worked on from here. One of several studies, or of
-            those that may come, is left alone instead, and the person told why: for a while, or
-            for good where the hardware is not the study's.
+        HpsearchError: the named study cannot be worked on from here. If there may be others, the
+            study is skipped instead and the reason logged: for five minutes, or for good if its
+            hardware differs.
     """
-    server = _Server(
+    service = _Service(
         options=options,
         name=name,
         forever=forever,
@@ -69,18 +69,18 @@ def serve(
     ending = None
     while ending is None and not stop():
         try:
-            ending = server.work()
+            ending = service.work()
         except StorageError as exc:
             if not forever:
                 raise
-            _log.info("%s; it is waited for", exc)
+            _log.info("%s; waiting for it", exc)
             stop.wait(_WAIT_SECONDS)
     return ending or StudyStatus.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Server:
-    """What :func:`serve` was given, and the studies that it leaves alone."""
+class _Service:
+    """The arguments of :func:`serve`, and the studies that it skips."""
 
     options: WorkerOptions
     name: str | None
@@ -88,23 +88,23 @@ class _Server:
     dataset: str | None
     stop: StopSignal
     view: View
-    # Studies as they were made and steered, and until when (monotonic seconds).
-    left_alone: dict[tuple[datetime, str], float] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
+    # Until when to skip a study, in monotonic seconds; a study that is changed is tried again.
+    skipped: dict[tuple[datetime, str], float] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
 
     @property
-    def only_one(self) -> bool:
-        """Whether it ends with the study that was named."""
+    def is_single(self) -> bool:
+        """Whether the worker ends with the named study."""
         return self.name is not None and not self.forever
 
     def work(self) -> StudyStatus | None:
-        """Opens the database and works on what is open in it; None if asked to stop meanwhile."""
-        storage = self._opened()
+        """Opens the database and works on its open studies; None if asked to stop meanwhile."""
+        storage = self._open_storage()
         while storage is not None and not self.stop():
             touch_alive_file()
             began = time.monotonic()
             studies = self._open_studies(storage)
-            study = next((study for study, standing in studies if standing is None), None)
+            study = next((study for study, status in studies if status is None), None)
             if self.name is not None and studies:
                 study = studies[0][0]
             if study is not None:
@@ -113,19 +113,18 @@ class _Server:
                     return ending
                 continue
             if not studies and not self.forever:
-                rest = f"nothing else is open in {storage.masked}"
-                self._tell(rest if self.left_alone else _nothing_open(storage, self.name))
+                self._log(self._why_idle(storage))
                 return StudyStatus.DONE
-            self.stop.wait(max(_WAIT_SECONDS, _REST * (time.monotonic() - began)))
+            self.stop.wait(max(_WAIT_SECONDS, _WAIT_FACTOR * (time.monotonic() - began)))
         return None
 
-    def _opened(self) -> Storage | None:
-        """Opens the database; a command that started this worker had it open, so it comes back.
+    def _open_storage(self) -> Storage | None:
+        """Opens the database; waits for it if ``forever``, or if the parent process had it open.
 
         Raises:
-            StorageError: as :func:`hpsearch.search.storage.storage.open_storage`.
+            StorageError: the database is missing, not reachable or not an hpsearch database.
         """
-        options, deadline, told = self.options, time.monotonic() + AWAY_SECONDS, ""
+        options, deadline, last_error = self.options, time.monotonic() + AWAY_SECONDS, ""
         while not self.stop():
             try:
                 return open_storage(
@@ -138,71 +137,68 @@ class _Server:
                 is_child = self.stop.parent is not None and time.monotonic() < deadline
                 if not self.forever and not is_child:
                     raise
-                if str(exc) != told:
-                    told = str(exc)
-                    _log.info("%s; it is waited for", told)
+                if str(exc) != last_error:
+                    last_error = str(exc)
+                    _log.info("%s; waiting for it", last_error)
             self.stop.wait(_WAIT_SECONDS)
         return None
 
     def _open_studies(self, storage: Storage) -> list[tuple[Study, StudyStatus | None]]:
-        """The studies to work on, oldest first, and why no worker would get a trial of one now."""
+        """The studies to work on, oldest first, and why each gives workers no trial now, if so."""
         name = self.name
-        if self.only_one:
-            catalog.open_study(storage, name)  # or says which there are
+        if self.is_single:
+            catalog.open_study(storage, name)  # raises if it is missing
         return [
-            (study, standing)
-            for study, standing in catalog.open_studies(storage)
-            if name in (None, study.name) and not self._is_left_alone(study)
+            (study, status)
+            for study, status in catalog.open_studies(storage, on_unreadable=self._log_once)
+            if name in (None, study.name)
+            and time.monotonic() >= self.skipped.get(_version(study), 0.0)
         ]
 
-    def _is_left_alone(self, study: Study) -> bool:
-        return time.monotonic() < self.left_alone.get(_as_it_is(study), 0.0)
-
     def _work_on(self, study: Study) -> StudyStatus | None:
-        """Works on the study; returns how it ended if that ends the worker, too."""
+        """Works on the study; returns how the run ended if that also ends the worker."""
         try:
-            ending = self._run(study)
+            with self.stop.interrupting():  # loading data never asks whether to stop
+                prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
+            if prepared.study.storage.artifacts is None:
+                self._log(launch.NO_ARTIFACTS)
+            with self.view(prepared.study) as observer:
+                ending = launch.run_here(
+                    prepared, stop=self.stop, observer=observer, waits=self.name is not None
+                )
+            close(prepared.study, ending)
         except (DataError, DeviceError, SpecError, StudyError) as exc:
-            if self.only_one:
+            if self.is_single:
                 raise
-            self._tell_once(f"study {study.name!r} is left alone: {exc}")
-            until = math.inf if isinstance(exc, DeviceError) else time.monotonic() + _AGAIN_SECONDS
-            self.left_alone[_as_it_is(study)] = until
+            self._log_once(f"skipping study {study.name!r}: {exc}")
+            until = math.inf if isinstance(exc, DeviceError) else time.monotonic() + _RETRY_SECONDS
+            self.skipped[_version(study)] = until
             return None
         if ending in (StudyStatus.INTERRUPTED, StudyStatus.TIMED_OUT):
             return ending
-        self._tell(f"study {study.name!r}: {ending.label}")
-        return ending if self.only_one else None
+        self._log(f"study {study.name!r}: {ending.label}")
+        return ending if self.is_single else None
 
-    def _run(self, study: Study) -> StudyStatus:
-        with self.stop.interrupting():  # it cannot poll
-            prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
-        if prepared.study.storage.artifacts is None:
-            self._tell(launch.NO_ARTIFACTS)
-        with self.view(prepared.study) as observer:
-            ending = launch.run_here(
-                prepared, stop=self.stop, observer=observer, waits=self.name is not None
-            )
-        close(prepared.study, ending)
-        return ending
-
-    def _tell_once(self, text: str) -> None:
-        if text not in self.told:
-            self.told.add(text)
-            _log.info(text)
-
-    def _tell(self, text: str) -> None:
-        """Says what the command that started this worker, if one did, says for all."""
+    def _log(self, message: str) -> None:
+        """Logs the message unless another process started this worker and logs it for all."""
         if self.stop.parent is None:
-            _log.info(text)
+            _log.info(message)
+
+    def _log_once(self, message: str) -> None:
+        if message not in self.logged:
+            self.logged.add(message)
+            _log.info(message)
+
+    def _why_idle(self, storage: Storage) -> str:
+        name = self.name
+        if self.skipped:
+            return f"no other study is open in {storage.masked}"
+        if name is None:
+            return f"no open study in {storage.masked}; queue one with `hpsearch submit`"
+        status = catalog.open_study(storage, name).status()
+        return f"study {name!r} {(status or StudyStatus.DONE).words}"
 
 
-def _as_it_is(study: Study) -> tuple[datetime, str]:
+def _version(study: Study) -> tuple[datetime, str]:
+    """Identifies the study with its current settings."""
     return study.created, to_json(study.spec)
-
-
-def _nothing_open(storage: Storage, name: str | None) -> str:
-    if name is not None:
-        standing = catalog.open_study(storage, name).status()
-        return f"study {name!r} {(standing or StudyStatus.DONE).words}"
-    return f"no open study in {storage.masked}; `hpsearch submit` queues one"

@@ -37,7 +37,7 @@ def test_studies_of_a_database_are_compared_as_they_stand(storage):
     assert found.differences == {"search.sampler": ("random", "tpe")}
     assert found.repeats == ()
     assert found.caveats == (
-        "Only tpe began with 5 trials of a recipe known to be good, as every sampler that learns"
+        "Only tpe began with 5 trials of a recipe known to be good, as every learning sampler"
         " does.",
     )
     assert 0 < random.at_trials <= random.hypervolume <= 1
@@ -58,12 +58,18 @@ def test_a_study_has_the_hypervolume_that_its_status_tells_where_all_bounds_are_
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["one"], "found study 'one' alone, expected two or more"),
+        (["one"], "found only one study, 'one', expected two or more"),
         (["one", "two", "one"], "found study 'one' more than once"),
         (["one", "twu"], "found no study 'twu' in .*; did you mean 'two'?"),
         (["one", "queued"], "no trial of study 'queued' is complete"),
-        (["one", "params"], "'params' optimises accuracy, params, but 'one' accuracy, train_sec"),
-        (["one", "digits"], r"'digits' has other images than 'one' \(.*: another content, shape\)"),
+        (
+            ["one", "params"],
+            "'params' optimises accuracy, params, but 'one' optimises accuracy",
+        ),
+        (
+            ["one", "digits"],
+            r"other images than 'one' \(.* differ in content, shape\)",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(sqlite, names, words):
@@ -81,13 +87,13 @@ def test_seconds_of_other_hardware_are_refused_unless_asked_for(sqlite):
     searched(sqlite, "one")
     searched(sqlite, "two", reference=MORE_THREADS)
 
-    with pytest.raises(DeviceError, match=r"with 2 threads, but 'one' .* with 1 thread; run one"):
+    with pytest.raises(DeviceError, match=r"with 2 threads, but 'one' on .* 1 thread; run both"):
         compare(sqlite, ["one", "two"])
     found = compare(sqlite, ["one", "two"], mixed_hardware=True)
 
     assert found.seconds is not None
     assert found.caveats == (
-        "Seconds on different hardware are taken as the same: one on test with 1 thread; two on"
+        "Seconds on different hardware are treated as equal: one on test with 1 thread; two on"
         " test with 2 threads.",
     )
 
@@ -111,7 +117,7 @@ def test_objectives_in_another_order_are_the_same_objectives(sqlite):
     assert (found.level, found.differences) == (("two", "one"), {})
 
 
-def test_what_a_person_should_know_is_said(sqlite):
+def test_limits_of_the_comparison_are_reported(sqlite):
     searched(sqlite, "one", trials=3)
     searched(sqlite, "one", trials=6, sampler="random")
     study = make_study(sqlite, make_spec("two", seed=1), data={**IMAGES, "split": "t"})
@@ -120,12 +126,12 @@ def test_what_a_person_should_know_is_said(sqlite):
     assert lease.number == 4
 
     assert compare(sqlite, ["one", "two"]).caveats == (
-        "The studies count accuracy on different validation images, which adds to the noise.",
-        "Only two began with 5 trials of a recipe known to be good, as every sampler that learns"
+        "The studies measure accuracy on different validation images, which adds noise.",
+        "Only two began with 5 trials of a recipe known to be good, as every learning sampler"
         " does.",
-        "one was changed on the way: search.sampler.",
+        "one was changed during its search: search.sampler.",
         "two has 4 of its 30 trials so far.",
-        "two has 1 trial that ran on other hardware than its own.",
+        "two has 1 trial that ran on other hardware than the rest.",
     )
 
 

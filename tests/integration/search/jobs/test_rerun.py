@@ -20,7 +20,11 @@ ORIGIN = {
     [
         ({}, [], None),
         ({}, [{"epochs": 0}], None),
-        ({}, [{"epochs": 0}, {"epochs": 3}], "its first epochs may have been trained elsewhere"),
+        (
+            {},
+            [{"epochs": 0}, {"epochs": 3}],
+            "its first epochs may have been trained on another machine",
+        ),
         ({"threads": 1}, [], "processor, threads or torch differ from the record's"),
         (
             {"versions": {"torch": "2.9"}},
@@ -42,4 +46,4 @@ def test_a_gpu_need_not_repeat_itself():
     record = TrialRecord(
         number=0, state=State.COMPLETE, params={}, attributes={"origin": origin, "history": []}
     )
-    assert excuse(record, origin) == "a GPU adds up in another order each time"
+    assert excuse(record, origin) == "a GPU sums numbers in another order each time"

@@ -200,7 +200,7 @@ class TestDraws:
         study = make_study(sqlite, make_spec(sampler=sampler, trials=1, pruner="none"))
         search(study)
         made = make_sampler(study.spec, 30, cell=None, alone=True)
-        seen = made._seen(study.handle)
+        seen = made._scaled_study(study.handle)
 
         (trial,) = seen._get_trials(deepcopy=False)
         (stored,) = study.handle.get_trials()

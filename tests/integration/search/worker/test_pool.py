@@ -1,4 +1,4 @@
-"""A pool of real processes that stand in for workers: how their ends and their words are taken."""
+"""A pool of real processes that stand in for workers: how it handles their exits and output."""
 
 import sys
 
@@ -17,7 +17,7 @@ from tests.integration.studies import make_spec, make_study, origin, search
 
 @pytest.fixture
 def run(sqlite):
-    """Runs so many processes of a Python code; returns how the pool ended and what was noted."""
+    """Runs a Python code in several processes; returns the messages."""
 
     def run_pool(code, *, workers):
         notes = []
@@ -33,10 +33,10 @@ def run(sqlite):
     return run_pool
 
 
-def test_workers_that_die_in_vain_end_the_run_with_their_last_words(run, monkeypatch):
-    monkeypatch.setattr(pool, "_VAIN_LOOKS", 1)
-    told = r"workers died 2 times and no epoch .* the last one died with code 3: it is broken;"
-    with pytest.raises(StudyError, match=told):
+def test_workers_that_die_without_progress_end_the_run_with_their_last_line(run, monkeypatch):
+    monkeypatch.setattr(pool, "_MAX_ATTEMPTS", 1)
+    message = r"workers died 2 times without .* the last one exited with code 3: it is broken;"
+    with pytest.raises(StudyError, match=message):
         run("import sys; print('it is broken', file=sys.stderr); sys.exit(3)", workers=1)
 
 
@@ -49,17 +49,18 @@ def test_many_deaths_at_once_count_once(run, tmp_path):
         "    os.kill(os.getpid(), 9)\n"
     )
     notes = run(dies_once, workers=12)
-    assert sum("died by signal 9, as in a system short of memory" in note for note in notes) == 12
+    reason = "was killed by signal 9, often a sign of too little memory"
+    assert sum(reason in note for note in notes) == 12
 
 
-def test_what_workers_say_is_passed_on_once(run):
+def test_the_output_of_workers_is_logged_once(run):
     notes = run("import sys; print('a checkpoint is lost', file=sys.stderr)", workers=3)
     assert len(notes) == 1
     assert notes[0].endswith(": a checkpoint is lost")
 
 
-def test_a_worker_that_a_person_ends_has_not_died_in_vain(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_VAIN_LOOKS", 0)
+def test_a_worker_that_is_interrupted_does_not_count_as_dead(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_MAX_ATTEMPTS", 0)
     ended_once = (
         "import pathlib, sys\n"
         f"here = pathlib.Path({str(tmp_path)!r}, 'ended')\n"
@@ -68,36 +69,36 @@ def test_a_worker_that_a_person_ends_has_not_died_in_vain(run, tmp_path, monkeyp
         "    sys.exit(130)\n"
     )
     (note,) = run(ended_once, workers=1)
-    assert note.startswith("worker 0 was asked to end; another starts in")
+    assert note.startswith("worker 0 was interrupted; restarting it in")
 
 
-def test_what_a_worker_says_is_read_once_however_much_it_is(tmp_path):
-    """Code of a person's own may print a line per step, for days."""
+def test_the_output_of_a_worker_is_read_once_however_long_it_is(tmp_path):
+    """User code may print a line per step, for days."""
     log = tmp_path / "worker.log"
     worker = pool._Worker(number=0, command=(), log=log)
-    assert (worker.news(), worker.last_words()) == ([], "it said nothing")
+    assert (worker.new_lines(), worker.last_line()) == ([], "no output")
     log.write_bytes(b"one\n\ntwo\nhal")
-    assert worker.news() == ["one", "two"]
+    assert worker.new_lines() == ["one", "two"]
     with log.open("ab") as more:
         more.write("f \u2026\n".encode()[:-2])  # a character cut in two
-    assert worker.news() == []
+    assert worker.new_lines() == []
     with log.open("ab") as more:
         more.write(b"\xa6\nhpsearch: the end\n")
-    assert worker.news() == ["half \u2026", "hpsearch: the end"]
-    assert worker.news() == []
-    assert worker.last_words() == "the end"
+    assert worker.new_lines() == ["half \u2026", "hpsearch: the end"]
+    assert worker.new_lines() == []
+    assert worker.last_line() == "the end"
     with log.open("ab") as more:
         more.write(b"a step\n" * 2_000_000)  # 14 MB
-    assert len(worker.news()) == 2_000_000
-    assert worker.heard == log.stat().st_size  # from where it reads on
-    assert (worker.news(), worker.last_words()) == ([], "a step")
+    assert len(worker.new_lines()) == 2_000_000
+    assert worker.offset == log.stat().st_size  # from where it reads on
+    assert (worker.new_lines(), worker.last_line()) == ([], "a step")
 
 
 @pytest.mark.parametrize(("counted", "started"), [(0, 3), (8, 2), (10, 1)])
 def test_no_more_workers_are_started_than_trials_are_left(sqlite, monkeypatch, counted, started):
     study = make_study(sqlite, make_spec(trials=10, workers=3))
     search(study, at_most=counted)
-    prepared = launch.Prepared(
+    prepared = launch.PreparedStudy(
         study=study,
         images=None,
         device=torch.device("cpu"),

@@ -1,4 +1,4 @@
-"""A worker that goes from study to study: what it leaves alone, and when it looks at that again."""
+"""A worker that goes from study to study: which studies it skips, and when it tries them again."""
 
 import contextlib
 import shutil
@@ -77,7 +77,7 @@ def submit(place):
 
 def work_on(place, notify, **options):
     stop = StopSignal()
-    stop.start_clock(60)  # in case that it never comes to that
+    stop.start_clock(60)  # ends a test that fails to stop it
     with messages_to(notify):
         return service.serve(
             place,
@@ -96,14 +96,14 @@ def complete(place):
 
 
 def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.1)
     monkeypatch.setattr(service, "_WAIT_SECONDS", 0.1)
     (tmp_path / "digits.npz").rename(tmp_path / "later.npz")
-    told = []
+    lines = []
 
     def notify(line):
-        told.append(line)
-        if len(told) == 1:  # and is not told again
+        lines.append(line)
+        if len(lines) == 1:  # the next try logs nothing
             looks = iter(range(3))
             monkeypatch.setattr(launch, "attach_worker", lambda *a, **k: look(looks, *a, **k))
 
@@ -115,31 +115,31 @@ def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path,
         return join(*arguments, **options)
 
     assert work_on(place, notify, forever=True) is StudyStatus.INTERRUPTED
-    assert [line for line in told if "is left alone" in line] == told[:1]
+    assert [line for line in lines if "skipping study" in line] == lines[:1]
     assert complete(place) == 1
 
 
 def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
     place, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.1)
     (tmp_path / "broken").touch()
-    told = []
+    lines = []
 
     def notify(line):
-        told.append(line)
+        lines.append(line)
         if "failed in a row" in line:
             (tmp_path / "broken").unlink()
             submit(place)
 
     assert work_on(place, notify, forever=True) is StudyStatus.INTERRUPTED
-    assert "trials failed in a row, the last one, trial 0, with bug: flaky:train" in told[-1]
+    assert "trials failed in a row, the last one, trial 0, with bug: flaky:train" in lines[-1]
     assert complete(place) == 1
 
 
-def test_a_worker_that_leaves_every_study_alone_does_not_say_that_there_is_none(place, tmp_path):
+def test_a_worker_that_skips_every_study_does_not_log_that_none_is_open(place, tmp_path):
     (tmp_path / "digits.npz").unlink()
-    told = []
-    assert work_on(place, told.append, forever=False) is StudyStatus.DONE
-    assert "study 'study' is left alone: " in told[0]
-    assert told[1:] == ["nothing else is open in sqlite:///" + place.storage]
+    lines = []
+    assert work_on(place, lines.append, forever=False) is StudyStatus.DONE
+    assert lines[0].startswith("skipping study 'study': ")
+    assert lines[1:] == ["no other study is open in sqlite:///" + place.storage]
