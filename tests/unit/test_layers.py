@@ -48,7 +48,7 @@ LIBRARIES: dict[str, set[str]] = {
     "view/document": {"plotly"},  # the type of a figure
     "view/dashboard": {"optuna_dashboard", "plotly", "waitress"},
     "view/model": {"PIL", "numpy"},
-    "view/report": {"plotly"},
+    "view/report": {"jinja2", "plotly"},
     "view/terminal": {"rich"},
     "cli": {"rich", "typer"},
 }

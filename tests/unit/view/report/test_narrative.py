@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import doctest
+import gzip
 import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from hpsearch.core.analysis.study_analysis import Importance
 from hpsearch.core.analysis.timeline import HandoffReason, Span
@@ -49,8 +52,8 @@ SECTIONS = [
 ]
 
 
-def words_of(key, findings, place=()):
-    (section,) = [s for s in sections(findings, place=place) if s.key == key]
+def words_of(key, findings, storage_options=()):
+    (section,) = [s for s in sections(findings, storage_options=storage_options) if s.key == key]
     return " ".join([section.title, *section.words, *section.captions, *section.notes])
 
 
@@ -102,12 +105,12 @@ def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
 
 
 def test_the_sections_come_in_their_order():
-    assert [section.key for section in sections(findings_of(STUDY), place=())] == SECTIONS
+    assert [section.key for section in sections(findings_of(STUDY), storage_options=())] == SECTIONS
 
 
 def test_the_front_is_a_table_with_the_command_that_takes_each_home():
-    place = ["--storage", "my file.db"]
-    made = sections(findings_of(STUDY, name="my study"), place=place)
+    storage_options = ["--storage", "my file.db"]
+    made = sections(findings_of(STUDY, name="my study"), storage_options=storage_options)
     (table,) = next(s for s in made if s.key == "winners").tables
 
     assert [row[0] for row in table.rows] == ["0", "1 ◀ knee", "2", "3"]
@@ -233,7 +236,8 @@ def test_every_study_has_a_sensible_report(name, kind):
     told = render(EVERY_STUDY[name], kind)
 
     assert EVERY_STUDY[name].study in told
-    body = re.sub(r"<script>.*?</script>", "", told, flags=re.DOTALL)  # not Plotly itself
+    scripts = r'<script(?: type="text/plain"[^>]*)?>.*?</script>'  # Plotly, and what draws with it
+    body = re.sub(scripts, "", told, flags=re.DOTALL)
     for accident in ("None", "NaN", "nan ", "Traceback", "object at 0x"):
         assert accident not in body
 
@@ -243,14 +247,17 @@ def test_a_study_without_a_complete_trial_says_so_and_why():
 
     assert told.startswith("There is no answer yet: no trial is complete.")
     assert "The most frequent failure (3 of 3): bug: it broke." in told
-    assert [s.key for s in sections(EVERY_STUDY["empty"], place=())] == ["answer", "environment"]
+    assert [s.key for s in sections(EVERY_STUDY["empty"], storage_options=())] == [
+        "answer",
+        "environment",
+    ]
 
 
 def test_one_objective_has_a_best_trial_and_three_have_a_figure_for_every_two():
     assert words_of("answer", EVERY_STUDY["one objective"]).startswith(
         "Trial 2 is the best, with 70.0 % accuracy."
     )
-    made = {s.key: s for s in sections(EVERY_STUDY["three objectives"], place=())}
+    made = {s.key: s for s in sections(EVERY_STUDY["three objectives"], storage_options=())}
     assert [drawing.key for drawing in made["front"].drawings] == [
         "front-train_seconds-params",
         "front-train_seconds-accuracy",
@@ -264,7 +271,7 @@ def test_what_people_name_cannot_break_the_page():
     data |= {"train": 10, "test": 10}
     found = findings_of(STUDY, name=evil, data=data)
 
-    html = render(found, "html", place=["--storage", evil])
+    html = render(found, "html", storage_options=["--storage", evil])
 
     assert "<img" not in html
     assert html.count("</script>") == 3
@@ -292,8 +299,16 @@ def test_code_within_words_is_code_in_each_format_whatever_else_they_hold():
 def test_what_is_to_be_copied_is_copied_as_it_is():
     html = render(findings_of(STUDY, name="in 5 s"), "html")
 
-    assert "--study &#x27;in 5 s&#x27; " in html
-    assert "name = &quot;in 5 s&quot;" in html
+    assert "--study &#39;in 5 s&#39; " in html
+    assert "name = &#34;in 5 s&#34;" in html
+
+
+def test_the_page_embeds_the_plotly_that_is_installed_the_same_bytes_every_time():
+    html = render(findings_of(STUDY), "html")
+
+    packed = base64.b64decode(re.search(r' id="plotly">(.*?)</script>', html)[1])
+    assert gzip.decompress(packed).decode() == get_plotlyjs()
+    assert packed[4:8] == bytes(4)  # where gzip notes the time
 
 
 @pytest.mark.parametrize("name", EVERY_STUDY)
@@ -317,7 +332,7 @@ def test_the_page_needs_nothing_from_elsewhere():
 
 
 def test_numbers_stay_with_their_units():
-    html = page(sections(findings_of(STUDY), place=()), subject="study s", about="")
+    html = page(sections(findings_of(STUDY), storage_options=()), subject="study s", about="")
 
     assert "95.0\u00a0% accuracy and 2.00\u00a0s of" in html
 
@@ -463,7 +478,7 @@ def test_depth_timeline_hypervolume_and_importance_draw_what_they_are_given():
 
 def test_figures_have_no_colour_that_the_dark_does_not_know():
     found = findings_of(STUDY)
-    drawings = [d for s in sections(found, place=()) for d in s.drawings]
+    drawings = [d for s in sections(found, storage_options=()) for d in s.drawings]
     used = {c for d in drawings for c in re.findall(r"#[0-9a-f]{6}", d.draw().to_json())}
 
     assert used <= set(theme.DARK)
