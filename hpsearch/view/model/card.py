@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from hpsearch.core.analysis.metrics import ClassScore, MeanAndDeviation, Scores
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from hpsearch.core.analysis.metrics import MeanAndDeviation, Scores
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec, TrialSpec
 from hpsearch.search.jobs.retrain import RetrainedModel
@@ -19,83 +20,47 @@ def card(taken: RetrainedModel, *, params: int, onnx: bool) -> str:
 
     Args:
         taken: the model and its scores.
-        params: how many parameters it has.
-        onnx: whether there is a ``model.onnx`` beside it.
+        params: the number of parameters.
+        onnx: whether there is a ``model.onnx`` in the same folder.
     """
     config, scores = taken.model.config, taken.scores
-    provenance = config.provenance
-    parts = [
-        f"# {_title(taken)}",
-        _summary(taken, params=params),
-        "## Use it",
-        _usage(taken, onnx=onnx),
-        "## How good it is",
-        _how_good(taken),
-        "![Confusion matrix](confusion.png)",
-        "The numbers are in [`metrics.json`](metrics.json) and [`confusion.csv`](confusion.csv).",
-        _class_table(scores.classes),
-        "## What it mistakes",
-        _mistakes(scores),
-        "## How it was made",
-        _table(_made(taken, provenance)),
-        "## Limits",
-        _limits(taken),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _title(taken: RetrainedModel) -> str:
-    return f"A classifier of {_escaped(taken.model.config.provenance['dataset'])}"
-
-
-def _summary(taken: RetrainedModel, *, params: int) -> str:
-    config = taken.model.config
-    channels, height, width = config.input_shape
-    unseen = "the training never" if taken.plan.trial is None else "neither search nor training"
-    own = isinstance(taken.trial.model, FactorySpec)
-    kind = {1: "gray", 3: "RGB", 4: "RGBA"}[channels]
-    return (
-        f"A {'net built by' if own else 'convolutional net of'} {net(taken.trial)}, {params:,}"
-        " parameters. It tells"
-        f" {len(config.classes)} classes apart in {kind} images of {height}×{width} pixels, and"
-        f" was right on **{accuracy(taken.scores)}** of {taken.scores.n:,} test images"
-        f" that {unseen} saw (95 % interval {interval(taken.scores)})."
+    height, width = config.size
+    return _template().render(
+        config=config,
+        provenance=config.provenance,
+        scores=scores,
+        params=params,
+        onnx=onnx,
+        height=height,
+        width=width,
+        mode={1: "gray", 3: "RGB", 4: "RGBA"}[config.channels],
+        net=net(taken.trial),
+        factory=config.model.factory if isinstance(config.model, FactorySpec) else None,
+        searched_by_trial=taken.plan.trial is not None,
+        accuracy=accuracy(scores),
+        interval=interval(scores),
+        quality=_quality(taken),
+        origin=_origin(taken),
+        rare=[_escaped(each.name) for each in scores.classes if each.support < 20],
     )
 
 
-def _usage(taken: RetrainedModel, *, onnx: bool) -> str:
-    config = taken.model.config
-    height, width = config.size
-    option, argument, note = "", "", "; nothing in this folder is run when it is loaded."
-    if isinstance(config.model, FactorySpec):
-        name = config.model.factory
-        option, argument = f" --factory {name}", f', factory="{name}"'
-        note = (
-            f"; the net is built by `{name}`, which must be installed or in the current folder and"
-            " is run only where it is named as above."
-        )
-    lines = [
-        f"```console\n$ hpsearch predict . photo.png folder/ images.npz{option}\n```",
-        f'```python\nimport hpsearch\n\nmodel = hpsearch.load_model("."{argument})\n'
-        'told = model.predict(["photo.png"])  # or a uint8 array N×H×W, N×H×W×C or N×C×H×W\n'
-        "told.classes, told.probabilities\n```",
-        f"Images of another size or mode are turned upright, scaled to cover {height}×{width}"
-        " pixels, cropped to their middle and converted"
-        f" to {plural(config.channels, 'channel')}; then each value is divided"
-        " by 255, less the mean, over the deviation in [`config.json`](config.json). The weights"
-        f" are in `model.safetensors`{note}",
-    ]
-    if onnx:
-        lines.append(
-            f"`model.onnx` takes `images`, uint8 N×{height}×{width}×{config.channels} from 0 to"
-            " 255, and returns `probabilities`, float32"
-            f" N×{len(config.classes)}; the scaling is in the graph. It told every test image as"
-            " torch did."
-        )
-    return "\n\n".join(lines)
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("hpsearch.view", "model"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["escaped"] = _escaped
+    environment.filters["plural"] = plural
+    environment.filters["share"] = lambda share: "-" if share is None else f"{100 * share:.1f} %"
+    return environment.get_template("card.md.j2")
 
 
-def _how_good(taken: RetrainedModel) -> str:
+def _quality(taken: RetrainedModel) -> dict[str, str]:
     scores, rows = taken.scores, {}
     rows["test accuracy"] = f"{accuracy(scores)} (95 % interval {interval(scores)})"
     rows["test images"] = f"{scores.n:,}"
@@ -106,39 +71,19 @@ def _how_good(taken: RetrainedModel) -> str:
             f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
             " much"
         )
-    if (told := apart(taken)) is not None:
-        rows["search and test"] = told
+    if (difference := apart(taken)) is not None:
+        rows["search and test"] = difference
     if taken.held_out:
         rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
     if len(taken.seeds) > 1:
         rows["test accuracy, mean ± deviation"] = (
             f"{seeds_text(taken.accuracies)}; this model is the first of them, not the best"
         )
-    return _table(rows)
+    return rows
 
 
-def _class_table(classes: Sequence[ClassScore]) -> str:
-    lines = ["| class | test images | of them told right | right among those told so |"]
-    lines.append("|---|---|---|---|")
-    for each in classes:
-        shares = [
-            f"{100 * s:.1f} %" if s is not None else "-" for s in (each.recall, each.precision)
-        ]
-        lines.append(f"| {_escaped(each.name)} | {each.support} | {shares[0]} | {shares[1]} |")
-    return "\n".join(lines)
-
-
-def _mistakes(scores: Scores) -> str:
-    if not scores.confused:
-        return "Nothing: every test image was told right."
-    lines = ["| true class | taken for | test images |", "|---|---|---|"]
-    lines += [
-        f"| {_escaped(p.true)} | {_escaped(p.predicted)} | {p.count} |" for p in scores.confused
-    ]
-    return "\n".join(lines) + "\n\n![The most confused pairs](confused.png)"
-
-
-def _made(taken: RetrainedModel, provenance: Mapping[str, Any]) -> dict[str, str]:
+def _origin(taken: RetrainedModel) -> dict[str, str]:
+    provenance = taken.model.config.provenance
     data, hardware = provenance["data"], provenance["hardware"]
     threads = plural(hardware["threads"], "thread")
     return {
@@ -155,27 +100,6 @@ def _made(taken: RetrainedModel, provenance: Mapping[str, Any]) -> dict[str, str
         "versions": ", ".join(f"{name} {v}" for name, v in provenance["versions"].items()),
         "made": provenance["created"],
     }
-
-
-def _limits(taken: RetrainedModel) -> str:
-    scores = taken.scores
-    limits = [
-        f"It knows {len(scores.classes)} classes and takes every image for one of them, whatever"
-        " it shows.",
-        "The test images come from the same source as the training images: on others, of another"
-        " camera, hand or background (dark on light instead of light on dark), it will do worse.",
-        f"{scores.n:,} test images leave the accuracy uncertain by the interval above; classes"
-        " with few images more so.",
-    ]
-    limits.append(
-        "The test images were looked at once, for this model. Whoever trains many and keeps the"
-        " best by its test accuracy will find it less good on new images."
-    )
-    few = [each.name for each in scores.classes if each.support < 20]
-    if few:
-        shown = ", ".join(_escaped(name) for name in few[:10]) + ", …" * (len(few) > 10)
-        limits.append(f"Fewer than 20 test images: {shown}.")
-    return "\n".join(f"* {limit}" for limit in limits)
 
 
 def net(trial: TrialSpec) -> str:
@@ -264,10 +188,6 @@ def seeds_text(accuracies: MeanAndDeviation) -> str:
     """
     deviation = f" ± {100 * accuracies.deviation:.2f}" if accuracies.deviation is not None else ""
     return f"{100 * accuracies.mean:.2f}{deviation} %, {len(accuracies.values)} seeds"
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {v} |" for name, v in rows.items())])
 
 
 def _escaped(text: str) -> str:
