@@ -1,4 +1,4 @@
-"""A trained model in words: its card, in Markdown."""
+"""The model card of a trained model, in Markdown, and its parts in words."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from hpsearch.search.jobs.retrain_plan import RetrainPlan
 from hpsearch.view.format import format_seconds, format_value, spelled
 
 
-def card(taken: RetrainedModel, *, params: int, onnx: bool) -> str:
+def card(trained: RetrainedModel, *, params: int, onnx: bool) -> str:
     """Returns the model card.
 
     Args:
-        taken: the model and its scores.
+        trained: the model and its scores.
         params: the number of parameters.
         onnx: whether there is a ``model.onnx`` in the same folder.
     """
-    config, scores = taken.model.config, taken.scores
+    config, scores = trained.model.config, trained.scores
     height, width = config.size
     return _template().render(
         config=config,
         provenance=config.provenance,
+        data=config.provenance["data"],
         scores=scores,
         params=params,
         onnx=onnx,
         height=height,
         width=width,
         mode={1: "gray", 3: "RGB", 4: "RGBA"}[config.channels],
-        net=net(taken.trial),
+        net=net(trained.trial),
         factory=config.model.factory if isinstance(config.model, FactorySpec) else None,
-        searched_by_trial=taken.plan.trial is not None,
+        searched_by_trial=trained.plan.trial is not None,
         accuracy=accuracy(scores),
         interval=interval(scores),
-        quality=_quality(taken),
-        origin=_origin(taken),
+        searched=trained.plan.searched,
+        apart=apart(trained),
+        held_out=trained.curve[-1].val_accuracy if trained.held_out else None,
+        seeds=seeds_text(trained.accuracies) if len(trained.seeds) > 1 else None,
+        origin=origin(trained.plan),
+        recipe=_recipe(trained.trial),
+        seed=trained.trial.seed,
+        train_seconds=format_seconds(trained.curve[-1].train_seconds),
         rare=[_escaped(each.name) for each in scores.classes if each.support < 20],
     )
 
@@ -56,54 +63,13 @@ def _template() -> Template:
     )
     environment.filters["escaped"] = _escaped
     environment.filters["plural"] = plural
+    environment.filters["percent"] = percent
     environment.filters["share"] = lambda share: "-" if share is None else f"{100 * share:.1f} %"
     return environment.get_template("card.md.j2")
 
 
-def _quality(taken: RetrainedModel) -> dict[str, str]:
-    scores, rows = taken.scores, {}
-    rows["test accuracy"] = f"{accuracy(scores)} (95 % interval {interval(scores)})"
-    rows["test images"] = f"{scores.n:,}"
-    rows["test loss"] = f"{scores.loss:.4f} nats"
-    rows["expected calibration error"] = f"{scores.calibration_error:.4f} (15 bins)"
-    if taken.plan.searched is not None:
-        rows["validation accuracy in the search"] = (
-            f"{percent(taken.plan.searched)}; the search went by it, so it promises a little too"
-            " much"
-        )
-    if (difference := apart(taken)) is not None:
-        rows["search and test"] = difference
-    if taken.held_out:
-        rows["validation accuracy"] = percent(taken.curve[-1].val_accuracy)
-    if len(taken.seeds) > 1:
-        rows["test accuracy, mean ± deviation"] = (
-            f"{seeds_text(taken.accuracies)}; this model is the first of them, not the best"
-        )
-    return rows
-
-
-def _origin(taken: RetrainedModel) -> dict[str, str]:
-    provenance = taken.model.config.provenance
-    data, hardware = provenance["data"], provenance["hardware"]
-    threads = plural(hardware["threads"], "thread")
-    return {
-        "configuration": _escaped(origin(taken.plan)),
-        "net": net(taken.trial),
-        "training": _recipe(taken.trial),
-        "seed": str(taken.trial.seed),
-        "seconds of training steps": format_seconds(taken.curve[-1].train_seconds),
-        "data": f"{_escaped(provenance['dataset'])}: {data['train']:,} training, {data['val']:,}"
-        f" validation, {data['test']:,} test images (content {data['content'][:12]}, split"
-        f" {data['split'][:12]})",
-        "trained on": provenance["trained_on"],
-        "hardware": _escaped(f"{hardware['device']}, {threads}"),
-        "versions": ", ".join(f"{name} {v}" for name, v in provenance["versions"].items()),
-        "made": provenance["created"],
-    }
-
-
 def net(trial: TrialSpec) -> str:
-    """Returns the net in words, as ``2 blocks 8-16, kernel 3, flatten``."""
+    """Returns the net in words, such as ``2 blocks 8-16, kernel 3, flatten``."""
     model = trial.model
     if isinstance(model, FactorySpec):
         values = ", ".join(f"{name} {spelled(value)}" for name, value in model.params.items())
@@ -116,7 +82,7 @@ def net(trial: TrialSpec) -> str:
 
 
 def _recipe(trial: TrialSpec) -> str:
-    """The training in words."""
+    """Returns the training in words, such as ``12 epochs, adamw 0.006, one-cycle, batch 64``."""
     train = trial.train
     if train.function is not None:
         values = ", ".join(f"{name} {spelled(value)}" for name, value in train.params.items())
@@ -135,7 +101,7 @@ def _recipe(trial: TrialSpec) -> str:
 
 
 def origin(plan: RetrainPlan) -> str:
-    """Returns where a configuration comes from, in words."""
+    """Returns the origin of a configuration, in words."""
     how = f" ({' '.join(plan.chosen)})" if plan.chosen else ""
     if plan.trial is not None:
         return f"trial {plan.trial} of study {plan.study}{how}"
@@ -144,7 +110,7 @@ def origin(plan: RetrainPlan) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share in percent, to as many decimals as an accuracy has.
+    """Returns a share in percent, with the decimals of an accuracy.
 
     >>> percent(0.97), percent(0.9931)
     ('97.0 %', '99.31 %')
@@ -153,30 +119,30 @@ def percent(share: float) -> str:
 
 
 def accuracy(scores: Scores) -> str:
-    """Returns the accuracy in percent, to as many decimals as its images carry."""
+    """Returns the accuracy in percent, with the decimals that the number of images justifies."""
     return format_value("accuracy", scores.accuracy, images=scores.n)
 
 
 def interval(scores: Scores) -> str:
-    """Returns the accuracy's interval in words."""
+    """Returns the 95 % interval of the accuracy in words."""
     low, high = scores.interval
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def apart(taken: RetrainedModel) -> str | None:
-    """Returns what to make of a searched accuracy outside the test accuracy's interval."""
-    searched, (low, high) = taken.plan.searched, taken.scores.interval
+def apart(trained: RetrainedModel) -> str | None:
+    """Explains a searched accuracy outside the interval of the test accuracy; None inside it."""
+    searched, (low, high) = trained.plan.searched, trained.scores.interval
     if searched is None or low <= searched <= high:
         return None
     if searched < low:
         return (
-            "the search saw less than the interval above allows: more training images, longer"
+            "the search measured less than the interval above allows: more training images, longer"
             " training or easier test images may explain it"
         )
     return (
-        "the search saw more than the interval above allows: a front's trials are partly lucky,"
-        " trainings of few steps differ much from each other, and the test images may be harder;"
-        " `hpsearch confirm` tells how much was luck"
+        "the search measured more than the interval above allows: the trials of a front are partly"
+        " lucky, short trainings vary a lot, and the test images may be harder; `hpsearch confirm`"
+        " shows how much was luck"
     )
 
 
@@ -191,7 +157,7 @@ def seeds_text(accuracies: MeanAndDeviation) -> str:
 
 
 def _escaped(text: str) -> str:
-    """The text as it is read within a line or a table's cell of Markdown, names of classes too.
+    """Returns the text with every character escaped that Markdown would interpret.
 
     >>> print(_escaped("a|b $x$ <c>"))
     a\\|b \\$x\\$ \\<c\\>
