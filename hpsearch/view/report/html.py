@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no second file."""
+"""The report as one self-contained HTML file: it needs no network and no second file."""
 
 from __future__ import annotations
 
