@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis.replication import Repeat, Replication, mean_optimism
@@ -22,7 +21,8 @@ from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
 from hpsearch.view.report.narrative import points
-from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable, knee_mark
+from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
+from hpsearch.view.terminal.trial_tables import knee_mark
 
 
 def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
@@ -40,31 +40,29 @@ def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> Rendera
 def result(trained: RetrainedModel, *, folder: str) -> RenderableType:
     """Returns the test score of a trained model, and the command to type next."""
     scores, searched = trained.scores, trained.plan.searched
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    facts.add_row("model", Text(f"{net(trained.trial)}; {origin(trained.plan)}"))
+    table = facts()
+    table.add_row("model", Text(f"{net(trained.trial)}; {origin(trained.plan)}"))
     text = f"{accuracy(scores)} (95 % interval {interval(scores)}, {scores.n:,} images)"
-    facts.add_row("test accuracy", Text(text, "bold"))
+    table.add_row("test accuracy", Text(text, "bold"))
     if len(trained.seeds) > 1:
         text = f"{seeds_text(trained.accuracies)}; the first is kept, not the best"
-        facts.add_row("", Text(text))
+        table.add_row("", Text(text))
     if searched is not None:
         text = f"validation accuracy {percent(searched)}; optimistic, as the search selected on it"
-        facts.add_row("in the search", text)
+        table.add_row("in the search", text)
     if (difference := apart(trained)) is not None:
-        facts.add_row("", difference)
-    facts.add_row("calibration error", f"{100 * scores.calibration_error:.1f} %")
+        table.add_row("", difference)
+    table.add_row("calibration error", f"{100 * scores.calibration_error:.1f} %")
     if scores.confused:
         worst = scores.confused[0]
         text = f"{worst.true} → {worst.predicted} ({plural(worst.count, 'image')})"
-        facts.add_row("most confused", Text(text))
-    facts.add_row("written to", Text(folder))
+        table.add_row("most confused", Text(text))
+    table.add_row("written to", Text(folder))
     words = ["hpsearch", "predict", folder]
     if isinstance(trained.trial.model, FactorySpec):
         words += ["--factory", trained.trial.model.factory]
     command = f"  {shlex.join(words)} IMAGES…"
-    return EncodingSafe(Group(facts, Text(), Text("next"), Text(command, "bold")))
+    return EncodingSafe(Group(table, Text(), Text("next"), Text(command, "bold")))
 
 
 def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
