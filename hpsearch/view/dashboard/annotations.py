@@ -105,22 +105,21 @@ def annotate(
 
 
 def _study_note(findings: StudyAnalysis, storage_options: Sequence[str]) -> str:
-    answer, winners, depth = front_sections.answer(findings), _winners(findings), _depth(findings)
+    answer, winners = front_sections.answer(findings), _winners(findings)
+    depth = effect_sections.depth(findings)
     lines = [f"## {escaped(answer.title)}", *body(replace(answer, notes=()))]
     if winners is not None:
         lines += ["", f"### {escaped(winners.title)}", *body(winners)]
-        lines += _train_command(_knee_number(findings), findings.study, storage_options)
+        knee = next(s.record.number for s in findings.front if s.is_knee)
+        lines += _train_command(knee, findings.study, storage_options)
     if depth is not None:
-        lines += ["", f"### {escaped(depth.title)}", *body(depth)]
+        words = replace(depth, drawings=(), tables=(), notes=())
+        lines += ["", f"### {escaped(depth.title)}", *body(words)]
     about = (
         "Written by `hpsearch dashboard` as trials end. Its figures are on the study's first page,"
         " below the timeline; each trial of the front has a note; `hpsearch report` has more."
     )
     return "\n".join([*lines, "", f"*{about}*", ""])
-
-
-def _knee_number(findings: StudyAnalysis) -> int:
-    return next(s.record.number for s in findings.front if s.is_knee)
 
 
 def _winners(findings: StudyAnalysis) -> Section | None:
@@ -146,11 +145,6 @@ def _train_command(number: int, study: str, storage_options: Sequence[str]) -> l
     command = ["hpsearch", "train", "--trial", str(number), "--study", study, *storage_options]
     text = f"To train trial {number} for use:"
     return ["", text, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
-
-
-def _depth(findings: StudyAnalysis) -> Section | None:
-    section = effect_sections.depth(findings)
-    return section and replace(section, drawings=(), tables=(), notes=())
 
 
 def _trial_note(
@@ -238,7 +232,9 @@ def of_trial(stored: Mapping[str, Any]) -> dict[str, Any]:
     ['mine', 'params', 'starts']
     """
     others = {
-        key: value for key, value in stored.items() if key not in _HIDDEN and _is_short(value)
+        key: value
+        for key, value in stored.items()
+        if key not in _HIDDEN and (isinstance(value, (int, float)) or len(str(value)) <= 200)
     }
     shown: dict[str, Any] = dict(stored.get("cost") or {})
     if curve := curve_of(stored.get("curve")):
@@ -271,8 +267,10 @@ def of_study(stored: Mapping[str, Any]) -> dict[str, Any]:
         spec = read_spec("", stored[SPEC])
     except StudyError:
         return dict(stored)
+    data = stored.get(DATA) or {}
+    parts = ", ".join(f"{data[part]:,} {word}" for part, word in _PARTS.items() if part in data)
     shown: dict[str, Any] = {
-        "images": f"{spec.data.dataset}{_split(stored.get(DATA) or {})}",
+        "images": f"{spec.data.dataset}: {parts}" if parts else spec.data.dataset,
         "trials": spec.search.trials,
         "epochs": spec.train.epochs,
         "sampler": spec.search.sampler,
@@ -287,13 +285,4 @@ def of_study(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**shown, **others}
 
 
-def _split(data: Mapping[str, Any]) -> str:
-    parts = [f"{data[part]:,} {word}" for part, word in _PARTS.items() if part in data]
-    return f": {', '.join(parts)}" if parts else ""
-
-
 _PARTS = {"train": "to train", "val": "to validate", "test": "to test"}
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, (bool, int, float)) or len(str(value)) <= 200

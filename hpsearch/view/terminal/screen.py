@@ -108,7 +108,9 @@ def draw(snapshot: Snapshot, *, width: int, height: int) -> RenderableType:
         lines.append(_label("last").append_text(snapshot.last))
     if snapshot.title and room > len(lines):
         lines.insert(0, Text(snapshot.title, "bold"))
-    parts: list[RenderableType] = [_one_line(line) for line in lines[:room]]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    parts: list[RenderableType] = [*lines[:room]]
     rows = room - len(lines) - _FRONT_HEAD
     count = len(snapshot.front.trials)
     if count and rows >= 1:
@@ -122,11 +124,6 @@ def closing(snapshot: Snapshot) -> RenderableType:
     """Returns the line that remains after the run."""
     line = Text(f"{snapshot.counted} of {snapshot.target} trials:  ", "bold")
     return EncodingSafe(line.append_text(_counts(snapshot)))
-
-
-def _one_line(line: Text) -> Text:
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line
 
 
 def _label(word: str) -> Text:

@@ -7,8 +7,6 @@ on one line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -186,8 +184,13 @@ def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) 
     if record.seed is not None:
         table.add_row("seed", str(record.seed))
     if record.started is not None:
-        table.add_row("when", _period(record.started, record.ended))
-    origin = _mapping(record, "origin")
+        took = ""
+        if record.ended is not None:
+            seconds = max(0.0, (record.ended - record.started).total_seconds())
+            took = f", took {format_seconds(seconds)}"
+        table.add_row("when", f"{record.started:%Y-%m-%d %H:%M}{took}")
+    origin = record.attributes.get("origin")
+    origin = origin if isinstance(origin, Mapping) else {}
     if isinstance(process := origin.get("process"), Mapping):
         table.add_row("process", Text(f"{process.get('pid')} on {process.get('host')}"))
     for name in ("processor", "device", "threads", "versions", "mixed_hardware"):
@@ -213,24 +216,12 @@ def state_text(record: TrialRecord) -> Text:
     return text.append(f": {reason}", "default") if reason else text
 
 
-def _mapping(record: TrialRecord, key: str) -> Mapping[str, Any]:
-    value = record.attributes.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _period(started: datetime, ended: datetime | None) -> str:
-    if ended is None:
-        return f"{started:%Y-%m-%d %H:%M}"
-    took = max(0.0, (ended - started).total_seconds())
-    return f"{started:%Y-%m-%d %H:%M}, took {format_seconds(took)}"
 
 
 def _curve_table(curve: Curve) -> Table:
