@@ -76,7 +76,7 @@ def status(
 
     Example: hpsearch status --json
     """
-    from hpsearch.view.terminal.trial_tables import status_lines
+    from hpsearch.view.terminal.study_tables import status_lines
 
     summary = open_study(one_name(study, named), storage).summary()
     if json_:
@@ -229,7 +229,7 @@ def doctor(
     Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
     """
     from hpsearch.search.jobs.doctor import Health, examine
-    from hpsearch.view.terminal.trial_tables import findings_table
+    from hpsearch.view.terminal.doctor_table import findings_table
 
     findings = examine(storage_text(storage), data_dir=data_dir, artifacts=artifacts)
     if json_:

@@ -1,4 +1,4 @@
-"""What a report is made of before it becomes a page: words, tables, figures and small print."""
+"""The sections of a report, independent of its format, and their rendering as Markdown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 UNKNOWN = "–"
-SPAN = re.compile(r"`([^`]+)`")  # code within words
+SPAN = re.compile(r"`([^`]+)`")  # code within a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A text to be copied: a command, or a file."""
+    """A text to copy: a command, or a file."""
 
     text: str
 
@@ -28,8 +28,8 @@ Cell = str | Code
 class Table:
     """Rows of cells under a header.
 
-    ``marked`` is the index of the row that stands out. A ``folded`` table opens when asked for,
-    under that name.
+    ``marked`` is the index of the highlighted row. ``folded`` is the title of a table that a
+    click opens; an empty one is always open.
     """
 
     header: tuple[str, ...]
@@ -40,10 +40,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A figure to be drawn when it is needed.
+    """A figure that is drawn on demand.
 
-    ``about`` says what it shows, for who cannot see it. ``rows`` is how many lines it has, where
-    its height is to follow from that.
+    ``about`` describes it for screen readers. ``rows`` is its number of lines, if its height
+    depends on that.
     """
 
     key: str
@@ -56,8 +56,9 @@ class Drawing:
 class Section:
     """A part of the report.
 
-    ``captions`` tell how the figures are read, and stand where the figures do; ``notes`` are the
-    small print; ``hidden`` opens when asked for. Words, captions and notes may hold `code`.
+    ``captions`` explain the figures and appear only with them; ``notes`` are small print;
+    ``hidden`` holds titles and texts that a click opens. Words, captions and notes may contain
+    `code`.
     """
 
     key: str
@@ -71,7 +72,13 @@ class Section:
 
 
 def markdown(sections: Sequence[Section], *, subject: str, about: str) -> str:
-    """Returns the report as Markdown; takes the arguments of ``html.page``."""
+    """Returns the report as Markdown, without the figures.
+
+    Args:
+        sections: the first one is the answer; its title is the headline.
+        subject: the study or studies, by name.
+        about: when and by which version the report was written.
+    """
     answer, *rest = sections
     lines = [
         f"# {escaped(answer.title)}",
@@ -80,13 +87,13 @@ def markdown(sections: Sequence[Section], *, subject: str, about: str) -> str:
     ]
     lines += body(answer)
     for section in rest:
-        if told := body(section):  # else it holds figures alone
-            lines += ["", f"## {escaped(section.title)}", *told]
+        if inner := body(section):  # a section of figures alone has none
+            lines += ["", f"## {escaped(section.title)}", *inner]
     return "\n".join(lines) + "\n"
 
 
 def body(section: Section) -> list[str]:
-    """Returns a section's lines but for its title, an empty one before each part."""
+    """Returns the lines of a section without its title, with a blank line before each part."""
     lines: list[str] = []
     for words in section.words:
         lines += ["", _prose(words)]
@@ -100,8 +107,9 @@ def body(section: Section) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    if not table.header and all(len(row) == 1 for row in table.rows):
-        return [_fenced(_cell_text(row[0]), "bash") for row in table.rows]
+    if not table.header and all(len(row) == 1 for row in table.rows):  # commands
+        cells = [row[0] for row in table.rows]
+        return [_fenced(c.text if isinstance(c, Code) else c, "bash") for c in cells]
     header = table.header or ("what", "value")
     rows = [[_cell(cell) for cell in row] for row in table.rows]
     lines = [[escaped(name) for name in header], ["---"] * len(header), *rows]
@@ -109,14 +117,10 @@ def _table(table: Table) -> list[str]:
 
 
 def _fenced(text: str, language: str) -> str:
-    """A block of code, in a fence longer than any that it holds."""
+    """Returns a code block, in a fence longer than any inside the text."""
     runs = [len(run) for run in re.findall(r"`{3,}", text)]
     fence = "`" * max(3, *(run + 1 for run in runs), 3)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def _cell_text(cell: Cell) -> str:
-    return cell.text if isinstance(cell, Code) else cell
 
 
 def _cell(cell: Cell) -> str:
@@ -127,13 +131,13 @@ def _cell(cell: Cell) -> str:
 
 
 def _prose(words: str) -> str:
-    """Words as Markdown holds them, with the code that they hold."""
-    parts = SPAN.split(" ".join(words.split()))  # every other one is code
+    """Returns a sentence in Markdown; its code stays code, all else is escaped."""
+    parts = SPAN.split(" ".join(words.split()))  # text and code in turn
     return "".join(f"`{part}`" if i % 2 else _escaped(part) for i, part in enumerate(parts))
 
 
 def escaped(text: str) -> str:
-    """Returns the text such that Markdown takes no character of it for its own."""
+    """Returns the text in one line, with the characters escaped that Markdown interprets."""
     return _escaped(" ".join(text.split()))
 
 

@@ -67,7 +67,7 @@ def test_a_seed_gives_the_same_accuracy_again_and_another_gives_another(copied, 
 
 def test_the_report_and_the_table_show_them(copied, cli):
     told = cli("confirm", "--seeds", 2)
-    assert "trained again" in told.out
+    assert "(fresh seeds)" in told.out
     assert "±" in told.out
     assert "seed 2/2" in told.err
     assert "`hpsearch report --study small` shows them in the trade-off\n" in told.err

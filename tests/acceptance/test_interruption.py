@@ -50,7 +50,7 @@ def test_ctrl_c_hands_the_trial_back_and_the_same_command_finishes(train, shell,
     assert f"slow: interrupted, {number} of 2 trials" in result.out
     assert "# continue" in result.out
     assert len(result.err.splitlines()) == number + 1
-    assert f"trial {number}  handed back after epoch" in result.err
+    assert f"trial {number}  paused after epoch" in result.err
     assert "Traceback" not in result.err
     assert_finishes(shell, cli, slow_study, number=number, params=shown["params"])
 

@@ -211,6 +211,26 @@ def test_the_page_fits_a_phone_and_turns_dark(browser, study, tmp_path):
     assert browser.complaints() == []
 
 
+def test_a_browser_that_cannot_unpack_the_figures_shows_what_they_are_about(
+    browser, study, tmp_path
+):
+    page = tmp_path / "r.html"
+    page.write_text(render(analyse_study(study), "html"), encoding="utf-8")
+    old = {"source": "delete window.DecompressionStream"}
+    script = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", old)
+    try:
+        browser.open(page.as_uri())
+        browser.wait("document.documentElement.dataset.drawn == 'none'")
+    finally:
+        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+    shown = browser.ask("document.body.innerText")
+    assert "This browser cannot unpack the figures" in shown
+    assert "accuracy against train_seconds of all trials" in shown
+    assert browser.ask("document.querySelectorAll('svg').length") == 0
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize(
     ("objectives", "trials", "figures"),
     [

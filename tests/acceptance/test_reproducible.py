@@ -30,7 +30,7 @@ def test_two_runs_of_one_seed_are_the_same_where_nothing_is_timed(copied, shell,
 def test_a_trial_trained_again_is_the_same_to_the_last_bit(copied, cli):
     result = cli("rerun", 0)
     assert result.code == 0, result.err
-    assert "the same to the last bit, 2 epochs" in result.err
+    assert "identical to the last bit, 2 epochs" in result.err
     assert len(result.out.splitlines()) == 2
 
 

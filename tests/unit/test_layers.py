@@ -47,8 +47,8 @@ LIBRARIES: dict[str, set[str]] = {
     "search/jobs": {"numpy", "pyarrow", "torch"},
     "view/document": {"plotly"},  # the type of a figure
     "view/dashboard": {"optuna_dashboard", "plotly", "waitress"},
-    "view/model": {"PIL", "numpy"},
-    "view/report": {"plotly"},
+    "view/model": {"jinja2", "matplotlib", "numpy"},
+    "view/report": {"jinja2", "plotly"},
     "view/terminal": {"rich"},
     "cli": {"rich", "typer"},
 }

@@ -1,4 +1,4 @@
-"""What the dashboard tells of a study beside its trials: notes, figures and files."""
+"""Notes, figures, files and readable attributes that the dashboard adds to a study."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from hpsearch.view.format import format_interval, format_value, spoken
 from hpsearch.view.report import effect_sections, figures, front_sections
 from hpsearch.view.report.theme import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, evenly, word
 
-FIGURE_BYTES = 150_000  # of one figure: a page asks for all of them every few seconds
-_SHOWN_WINNERS = 20  # in the note's table
-# One colour for a light page and a dark one, which both show the same figure.
-_GROUNDS: Mapping[str, str] = {
+FIGURE_BYTES = 150_000  # of one figure: a page requests all of them every few seconds
+_SHOWN_WINNERS = 20  # in the table of the note
+# A light page and a dark one show the same figure, so each colour has to suit both.
+_COLOURS: Mapping[str, str] = {
     INK: "#7d8896",
     MUTED: "#7d8896",
     GRID: "rgba(128,136,150,0.25)",
@@ -46,28 +46,29 @@ _TOOLS = "rgba(128,136,150,0.6)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotations:
-    """What is shown of a study beside what its database holds.
+    """The additions to a study that the dashboard shows and the database does not hold.
 
-    ``notes`` are in Markdown, by owner: ``dashboard:`` the study, ``dashboard:7:`` the trial of
-    that id. ``attributes`` are the rest, as optuna-dashboard keeps it among a study's system
-    attributes. ``files`` gives the content of each artifact, by id.
+    ``notes`` are in Markdown, by owner: ``dashboard:`` is the study, ``dashboard:7:`` the trial
+    with that id. ``attributes`` are figures and artifacts, in the form that optuna-dashboard keeps
+    them in among the system attributes of a study. ``files`` returns the content of each
+    artifact, by id.
     """
 
     notes: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Callable[[], str]] = field(default_factory=dict)
 
-    def over(self, theirs: Mapping[str, Any], *, texts: bool = True) -> dict[str, Any]:
-        """Returns a study's system attributes with these beside them; a person's note stays.
+    def over(self, stored: Mapping[str, Any], *, texts: bool = True) -> dict[str, Any]:
+        """Returns the stored system attributes of a study with these added.
 
-        Also where the person has emptied it. A note of ours has version 1, whatever it says: who
-        edits one is not told that it changed meanwhile, and what they save is theirs, version 2.
-        A note of version 0 without a text is what optuna-dashboard leaves when it renames a study.
+        A note that a user saved stays, even an empty one. Generated notes always have version 1,
+        so that a user who edits one gets no conflict when it changes; the edited note is saved as
+        version 2. optuna-dashboard leaves version 0 without a text when it renames a study.
         """
-        shown = {**theirs, **self.attributes}
+        shown = {**stored, **self.attributes}
         for owner, note in self.notes.items():
             version, text = f"{owner}note_ver", f"{owner}note_str:0"
-            if not theirs.get(version) and not theirs.get(text):
+            if not stored.get(version) and not stored.get(text):
                 shown |= {version: 1, text: note} if texts else {version: 1}
         return shown
 
@@ -81,7 +82,7 @@ def annotate(
     """Returns the notes, figures and files of a study.
 
     Args:
-        findings: the study's numbers.
+        findings: the analysis of the study.
         study_id: its id in the database.
         storage_options: the options that name the storage, for the commands to type.
     """
@@ -104,26 +105,25 @@ def annotate(
 
 
 def _study_note(findings: StudyAnalysis, storage_options: Sequence[str]) -> str:
-    answer, winners, depth = front_sections.answer(findings), _winners(findings), _depth(findings)
+    answer, winners = front_sections.answer(findings), _winners(findings)
+    depth = effect_sections.depth(findings)
     lines = [f"## {escaped(answer.title)}", *body(replace(answer, notes=()))]
     if winners is not None:
         lines += ["", f"### {escaped(winners.title)}", *body(winners)]
-        lines += _taking_home(_knee_number(findings), findings.study, storage_options)
+        knee = next(s.record.number for s in findings.front if s.is_knee)
+        lines += _train_command(knee, findings.study, storage_options)
     if depth is not None:
-        lines += ["", f"### {escaped(depth.title)}", *body(depth)]
+        words = replace(depth, drawings=(), tables=(), notes=())
+        lines += ["", f"### {escaped(depth.title)}", *body(words)]
     about = (
         "Written by `hpsearch dashboard` as trials end. Its figures are on the study's first page,"
-        " below the timeline; each trial of the front has a note; `hpsearch report` tells more."
+        " below the timeline; each trial of the front has a note; `hpsearch report` has more."
     )
     return "\n".join([*lines, "", f"*{about}*", ""])
 
 
-def _knee_number(findings: StudyAnalysis) -> int:
-    return next(s.record.number for s in findings.front if s.is_knee)
-
-
 def _winners(findings: StudyAnalysis) -> Section | None:
-    """The front as a table, without the commands: each trial has its own in its note."""
+    """Returns the front as a table without the commands, which are in the notes of the trials."""
     knees = {s.record.number for s in findings.front if s.is_knee}
     kept = evenly(findings.front, _SHOWN_WINNERS)
     shown = tuple(s for s in findings.front if s in kept or s.record.number in knees)
@@ -134,21 +134,17 @@ def _winners(findings: StudyAnalysis) -> Section | None:
         replace(table, header=table.header[:-1], rows=tuple(row[:-1] for row in table.rows))
         for table in section.tables
     ]
-    thinned = f"{len(shown)} of {len(findings.front):,} trials of the front, evenly chosen."
-    notes = [thinned] * (len(shown) < len(findings.front))
+    notes = []
+    if len(shown) < len(findings.front):
+        notes = [f"{len(shown)} of {len(findings.front):,} trials of the front, evenly chosen."]
     words = ["Cheapest first."]
     return replace(section, title="The front", words=words, tables=tables, notes=notes)
 
 
-def _taking_home(number: int, study: str, storage_options: Sequence[str]) -> list[str]:
+def _train_command(number: int, study: str, storage_options: Sequence[str]) -> list[str]:
     command = ["hpsearch", "train", "--trial", str(number), "--study", study, *storage_options]
-    told = f"To train trial {number} for use:"
-    return ["", told, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
-
-
-def _depth(findings: StudyAnalysis) -> Section | None:
-    section = effect_sections.depth(findings)
-    return section and replace(section, drawings=(), tables=(), notes=())
+    text = f"To train trial {number} for use:"
+    return ["", text, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
 
 
 def _trial_note(
@@ -162,20 +158,21 @@ def _trial_note(
     rows = [(word(name), format_value(name, standing.pick.measured[name])) for name in ordered]
     if span := format_interval(standing.pick.low, standing.pick.high):
         rows.append(("accuracy, 95 % interval", span))
-    told = Section(
+    section = Section(
         key="trial",
         title=title,
         words=[f"It is {spoken(record)}."],
         tables=[Table(header=("measured", "value"), rows=tuple(rows))],
     )
-    lines = [f"### {escaped(title)}", *body(told)]
-    lines += ["", f"![learning curve]({picture})"] * bool(picture)
-    lines += _taking_home(record.number, findings.study, storage_options)
+    lines = [f"### {escaped(title)}", *body(section)]
+    if picture:
+        lines += ["", f"![learning curve]({picture})"]
+    lines += _train_command(record.number, findings.study, storage_options)
     return "\n".join([*lines, ""])
 
 
 def _files(standing: RankedTrial) -> list[tuple[str, str, Callable[[], str]]]:
-    """Each file's name, type and content."""
+    """Returns the name, type and content of each file of a trial."""
     record = standing.record
     if not record.curve:
         return []
@@ -187,7 +184,7 @@ def _files(standing: RankedTrial) -> list[tuple[str, str, Callable[[], str]]]:
 
 
 def _graphs(findings: StudyAnalysis) -> list[tuple[str, str]]:
-    """Each figure's name and JSON, those that have anything to show."""
+    """Returns the name and JSON of each figure that is not empty."""
     groups, attained = findings.depth.groups, findings.attainment
     made: list[tuple[str, str]] = []
     if any(s.record.curve for s in findings.trials):
@@ -203,90 +200,89 @@ def _graphs(findings: StudyAnalysis) -> list[tuple[str, str]]:
 
 
 def _bounded(title: str, draw: Callable[[Any], go.Figure], items: Sequence[Any]) -> str:
-    """The figure as JSON, of as many of the items as there is room for, evenly chosen."""
+    """Returns the figure as JSON, of as many evenly chosen items as ``FIGURE_BYTES`` allows."""
     limit = len(items)
     while True:
-        text = _dressed(draw(evenly(items, limit)), title)
+        text = _styled(draw(evenly(items, limit)), title)
         if len(text) <= FIGURE_BYTES or limit <= 2:
             return text
         limit = max(2, min(limit - 1, int(0.9 * limit * FIGURE_BYTES / len(text))))
 
 
-def _dressed(figure: go.Figure, title: str) -> str:
-    """The figure with a title, as JSON, in colours for any ground."""
+def _styled(figure: go.Figure, title: str) -> str:
+    """Returns the figure as JSON, with a title, in colours for any background."""
     figure.update_traces(hovertext=None, selector={"hoverinfo": "skip"})
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "container", "font": {"size": 17}, "pad": {"l": 8}},
         font={"size": 12, "family": "Roboto, Helvetica, Arial, sans-serif"},
         margin={"l": 8, "r": 8, "t": 72, "b": 8},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": _TOOLS, "activecolor": ACCENT},
-        uirevision="hpsearch",  # what a person has zoomed into stays when the page asks again
+        uirevision="hpsearch",  # keeps the zoom when the page requests the figure again
     )
     text: str = figure.to_json()
-    for colour, other in _GROUNDS.items():
-        text = text.replace(colour, other)
+    for colour, neutral in _COLOURS.items():
+        text = text.replace(colour, neutral)
     return text
 
 
-def of_trial(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a trial's attributes as a page shows them: a line each, numbers where they are.
+def of_trial(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a trial for display: short values, numbers as numbers.
 
     >>> sorted(of_trial({"cost": {"params": 7890}, "beat": 1.0, "history": [{}], "mine": "x"}))
     ['mine', 'params', 'starts']
     """
-    own = {key: value for key, value in kept.items() if key not in _KEPT and _is_short(value)}
-    told: dict[str, Any] = dict(kept.get("cost") or {})
-    if curve := curve_of(kept.get("curve")):
+    others = {
+        key: value
+        for key, value in stored.items()
+        if key not in _HIDDEN and (isinstance(value, (int, float)) or len(str(value)) <= 200)
+    }
+    shown: dict[str, Any] = dict(stored.get("cost") or {})
+    if curve := curve_of(stored.get("curve")):
         last = curve[-1]
-        told |= {"epochs": last.epoch, "val_accuracy": last.val_accuracy}
-        told |= {"val_loss": last.val_loss, "train_loss": last.train_loss}
-        told["train_seconds (estimated)"] = last.train_seconds
-    origin = kept.get("origin") or {}
-    told |= {name: origin[name] for name in ("seed", "device", "processor") if name in origin}
+        shown |= {"epochs": last.epoch, "val_accuracy": last.val_accuracy}
+        shown |= {"val_loss": last.val_loss, "train_loss": last.train_loss}
+        shown["train_seconds (estimated)"] = last.train_seconds
+    origin = stored.get("origin") or {}
+    shown |= {name: origin[name] for name in ("seed", "device", "processor") if name in origin}
     if host := origin.get("process", {}).get("host"):
-        told["host"] = host
-    if kept.get("history"):
-        told["starts"] = len(kept["history"]) + 1
-    return {**told, **own}
+        shown["host"] = host
+    if stored.get("history"):
+        shown["starts"] = len(stored["history"]) + 1
+    return {**shown, **others}
 
 
-_KEPT = frozenset(("cost", "curve", "origin", "history", "spec", "beat", "pruning", "would_prune"))
+_HIDDEN = frozenset(
+    ("cost", "curve", "origin", "history", "spec", "beat", "pruning", "would_prune")
+)
 
 
-def of_study(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a study's attributes as a page shows them.
+def of_study(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a study for display.
 
-    Those of another program, or of a newer version, as they are.
+    Those of another program or of a newer version are unchanged.
     """
-    if SPEC not in kept:
-        return dict(kept)
+    if SPEC not in stored:
+        return dict(stored)
     try:
-        spec = read_spec("", kept[SPEC])
+        spec = read_spec("", stored[SPEC])
     except StudyError:
-        return dict(kept)
-    told: dict[str, Any] = {
-        "images": f"{spec.data.dataset}{_split(kept.get(DATA) or {})}",
+        return dict(stored)
+    data = stored.get(DATA) or {}
+    parts = ", ".join(f"{data[part]:,} {word}" for part, word in _PARTS.items() if part in data)
+    shown: dict[str, Any] = {
+        "images": f"{spec.data.dataset}: {parts}" if parts else spec.data.dataset,
         "trials": spec.search.trials,
         "epochs": spec.train.epochs,
         "sampler": spec.search.sampler,
         "pruner": spec.pruning.pruner,
-        "made": str(kept.get(CREATED, ""))[:19].replace("T", " "),
+        "made": str(stored.get(CREATED, ""))[:19].replace("T", " "),
     }
-    if processor := (kept.get(REFERENCE) or {}).get("processor"):
-        told["seconds are measured on"] = processor
-    if kept.get(STOP):
-        told["stopped"] = "by `hpsearch stop`"
-    ours = {key: value for key, value in kept.items() if not key.startswith("hpsearch:")}
-    return {**told, **ours}
-
-
-def _split(data: Mapping[str, Any]) -> str:
-    parts = [f"{data[part]:,} {word}" for part, word in _PARTS.items() if part in data]
-    return f": {', '.join(parts)}" if parts else ""
+    if processor := (stored.get(REFERENCE) or {}).get("processor"):
+        shown["seconds are measured on"] = processor
+    if stored.get(STOP):
+        shown["stopped"] = "by `hpsearch stop`"
+    others = {key: value for key, value in stored.items() if not key.startswith("hpsearch:")}
+    return {**shown, **others}
 
 
 _PARTS = {"train": "to train", "val": "to validate", "test": "to test"}
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, (bool, int, float)) or len(str(value)) <= 200

@@ -1,4 +1,4 @@
-"""Keeps the annotations of the studies that somebody looks at, in one thread, rarely."""
+"""Makes the annotations of studies that users view, in one thread and at a limited rate."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from hpsearch.view.dashboard.annotations import NOTHING, Annotations, annotate, 
 from hpsearch.view.dashboard.auth import READING
 
 REFRESH_SECONDS = 15.0
-_SHARE = 50  # of the time that the refreshes may take
-_PATIENCE_SECONDS = 3.0  # of a page that waits for a study's first annotations
+_SHARE = 50  # refreshes take at most a fiftieth of the time
+_WAIT_SECONDS = 3.0  # how long a request waits for the first annotations of a study
 _STUDY_PATH = re.compile(r"/api/studies/(\d+)/?")
 
 _log = logging.getLogger(__name__)
 
 
 class Annotator:
-    """The notes, figures and files of a database's studies, made when they are looked at.
+    """The notes, figures and files of the studies in a database, made when users view them.
 
-    A study's first ones are made at once. They are made anew if trials have begun or ended since,
-    at most every 15 seconds and for at most a fiftieth of the time, whichever study it is. Nothing
-    is written to the database: they live here.
+    The first annotations of a study are made at once. They are updated after trials have started
+    or ended, at most every 15 seconds and for at most a fiftieth of the time over all studies.
+    They stay in memory; nothing is written to the database.
 
-    ``backend`` is the database's storage with all that on its studies, ``due`` when (by ``clock``,
-    which returns monotonic seconds) annotations may be made anew.
+    ``backend`` is the storage of the database with the annotations added. ``due`` is the time of
+    the next permitted update, by ``clock``, which returns monotonic seconds.
     """
 
     def __init__(
@@ -52,44 +52,44 @@ class Annotator:
         self._clock = clock
         self._made: dict[int, Annotations] = {}
         self._states: dict[int, object] = {}
-        self._asked: dict[int, None] = {}  # in the order of asking
+        self._requested: dict[int, None] = {}  # an ordered set
         self.due = 0.0
         self._changed = threading.Condition()
         self._answering = threading.local()
 
     def start(self) -> None:
-        """Starts to work, in a thread that ends with the process."""
+        """Starts the thread, which ends with the process."""
         threading.Thread(target=self._work, name="annotator", daemon=True).start()
 
     def is_showing(self) -> bool:
-        """Whether this thread answers who only wants to look."""
+        """Whether this thread answers a request that only reads."""
         return getattr(self._answering, "reader", False)
 
     def shown(self, study_id: int, system_attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a study's system attributes with its annotations.
+        """Returns the system attributes of a study with its annotations.
 
-        Without their texts for who does not only look: a study that is renamed takes with it what
-        is found here, and would keep it.
+        Requests that write get no texts of notes: renaming a study copies its attributes, which
+        would store the generated notes in the database.
         """
         made = self._made.get(study_id, NOTHING)
         return made.over(system_attributes, texts=self.is_showing())
 
     def of_study(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a study's attributes in short."""
+        """Returns the attributes of a study for display."""
         return of_study(attributes)
 
     def of_trial(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a trial's attributes in short."""
+        """Returns the attributes of a trial for display."""
         return of_trial(attributes)
 
     def watching(self, app: WSGIApplication) -> WSGIApplication:
-        """Returns the app behind a filter that notices who looks, and at which study."""
+        """Returns the app behind a filter that registers which study a request reads."""
 
         def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             is_reader = environ.get("REQUEST_METHOD") in READING
-            found = _STUDY_PATH.fullmatch(environ.get("PATH_INFO", ""))
-            if is_reader and found:
-                self.look(int(found[1]))
+            study = _STUDY_PATH.fullmatch(environ.get("PATH_INFO", ""))
+            if is_reader and study:
+                self.look(int(study[1]))
             self._answering.reader = is_reader
             try:
                 return app(environ, start_response)
@@ -99,37 +99,37 @@ class Annotator:
         return filtered
 
     def look(self, study_id: int) -> None:
-        """Notices that somebody looks at a study; waits a little for its first annotations."""
+        """Requests the annotations of a study; waits a little for its first ones."""
         with self._changed:
-            self._asked[study_id] = None
+            self._requested[study_id] = None
             self._changed.notify_all()
-            self._changed.wait_for(lambda: study_id in self._made, _PATIENCE_SECONDS)
+            self._changed.wait_for(lambda: study_id in self._made, _WAIT_SECONDS)
 
     def _work(self) -> None:
         while True:
             self.refresh(self._next())
 
     def _next(self) -> int:
-        """Waits until a study's annotations may be made; returns its id."""
+        """Waits until annotations may be made; returns the id of the study to annotate."""
         with self._changed:
             while True:
                 left = self.due - self._clock()
-                fresh = [study_id for study_id in self._asked if study_id not in self._made]
-                if fresh or (self._asked and left <= 0):
-                    chosen = (fresh or list(self._asked))[0]
-                    del self._asked[chosen]
+                fresh = [study_id for study_id in self._requested if study_id not in self._made]
+                if fresh or (self._requested and left <= 0):
+                    chosen = (fresh or list(self._requested))[0]
+                    del self._requested[chosen]
                     return chosen
-                self._changed.wait(left if self._asked else None)
+                self._changed.wait(left if self._requested else None)
 
     def refresh(self, study_id: int) -> None:
-        """Makes a study's annotations anew if it has changed; whatever happens, the page stays."""
+        """Updates the annotations of a study if it has changed; an error never breaks the page."""
         began = self._clock()
         made = self._made.get(study_id, NOTHING)
         try:
             made = self._annotations(study_id)
         except HpsearchError as exc:
             _log.warning("study %d is not annotated: %s", study_id, exc)
-        except Exception:  # a bug in a note must not take the trials off the screen
+        except Exception:  # a bug in a note must not hide the trials
             _log.exception("study %d is not annotated", study_id)
         ended = self._clock()
         with self._changed:
@@ -150,10 +150,10 @@ class Annotator:
                 self._made[study_id], self._states[study_id] = made, state
             return self._made[study_id]
 
-    # What follows is what optuna-dashboard asks of a store of artifacts.
+    # The interface of an artifact store, as optuna-dashboard uses it.
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Returns a file's content.
+        """Returns the content of a file.
 
         Raises:
             FileNotFoundError: the trial has left the front.
@@ -164,13 +164,13 @@ class Annotator:
         raise FileNotFoundError(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keeps nothing: see :func:`hpsearch.view.dashboard.auth.without_uploads`."""
+        """Refuses uploads: see :func:`hpsearch.view.dashboard.auth.without_uploads`."""
         raise PermissionError(artifact_id)
 
     def remove(self, artifact_id: str) -> None:
-        """Removes nothing: a file is gone when its trial is."""
+        """Does nothing: a file disappears together with its trial."""
 
 
 def _state(study: Study) -> object:
-    """What annotations depend on, cheaply read: another state of the study, other annotations."""
+    """Returns a value, cheap to read, that changes whenever the annotations may change."""
     return study.name, dict(study.attributes), dict(study.tally())

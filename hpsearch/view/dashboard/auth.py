@@ -1,4 +1,4 @@
-"""Who may do what with a web page of ours: reading only, and only after a login."""
+"""Access control of the dashboard: read-only filter, login and login throttle."""
 
 from __future__ import annotations
 
@@ -18,68 +18,68 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hpsearch.errors import HpsearchError
 
-FREE = 5  # wrong attempts in a row before the first wait
+FREE = 5  # failed attempts in a row before the first wait
 LONGEST_SECONDS = 300.0  # of a wait: 288 guesses a day
-MOST_ADDRESSES = 10_000  # that are remembered
+MOST_ADDRESSES = 10_000  # in memory
 
 
 @dataclass(slots=True, kw_only=True)
-class _Known:
-    """What is known of an address: its wrong attempts in a row, and until when it has to wait."""
+class _Failures:
+    """The failed attempts in a row of an address, and the time when it may try again."""
 
-    wrong: int = 0
+    count: int = 0
     until: float = 0.0
 
 
 class LoginThrottle:
-    """Counts the wrong attempts of each address, in bounded memory; safe in many threads.
+    """Login throttle: delays repeated failed attempts of an address. Thread-safe.
 
-    The fifth in a row has to be followed by a second of waiting, each further one by twice as
-    long, up to five minutes. An attempt during the wait is not looked at and costs nothing, a
-    right one afterwards clears the address. When there are too many addresses, the one whose last
-    attempt lies farthest back is forgotten.
+    The fifth failed attempt in a row starts a wait of one second, each further one doubles it, up
+    to five minutes. Attempts during the wait are rejected unchecked and do not count; a successful
+    one afterwards clears the address. Memory is bounded: the address with the oldest attempt is
+    dropped.
 
-    An address is the peer's own: who is behind one proxy or router shares it. Of IPv6 it is the
-    network of 64 bits, which is what one person has.
+    The address is that of the connection, which all users behind a proxy or router share. For
+    IPv6 it is the network of 64 bits, the usual allocation of one customer.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
     def attempt(self, address: str, *, is_right: bool) -> float:
-        """Takes an attempt; returns the seconds still to wait, 0 where the attempt counts.
+        """Records an attempt; returns the remaining wait in seconds, 0 if the attempt counts.
 
-        Both in one step, so that many attempts at once are no more than one after another.
+        Check and count are one atomic step, so that parallel attempts gain nothing.
         """
         key, now = _network(address), self._clock()
         with self._lock:
-            known = self._known.get(key, _Known())
-            if now < known.until:
-                return known.until - now
+            failures = self._failures.get(key, _Failures())
+            if now < failures.until:
+                return failures.until - now
             if is_right:
-                self._known.pop(key, None)
+                self._failures.pop(key, None)
                 return 0.0
-            known.wrong += 1
-            if known.wrong >= FREE:
-                known.until = now + min(LONGEST_SECONDS, 2.0 ** min(known.wrong - FREE, 30))
-            self._known[key] = known
-            self._known.move_to_end(key)
-            if len(self._known) > MOST_ADDRESSES:
-                self._known.popitem(last=False)
+            failures.count += 1
+            if failures.count >= FREE:
+                failures.until = now + min(LONGEST_SECONDS, 2.0 ** min(failures.count - FREE, 30))
+            self._failures[key] = failures
+            self._failures.move_to_end(key)
+            if len(self._failures) > MOST_ADDRESSES:
+                self._failures.popitem(last=False)
             return 0.0
 
     def __len__(self) -> int:
-        """Returns how many addresses are remembered."""
-        return len(self._known)
+        """Returns the number of addresses in memory."""
+        return len(self._failures)
 
 
 def _network(address: str) -> str:
-    """What counts as one address."""
+    """Returns the key of an address: IPv4 itself, IPv6 by its network."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # a socket of another kind
+    except ValueError:  # no IP socket
         return address
     if isinstance(parsed, ipaddress.IPv4Address):
         return str(parsed)
@@ -94,7 +94,7 @@ _FILES = ("/artifacts", "/api/artifacts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """Who is let in. The password is in no text of it."""
+    """User and password of the dashboard; its repr has no password."""
 
     user: str
     password: str = field(repr=False)
@@ -102,48 +102,49 @@ class Login:
     def __post_init__(self) -> None:
         if not self.user or ":" in self.user:
             raise HpsearchError(
-                f"--auth: found {self.user!r}, expected a user's name without a colon; choose one"
+                f"--auth: found {self.user!r}, expected a user name without a colon; choose another"
             )
         if not self.password:
             raise HpsearchError(
-                "found an empty password for the dashboard, expected one of a character or more;"
+                "found an empty password for the dashboard, expected at least one character;"
                 " set HPSEARCH_DASHBOARD_PASSWORD"
             )
 
 
 def check_open(host: str, login: Login | None) -> None:
-    """Refuses to be reached from other machines without a login.
+    """Checks that a dashboard without a login is reachable from this machine only.
 
     Raises:
-        HpsearchError: the address is not this machine's own, and there is no login.
+        HpsearchError: the address is reachable from other machines, and there is no login.
     """
     if login is None and not is_loopback(host):
         raise HpsearchError(
-            f"--host: found {host!r}, which other machines can reach, and no login; expected one:"
-            " add --auth USER, or leave --host out to be reached from this machine alone"
+            f"--host: found {host!r}, which other machines can reach, without a login; expected"
+            " a login or a local address; add --auth USER, or omit --host to serve this machine"
+            " only"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or every address of a name, is reached from this machine alone.
+    """Whether an address, or every address of a host name, is reachable from this machine only.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "", "192.0.2.1")]
     [True, True, False, False, False, False]
     """
     try:
-        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
+        entries = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         return False
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     return all(address.is_loopback for address in addresses)
 
 
 def read_only(app: WSGIApplication) -> WSGIApplication:
     """Returns the app behind a filter that answers every method but GET and HEAD with 405.
 
-    No page of optuna-dashboard 0.21 needs another method to be read; with them it creates, renames
-    and deletes studies, and asks nobody who they are. The refusal is the JSON in which it tells
-    its own errors, so that the page shows it.
+    The pages of optuna-dashboard 0.21 need no other method to be read; the others create, rename
+    and delete studies, without authentication. The refusal has the JSON format of its own errors,
+    so that the page shows it.
     """
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -160,9 +161,9 @@ def read_only(app: WSGIApplication) -> WSGIApplication:
 
 
 def without_uploads(app: WSGIApplication) -> WSGIApplication:
-    """Returns the app behind a filter that refuses to keep or remove files.
+    """Returns the app behind a filter that refuses to store or remove files.
 
-    Those that the dashboard shows are drawn from the database when they are asked for.
+    The files that the dashboard shows are generated on request.
     """
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -170,8 +171,8 @@ def without_uploads(app: WSGIApplication) -> WSGIApplication:
         if method in READING or not path.startswith(_FILES):
             return app(environ, start_response)
         return _refused(
-            f"{method} was refused: hpsearch keeps no files with a study; those that are shown"
-            " are drawn from what its database holds",
+            f"{method} was refused: hpsearch stores no files with a study; the files shown are"
+            " generated from its database",
             start_response,
         )
 
@@ -190,27 +191,27 @@ def _refused(reason: str, start_response: StartResponse) -> list[bytes]:
 
 
 def with_login(
-    app: WSGIApplication, login: Login, *, brake: LoginThrottle | None = None
+    app: WSGIApplication, login: Login, *, throttle: LoginThrottle | None = None
 ) -> WSGIApplication:
-    """Returns the app behind HTTP's basic authentication; browsers ask for it by themselves.
+    """Returns the app behind HTTP basic authentication, for which browsers show a dialog.
 
-    Repeated failures are delayed, see :class:`LoginThrottle`, by the address of the connection: a
-    header such as X-Forwarded-For can be forged.
+    :class:`LoginThrottle` delays repeated failures by the address of the connection, as a header
+    such as X-Forwarded-For can be forged.
     """
     expected = f"{login.user}:{login.password}".encode()
-    brake = LoginThrottle() if brake is None else brake
+    throttle = LoginThrottle() if throttle is None else throttle
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         header = environ.get("HTTP_AUTHORIZATION", "")
-        # Takes as long however much of it is right.
+        # Takes the same time however much of it is right.
         is_right = hmac.compare_digest(_credentials(header), expected)
-        if header:  # a browser's first request, which brings none, is no attempt
-            seconds = brake.attempt(environ.get("REMOTE_ADDR", ""), is_right=is_right)
+        if header:  # the first request of a browser has none and is no attempt
+            seconds = throttle.attempt(environ.get("REMOTE_ADDR", ""), is_right=is_right)
             if seconds > 0:
-                return _told_to_wait(seconds, start_response)
+                return _too_many(seconds, start_response)
         if is_right:
             return app(environ, start_response)
-        body = b"This dashboard asks for the user and password that it was started with.\n"
+        body = b"This dashboard needs the user and password that it was started with.\n"
         headers = [
             ("Content-Type", "text/plain"),
             ("Content-Length", str(len(body))),
@@ -222,7 +223,7 @@ def with_login(
     return filtered
 
 
-def _told_to_wait(seconds: float, start_response: StartResponse) -> list[bytes]:
+def _too_many(seconds: float, start_response: StartResponse) -> list[bytes]:
     whole = math.ceil(seconds)
     body = f"Too many wrong passwords came from this address; try again in {whole} s.\n".encode()
     headers = [
@@ -235,7 +236,7 @@ def _told_to_wait(seconds: float, start_response: StartResponse) -> list[bytes]:
 
 
 def _credentials(header: str) -> bytes:
-    """The user and password of an Authorization header; empty where there are none."""
+    """Returns ``user:password`` from an Authorization header; empty if there is none."""
     kind, _, encoded = header.partition(" ")
     if kind.lower() != "basic":
         return b""

@@ -1,4 +1,4 @@
-"""optuna-dashboard on a database of studies: annotated, and read-only unless asked otherwise."""
+"""The server of the dashboard: optuna-dashboard with annotations, read-only by default."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from hpsearch.view.dashboard.auth import (
 
 _log = logging.getLogger(__name__)
 
-# As optuna-dashboard 0.21 marks them: what it tells screen readers, or else the icon's name. One
-# that matches nothing in another version hides nothing, and what it would ask for is refused still.
+# Selectors for optuna-dashboard 0.21: labels for screen readers, else names of icons. In another
+# version one may match nothing and hide nothing; the server still refuses the request.
 UPLOADS = (
     '.MuiCard-root:has(> .MuiCardActionArea-root input[type="file"])',
     '[aria-label="delete artifact"]',
@@ -41,20 +41,20 @@ CHANGES = (
     'button:has(> .MuiButton-startIcon > [data-testid="StopCircleIcon"])',  # fail a trial
     '[aria-label="skip trial"]',
 )
-# A page that comes from a browser's memory, or in part or compressed, could not be added to.
+# Without these headers the page arrives whole and uncompressed, so that the style can be added.
 _CONDITIONS = (
     "HTTP_IF_MODIFIED_SINCE",
     "HTTP_IF_NONE_MATCH",
     "HTTP_RANGE",
     "HTTP_ACCEPT_ENCODING",
 )
-_OF_THE_FILE = ("content-length", "last-modified", "etag", "accept-ranges")
+_FILE_HEADERS = ("content-length", "last-modified", "etag", "accept-ranges")
 
 
 def hiding(app: WSGIApplication, selectors: Sequence[str]) -> WSGIApplication:
-    """Returns the app behind a filter that adds a style to its page, which hides those elements.
+    """Returns the app behind a filter that adds a style to its pages, which hides those elements.
 
-    A style cannot break the page: whatever it does not match stays as it is.
+    A style cannot break the page: a selector without a match has no effect.
     """
     rules = "".join(f"{selector}{{display:none!important}}" for selector in selectors)
     style = f"<style>{rules}</style>".encode()
@@ -63,9 +63,9 @@ def hiding(app: WSGIApplication, selectors: Sequence[str]) -> WSGIApplication:
         path = environ.get("PATH_INFO", "")
         if environ.get("REQUEST_METHOD") not in READING or not path.startswith("/dashboard"):
             return app(environ, start_response)
-        asked = {key: value for key, value in environ.items() if key not in _CONDITIONS}
-        status, headers, page = _answer(app, {**asked, "REQUEST_METHOD": "GET"})
-        kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_FILE]
+        plain = {key: value for key, value in environ.items() if key not in _CONDITIONS}
+        status, headers, page = _response(app, {**plain, "REQUEST_METHOD": "GET"})
+        kept = [(name, value) for name, value in headers if name.lower() not in _FILE_HEADERS]
         page = page.replace(b"</head>", style + b"</head>", 1)
         start_response(status, [*kept, ("Content-Length", str(len(page)))])
         return [page] if environ["REQUEST_METHOD"] == "GET" else []
@@ -73,15 +73,15 @@ def hiding(app: WSGIApplication, selectors: Sequence[str]) -> WSGIApplication:
     return filtered
 
 
-def _answer(
+def _response(
     app: WSGIApplication, environ: WSGIEnvironment
 ) -> tuple[str, list[tuple[str, str]], bytes]:
-    """The app's whole answer: its status, headers and body."""
-    told: list[Any] = []
+    """Returns the whole response of an app: status, headers and body."""
+    begun: list[Any] = []
     written: list[bytes] = []
 
     def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[..., object]:
-        told[:] = [status, headers]
+        begun[:] = [status, headers]
         return written.append
 
     body = app(environ, start)
@@ -90,7 +90,7 @@ def _answer(
     finally:
         if hasattr(body, "close"):
             body.close()
-    return told[0], told[1], b"".join(written)
+    return begun[0], begun[1], b"".join(written)
 
 
 _WAIT_SECONDS = 1.0
@@ -101,26 +101,26 @@ def open_patiently(
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Storage:
-    """Opens a database to read it; one on a server that has yet to be made is waited for.
+    """Opens a database for reading; waits until a database on a server has a study.
 
-    Whoever works there first makes it: a dashboard that is up before any worker changes nothing
-    either. ``pause`` waits for so many seconds.
+    The first worker creates the tables, never the dashboard. ``pause`` sleeps for the given
+    seconds.
 
     Raises:
-        StorageError: it cannot be read, or is an SQLite file that is not there.
+        StorageError: the database cannot be read, or is an SQLite file that does not exist.
     """
-    url, waits = parse_url(text), False
+    url, is_waiting = parse_url(text), False
     while True:
         try:
             return open_storage(text, create=False)
         except NotMadeError:
             if url.get_backend_name() == "sqlite":
                 raise
-        if not waits:
+        if not is_waiting:
             _log.info(
-                "no study in %s yet; waiting for one to be started (Ctrl-C ends it)", mask(url)
+                "no study in %s yet; waiting for one to be started (Ctrl-C to stop)", mask(url)
             )
-        waits = True
+        is_waiting = True
         pause(_WAIT_SECONDS)
 
 
@@ -139,38 +139,39 @@ def serve(
     Args:
         storage: the database.
         host: the address to listen on.
-        port: 1 to 65535, or 0 for any that is free.
+        port: 1 to 65535, or 0 for any free port.
         writable: whether the page may create, rename and delete studies.
-        login: who is let in; None: everyone, which only this machine's own address allows.
+        login: the required login; None for none, which only a loopback address permits.
         storage_options: the options that name the storage, for the commands to type.
-        ready: is told the URL once it is being listened on.
+        ready: called with the URL once the server listens.
 
     Raises:
-        HpsearchError: the address cannot be listened on, or is open to others without a login.
+        HpsearchError: the server cannot listen on the address, or other machines can reach it
+            without a login.
     """
     check_open(host, login)
     with _listen(host, port) as listening:
-        # Slow to import (about 2 s), so only here, and only once the port is known to be free.
+        # Imported once the port is known to be free, as optuna-dashboard takes about 2 s.
         import waitress
 
         app = _application(storage, writable=writable, storage_options=storage_options)
         served = with_login(app, login) if login is not None else app
-        # A page asks for several things at once, which waitress would warn of.
+        # waitress would warn of the many simultaneous requests of a page.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         server = waitress.create_server(served, sockets=[listening], threads=8)
         shown = f"[{host}]" if ":" in host else host
         try:
             ready(f"http://{shown}:{listening.getsockname()[1]}/dashboard")
-            server.run()  # ends at Ctrl-C, and where the process is to end
+            server.run()  # until Ctrl-C or SIGTERM
         finally:
             server.close()
 
 
 @contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """Has SIGTERM end the process in order, with code 143 where nothing catches that.
+    """Lets SIGTERM raise SystemExit with code 143 inside a ``with`` block.
 
-    A container's first process, which has no other's default, would not even hear of it.
+    The first process of a container has no default handler and would ignore the signal.
     """
 
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
@@ -193,10 +194,10 @@ def _application(
     annotator = Annotator(storage, storage_options=storage_options)
     annotator.start()
     app: WSGIApplication = wsgi(annotator.backend, artifact_store=annotator)
-    watched = annotator.watching(app)
+    annotated = annotator.watching(app)
     if writable:
-        return without_uploads(hiding(watched, UPLOADS))
-    return read_only(hiding(watched, [*UPLOADS, *CHANGES]))
+        return without_uploads(hiding(annotated, UPLOADS))
+    return read_only(hiding(annotated, [*UPLOADS, *CHANGES]))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -209,5 +210,5 @@ def _listen(host: str, port: int) -> socket.socket:
         why = exc.strerror or exc
         raise HpsearchError(
             f"cannot listen on {host}:{port} ({why}); expected an address of this machine and a"
-            " free port; end what uses it, or choose another with --port"
+            " free port; stop the program that uses it, or choose another --port"
         ) from exc

@@ -1,30 +1,35 @@
-"""What a model mistakes for what: the confusion matrix as a table and a picture, with examples."""
+"""The confusion matrix as a table and a picture, and examples of the most confused classes."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import io
+import logging
 import math
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from hpsearch.core.analysis.metrics import Scores
 from hpsearch.core.plural import plural
 
-_INK, _PALE, _PAPER = (32, 32, 36), (120, 120, 128), (255, 255, 255)
-_RIGHT, _WRONG = (23, 92, 150), (190, 70, 20)  # told apart by their place too: the diagonal
+# It warns of a home that cannot be written, and while it looks for fonts at its first use.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+_FONT = "DejaVu Sans"  # ships with matplotlib and knows most alphabets
+_DPI = 100
+_INK, _PALE, _PAPER = "#202024", "#787880", "white"
+_RIGHT, _WRONG = (23, 92, 150), (190, 70, 20)  # RGB; the diagonal is also known by its position
 _SIDE = 1100  # pixels that the cells of a large matrix share
-_CELLS = (3, 46)  # pixels, at least and at most
-_NUMBERS = 20  # pixels a cell must have for its number
-_LABELS = 11  # pixels a row must have for its label
-_LETTERS = 18  # of a class's name
+_CELLS = (3, 46)  # pixels of a cell, at least and at most
+_NUMBERS = 20  # pixels that a cell needs for its number
+_LABELS = 11  # pixels that a row needs for its label
+_LETTERS = 18  # of a class name
 _EXAMPLES = 8  # of a pair
-_THUMB = 72  # pixels
+_THUMB, _GAPS = 72, (10, 6)  # pixels: an example; the space below and beside it
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -43,53 +48,34 @@ def matrix_csv(scores: Scores) -> str:
 def matrix_picture(scores: Scores, *, title: str) -> bytes:
     """Returns the confusion matrix as a PNG picture, true classes down, predicted ones across.
 
-    A cell is the darker the larger its share of its row (by the square root, so that rare mistakes
-    show); it bears its number where there is room.
+    The darkness of a cell is the square root of its share of its row, so that rare mistakes show.
+    A cell shows its number if there is room.
     """
     names = _labels(scores)
     cell = min(_CELLS[1], max(_CELLS[0], _SIDE // len(names)))
-    letters = _font(min(15, max(9, cell - 2)))
+    side = cell * len(names) / _DPI
+    figure = Figure(figsize=(side, side), dpi=_DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    shares = np.sqrt(scores.matrix / np.maximum(scores.matrix.sum(axis=1, keepdims=True), 1))
+    full = np.where(np.eye(len(names), dtype=bool)[..., None], _RIGHT, _WRONG)
+    axes.imshow((255 - (255 - full) * shares[..., None]).round().astype(np.uint8))
     every = math.ceil(_LABELS / cell)
-    margin = 12 + max(_width(letters, name) for name in names)
-    left, top, side = margin + 30, margin + 62, cell * len(names)
-    width = max(left + side + 16, _width(_font(16), title) + 24)
-    picture = Image.new("RGB", (width, top + side + 16), _PAPER)
-    pen = ImageDraw.Draw(picture)
-    pen.text((12, 10), title, fill=_INK, font=_font(16))
-    pen.text((left, 36), "predicted", fill=_PALE, font=_font(13))
-    _write_up(picture, "true", at=(10, top), font=_font(13), ink=_PALE)
-    for place, name in enumerate(names):
-        if place % every == 0:
-            middle = place * cell + cell // 2
-            pen.text((left - 6, top + middle), name, fill=_INK, font=letters, anchor="rm")
-            half = (int(letters.size) + 4) // 2
-            _write_up(picture, name, at=(left + middle - half, top - 6), font=letters, ink=_INK)
-    _draw_cells(pen, scores, at=(left, top), cell=cell)
-    pen.rectangle((left, top, left + side, top + side), outline=_PALE)
-    return _png(picture)
-
-
-def _draw_cells(
-    pen: ImageDraw.ImageDraw, scores: Scores, *, at: tuple[int, int], cell: int
-) -> None:
-    matrix = scores.matrix
-    shares = np.sqrt(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
-    longest = len(str(matrix.max()))
-    numbers = _font(min(14, max(8, int(cell * 1.2 / max(2, longest)))))
-    for row, column in np.argwhere(matrix > 0).tolist():
-        x, y = at[0] + column * cell, at[1] + row * cell
-        share = float(shares[row, column])
-        pen.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(share, row == column))
-        if cell >= _NUMBERS:
-            ink = _PAPER if share > 0.6 else _INK
-            middle = (x + cell // 2, y + cell // 2)
-            pen.text(middle, str(matrix[row, column]), fill=ink, font=numbers, anchor="mm")
-
-
-def _shade(share: float, is_right: bool) -> tuple[int, int, int]:
-    full = _RIGHT if is_right else _WRONG
-    red, green, blue = (round(p + (f - p) * share) for p, f in zip(_PAPER, full, strict=True))
-    return red, green, blue
+    ticks, letters = range(0, len(names), every), _letters(min(15, max(9, cell - 2)))
+    axes.set_xticks(ticks, names[::every], rotation=90, **letters)
+    axes.set_yticks(ticks, names[::every], **letters)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("predicted", **_letters(13, _PALE), loc="left")
+    axes.set_ylabel("true", **_letters(13, _PALE), loc="top")
+    axes.set_title(title, **_letters(16), loc="left")
+    axes.spines[:].set_color(_PALE)
+    if cell >= _NUMBERS:
+        size = min(14, max(8, int(cell * 1.2 / max(2, len(str(scores.matrix.max()))))))
+        for row, column in np.argwhere(scores.matrix > 0).tolist():
+            ink = _PAPER if shares[row, column] > 0.6 else _INK
+            middle = {**_letters(size, ink), "ha": "center", "va": "center"}
+            axes.text(column, row, str(scores.matrix[row, column]), **middle)
+    return _png(figure)
 
 
 def confused_picture(scores: Scores, images: Pixels, labels: Indices, predicted: Indices) -> bytes:
@@ -101,120 +87,59 @@ def confused_picture(scores: Scores, images: Pixels, labels: Indices, predicted:
         labels: (N,), the true classes.
         predicted: (N,).
     """
-    names = [each.name for each in scores.classes]
-    labelled = dict(zip(names, _labels(scores), strict=True))
-    font = _font(15)
     if not scores.confused:
-        picture = Image.new("RGB", (420, 60), _PAPER)
+        figure = Figure(dpi=_DPI)
         text = f"none of {scores.n:,} test images was taken for another class"
-        ImageDraw.Draw(picture).text((12, 20), text, fill=_INK, font=font)
-        return _png(picture)
-    told = [(labelled[pair.true], labelled[pair.predicted]) for pair in scores.confused]
-    widths = [_width(font, "".join(two)) for two in told]
-    left, row = 24 + 44 + max(120, *widths), _THUMB + 10
-    most = min(_EXAMPLES, max(pair.count for pair in scores.confused))
-    size = (left + most * (_THUMB + 6) + 10, len(scores.confused) * row + 12)
-    picture = Image.new("RGB", size, _PAPER)
-    pen = ImageDraw.Draw(picture)
-    for place, pair in enumerate(scores.confused):
-        y = 10 + place * row
-        _write_pair(pen, *told[place], pair.count, at=(12, y + 16), font=font)
+        figure.text(0, 0, text, **_letters(15))
+        return _png(figure)
+    names = [each.name for each in scores.classes]
+    shown = dict(zip(names, _labels(scores), strict=True))
+    rows, columns = len(scores.confused), min(_EXAMPLES, max(p.count for p in scores.confused))
+    below, beside = _GAPS
+    size = columns * (_THUMB + beside) - beside, rows * (_THUMB + below) - below
+    figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=beside / _THUMB, hspace=below / _THUMB)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for cells, pair in zip(grid, scores.confused, strict=True):
         mistaken = (labels == names.index(pair.true)) & (predicted == names.index(pair.predicted))
-        for column, index in enumerate(np.flatnonzero(mistaken)[:_EXAMPLES].tolist()):
-            picture.paste(_thumb(images[index]), (left + column * (_THUMB + 6), y))
-    return _png(picture)
+        for axes, index in zip(cells, np.flatnonzero(mistaken).tolist(), strict=False):
+            image = images[index, ..., 0 if images.shape[3] == 1 else slice(3)]
+            # The pixels of a small image stay squares.
+            how = "nearest" if max(image.shape) < _THUMB else "auto"
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation=how)
+        words = {"transform": cells[0].transAxes, "ha": "right"}
+        text = f"{shown[pair.true]} → {shown[pair.predicted]}"
+        cells[0].text(-0.2, 0.55, text, **_letters(15), **words)
+        count = plural(pair.count, "image")
+        cells[0].text(-0.2, 0.2, count, **_letters(13, _PALE), **words)
+    return _png(figure)
 
 
-def _write_pair(
-    pen: ImageDraw.ImageDraw,
-    true: str,
-    predicted: str,
-    count: int,
-    *,
-    at: tuple[int, int],
-    font: ImageFont.FreeTypeFont,
-) -> None:
-    """Writes ``4 → 9`` and below it how often; the arrow is drawn, since the font has none."""
-    x, y = at
-    pen.text((x, y), true, fill=_INK, font=font)
-    tail = x + _width(font, true) + 8
-    tip, middle = tail + 22, y + 10
-    pen.line((tail, middle, tip, middle), fill=_WRONG, width=2)
-    pen.polygon(((tip + 4, middle), (tip - 4, middle - 5), (tip - 4, middle + 5)), fill=_WRONG)
-    pen.text((tip + 12, y), predicted, fill=_INK, font=font)
-    pen.text((x, y + 24), plural(count, "image"), fill=_PALE, font=_font(13))
-
-
-def _thumb(image: Pixels) -> Image.Image:
-    """The image as large as fits, its pixels kept square where it is enlarged."""
-    plain = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image))
-    scale = _THUMB / max(plain.size)
-    size = (max(1, round(plain.width * scale)), max(1, round(plain.height * scale)))
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    return plain.convert("RGB").resize(size, method)
-
-
-def _write_up(
-    picture: Image.Image,
-    text: str,
-    *,
-    at: tuple[int, int],
-    font: ImageFont.FreeTypeFont,
-    ink: tuple[int, int, int],
-) -> None:
-    """Writes the text upward, its beginning at the place."""
-    height = int(font.size) + 4
-    strip = Image.new("L", (_width(font, text) + 2, height), 0)
-    ImageDraw.Draw(strip).text((0, height // 2), text, fill=255, font=font, anchor="lm")
-    turned = strip.rotate(90, expand=True)
-    picture.paste(Image.new("RGB", turned.size, ink), (at[0], at[1] - turned.height), turned)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans where it is to be had, which knows most alphabets; else the font of Pillow.
-
-    It comes with matplotlib, which mlxtend needs; Pillow's own knows plain Latin letters alone.
-    """
-    matplotlib = find_spec("matplotlib")
-    for folder in (matplotlib and matplotlib.submodule_search_locations) or ():
-        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    font = ImageFont.load_default(size=size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def _width(font: ImageFont.FreeTypeFont, text: str) -> int:
-    return math.ceil(font.getlength(text))
+def _letters(pixels: int, color: str = _INK) -> dict[str, Any]:
+    """Returns properties of a text: a class name is never a formula, whatever it contains."""
+    style = {"fontsize": pixels * 72 / _DPI, "color": color, "fontfamily": _FONT}
+    return {**style, "parse_math": False, "usetex": False}
 
 
 def _labels(scores: Scores) -> list[str]:
-    """The classes' names as the pictures bear them, short and in letters that the font has.
+    """The class names as the pictures show them: short, and in letters that the font has.
 
-    A name in other letters is told by its row in confusion.csv, so that no two look alike.
+    Any other name is replaced by its row in confusion.csv, so that no two look alike.
     """
-    names = [each.name for each in scores.classes]
-    return [
-        _short(name) if _is_legible(name) else f"row {row}" for row, name in enumerate(names, 1)
-    ]
+    font = get_font(findfont(_FONT))
+    labels = []
+    for row, each in enumerate(scores.classes, 1):
+        name = each.name
+        is_legible = name.isprintable() and all(font.get_char_index(ord(c)) for c in name)
+        if len(name) > _LETTERS:  # its middle is left out: names often share their beginnings
+            name = f"{name[: _LETTERS // 2 - 1]}..{name[1 - _LETTERS // 2 :]}"
+        labels.append(name if is_legible and name.strip() else f"row {row}")
+    return labels
 
 
-def _is_legible(name: str) -> bool:
-    font = _font(13)
-    missing = bytes(font.getmask("\uffff"))
-    known = name.isprintable() and all(bytes(font.getmask(c)) != missing for c in name)
-    return known and bool(name.strip())
-
-
-def _short(name: str) -> str:
-    """The name with its middle left out where it is long: names often share their beginnings."""
-    half = _LETTERS // 2 - 1
-    return name if len(name) <= _LETTERS else f"{name[:half]}..{name[-half:]}"
-
-
-def _png(picture: Image.Image) -> bytes:
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    figure.savefig(file, format="png", facecolor=_PAPER, bbox_inches="tight", pad_inches=16 / _DPI)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The report of a study: as a page, as Markdown, or as bare numbers."""
+"""The report of a study as an HTML page, as Markdown or as JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hpsearch.view.report.html import page
 
 
 def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
-    """Returns the report's sections in their order; those that have nothing to tell are left out.
+    """Returns the sections of the report in order, without those that have no content.
 
     Args:
-        findings: the numbers.
+        findings: the analysis of the study.
         storage_options: the options that name the storage, for the commands to type.
     """
     made = [
@@ -48,10 +48,10 @@ _PAGES = (".html", ".htm")
 
 
 def format_of(output: Path | None) -> str:
-    """Returns the format that a file's name asks for; a page where it asks for none.
+    """Returns the format that the suffix of a file name selects; without a suffix, a page.
 
     Raises:
-        HpsearchError: the name ends as no report's does.
+        HpsearchError: the suffix is unknown.
 
     >>> format_of(Path("x.md")), format_of(Path("x.HTM")), format_of(None)
     ('md', 'html', 'html')
@@ -62,29 +62,29 @@ def format_of(output: Path | None) -> str:
     if suffix[1:] in FORMATS:
         return suffix[1:]
     raise HpsearchError(
-        f"-o: found {str(output)!r}, expected a name that ends in .html, .md or .json; or say"
-        " which it is with --format"
+        f"-o: found {str(output)!r}, expected a name that ends in .html, .md or .json; rename it,"
+        " or add --format"
     )
 
 
 def check_page(output: Path) -> None:
-    """Refuses a name for a page that is another kind of file's.
+    """Checks that a file name can be the name of an HTML page.
 
     Raises:
-        HpsearchError: it ends otherwise than a page's does.
+        HpsearchError: it is stdout, or it has another suffix.
     """
     if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
         raise HpsearchError(
-            f"-o: found {str(output)!r}, expected a name that ends in .html, as it becomes a page;"
-            " --json prints the numbers"
+            f"-o: found {str(output)!r}, expected a name that ends in .html, as the output is a"
+            " page; rename it, or use --json for the numbers"
         )
 
 
 def check_format(kind: str) -> None:
-    """Refuses a format that there is not.
+    """Checks the name of a format.
 
     Raises:
-        HpsearchError: there is no such format.
+        HpsearchError: the format is unknown.
     """
     if kind not in FORMATS:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
@@ -94,37 +94,37 @@ def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str]
     """Returns the report as text.
 
     Args:
-        findings: the numbers.
+        findings: the analysis of the study.
         kind: ``html`` (one page that opens offline), ``md`` or ``json`` (all the numbers).
         storage_options: the options that name the storage, for the commands to type.
 
     Raises:
-        HpsearchError: there is no such format.
+        HpsearchError: the format is unknown.
     """
     check_format(kind)
     if kind == "json":
         return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
-    told = sections(findings, storage_options=storage_options)
+    parts = sections(findings, storage_options=storage_options)
     about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     make = page if kind == "html" else markdown
-    return make(told, subject=f"study {findings.study}", about=about)
+    return make(parts, subject=f"study {findings.study}", about=about)
 
 
 def as_numbers(findings: StudyAnalysis) -> dict[str, object]:
-    """Returns the findings as JSON can hold them, the study file and its spec among them."""
+    """Returns the analysis for JSON, with the spec and the study file."""
     plain: dict[str, object] = as_plain(findings)
     spec = findings.environment.spec
-    saved, judged = findings.savings, findings.audit
-    plain["savings"] = {**as_plain(saved), "share": saved.share}
-    audited = {"wronged": judged.wronged, "share": judged.share}
-    plain["audit"] = {**as_plain(judged), **as_plain(audited)}
+    savings, audit = findings.savings, findings.audit
+    plain["savings"] = {**as_plain(savings), "share": savings.share}
+    audit_rates = {"wronged": audit.wronged, "share": audit.share}
+    plain["audit"] = {**as_plain(audit), **as_plain(audit_rates)}
     environment = {"spec": to_dict(spec), "study_file": to_toml(spec)}
     plain["environment"] = {**as_plain(findings.environment), **as_plain(environment)}
     return plain
 
 
 def default_path(study: str) -> Path:
-    """Returns the file name of a study's page, in the current folder.
+    """Returns the file name of the page of a study, in the current folder.
 
     >>> str(default_path("mnist5k")), str(default_path("my/own: study"))
     ('report-mnist5k.html', 'report-my-own-study.html')

@@ -1,4 +1,4 @@
-"""A run as it goes: a live picture on a terminal, one line per trial without one."""
+"""The progress of a run: a live view on a terminal, else one line per trial."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
 from hpsearch.search.worker.observer import Observer
 from hpsearch.view.format import format_seconds
-from hpsearch.view.terminal.screen import Front, Picture, closing, draw, outcome
-from hpsearch.view.terminal.trial_tables import EncodingSafe
+from hpsearch.view.terminal.rendering import EncodingSafe
+from hpsearch.view.terminal.screen import FrontPanel, Snapshot, closing, draw, outcome
 
-_TICK = 0.5  # seconds between two looks for something new to draw
-_PACE_OVER = 20  # trials whose pace tells the time left
+_TICK = 0.5  # seconds between two checks for changes
+_PACE_OVER = 20  # recent trials whose pace predicts the time left
 
 
 class LiveView(Observer):
-    """Shows a run on a terminal while it is entered as a context.
+    """Shows a run on a terminal inside a ``with`` block.
 
-    A thread looks twice a second whether anything has changed, and draws only then; what trains
-    is never held up by the terminal. On leaving, one line of counts remains.
+    A thread checks for changes twice a second and draws only then, so that the terminal never
+    delays a training. On exit, one line of counts remains.
 
     Args:
         console: an interactive terminal, on stderr (stdout is left alone).
-        title: the first line: the study, its data and its device.
+        title: the first line: the study, its storage and its hardware.
         target: the budget, in trials that are complete or pruned.
         epochs: the epochs of a full training.
         objectives: the names of the objectives.
-        records: the study's trials so far; those running elsewhere appear with :meth:`sync`.
-        stopping: tells whether a person has asked for the end.
+        records: the trials of the study so far; :meth:`sync` adds those of other workers.
+        stopping: returns whether the user has requested a stop.
         clock: returns monotonic seconds.
     """
 
@@ -61,15 +61,15 @@ class LiveView(Observer):
         self._console, self._stopping, self._clock = console, stopping, clock
         self._title, self._target, self._epochs = title, target, epochs
         self._objectives = tuple(objectives)
-        self._ours: dict[int, TrialRecord] = {}  # running, and told of by their worker
-        self._rest = {r.number: r for r in records if r.state is not State.RUNNING}
-        self._counts = counts(list(self._rest.values()))
-        self._front = Front(records, objectives=objectives)
+        self._local: dict[int, TrialRecord] = {}  # running trials, reported by their worker
+        self._stored = {r.number: r for r in records if r.state is not State.RUNNING}
+        self._counts = counts(list(self._stored.values()))
+        self._front = FrontPanel(records, objectives=objectives)
         self._last: Text | None = None
         self._ends = deque([clock()], maxlen=_PACE_OVER + 1)
         self._lock = threading.Lock()  # never held while drawing
         self._done = threading.Event()
-        self._drawn: tuple[Picture, tuple[int, int]] | None = None
+        self._drawn: tuple[Snapshot, tuple[int, int]] | None = None
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
         self._ticker = threading.Thread(target=self._tick, name="live-view", daemon=True)
 
@@ -79,7 +79,7 @@ class LiveView(Observer):
             self.refresh()
             self._ticker.start()
         except BaseException:
-            self._live.stop()  # gives the cursor back
+            self._live.stop()  # shows the cursor again
             raise
         return self
 
@@ -87,7 +87,7 @@ class LiveView(Observer):
         self._done.set()
         try:
             self._ticker.join()
-            self._live.update(closing(self._picture()))
+            self._live.update(closing(self._snapshot()))
         finally:
             self._live.stop()
 
@@ -95,70 +95,70 @@ class LiveView(Observer):
         """Shows the trial as running."""
         record = TrialRecord(number=number, state=State.RUNNING, params=params, cost=cost)
         with self._lock:
-            self._ours[number] = record
+            self._local[number] = record
 
     def trained(self, number: int, epoch: Epoch) -> None:
-        """Moves the trial's bar."""
+        """Adds an epoch to the trial and advances its bar."""
         with self._lock:
-            record = self._ours[number]
+            record = self._local[number]
             cost = {**record.cost, "train_seconds": epoch.train_seconds}
-            self._ours[number] = replace(record, curve=(*record.curve, epoch), cost=cost)
+            self._local[number] = replace(record, curve=(*record.curve, epoch), cost=cost)
 
     def ended(self, record: TrialRecord) -> None:
-        """Counts the trial; one that failed or is to go on is told above the picture, and stays."""
+        """Counts the trial; prints a line above the view if it failed or was handed back."""
         line = outcome(record, objectives=self._objectives)
         with self._lock:
-            self._ours.pop(record.number, None)
-            self._take({**self._rest, record.number: record})
+            self._local.pop(record.number, None)
+            self._store({**self._stored, record.number: record})
             self._last = line
         if record.state in (State.FAILED, State.WAITING):
-            self._say(line)
+            self._print(line)
 
     def show_message(self, text: str) -> None:
-        """Prints a line above the live picture, where it stays."""
-        self._say(Text(text))
+        """Prints a line above the live view."""
+        self._print(Text(text))
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
-        """Takes the study's trials anew, those of other workers included.
+        """Replaces the trials by those of the study, including trials of other workers.
 
-        Of the trials that this view was told of itself, it keeps what it was told.
+        The local running trials stay as their worker reported them.
         """
         with self._lock:
-            self._take({r.number: r for r in records})
+            self._store({r.number: r for r in records})
 
     def refresh(self) -> None:
-        """Draws now, if anything has changed since the last time."""
-        picture, size = self._picture(), self._console.size
-        if self._drawn != (picture, size):
-            self._drawn = picture, (size.width, size.height)
-            self._live.update(draw(picture, width=size.width, height=size.height), refresh=True)
+        """Draws if anything has changed since the last drawing."""
+        snapshot, size = self._snapshot(), self._console.size
+        if self._drawn != (snapshot, size):
+            self._drawn = snapshot, (size.width, size.height)
+            self._live.update(draw(snapshot, width=size.width, height=size.height), refresh=True)
 
     def _tick(self) -> None:
         while not self._done.wait(_TICK):
             self.refresh()
 
-    def _say(self, line: Text) -> None:
+    def _print(self, line: Text) -> None:
         self._console.print(EncodingSafe(line), soft_wrap=True)
 
-    def _take(self, records: Mapping[int, TrialRecord]) -> None:
+    def _store(self, records: Mapping[int, TrialRecord]) -> None:
         before, self._counts = self._counts, counts(list(records.values()))
-        self._rest = dict(records)
+        self._stored = dict(records)
         new = [self._counts[name] - before[name] for name in ("complete", "pruned")]
         self._ends.extend([self._clock()] * max(0, sum(new)))
         if new[0]:
-            self._front = Front(list(records.values()), objectives=self._objectives)
+            self._front = FrontPanel(list(records.values()), objectives=self._objectives)
 
-    def _picture(self) -> Picture:
+    def _snapshot(self) -> Snapshot:
         with self._lock:
-            running = {n: r for n, r in self._rest.items() if r.state is State.RUNNING}
-            running.update(self._ours)
-            tally = {name: self._counts[name] for name in ("complete", "pruned", "failed")}
-            return Picture(
+            running = {n: r for n, r in self._stored.items() if r.state is State.RUNNING}
+            running.update(self._local)
+            shown = {name: self._counts[name] for name in ("complete", "pruned", "failed")}
+            return Snapshot(
                 title=self._title,
                 target=self._target,
                 epochs=self._epochs,
-                counts=tally,
-                time_left=self._time_left(self._target - tally["complete"] - tally["pruned"]),
+                counts=shown,
+                time_left=self._time_left(self._target - shown["complete"] - shown["pruned"]),
                 running=tuple(running[number] for number in sorted(running)),
                 last=self._last,
                 front=self._front,
@@ -166,23 +166,23 @@ class LiveView(Observer):
             )
 
     def _time_left(self, remaining: int) -> str:
-        """Tells the pace of the last trials that counted, times the trials that are left."""
+        """Estimates from the pace of the last counted trials and the number of trials left."""
         if remaining <= 0 or len(self._ends) < 2:
             return ""
         pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        since = min(pace, self._clock() - self._ends[-1])
+        since = min(pace, self._clock() - self._ends[-1])  # spent on the current trial
         seconds = max(1, round(pace * remaining - since))
         return f"{seconds} s left" if seconds < 60 else f"{format_seconds(seconds)} left"
 
 
 class PlainLog(Observer):
-    """Tells one line per trial when it ends, for streams that are no terminal.
+    """Prints one line when a trial ends, for streams that are no terminal.
 
     Args:
-        console: where the lines go; characters that its encoding lacks are replaced.
+        console: the stream; characters missing in its encoding are replaced.
         target: the budget, in trials that are complete or pruned.
         objectives: the names of the objectives.
-        records: the study's trials so far.
+        records: the trials of the study so far.
     """
 
     def __init__(
@@ -198,22 +198,22 @@ class PlainLog(Observer):
         self._counted = {r.number for r in records if r.state.counts}
 
     def ended(self, record: TrialRecord) -> None:
-        """Tells how the trial ended, after how many trials of the budget are used up."""
+        """Prints the used part of the budget and the outcome of the trial."""
         if record.state.counts:
             self._counted.add(record.number)
         width = len(str(self._target))
         line = Text(f"{len(self._counted):>{width}}/{self._target}  ")
-        self._say(line.append_text(outcome(record, objectives=self._objectives)))
+        self._print(line.append_text(outcome(record, objectives=self._objectives)))
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
-        """Counts the trials of other workers too, from now on."""
+        """Adds the trials of other workers to the count."""
         self._counted |= {r.number for r in records if r.state.counts}
 
     def show_message(self, text: str) -> None:
         """Prints a line."""
-        self._say(Text(text))
+        self._print(Text(text))
 
-    def _say(self, line: Text) -> None:
+    def _print(self, line: Text) -> None:
         self._console.print(EncodingSafe(line), soft_wrap=True)
 
     def __enter__(self) -> Self:
@@ -233,7 +233,7 @@ def view_for(
     records: Sequence[TrialRecord],
     stopping: Callable[[], bool] = lambda: False,
 ) -> LiveView | PlainLog:
-    """Returns the live view for a console that can show it, and the plain log for any other."""
+    """Returns the live view if the console is a capable terminal, else the plain log."""
     if console.is_interactive and not console.is_dumb_terminal:
         return LiveView(
             console,
@@ -249,11 +249,8 @@ def view_for(
 
 @contextmanager
 def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
-    """Shows on a terminal that a study is being prepared, which has nothing to show yet.
-
-    Gives what tells a line meanwhile: above, where it stays.
-    """
-    with console.status("getting ready", spinner="line"):
+    """Shows a spinner while a study is prepared; yields a function that prints a line above it."""
+    with console.status("loading PyTorch and the data", spinner="line"):
         yield lambda text: console.print(EncodingSafe(Text(text)), soft_wrap=True)
 
 
@@ -261,9 +258,9 @@ def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
 def watch(
     console: Console, study: Study, *, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[LiveView | PlainLog]:
-    """Shows a study that is worked on, or is about to be, and in the end how it stands then.
+    """Shows a study while workers run it, and at the end its final state.
 
-    Others may have ended its last trials. ``stopping`` tells whether a person asked for the end.
+    ``stopping`` returns whether the user has requested a stop.
     """
     reference = study.attributes.get(REFERENCE)
     processor = hardware(reference) if reference else "no worker yet"
@@ -278,5 +275,6 @@ def watch(
     )
     with view:
         yield view
-        with suppress(HpsearchError):  # a study that was deleted leaves what was last known
+        # Other workers may have ended the last trials; a deleted study has none to read.
+        with suppress(HpsearchError):
             view.sync(study.records())

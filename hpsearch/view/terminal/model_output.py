@@ -1,4 +1,4 @@
-"""What the person sees of a model: its training as it goes, how it ends, and predictions."""
+"""Terminal output for models: training progress, test results, predictions, replications."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis.replication import Repeat, Replication, mean_optimism
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch, TrialRecord, reached
 from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
 from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_points, format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
-from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable, knee_mark
+from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
+from hpsearch.view.terminal.trial_tables import knee_mark
 
 
 def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:
-    """Returns how far a training is, in a line."""
+    """Returns the progress of a training, one line per epoch."""
     parts = [f"seed {number + 1}/{seeds}"] * (seeds > 1)
     parts.append(f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}")
     parts.append(f"train_loss {epoch.train_loss:.3f}")
@@ -35,34 +36,32 @@ def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> Rendera
     return EncodingSafe(Text("  ".join([*parts, format_seconds(epoch.wall_seconds)])))
 
 
-def result(taken: RetrainedModel, *, folder: str) -> RenderableType:
-    """Returns what a training ends with: the test score, and what to type next."""
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    scores = taken.scores
-    facts.add_row("model", Text(f"{net(taken.trial)}; {origin(taken.plan)}"))
-    told = f"{accuracy(scores)} (95 % interval {interval(scores)}, {scores.n:,} images)"
-    facts.add_row("test accuracy", Text(told, "bold"))
-    if len(taken.seeds) > 1:
-        told = f"{seeds_text(taken.accuracies)}; the first is kept, not the best"
-        facts.add_row("", Text(told))
-    if taken.plan.searched is not None:
-        told = f"{percent(taken.plan.searched)} of the validation images, which the search went by"
-        facts.add_row("in the search", told)
-    if (told_apart := apart(taken)) is not None:
-        facts.add_row("", told_apart)
-    facts.add_row("calibration", f"off by {100 * scores.calibration_error:.1f} % on average")
+def result(trained: RetrainedModel, *, folder: str) -> RenderableType:
+    """Returns the test score of a trained model, and the command to type next."""
+    scores, searched = trained.scores, trained.plan.searched
+    table = facts()
+    table.add_row("model", Text(f"{net(trained.trial)}; {origin(trained.plan)}"))
+    text = f"{accuracy(scores)} (95 % interval {interval(scores)}, {scores.n:,} images)"
+    table.add_row("test accuracy", Text(text, "bold"))
+    if len(trained.seeds) > 1:
+        text = f"{seeds_text(trained.accuracies)}; the first is kept, not the best"
+        table.add_row("", Text(text))
+    if searched is not None:
+        text = f"validation accuracy {percent(searched)}; optimistic, as the search selected on it"
+        table.add_row("in the search", text)
+    if (difference := apart(trained)) is not None:
+        table.add_row("", difference)
+    table.add_row("calibration error", f"{100 * scores.calibration_error:.1f} %")
     if scores.confused:
         worst = scores.confused[0]
-        told = f"{worst.true} taken for {worst.predicted}, {worst.count} of them"
-        facts.add_row("most confused", Text(told))
-    facts.add_row("written to", Text(folder))
+        text = f"{worst.true} → {worst.predicted} ({plural(worst.count, 'image')})"
+        table.add_row("most confused", Text(text))
+    table.add_row("written to", Text(folder))
     words = ["hpsearch", "predict", folder]
-    if isinstance(taken.trial.model, FactorySpec):
-        words += ["--factory", taken.trial.model.factory]
+    if isinstance(trained.trial.model, FactorySpec):
+        words += ["--factory", trained.trial.model.factory]
     command = f"  {shlex.join(words)} IMAGES…"
-    return EncodingSafe(Group(facts, Text(), Text("next"), Text(command, "bold")))
+    return EncodingSafe(Group(table, Text(), Text("next"), Text(command, "bold")))
 
 
 def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -73,7 +72,7 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     table.add_column("probability", justify="right", no_wrap=True)
     runners_up = any("top" in row for row in rows)
     if runners_up:
-        table.add_column("next", overflow="fold")
+        table.add_column("runners-up", overflow="fold")
     for row in rows:
         others = [f"{o['class']} {100 * o['probability']:.1f} %" for o in row.get("top", ())[1:]]
         cells = [Text(row["file"]), Text(row["class"]), Text(f"{100 * row['probability']:.1f} %")]
@@ -83,74 +82,79 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 @contextmanager
 def showing(log: Console) -> Iterator[Tell]:
-    """Shows each training as it ends, and on a terminal how far the one at hand is."""
+    """Prints each training as it ends, and on a terminal shows the progress of the current one."""
     with log.status("") as status:
 
-        def tell(where: ReplicationProgress, found: Epoch | Repeat) -> None:
-            if isinstance(found, Epoch):
-                accuracy = format_value("accuracy", found.val_accuracy)
-                status.update(f"{_position(where)}: epoch {found.epoch}, val_accuracy {accuracy}")
+        def show(progress: ReplicationProgress, event: Epoch | Repeat) -> None:
+            if isinstance(event, Epoch):
+                accuracy = format_value("accuracy", event.val_accuracy)
+                status.update(
+                    f"{_position(progress)}: epoch {event.epoch}, val_accuracy {accuracy}"
+                )
             else:
-                log.print(_repeat_line(where, found), soft_wrap=True)
+                log.print(_repeat_line(progress, event), soft_wrap=True)
 
-        yield tell
-
-
-def _repeat_line(where: ReplicationProgress, repeat: Repeat) -> RenderableType:
-    """What a training came to beside what the search saw, in a line."""
-    if repeat.reason is not None:
-        return EncodingSafe(Text(f"{_position(where)}: {repeat.reason}"))
-    before, told = reached(where.record), []
-    for name in ("accuracy", "train_seconds"):
-        value = format_value(name, repeat.values[name])
-        told.append(f"{name} {value} (searched {format_value(name, before[name])})")
-    return EncodingSafe(Text(f"{_position(where)}: {', '.join(told)}"))
+        yield show
 
 
-def _position(where: ReplicationProgress) -> str:
-    number = f"{where.number:>{len(str(where.total))}}/{where.total}"
-    return f"{number}  trial {where.record.number} seed {where.repeat_index + 1}/{where.seeds}"
+def _repeat_line(progress: ReplicationProgress, repeat: Repeat) -> RenderableType:
+    """Returns the results of a training and those of the search, in a line."""
+    parts = [repeat.reason] if repeat.reason is not None else []
+    if repeat.reason is None:
+        before = reached(progress.record)
+        for name in ("accuracy", "train_seconds"):
+            value = format_value(name, repeat.values[name])
+            parts.append(f"{name} {value} (searched {format_value(name, before[name])})")
+    return EncodingSafe(Text(f"{_position(progress)}: {', '.join(parts)}"))
+
+
+def _position(progress: ReplicationProgress) -> str:
+    number = f"{progress.number:>{len(str(progress.total))}}/{progress.total}"
+    seed = f"seed {progress.repeat_index + 1}/{progress.seeds}"
+    return f"{number}  trial {progress.record.number} {seed}"
 
 
 def confirmed_table(
     trials: Sequence[Replication], records: Sequence[TrialRecord], *, objectives: Sequence[str]
 ) -> RenderableType:
-    """Returns what the search saw beside the means of the fresh seeds, cheapest first."""
+    """Returns the values of the search beside the means of the fresh seeds, cheapest first."""
     table = EncodingSafeTable("trial")
     for name in objectives:
         table.add_column(name, justify="right", no_wrap=True)
         if not OBJECTIVES[name].is_fixed:
-            table.add_column("trained again", justify="right", no_wrap=True)
+            table.add_column(f"{name}\n(fresh seeds)", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("")
-    for one in trials:
-        table.add_row(*_cells(one, records[one.number], objectives))
+    for trial in trials:
+        table.add_row(*_cells(trial, records[trial.number], objectives))
     parts: list[RenderableType] = [table]
-    flattery = mean_optimism(trials)
-    if flattery is not None:
-        better = "better" if flattery >= 0 else "worse"
-        told = f"the search saw accuracy {format_points(abs(flattery))} {better} than these means"
-        parts += [Text(), Text(told)]
+    optimism = mean_optimism(trials)
+    if optimism is not None:
+        level = "lower" if optimism >= 0 else "higher"
+        text = (
+            f"on fresh seeds accuracy is {format_points(abs(optimism))} {level} than in the search"
+        )
+        parts += [Text(), Text(text)]
     return EncodingSafe(Group(*parts))
 
 
-def _cells(one: Replication, record: TrialRecord, objectives: Sequence[str]) -> list[Text]:
-    before, style = reached(record), "bold" if one.is_knee else ""
-    cells = [Text(str(one.number), style)]
+def _cells(trial: Replication, record: TrialRecord, objectives: Sequence[str]) -> list[Text]:
+    before, style = reached(record), "bold" if trial.is_knee else ""
+    cells = [Text(str(trial.number), style)]
     for name in objectives:
         cells.append(Text(format_value(name, before[name]), "dim"))
         if not OBJECTIVES[name].is_fixed:
-            again = one.spreads.get(name)
+            again = trial.spreads.get(name)
             cells.append(Text("-" if again is None else format_spread(name, again), style))
-    lost = f", {one.diverged} diverged" * bool(one.diverged)
-    cells.append(Text(f"{one.repeats}{lost}"))
-    mark = knee_mark(objectives) if one.is_knee else Text("")
-    cells.append(mark if one.is_front else Text("dominated", "yellow"))
+    diverged = f", {trial.diverged} diverged" if trial.diverged else ""
+    cells.append(Text(f"{trial.repeats}{diverged}"))
+    mark = knee_mark(objectives) if trial.is_knee else Text("")
+    cells.append(mark if trial.is_front else Text("dominated", "yellow"))
     return cells
 
 
 def confirmed_as_plain(
     trials: Sequence[Replication], records: Sequence[TrialRecord]
 ) -> list[Mapping[str, Any]]:
-    """Returns the same as JSON can hold it, with what the search saw as ``searched``."""
-    return [{**as_plain(one), "searched": dict(records[one.number].values)} for one in trials]
+    """Returns the table for JSON; ``searched`` holds the values of the search."""
+    return [{**as_plain(each), "searched": dict(records[each.number].values)} for each in trials]

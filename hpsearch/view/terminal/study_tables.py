@@ -1,4 +1,4 @@
-"""The studies of a database, a row each."""
+"""Studies on a terminal: their list, the status of one, and the plan of a new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis.pruning_stats import StudySummary
@@ -14,15 +13,15 @@ from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value, li
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import DatasetSummary, ShapeSpec, StudySpec
 from hpsearch.view.format import format_seconds
-from hpsearch.view.terminal.trial_tables import EncodingSafeTable, made, worth
+from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
 
-_LEAST_NAME = 8  # columns of a study's name
+_LEAST_NAME = 8  # columns of a study name
 
 
 def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
-    """Returns the studies as a table, one row each.
+    """Returns the studies as a table, a row each.
 
-    Where the room is scarce, objectives go below one another, and only then are names folded.
+    On a narrow console each objective gets a line of its own; if that is not enough, names wrap.
     """
     if not summaries:
         return Text("No study yet; start one with: hpsearch run --trials 100")
@@ -30,23 +29,23 @@ def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
 
 
 class _StudyList:
-    """The studies, a row each: what is folded depends on how wide the console is."""
+    """The list of studies, laid out for the width of the console."""
 
     def __init__(self, summaries: Sequence[StudySummary]) -> None:
         self.summaries = summaries
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         name, unbounded = max(len(s.study) for s in self.summaries), options.update_width(10**6)
-        for between in (", ", ",\n"):
-            table = self._table(name, between)
-            over = Measurement.get(console, unbounded, table).maximum - options.max_width
-            if over <= 0:
+        for separator in (", ", ",\n"):
+            table = self._table(name, separator)
+            excess = Measurement.get(console, unbounded, table).maximum - options.max_width
+            if excess <= 0:
                 break
         else:
-            table = self._table(max(_LEAST_NAME, name - over), between)
+            table = self._table(max(_LEAST_NAME, name - excess), separator)
         yield table
 
-    def _table(self, name: int, between: str) -> EncodingSafeTable:
+    def _table(self, name: int, separator: str) -> EncodingSafeTable:
         table = EncodingSafeTable()
         table.add_column("study", overflow="fold", width=max(name, len("study")))
         for header in ("trials", "running", "front", "hypervolume"):
@@ -59,28 +58,56 @@ class _StudyList:
                 f"{s.complete + s.pruned}/{s.target}",
                 str(s.running),
                 str(s.front_size),
-                worth(s),
-                between.join(s.objectives),
-                made(s).partition(" ")[0],
+                _hypervolume(s),
+                separator.join(s.objectives),
+                _created(s).partition(" ")[0],
             )
         return table
 
 
-_CLASSES = 12  # named, of however many
+def status_lines(summary: StudySummary) -> RenderableType:
+    """Returns the status of a study, a line per fact."""
+    s, table = summary, facts()
+    table.add_row("study", Text(s.study))
+    table.add_row("storage", Text(s.storage))
+    table.add_row("objectives", ", ".join(s.objectives))
+    table.add_row("created", _created(s))
+    done = f"{s.complete + s.pruned} of {s.target}"
+    table.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
+    table.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
+    if s.silent:
+        table.add_row("", f"{s.silent} of the running lost their workers; the next resumes them")
+    table.add_row("front", plural(s.front_size, "trial"))
+    table.add_row("hypervolume", _hypervolume(s))
+    return EncodingSafe(table)
+
+
+def _created(summary: StudySummary) -> str:
+    """Returns the creation time in local time, as the times of trials are."""
+    return "-" if summary.created is None else f"{summary.created.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _hypervolume(summary: StudySummary) -> str:
+    """Returns the hypervolume, or a dash for one objective or without a complete trial."""
+    is_known = summary.complete and len(summary.objectives) > 1
+    return f"{summary.hypervolume:.4f}" if is_known else "-"
+
+
+_CLASSES = 12  # that are named
 
 
 def plan(spec: StudySpec, images: DatasetSummary | None = None) -> RenderableType:
-    """Returns the study in words, with what is known of its images, and its space as a table."""
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in _facts(spec, images).items():
-        facts.add_row(Text(name, "dim"), Text(value))
+    """Returns the settings of a study, the counts of its images, and its space as a table."""
+    settings = facts()
+    for name, value in _settings(spec, images).items():
+        settings.add_row(name, Text(value))
     table = EncodingSafeTable("dimension", "searched")
     for name, dim in spec.space.items():
         table.add_row(name, Text(describe_dimension(dim)))
-    return Group(facts, Text(), table)
+    return Group(settings, Text(), table)
 
 
-def _facts(spec: StudySpec, images: DatasetSummary | None) -> dict[str, str]:
+def _settings(spec: StudySpec, images: DatasetSummary | None) -> dict[str, str]:
     data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
     size = f", resized to {data.image_size} px" if data.image_size else ""
     augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
@@ -112,16 +139,17 @@ def _net_facts(model: ShapeSpec) -> dict[str, str]:
 
 
 def describe_images(images: DatasetSummary) -> str:
-    """Returns how many images there are, of which classes, and how they are split.
+    """Returns the counts of images: by class, and by part of the split.
 
     >>> describe_images(DatasetSummary(classes={"cat": 40, "dog": 30}, train=50, val=10, test=10))
     '70 in 2 classes (cat: 40, dog: 30): 50 to train on, 10 to validate, 10 to test'
     """
     counts = images.classes
-    told = [f"{name}: {count:,}" for name, count in list(counts.items())[:_CLASSES]]
-    told += [f"and {len(counts) - _CLASSES} more"] * (len(counts) > _CLASSES)
+    named = [f"{name}: {count:,}" for name, count in list(counts.items())[:_CLASSES]]
+    if len(counts) > _CLASSES:
+        named.append(f"and {len(counts) - _CLASSES} more")
     return (
-        f"{sum(counts.values()):,} in {len(counts)} classes ({', '.join(told)}): {images.train:,}"
+        f"{sum(counts.values()):,} in {len(counts)} classes ({', '.join(named)}): {images.train:,}"
         f" to train on, {images.val:,} to validate, {images.test:,} to test"
     )
 
@@ -130,13 +158,13 @@ def describe_dimension(dim: Dim | Value) -> str:
     """Returns a dimension in words.
 
     >>> describe_dimension(IntDim(low=1, high=5)), describe_dimension(True)
-    ('1 to 5, whole', 'always true')
+    ('1 to 5 (integer)', 'always true')
     """
     if isinstance(dim, ChoiceDim):
         return f"one of {listed(dim.choices)}"
     if isinstance(dim, (IntDim, FloatDim)):
-        parts = [f"{dim.low:g} to {dim.high:g}"]
-        parts += ["whole"] * isinstance(dim, IntDim) + ["log scale"] * dim.log
-        parts += [f"in steps of {dim.step:g}"] if dim.step else []
-        return ", ".join(parts)
+        integer = " (integer)" if isinstance(dim, IntDim) else ""
+        scale = ", log scale" if dim.log else ""
+        step = f", in steps of {dim.step:g}" if dim.step else ""
+        return f"{dim.low:g} to {dim.high:g}{integer}{scale}{step}"
     return f"always {listed([dim])}"

@@ -90,7 +90,12 @@ def test_training_and_validation_images_are_trained_on_and_test_images_are_not(t
 
 @pytest.mark.parametrize(
     ("searched", "words"),
-    [(None, None), ("test", None), (0.001, "saw less than the inter"), (1.0, "saw more than the")],
+    [
+        (None, None),
+        ("test", None),
+        (0.001, "measured less than the inter"),
+        (1.0, "measured more than the"),
+    ],
 )
 def test_what_the_search_promised_beyond_the_interval_is_told(thrice, searched, words):
     taken = thrice[0].taken
@@ -213,7 +218,7 @@ def test_the_card_and_the_files_bear_class_names_of_any_kind(digits, tmp_path):
     assert told[:5] == [r"a\|b", r"\*c\*", "1.", "-", r"\$x\$ \& \<d\>"]
     assert told[5:] == ["日本", "ß", r"e\`f", "same beginning A", "g h"]
     assert re.search(r"\| g h \| 0 \| - \|", card)
-    assert "| true class | taken for | test images |" in card
+    assert "| true class | predicted class | test images |" in card
     assert "mean ± deviation" in card
     assert [each["name"] for each in trained.metrics["classes"]] == names
     assert trained.model.config.classes == tuple(names)

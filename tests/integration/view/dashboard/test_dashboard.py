@@ -290,7 +290,7 @@ def test_files_are_neither_kept_nor_removed(url):
         for method, address in (("POST", "artifacts/1"), ("DELETE", "artifacts/1/2/ab")):
             status, answer = ask(f"{site}/api/{address}", method=method, body=file)
             assert status == 405
-            assert "hpsearch keeps no files" in answer["reason"]
+            assert "hpsearch stores no files" in answer["reason"]
 
 
 def without_override() -> None:

@@ -87,14 +87,16 @@ def test_the_sheet_shows_the_images_that_were_mistaken(shape):
     found = (drawn == color).all(axis=2)
     rows = found.sum(axis=1)
     assert found.sum() >= first.count * 72 * 48 * 0.9
-    assert rows[: 72 + 10].sum() == rows.sum()  # in the first row alone
+    assert rows[: 16 + 72 + 5].sum() == rows.sum()  # in the first row alone
 
 
 def test_a_model_without_a_mistake_has_a_sheet_that_says_so():
     scores, labels, predicted = scored(DIGITS, right=2.0)
     images = np.zeros((len(labels), 8, 8, 1), np.uint8)
 
-    assert pixels(confused_picture(scores, images, labels, predicted)).shape[1] == 420
+    drawn = pixels(confused_picture(scores, images, labels, predicted))
+    assert 400 < drawn.shape[1] < 500
+    assert (drawn < 100).any()
 
 
 def test_no_two_classes_look_alike_in_the_pictures():

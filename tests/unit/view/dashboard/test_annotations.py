@@ -25,9 +25,9 @@ def numbered(number: int, accuracy: float, seconds: float, **rest):
     return trial(number, accuracy, seconds, trial_id=100 + number, **rest)
 
 
-def annotated(records, *, objectives=TWO, place=()):
+def annotated(records, *, objectives=TWO, storage_options=()):
     found = findings_of(records, objectives=objectives)
-    return annotate(found, study_id=5, storage_options=place)
+    return annotate(found, study_id=5, storage_options=storage_options)
 
 
 def figures(made: Annotations):
@@ -62,8 +62,8 @@ def test_one_and_three_objectives_are_told_of(objectives):
 
 
 def test_the_commands_name_the_storage_and_quote_what_a_shell_would_read():
-    place = ["--storage", "my file.db"]
-    made = annotated([numbered(0, 0.9, 1.0)], place=place)
+    storage_options = ["--storage", "my file.db"]
+    made = annotated([numbered(0, 0.9, 1.0)], storage_options=storage_options)
     assert "--storage 'my file.db' -o model-0\n" in made.notes["dashboard:"]
     assert "--storage 'my file.db' -o model-0\n" in made.notes["dashboard:100:"]
 

@@ -29,7 +29,7 @@ def page(environ, start_response):
 def site():
     """Asks a server with a login: ``ask(password)`` gives the status and the wait; its clock."""
     clock = Clock()
-    app = with_login(page, Login(user="ann", password="psst"), brake=LoginThrottle(clock=clock))
+    app = with_login(page, Login(user="ann", password="psst"), throttle=LoginThrottle(clock=clock))
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
 
     def serve():
@@ -109,35 +109,35 @@ def test_many_guesses_at_once_are_no_more_than_one_after_another(site):
 
 def test_no_wait_is_longer_than_five_minutes():
     clock = Clock()
-    brake = LoginThrottle(clock=clock)
+    throttle = LoginThrottle(clock=clock)
     for _ in range(3000):
-        wait = brake.attempt("192.0.2.1", is_right=False)
+        wait = throttle.attempt("192.0.2.1", is_right=False)
         assert wait == 0.0
         clock.now += 300
-    assert brake.attempt("192.0.2.1", is_right=True) == 0.0
-    assert len(brake) == 0
+    assert throttle.attempt("192.0.2.1", is_right=True) == 0.0
+    assert len(throttle) == 0
 
 
 def test_an_address_does_not_answer_for_another_unless_it_is_of_its_network():
-    brake = LoginThrottle(clock=Clock())
+    throttle = LoginThrottle(clock=Clock())
     for _ in range(5):
-        brake.attempt("192.0.2.1", is_right=False)
-        brake.attempt("2001:db8:0:1::1", is_right=False)
+        throttle.attempt("192.0.2.1", is_right=False)
+        throttle.attempt("2001:db8:0:1::1", is_right=False)
 
     waits = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:1::ffff", "2001:db8:0:1::1%eth0"]
-    assert [brake.attempt(address, is_right=True) for address in waits] == [1.0] * 4
+    assert [throttle.attempt(address, is_right=True) for address in waits] == [1.0] * 4
     others = ["192.0.2.2", "2001:db8:0:2::1", "", "/run/socket"]
-    assert [brake.attempt(address, is_right=True) for address in others] == [0.0] * 4
+    assert [throttle.attempt(address, is_right=True) for address in others] == [0.0] * 4
 
 
 def test_the_oldest_addresses_are_forgotten(monkeypatch):
     monkeypatch.setattr(braking, "MOST_ADDRESSES", 3)
-    brake = LoginThrottle(clock=Clock())
+    throttle = LoginThrottle(clock=Clock())
     for _ in range(5):
-        brake.attempt("192.0.2.1", is_right=False)
+        throttle.attempt("192.0.2.1", is_right=False)
 
     for last in (2, 3, 4, 5):
-        brake.attempt(f"192.0.2.{last}", is_right=False)
+        throttle.attempt(f"192.0.2.{last}", is_right=False)
 
-    assert len(brake) == 3
-    assert brake.attempt("192.0.2.1", is_right=False) == 0.0
+    assert len(throttle) == 3
+    assert throttle.attempt("192.0.2.1", is_right=False) == 0.0

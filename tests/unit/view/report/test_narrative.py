@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import doctest
+import gzip
 import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from hpsearch.core.analysis.study_analysis import Importance
 from hpsearch.core.analysis.timeline import HandoffReason, Span
@@ -237,7 +240,8 @@ def test_every_study_has_a_sensible_report(name, kind):
     told = render(EVERY_STUDY[name], kind)
 
     assert EVERY_STUDY[name].study in told
-    body = re.sub(r"<script>.*?</script>", "", told, flags=re.DOTALL)  # not Plotly itself
+    scripts = r'<script(?: type="text/plain"[^>]*)?>.*?</script>'  # Plotly, and what draws with it
+    body = re.sub(scripts, "", told, flags=re.DOTALL)
     for accident in ("None", "NaN", "nan ", "Traceback", "object at 0x"):
         assert accident not in body
 
@@ -299,8 +303,16 @@ def test_code_within_words_is_code_in_each_format_whatever_else_they_hold():
 def test_what_is_to_be_copied_is_copied_as_it_is():
     html = render(findings_of(STUDY, name="in 5 s"), "html")
 
-    assert "--study &#x27;in 5 s&#x27; " in html
-    assert "name = &quot;in 5 s&quot;" in html
+    assert "--study &#39;in 5 s&#39; " in html
+    assert "name = &#34;in 5 s&#34;" in html
+
+
+def test_the_page_embeds_the_plotly_that_is_installed_the_same_bytes_every_time():
+    html = render(findings_of(STUDY), "html")
+
+    packed = base64.b64decode(re.search(r' id="plotly">(.*?)</script>', html)[1])
+    assert gzip.decompress(packed).decode() == get_plotlyjs()
+    assert packed[4:8] == bytes(4)  # where gzip notes the time
 
 
 @pytest.mark.parametrize("name", EVERY_STUDY)

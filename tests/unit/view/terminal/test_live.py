@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.terminal.live import LiveView, PlainLog, getting_ready, view_for
-from hpsearch.view.terminal.screen import Front, Picture, draw
+from hpsearch.view.terminal.screen import FrontPanel, Snapshot, draw
 
 OBJECTIVES = ("accuracy", "train_seconds")
 PARAMS = {
@@ -169,7 +169,7 @@ def test_a_trial_that_is_handed_back_stays_above_the_picture():
     with live(screen) as view:
         view.started(4, PARAMS, {})
         view.ended(replace(pruned(4), state=State.WAITING, reason=None))
-    assert screen.lines[0].startswith("trial 4  handed back after epoch 2, to be resumed")
+    assert screen.lines[0].startswith("trial 4  paused after epoch 2, will resume")
 
 
 def test_ctrl_c_is_acknowledged_at_once():
@@ -180,7 +180,7 @@ def test_ctrl_c_is_acknowledged_at_once():
         assert "stopping" not in screen.told
         signals.append("SIGINT")
         view.refresh()
-        assert "stopping after this epoch; Ctrl-C again ends at once" in screen.told
+        assert "stopping after this epoch; Ctrl-C again stops at once" in screen.told
 
 
 def test_what_the_terminal_echoes_of_ctrl_c_fits_beside_the_last_line():
@@ -286,7 +286,7 @@ def test_trials_of_other_workers_are_shown_once_told_of():
 
 def test_many_running_trials_leave_room_for_the_rest():
     running = tuple(TrialRecord(number=i, state=State.RUNNING, params=PARAMS) for i in range(40))
-    picture = Picture(
+    picture = Snapshot(
         title="",
         target=100,
         epochs=8,
@@ -294,7 +294,7 @@ def test_many_running_trials_leave_room_for_the_rest():
         time_left="",
         running=running,
         last=None,
-        front=Front([complete(99)], objectives=OBJECTIVES),
+        front=FrontPanel([complete(99)], objectives=OBJECTIVES),
     )
     screen = Screen(height=24)
     screen.console.print(draw(picture, width=80, height=24))
@@ -327,7 +327,7 @@ def test_the_plain_log_has_one_line_for_each_trial():
         f"  3/100  trial 3  complete  accuracy 97.6 %  train_seconds 4.31 s  {net}",
         f"  4/100  trial 4  pruned: loss 0.9 after epoch 2 is above 0.5  {net}",
         f"  4/100  trial 5  failed: OSError: [x] full  {net}",
-        "  4/100  trial 6  handed back after epoch 1, to be resumed: Ctrl-C",
+        "  4/100  trial 6  paused after epoch 1, will resume: Ctrl-C",
     ]
 
 
@@ -358,7 +358,7 @@ def test_what_is_told_while_a_study_is_prepared_stays_and_the_sign_of_work_goes(
     with getting_ready(screen.console) as tell:
         tell("decoding [120] images")
         assert screen.lines[0] == "decoding [120] images"
-        assert screen.lines[1].endswith(" getting ready")
+        assert screen.lines[1].endswith(" loading PyTorch and the data")
     assert [line for line in screen.lines if line] == ["decoding [120] images"]
 
 

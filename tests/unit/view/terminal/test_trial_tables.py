@@ -15,12 +15,11 @@ from hpsearch.core.analysis.pruning_stats import Savings, StudySummary
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view import format
 from hpsearch.view.format import describe, format_seconds, format_value
-from hpsearch.view.terminal.study_tables import study_list
+from hpsearch.view.terminal.study_tables import status_lines, study_list
 from hpsearch.view.terminal.trial_tables import (
     end_summary,
     front_table,
     short_front,
-    status_lines,
     titled_front,
     trial_details,
 )
@@ -271,7 +270,7 @@ def test_a_long_curve_is_thinned_and_says_so():
     curve = tuple(epoch(i) for i in range(1, 101))
     long = TrialRecord(number=1, state=State.COMPLETE, curve=curve)
     told = shown(trial_details(long, study="birds", objectives=OBJECTIVES))
-    assert "24 of 100 epochs; --json has them all" in told
+    assert "24 of 100 epochs; --json has all" in told
     assert len([line for line in told.splitlines() if "80.0 %" in line]) == 24
 
 
