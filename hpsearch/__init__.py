@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpsearch.api.evaluate import compare as compare
     from hpsearch.api.evaluate import confirm as confirm
-    from hpsearch.api.run import StudyHandle as StudyHandle
-    from hpsearch.api.run import open_study as open_study
     from hpsearch.api.run import run as run
+    from hpsearch.api.studies import StudyHandle as StudyHandle
+    from hpsearch.api.studies import open_study as open_study
     from hpsearch.api.train import train as train
     from hpsearch.config import build_spec as build_spec
     from hpsearch.config import load_study_file as load_study_file
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from hpsearch.errors import HpsearchError as HpsearchError
     from hpsearch.nn.serving.model_folder import load_model as load_model
 
-_HOMES = {
+_MODULES = {
     "Epoch": "hpsearch.core.trial",
     "HpsearchError": "hpsearch.errors",
     "build_spec": "hpsearch.config",
-    "StudyHandle": "hpsearch.api.run",
+    "StudyHandle": "hpsearch.api.studies",
     "compare": "hpsearch.api.evaluate",
     "confirm": "hpsearch.api.evaluate",
     "load_model": "hpsearch.nn.serving.model_folder",
     "load_study_file": "hpsearch.config",
-    "open_study": "hpsearch.api.run",
+    "open_study": "hpsearch.api.studies",
     "run": "hpsearch.api.run",
     "train": "hpsearch.api.train",
 }
@@ -48,11 +48,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name when it is first asked for, so that importing hpsearch is cheap."""
-    if name not in _HOMES:
+    """Imports a public name on first use, so that importing hpsearch is cheap."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'hpsearch' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULES])

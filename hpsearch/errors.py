@@ -1,24 +1,27 @@
-"""The errors that a user can mend; every room may raise them.
+"""The errors that a user can fix; every room may raise them.
 
-HpsearchError            anything a person can put right: one line, exit code 2
+HpsearchError            the root: printed as one line, exit code 2
 ├── SpecError            a study file or an option holds a value that cannot be searched
 ├── DataError            images or labels are missing, damaged or unfit
 ├── ModelError           a model folder is missing, damaged or of a newer version
-├── DeviceError          the device asked for is not there, or differs from the study's
+├── DeviceError          the requested device is missing, or differs from the study's
 ├── StorageError         the database cannot be reached, read or written
-│   ├── AwayError        it cannot be reached now, and may come back
-│   └── NotMadeError     it has yet to be made: the first run or worker does that
-└── StudyError           the study is unknown, changed, or cannot do what was asked
+│   ├── AwayError        it cannot be reached now, but may come back
+│   └── NotMadeError     it does not exist yet: the first run or worker creates it
+└── StudyError           the study is unknown, has changed, or cannot do what was asked
 
-A message says what was found, what was expected and what to do, in one line.
+A message names the value found, the value expected and the remedy, in one line.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-# What others call it: the field's abbreviations, and the words of this program's own options.
+# Other names for known keys: usual abbreviations, and the names of command-line options.
 ALIASES: Mapping[str, str] = {
     "batch": "batch_size",
     "batchnorm": "batch_norm",
@@ -43,7 +46,7 @@ ALIASES: Mapping[str, str] = {
 
 
 class HpsearchError(Exception):
-    """The root of all errors that a user can mend."""
+    """The root of all errors that a user can fix."""
 
 
 class SpecError(HpsearchError):
@@ -59,7 +62,7 @@ class ModelError(HpsearchError):
 
 
 class DeviceError(HpsearchError):
-    """The device asked for is not there, or differs from the study's reference."""
+    """The requested device is missing, or differs from the study's reference."""
 
 
 class StorageError(HpsearchError):
@@ -67,11 +70,11 @@ class StorageError(HpsearchError):
 
 
 class AwayError(StorageError):
-    """The database cannot be reached now, and may come back by itself."""
+    """The database cannot be reached now, but may come back by itself."""
 
 
 class NotMadeError(StorageError):
-    """The database has yet to be made, as the first run or worker does."""
+    """The database does not exist yet; the first run or worker creates it."""
 
 
 class StudyError(HpsearchError):
@@ -81,23 +84,65 @@ class StudyError(HpsearchError):
 _READ_ONLY = ("readonly database", "read-only transaction", "permission denied for")
 
 
-def lost_database(error: Exception) -> str | None:
-    """Returns what became of the database and what to mend; None if its libraries did not raise it.
-
-    It is lost, or only not to be written.
-    """
+def database_error(error: Exception) -> StorageError | None:
+    """Returns the error for an exception of the database libraries; None for any other."""
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
         return None
     cause = error.__cause__ or error
-    said = getattr(cause, "orig", None) or cause
-    line = next(iter(str(said).strip().splitlines()), repr(said))
-    if any(word in line for word in _READ_ONLY):
-        return f"the database cannot be written ({line}); mend its permissions"
-    return f"lost the database: {line}; mend it"
+    driver_error = getattr(cause, "orig", None) or cause
+    line = next(iter(str(driver_error).strip().splitlines()), repr(driver_error))
+    if any(phrase in line for phrase in _READ_ONLY):
+        return StorageError(
+            f"the database cannot be written ({line}); fix its permissions and try again"
+        )
+    return StorageError(f"lost the connection to the database ({line}); fix it and try again")
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raises exceptions of the database libraries as a :class:`StorageError`."""
+    try:
+        yield
+    except HpsearchError:
+        raise
+    except Exception as exc:
+        if (error := database_error(exc)) is None:
+            raise
+        raise error from exc
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "a text",
+    "bool": "true or false",
+    "tuple": "a list",
+}
+_BOUNDS = {"greater_than_equal": ("ge", "or more"), "less_than_equal": ("le", "or less")}
+
+
+def expected_of(problem: Mapping[str, Any]) -> str:
+    """Returns the value that one of pydantic's errors expected, in plain words.
+
+    >>> expected_of({"type": "int_type", "input": "7", "msg": "Input should be a valid integer"})
+    'a whole number without quotes'
+    >>> expected_of({"type": "less_than_equal", "input": 3, "ctx": {"le": 2}})
+    '2 or less'
+    """
+    if problem["type"] in _BOUNDS:
+        bound, words = _BOUNDS[problem["type"]]
+        return f"{problem['ctx'][bound]:g} {words}"
+    kind, _, reason = str(problem["type"]).partition("_")
+    if kind not in _KINDS or reason not in ("type", "parsing", "from_float"):
+        return re.sub(r"^Input should be ", "", problem["msg"])
+    value = problem["input"]
+    # A number or true/false in quotes: the quotes are the mistake.
+    is_quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]*\d|true|false", value)
+    return _KINDS[kind] + " without quotes" * (reason == "type" and bool(is_quoted))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the known words, the nearest one first.
+    """Returns a hint that lists the known names, and suggests the nearest one.
 
     >>> nearest("emist-balanced", ["mnist", "emnist-balanced"])
     "did you mean 'emnist-balanced'? (known: emnist-balanced, mnist)"
@@ -105,12 +150,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     "did you mean 'learning_rate'? (known: learning_rate, width_1 …)"
     """
     names = sorted(known)
-    close, listing = closest(word, names), "known: " + ", ".join(_without_counting(names))
+    close, listing = closest(word, names), "known: " + ", ".join(_abridged(names))
     return listing if close is None else f"did you mean '{close}'? ({listing})"
 
 
 def closest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """Returns the known word that is meant, by its usual other name or its letters; None if none.
+    """Returns the known name nearest to the word, by alias or by spelling; None if none is near.
 
     >>> closest("wd", ["width", "weight_decay"]), closest("adem", ["sgd", "adam"]), closest("x", [])
     ('weight_decay', 'adam', None)
@@ -121,14 +166,14 @@ def closest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | No
     return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=cutoff)), None)
 
 
-def _without_counting(names: list[str]) -> list[str]:
-    """The names, of those that only count on (width_1, width_2, width_3) the first alone."""
-    told = []
+def _abridged(names: list[str]) -> list[str]:
+    """The names, with a numbered series (width_1, width_2, width_3) shortened to its first."""
+    shown = []
     for name in names:
         stem, _, number = name.rpartition("_")
-        is_counted = number.isdecimal() and f"{stem}_1" in names and f"{stem}_2" in names
-        if not is_counted:
-            told.append(name)
+        is_series = number.isdecimal() and f"{stem}_1" in names and f"{stem}_2" in names
+        if not is_series:
+            shown.append(name)
         elif number == "1":
-            told.append(f"{name} …")
-    return told
+            shown.append(f"{name} …")
+    return shown

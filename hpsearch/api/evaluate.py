@@ -1,4 +1,4 @@
-"""Whether what searches found holds: fronts trained again, and searches side by side."""
+"""Check results: retrain trials with fresh seeds or from their record, and compare studies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsearch.errors import SpecError
+from hpsearch.api.run_options import RunOptions
+from hpsearch.errors import SpecError, translate_errors
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
+    from hpsearch.api.studies import StudyHandle
     from hpsearch.core.analysis.comparison import Comparison
     from hpsearch.core.analysis.replication import Repeat, Replication
     from hpsearch.core.trial import Epoch
-    from hpsearch.search.jobs.confirm import ReplicationProgress
+    from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
+    from hpsearch.search.jobs.rerun import Rerun
 
 
 def confirm(
@@ -31,59 +34,116 @@ def confirm(
     notify: Callable[[str], None] | None = None,
     repeated: Callable[[Repeat], None] = lambda repeat: None,
 ) -> tuple[Replication, ...]:
-    """Trains a study's front again with fresh seeds, and returns what its trials then come to.
+    """Retrains a study's front with fresh seeds and returns means and spread.
 
-    The words are those of ``hpsearch confirm``. Every training is kept with the study as it ends:
-    the same call goes on, after Ctrl-C too, and the report shows the means. torch is set to so many
-    threads in this process.
+    The keywords are the options of ``hpsearch confirm``. Each training is saved with the study when
+    it ends, so the same call resumes, also after Ctrl-C, and the report shows the means. torch is
+    limited to ``threads`` threads in this process.
 
     Args:
         study: the study's name; None: the newest.
-        trials: the numbers of complete trials; none: those of the front.
-        seeds: how many trainings of each there are in the end.
+        trials: the numbers of complete trials; empty: those of the front.
+        seeds: the total of trainings of each trial.
         storage: the database; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
-        dataset: where the data lies here, if not where the study has it.
-        data_dir: where named data sets lie; None: ``HPSEARCH_DATA``, or else ``data``.
+        dataset: the path of the data on this machine; None: the study's.
+        data_dir: the folder of named data sets; None: ``HPSEARCH_DATA``, or else ``data``.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threads: of the processor; None: those of the study.
-        mixed_hardware: let other hardware than the study's take part; its times are left out.
+        threads: CPU threads; None: those of the study.
+        mixed_hardware: accept hardware other than the study's; its times are not used.
         notify: called with each message for the user; None: they are only logged.
-        repeated: takes what each training came to, as it ends.
+        repeated: called with the result of each training.
 
     Returns:
-        One entry for each of the trials, the cheapest first.
+        One entry per trial, cheapest first.
 
     Raises:
-        HpsearchError: something is not as it must be; nothing was trained.
+        HpsearchError: a trial, the data or the device is invalid; nothing was trained.
     """
-    from hpsearch.api.run import data_folder, open_study
+    from hpsearch.api.studies import open_study
     from hpsearch.core.analysis.replication import Repeat
-    from hpsearch.search.jobs.confirm import confirm as train_again
-    from hpsearch.search.worker.launch import WorkerOptions
 
     if type(seeds) is not int or seeds < 1:
         raise SpecError(f"seeds: found {seeds!r}, expected a whole number, 1 or more; pass one")
 
-    def tell(_where: ReplicationProgress, found: Epoch | Repeat) -> None:
-        if isinstance(found, Repeat):
-            repeated(found)
+    def on_progress(_progress: ReplicationProgress, result: Epoch | Repeat) -> None:
+        if isinstance(result, Repeat):
+            repeated(result)
 
-    worker_options = WorkerOptions(
-        storage="",
-        data_dir=data_folder(data_dir),
+    options = RunOptions(
+        dataset=dataset,
+        data_dir=data_dir,
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
     with messages_to(notify), open_study(study, storage=storage) as opened:
-        return train_again(
-            opened.study,
-            worker_options,
-            trials=trials,
-            seeds=seeds,
-            dataset=dataset,
-            stop=lambda: False,
-            tell=tell,
+        return replicate(opened, options, trials=trials, seeds=seeds, on_progress=on_progress)
+
+
+def replicate(
+    study: StudyHandle,
+    options: RunOptions,
+    *,
+    trials: Sequence[int],
+    seeds: int,
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Tell,
+) -> tuple[Replication, ...]:
+    """Retrains trials of an open study with fresh seeds, as :func:`confirm`.
+
+    Args:
+        study: the study.
+        options: the data and the hardware to train on.
+        trials: the numbers of complete trials; empty: those of the front.
+        seeds: the total of trainings of each trial.
+        stop: asked before every step; true raises KeyboardInterrupt.
+        on_progress: called with each epoch and with the result of each training.
+    """
+    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.search.jobs import confirm as job
+
+    try:
+        with translate_errors():
+            return job.confirm(
+                study.study,
+                options.worker_options(),
+                trials=trials,
+                seeds=seeds,
+                dataset=options.dataset,
+                stop=stop,
+                tell=on_progress,
+            )
+    except Interrupted:
+        raise KeyboardInterrupt from None
+
+
+def rerun(
+    study: StudyHandle,
+    number: int,
+    options: RunOptions,
+    *,
+    on_epoch: Callable[[Epoch, Epoch], None],
+) -> Rerun:
+    """Retrains a trial from its record and returns both curves; changes nothing.
+
+    Args:
+        study: the study.
+        number: the trial's number.
+        options: the data and the hardware to train on; threads of None are those of the record.
+        on_epoch: called with each epoch as recorded and as trained now.
+
+    Raises:
+        HpsearchError: the trial was never trained, or the data or the device is invalid.
+    """
+    from hpsearch.search.jobs import rerun as job
+
+    with translate_errors():
+        return job.rerun(
+            study.study,
+            number,
+            options.worker_options(),
+            dataset=options.dataset,
+            tell=on_epoch,
         )
 
 
@@ -92,22 +152,22 @@ def compare(
 ) -> Comparison:
     """Returns which of several studies is ahead, at equal training and at equal trials.
 
-    The words are those of ``hpsearch compare``.
+    The keywords are the options of ``hpsearch compare``.
 
     Args:
         studies: the names of two or more studies of one database.
         storage: the database; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
-        mixed_hardware: take seconds of different hardware as the same.
+        mixed_hardware: treat seconds of different hardware as equal.
 
     Raises:
-        StudyError: they are not two or more different studies that can be compared.
+        StudyError: fewer than two studies, or studies that cannot be compared.
         DeviceError: their objectives hold seconds of different hardware.
-        StorageError: the database is not there or cannot be read.
+        StorageError: the database does not exist or cannot be read.
     """
-    from hpsearch.api.run import open_database, translate_errors
-    from hpsearch.search.jobs.compare import compare as compare_studies
+    from hpsearch.api.studies import open_database
+    from hpsearch.search.jobs import compare as job
 
     if isinstance(studies, str):
         raise SpecError(f"studies: found {studies!r}, expected names; pass a list of two or more")
     with translate_errors(), closing(open_database(storage)) as opened:
-        return compare_studies(opened, studies, mixed_hardware=mixed_hardware)
+        return job.compare(opened, studies, mixed_hardware=mixed_hardware)

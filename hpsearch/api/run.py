@@ -1,140 +1,35 @@
-"""Searching from Python: the commands' words as functions, which print nothing and end nothing."""
+"""Run searches: in this process, in worker processes, or queued for workers elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
-from hpsearch.core.analysis.pareto import front
-from hpsearch.core.analysis.pruning_stats import StudySummary
+from hpsearch.api.run_options import RunOptions
+from hpsearch.api.studies import Notify, StudyHandle, handle_of, open_study
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import TrialRecord
-from hpsearch.errors import HpsearchError, StorageError, lost_database
+from hpsearch.errors import translate_errors
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
-    from hpsearch.search.storage.storage import Storage
-    from hpsearch.search.study.status import StudyStatus
+    from hpsearch.core.spec import DatasetSummary
+    from hpsearch.search.jobs.doctor import Finding
     from hpsearch.search.study.study import Study
-    from hpsearch.search.worker.launch import WorkerOptions
     from hpsearch.search.worker.observer import Observer
-    from hpsearch.search.worker.work_loop import StopSignal
 
-Notify = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
+INTERRUPTED = "interrupted"  # the ending of a run that Ctrl-C or SIGTERM has ended
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyHandle:
-    """An open study, to be looked at. Made by :func:`open_study` and :func:`run`.
-
-    What it returns is the study as it stands when it is asked, while others may be working on it.
-    ``ending`` says how the run went that returned it (``done``, ``timed out`` or ``stopped``); it
-    is None where the study was only opened. Used as a context, it is closed at the end.
-    """
-
-    study: Study = field(repr=False)
-    name: str
-    ending: str | None = None
-    storage_options: Sequence[str] = field(
-        default=(), repr=False
-    )  # the options that name its database
-
-    @property
-    def spec(self) -> StudySpec:
-        """What the study is."""
-        return self.study.spec
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """The names of what is optimised."""
-        return self.study.objectives
-
-    def trials(self) -> list[TrialRecord]:
-        """Returns all trials by number, whatever their state."""
-        with translate_errors():
-            return self.study.records()
-
-    def front(self) -> list[TrialRecord]:
-        """Returns the non-dominated complete trials, cheapest first; empty without any."""
-        return list(front(self.trials(), self.objectives).trials)
-
-    def knee(self) -> TrialRecord | None:
-        """Returns the front's best bargain; None while no trial is complete."""
-        return front(self.trials(), self.objectives).knee_trial
-
-    def summary(self) -> StudySummary:
-        """Returns the study in a line: its counts, the front's size and hypervolume."""
-        with translate_errors():
-            return self.study.summary()
-
-    def report(self, path: str | Path | None = None, *, kind: str | None = None) -> Path:
-        """Writes the report, whole or not at all; returns where.
-
-        Args:
-            path: the file; None: ``report-STUDY`` in the current folder.
-            kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers);
-                None: as the file's name ends, else ``html``.
-
-        Raises:
-            HpsearchError: there is no such kind, or it cannot be written there.
-        """
-        from hpsearch.search.jobs.analyse import analyse_study
-        from hpsearch.view.report.report import check_format, default_path, format_of, render, write
-
-        if kind is None:
-            kind = format_of(None if path is None else Path(path))
-        check_format(kind)
-        with translate_errors():
-            text = render(analyse_study(self.study), kind, storage_options=self.storage_options)
-        target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
-        write(text, target)
-        return target
-
-    def close(self) -> None:
-        """Closes the connection to the database; what was returned stays."""
-        self.study.storage.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def open_study(
-    name: str | None = None,
-    *,
-    storage: str | None = None,
-    notify: Notify | None = None,
-) -> StudyHandle:
-    """Opens a study to look at it.
-
-    Args:
-        name: the study's name; None: the only one, or the newest.
-        storage: an SQLite file or a URL; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
-        notify: called with each message for the user; None: they are only logged.
-
-    Raises:
-        StudyError: there is none of that name, or none at all.
-        StorageError: the database is not there or cannot be read.
-    """
-    from hpsearch.search.storage.url import typed_again
-    from hpsearch.search.study import catalog
-
-    with translate_errors(), messages_to(notify):
-        opened = open_database(storage)
-        try:
-            study = catalog.open_study(opened, name)
-        except BaseException:
-            opened.close()
-            raise
-    storage_options = typed_again(storage, masked=opened.masked)
-    return StudyHandle(study=study, name=study.name, storage_options=storage_options)
+SpecSource = StudySpec | str | Path | None
+# Shows a study while trials run; the function passed to it says whether Ctrl-C was pressed.
+Watching = Callable[[StudyHandle, Callable[[], bool]], AbstractContextManager["Observer"]]
 
 
 def run(
@@ -163,12 +58,13 @@ def run(
 ) -> StudyHandle:
     """Searches until the study holds its total of trials; the same call resumes.
 
-    The words are those of ``hpsearch run``; None leaves a value as the study file has it. Prints
-    nothing. torch is set to so many threads in this process. With one worker the trials run in this
-    process, with several in processes of their own.
+    The keywords are the options of ``hpsearch run``; None keeps the value of the study file.
+    Nothing is printed. With one worker, trials run in this process, whose torch is limited to
+    ``threads`` threads; with several, each worker is a process.
 
-    The first Ctrl-C, or SIGTERM, lets the epoch at hand end, hands the trial back and then raises
-    KeyboardInterrupt; a second one raises it at once. (Python hears them in its main thread alone.)
+    The first Ctrl-C or SIGTERM lets the current epoch end, hands the trial back and then raises
+    KeyboardInterrupt; a second one raises it at once. (Python handles signals in its main thread
+    only.)
 
     Args:
         spec_or_path: a spec, or the path of a study file; None: the built-in default.
@@ -176,121 +72,224 @@ def run(
         study: the study's name.
         storage: an SQLite file or a URL; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
         dataset: a known name, a folder of class folders, or an ``.npz`` file.
-        data_dir: where named data sets lie; None: ``HPSEARCH_DATA``, or else ``data``.
+        data_dir: the folder of named data sets; None: ``HPSEARCH_DATA``, or else ``data``.
         image_size: side of a folder's images in pixels.
-        epochs: of a full training.
-        timeout: end after so many seconds, or after a duration such as ``"1h30m"``.
-        seed: fixes what is drawn and trained.
+        epochs: length of a full training.
+        timeout: end after this many seconds, or after a duration such as ``"1h30m"``.
+        seed: fixes sampling and training.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threads: of the processor, for a trial.
+        threads: CPU threads of a trial.
         sampler: tpe, nsga2, gp, random, qmc, grid or grid+random.
         pruner: forecast, margin, median, percentile, asha or none.
         objectives: names, or a text of names with commas.
         workers: processes that share the trials.
         gpus_per_worker: the share of a GPU that a worker needs.
-        mixed_hardware: let other hardware than the study's take part.
-        artifacts: where checkpoints lie; None: ``HPSEARCH_ARTIFACTS``, or else beside the database.
+        mixed_hardware: accept hardware other than the study's.
+        artifacts: folder of checkpoints; None: ``HPSEARCH_ARTIFACTS``, or else beside the database.
         notify: called with each message for the user; None: they are only logged.
-        ended: takes each trial as it is complete, pruned, failed or handed back.
+        ended: called with each trial that is complete, pruned, failed or handed back.
 
     Raises:
-        HpsearchError: something is not as it must be, and nothing was written; or too many trials
-            failed in a row.
+        HpsearchError: an option, the data, the device or the database is invalid, and nothing was
+            written; or too many trials failed in a row.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    from hpsearch.config import overrides_of
-    from hpsearch.search.storage.url import named_or_default
-    from hpsearch.search.study.status import StudyStatus
-    from hpsearch.search.worker.launch import WorkerOptions
-    from hpsearch.search.worker.observer import EndedTrials
-    from hpsearch.search.worker.work_loop import StopSignal, close
-
-    words = {
-        "study": study,
-        "dataset": dataset,
-        "image_size": image_size,
-        "epochs": epochs,
-        "trials": trials,
-        "timeout": timeout,
-        "seed": seed,
-        "sampler": sampler,
-        "objectives": objectives,
-        "workers": workers,
-        "pruner": pruner,
-    }
-    spec, code = _read(spec_or_path, overrides_of(words))
-    worker_options = WorkerOptions(
-        storage=named_or_default(storage),
-        data_dir=data_folder(data_dir),
+    options = RunOptions(
+        trials=trials,
+        study=study,
+        storage=storage,
+        dataset=dataset,
+        data_dir=data_dir,
+        image_size=image_size,
+        epochs=epochs,
+        timeout=timeout,
+        seed=seed,
         device=device,
         threads=threads,
-        mixed_hardware=mixed_hardware,
-        artifacts=artifacts or os.environ.get("HPSEARCH_ARTIFACTS") or None,
-        code=code,
+        sampler=sampler,
+        pruner=pruner,
+        objectives=objectives,
+        workers=workers,
         gpus_per_worker=gpus_per_worker,
+        mixed_hardware=mixed_hardware,
+        artifacts=artifacts,
     )
+    return _run_silently(spec_or_path, options, notify=notify, ended=ended)
+
+
+def _run_silently(
+    source: SpecSource,
+    options: RunOptions,
+    *,
+    notify: Notify | None,
+    ended: Callable[[TrialRecord], None],
+) -> StudyHandle:
+    from hpsearch.search.worker.observer import EndedTrials
+
     with translate_errors(), messages_to(notify):
-        done, ending = _search(spec, worker_options, StopSignal(exits=False), EndedTrials(ended))
-        close(done, ending)
-    if ending is StudyStatus.INTERRUPTED:
+        closed = search(
+            source,
+            options,
+            watching=lambda handle, stopping: nullcontext(EndedTrials(ended)),
+            exits=False,
+        )
+    if closed.ending == INTERRUPTED:
         raise KeyboardInterrupt
-    return replace(open_study(spec.name, storage=storage), ending=ending.label)
+    return replace(open_study(closed.name, storage=options.storage), ending=closed.ending)
 
 
-def open_database(storage: str | None) -> Storage:
-    """Opens the database that was named, or the default one, to look at its studies.
+def search(
+    source: SpecSource,
+    options: RunOptions,
+    *,
+    watching: Watching,
+    preparing: AbstractContextManager[object] | None = None,
+    finished: Callable[[StudyHandle], None] = lambda handle: None,
+    exits: bool,
+) -> StudyHandle:
+    """Prepares a study, runs its trials and closes it; returns its handle, already closed.
+
+    Args:
+        source: a spec, or the path of a study file; None: the built-in default.
+        options: the options of the run.
+        watching: shows the study while trials run.
+        preparing: entered while the data is loaded and the study is made or opened.
+        finished: called at the end of the run, while the study is still open.
+        exits: whether a second Ctrl-C ends the process instead of raising KeyboardInterrupt.
 
     Raises:
-        StorageError: it is not there or cannot be read.
+        HpsearchError: as :func:`run`.
     """
-    from hpsearch.search.storage.storage import open_storage
-    from hpsearch.search.storage.url import named_or_default
+    from hpsearch.search.worker import launch
+    from hpsearch.search.worker.work_loop import StopSignal, close
 
-    return open_storage(
-        named_or_default(storage),
-        create=False,
-        artifacts=os.environ.get("HPSEARCH_ARTIFACTS") or None,
+    spec, code = _read(source, options)
+    worker_options, stop = options.worker_options(code=code), StopSignal(exits=exits)
+    # Only the main thread of a process may install signal handlers.
+    is_main = threading.current_thread() is threading.main_thread()
+    with stop.listening() if is_main else nullcontext():
+        with preparing or nullcontext():
+            prepared = launch.prepare(spec, worker_options, stop=stop)
+        stop.start_clock(spec.search.timeout)
+        handle = handle_of(prepared.study, storage=options.storage)
+        with watching(handle, lambda: bool(stop.signals)) as observer:
+            ending = launch.run(prepared, worker_options, stop=stop, watcher=observer)
+    handle = replace(handle, ending=ending.label)
+    finished(handle)
+    close(prepared.study, ending)
+    return handle
+
+
+def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
+    """Runs trials of existing studies, oldest first; returns the ending, such as ``done``.
+
+    Args:
+        options: which study (None: every open one), where its data lies here, and the hardware.
+        forever: wait for the next study instead of ending.
+        watching: shows a study while trials run, unless a command that does so started this worker.
+
+    Raises:
+        HpsearchError: the study cannot be run on this machine.
+    """
+    from hpsearch.search.worker.observer import Observer
+    from hpsearch.search.worker.service import serve
+    from hpsearch.search.worker.work_loop import StopSignal
+
+    stop = StopSignal.of_a_worker()
+
+    def view(study: Study) -> AbstractContextManager[Observer]:
+        if stop.parent:
+            return nullcontext(Observer())
+        return watching(handle_of(study, storage=options.storage), lambda: bool(stop.signals))
+
+    with stop.listening():
+        ending = serve(
+            options.worker_options(),
+            name=options.study,
+            forever=forever,
+            dataset=options.dataset,
+            stop=stop,
+            view=view,
+        )
+    return ending.label
+
+
+def submit(source: SpecSource, options: RunOptions) -> None:
+    """Queues a study for workers; returns at once.
+
+    Raises:
+        HpsearchError: as :func:`run`; nothing was written.
+    """
+    from hpsearch.search.study.status import StudyStatus
+    from hpsearch.search.worker import launch
+
+    spec, code = _read(source, options)
+    submitted = launch.submit(spec, options.worker_options(code=code))
+    total = submitted.spec.search.trials
+    if submitted.status() is StudyStatus.DONE:
+        _log.info("study %r has %s trials already, nothing to do", submitted.name, total)
+        return
+    _log.info(
+        "study %r waits for workers in %s, for %s trials; start one with `hpsearch worker`",
+        submitted.name,
+        submitted.storage.masked,
+        total,
     )
 
 
-def data_folder(data_dir: str | Path | None) -> Path | None:
-    """Returns where named data sets lie: there, or else where ``HPSEARCH_DATA`` says."""
-    named = data_dir or os.environ.get("HPSEARCH_DATA")
-    return Path(named) if named else None
+def watch(study: StudyHandle, *, watching: Watching) -> str:
+    """Shows a study that runs elsewhere until its workers get no more trials; returns why."""
+    from hpsearch.search.worker.observer import follow
+
+    with watching(study, lambda: False) as observer:
+        return follow(study.study, observer).words
 
 
-def _read(
-    spec_or_path: StudySpec | str | Path | None, overrides: Mapping[str, Any]
-) -> tuple[StudySpec, Path | None]:
-    """The spec, and the folder of its file, if it has one."""
+def check(source: SpecSource, options: RunOptions) -> tuple[StudySpec, DatasetSummary | None]:
+    """Validates a study file without training; returns its spec, and its images where counted.
+
+    User code is imported. Legal settings that will not find a good model are logged.
+
+    Raises:
+        HpsearchError: a value, the data or the user code is invalid.
+    """
+    from hpsearch.search.worker.launch import examine
+
+    spec, code = _read(source, options)
+    return spec, examine(spec, data_dir=options.worker_options().data_dir, code=code)
+
+
+def doctor(options: RunOptions) -> tuple[list[Finding], bool]:
+    """Examines Python, torch, devices, threads, folders and the database.
+
+    Returns:
+        The findings, and whether a search can run.
+    """
+    from hpsearch.search.jobs.doctor import Health, examine
+
+    where = options.worker_options()
+    findings = examine(where.storage, data_dir=where.data_dir, artifacts=where.artifacts)
+    return findings, not any(finding.health is Health.BAD for finding in findings)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop; a second one ends the process.
+
+    Yields the function that says whether a stop was requested.
+    """
+    from hpsearch.search.worker.work_loop import StopSignal
+
+    stop = StopSignal()
+    with stop.listening():
+        yield stop
+
+
+def _read(source: SpecSource, options: RunOptions) -> tuple[StudySpec, Path | None]:
+    """The spec with the options over it, and the folder of its study file, if it has one."""
     from hpsearch.config import overridden, read_spec
 
-    if isinstance(spec_or_path, StudySpec):
-        return overridden(spec_or_path, overrides), None
-    path = None if spec_or_path is None else Path(spec_or_path)
-    return read_spec(path, overrides), path and path.parent
-
-
-def _search(
-    spec: StudySpec, worker_options: WorkerOptions, stop: StopSignal, watcher: Observer
-) -> tuple[Study, StudyStatus]:
-    from hpsearch.search.worker import launch
-
-    hears = threading.current_thread() is threading.main_thread()
-    with stop.listening() if hears else contextlib.nullcontext():
-        prepared = launch.prepare(spec, worker_options, stop=stop)
-        stop.start_clock(prepared.study.spec.search.timeout)
-        return prepared.study, launch.run(prepared, worker_options, stop=stop, watcher=watcher)
-
-
-@contextlib.contextmanager
-def translate_errors() -> Iterator[None]:
-    """Tells what the database's libraries raise as an error of ours."""
-    try:
-        yield
-    except HpsearchError:
-        raise
-    except Exception as exc:
-        if (lost := lost_database(exc)) is None:
-            raise
-        raise StorageError(f"{lost} and try again") from exc
+    if isinstance(source, StudySpec):
+        return overridden(source, options.overrides()), None
+    path = None if source is None else Path(source)
+    return read_spec(path, options.overrides()), path and path.parent

@@ -1,4 +1,4 @@
-"""Taking the winner home: choose, train, test once, and write the model folder."""
+"""Train the chosen model, test it once, write its folder, and predict with it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.api.run_options import RunOptions
 from hpsearch.errors import ModelError, SpecError
 from hpsearch.util.messages import messages_to
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_SEEDS = 1000  # trainings in a row
+MAX_SEEDS = 1000  # trainings in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A model folder that was written: its metrics, and the model, ready to predict."""
+    """A written model folder: its metrics, and the model, ready to predict."""
 
     folder: Path
     metrics: Mapping[str, Any]
@@ -60,51 +61,46 @@ def train(
     notify: Callable[[str], None] | None = None,
     tell: Callable[[int, Epoch, int], None] = lambda number, epoch, epochs: None,
 ) -> Trained:
-    """Trains a study's trial, or a net set by hand, tests it once and writes the model folder.
+    """Trains a study's trial, or a network set by hand, tests it once and writes the model folder.
 
-    The words are those of ``hpsearch train``. One of ``trial``, ``knee``, ``best``,
-    ``within_seconds`` and ``within_params`` chooses a trial of ``study``; ``settings`` go over it,
-    as ``{"n_blocks": 3}`` or ``["n_blocks=3"]``. With settings or a data set alone no study is
-    needed.
+    The keywords are the options of ``hpsearch train``. One of ``trial``, ``knee``, ``best``,
+    ``within_seconds`` and ``within_params`` selects a trial of ``study``; ``settings`` override its
+    hyperparameters, as ``{"n_blocks": 3}`` or ``["n_blocks=3"]``. With settings or a data set and
+    none of these, no study is needed.
 
     Args:
         output: the folder to write.
         trial: the number of a complete trial.
-        knee: choose the front's best bargain.
-        best: an objective, to choose the trial best in it.
-        within_seconds: choose the most accurate trial that trains in so many seconds.
-        within_params: choose the most accurate trial of so many parameters.
+        knee: select the best trade-off on the front.
+        best: select the trial best in this objective.
+        within_seconds: select the most accurate trial that trains within this time.
+        within_params: select the most accurate trial with at most this many parameters.
         settings: values of single hyperparameters.
         study: the study's name; None: the newest.
         storage: the database; None: ``HPSEARCH_STORAGE``, or else ``hpsearch.db``.
-        dataset: where the data is; None: where the study has it, or ``mnist5k``.
-        data_dir: where named data sets lie; None: ``HPSEARCH_DATA``, or else ``data``.
-        image_size: side of a folder's images in pixels, where there is no study.
-        epochs: how long to train; None: as long as the study, or 8.
-        seeds: how often to train; the first is kept.
-        seed: what those derive from; None: the study's, or 0.
+        dataset: the data; None: the study's, or ``mnist5k``.
+        data_dir: the folder of named data sets; None: ``HPSEARCH_DATA``, or else ``data``.
+        image_size: side of a folder's images in pixels; only without a study.
+        epochs: length of the training; None: the study's, or 8.
+        seeds: the number of trainings; the first model is kept.
+        seed: the seeds are derived from it; None: the study's, or 0.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threads: of the processor; None: all cores.
-        hold_out_validation: leave the validation images out of the training.
+        threads: CPU threads; None: all cores.
+        hold_out_validation: do not train on the validation images.
         onnx: also write ``model.onnx``.
-        force: replace a model folder that is there.
-        stop: asked before every step; true ends it with KeyboardInterrupt.
+        force: replace an existing model folder.
+        stop: asked before every step; true raises KeyboardInterrupt.
         notify: called with each message for the user; None: they are only logged.
-        tell: takes the number of the training, from 0, an epoch of it, and how many there are.
+        tell: called with the index of the training, its latest epoch and the number of epochs.
 
     Raises:
-        HpsearchError: something is not as it must be; nothing was written.
+        HpsearchError: an option, the data, the device or the database is invalid; nothing was
+            written.
     """
-    from hpsearch.api.run import data_folder
     from hpsearch.core.analysis.selection import TrialSelection
-    from hpsearch.nn.runtime.cpu import decide_threads
-    from hpsearch.nn.training.interrupt import Interrupted
-    from hpsearch.search.jobs.retrain import retrain
-    from hpsearch.search.worker.launch import WorkerOptions
 
     with messages_to(notify):
-        _check_whole(trial=trial, image_size=image_size, epochs=epochs)
-        _check_seeds(seeds=seeds, seed=seed)
+        _check_numbers(trial=trial, image_size=image_size, epochs=epochs, seeds=seeds, seed=seed)
         choice = TrialSelection(
             trial=trial,
             knee=knee,
@@ -112,96 +108,60 @@ def train(
             within_seconds=within_seconds,
             within_params=within_params,
         )
-        plan = _plan(
-            choice,
-            _texts(settings),
-            study=study,
-            storage=storage,
-            dataset=dataset,
-            image_size=image_size,
-            epochs=epochs,
+        source = RunOptions(
+            study=study, storage=storage, dataset=dataset, image_size=image_size, epochs=epochs
         )
-        folder = Path(output)
-        decide_threads(
-            requested=threads, workers=1
-        )  # refused now rather than once the data is loaded
-        _check_output(folder, onnx=onnx, force=force)
-        worker_options = WorkerOptions(
-            storage="",
-            data_dir=data_folder(data_dir),
-            device=device,
-            threads=threads,
+        plan, folder = _plan(choice, settings, source), Path(output)
+        _check_output(folder, threads=threads, onnx=onnx, force=force)
+        here = RunOptions(seed=seed, data_dir=data_dir, device=device, threads=threads)
+        taken = _retrain(
+            plan, here, seeds=seeds, hold_out=hold_out_validation, stop=stop, tell=tell
         )
-        length = plan.spec.train.epochs
-        try:
-            taken = retrain(
-                plan,
-                worker_options,
-                seeds=seeds,
-                seed=seed,
-                hold_out=hold_out_validation,
-                stop=stop,
-                tell=lambda number, epoch: tell(number, epoch, length),
-            )
-        except Interrupted:
-            raise KeyboardInterrupt from None
         return _write(taken, folder, onnx=onnx, force=force)
 
 
-def _check_whole(**numbers: int | None) -> None:
-    """Refuses what is no whole number, which Python's callers may pass."""
-    for name, number in numbers.items():
+def _check_numbers(*, seeds: int, seed: int | None, **others: int | None) -> None:
+    """Rejects numbers that Python callers may pass but the command line cannot."""
+    for name, number in {**others, "seeds": seeds, "seed": seed}.items():
         if number is not None and type(number) is not int:
             raise SpecError(f"{name}: found {number!r}, expected a whole number; pass one")
-
-
-def _check_seeds(*, seeds: int, seed: int | None) -> None:
-    _check_whole(seeds=seeds, seed=seed)
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise SpecError(f"seeds: found {seeds}, expected 1 to {MOST_SEEDS}; train so many times")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise SpecError(f"seeds: found {seeds}, expected 1 to {MAX_SEEDS}; choose another number")
     if seed is not None and not 0 <= seed < 2**63:
         raise SpecError(f"seed: found {seed}, expected 0 to 2**63 - 1; choose another")
 
 
-def _texts(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    if isinstance(settings, Mapping):
-        return [f"{name}={value}" for name, value in settings.items()]
-    return list(settings)
-
-
 def _plan(
-    choice: TrialSelection,
-    settings: Sequence[str],
-    *,
-    study: str | None,
-    storage: str | None,
-    dataset: str | None,
-    image_size: int | None,
-    epochs: int | None,
+    choice: TrialSelection, settings: Mapping[str, Any] | Sequence[str], source: RunOptions
 ) -> RetrainPlan:
-    """What to train: with a choice or a study's name it comes from the study, else by hand."""
-    from hpsearch.api.run import open_study
+    """What to train: a study's trial if one is selected or a study is named, else a set network."""
+    from hpsearch.api.studies import open_study
     from hpsearch.core.analysis.selection import nothing_chosen
     from hpsearch.search.jobs.retrain_plan import plan_by_hand, plan_of_study
 
-    if not choice.ways and study is None:
+    if isinstance(settings, Mapping):
+        settings = [f"{name}={value}" for name, value in settings.items()]
+    dataset, image_size, epochs = source.dataset, source.image_size, source.epochs
+    if not choice.ways and source.study is None:
         if not settings and dataset is None:
             raise nothing_chosen()
         return plan_by_hand(settings, dataset=dataset, image_size=image_size, epochs=epochs)
     if image_size is not None:
         raise SpecError(
-            f"--image-size: found {image_size} with a study, whose images have their own size;"
+            f"--image-size: found {image_size} with a study, which fixes the size of its images;"
             " leave it out"
         )
-    opened = open_study(study, storage=storage)
+    opened = open_study(source.study, storage=source.storage)
     return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
 
 
-def _check_output(folder: Path, *, onnx: bool, force: bool) -> None:
-    """Refuses, before the training, what would be refused after it."""
+def _check_output(folder: Path, *, threads: int | None, onnx: bool, force: bool) -> None:
+    """Raises the errors of threads and output now, not after the data is loaded or trained on."""
+    from hpsearch.nn.runtime.cpu import decide_threads
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER
     from hpsearch.util.atomic import check_target
 
+    decide_threads(requested=threads, workers=1)
     check_target(folder, MODEL_FOLDER, force=force)
     if onnx:
         from hpsearch.nn.serving.onnx import check_installed
@@ -209,8 +169,34 @@ def _check_output(folder: Path, *, onnx: bool, force: bool) -> None:
         check_installed()
 
 
+def _retrain(
+    plan: RetrainPlan,
+    options: RunOptions,
+    *,
+    seeds: int,
+    hold_out: bool,
+    stop: Callable[[], bool],
+    tell: Callable[[int, Epoch, int], None],
+) -> RetrainedModel:
+    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.search.jobs.retrain import retrain
+
+    try:
+        return retrain(
+            plan,
+            options.worker_options(),
+            seeds=seeds,
+            seed=options.seed,
+            hold_out=hold_out,
+            stop=stop,
+            tell=lambda number, epoch: tell(number, epoch, plan.spec.train.epochs),
+        )
+    except Interrupted:
+        raise KeyboardInterrupt from None
+
+
 def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> Trained:
-    """Writes the folder whole; without model.onnx where that does not compute the same."""
+    """Writes the folder atomically; without model.onnx if that computes something else."""
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER, write_model
     from hpsearch.util.atomic import atomic_folder
 
@@ -224,10 +210,10 @@ def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> T
             try:
                 model = _with_onnx(taken, draft)
             except ModelError as exc:
-                failure = exc
+                failure = exc  # the folder without model.onnx is still worth keeping
         taken = replace(taken, model=model)
         write_model(draft, model.net, model.config)
-        for name, content in _told(taken, metrics, params=params).items():
+        for name, content in _documents(taken, metrics, params=params).items():
             (draft / name).write_bytes(content)
     if failure is not None:
         raise failure
@@ -238,8 +224,8 @@ def _with_onnx(taken: RetrainedModel, draft: Path) -> LoadedModel:
     from hpsearch.nn.serving.onnx import describe, write_onnx
 
     model = taken.model
-    apart = write_onnx(draft / "model.onnx", model, taken.images)
-    checked = {"images": len(taken.images), "largest_difference": apart}
+    difference = write_onnx(draft / "model.onnx", model, taken.images)
+    checked = {"images": len(taken.images), "largest_difference": difference}
     described = {**describe(model), "checked": checked}
     return replace(model, config=replace(model.config, onnx=described))
 
@@ -247,14 +233,14 @@ def _with_onnx(taken: RetrainedModel, draft: Path) -> LoadedModel:
 def _metrics(taken: RetrainedModel, *, params: int) -> dict[str, Any]:
     from hpsearch.core.analysis.metrics import as_plain
 
-    last, told = taken.curve[-1], taken.accuracies
+    last, accuracies = taken.curve[-1], taken.accuracies
     return {
         **as_plain(taken.scores),
         "seeds": {
             "seeds": list(taken.seeds),
-            "test_accuracies": list(told.values),
-            "mean": told.mean,
-            "deviation": told.deviation,
+            "test_accuracies": list(accuracies.values),
+            "mean": accuracies.mean,
+            "deviation": accuracies.deviation,
             "kept": "the first, whatever its test accuracy",
         },
         "val_accuracy": last.val_accuracy if taken.held_out else None,
@@ -265,8 +251,10 @@ def _metrics(taken: RetrainedModel, *, params: int) -> dict[str, Any]:
     }
 
 
-def _told(taken: RetrainedModel, metrics: Mapping[str, Any], *, params: int) -> dict[str, bytes]:
-    """The files for people and programs, by name."""
+def _documents(
+    taken: RetrainedModel, metrics: Mapping[str, Any], *, params: int
+) -> dict[str, bytes]:
+    """The files that describe the model, by name."""
     from hpsearch.view.model.card import accuracy, card
     from hpsearch.view.model.confusion import confused_picture, matrix_csv, matrix_picture
 
@@ -281,3 +269,40 @@ def _told(taken: RetrainedModel, metrics: Mapping[str, Any], *, params: int) -> 
         "confused.png": confused_picture(scores, taken.images, taken.labels, taken.predicted),
         "README.md": card(taken, params=params, onnx=onnx).encode(),
     }
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[Path],
+    *,
+    top: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    factory: str | None = None,
+) -> list[dict[str, Any]]:
+    """Classifies image files, folders of images and ``.npz`` files with a model folder.
+
+    Args:
+        model: a folder that :func:`train` wrote.
+        images: the paths of the images.
+        top: the number of classes to return for each image.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        threads: CPU threads; None: all cores.
+        factory: ``MODULE:NAME`` of the user code that builds the model; it is run.
+
+    Returns:
+        A row per image, as ``predict --json`` prints it.
+
+    Raises:
+        HpsearchError: the model folder or an image cannot be read.
+    """
+    from hpsearch.nn.runtime import cpu
+
+    # Thread settings come before the first import of torch, which reads them then.
+    n_threads = cpu.decide_threads(requested=threads, workers=1)
+    cpu.prepare_environment(n_threads)
+    from hpsearch.nn.serving.model_folder import load_model
+    from hpsearch.nn.serving.predict import classify
+
+    cpu.apply_threads(n_threads)
+    return classify(load_model(Path(model), device=device, factory=factory), images, top=top)

@@ -1,58 +1,55 @@
-"""The commands that train trials again, to see whether what the search saw holds."""
+"""The commands that retrain trials, to check the results of a search."""
 
 from __future__ import annotations
 
 import typer
 
+from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import options
-from hpsearch.cli.output import note, one_name, open_study, print_json, storage_text, typed
+from hpsearch.cli.output import command_line, note, print_json
 from hpsearch.cli.output import show as display
 from hpsearch.errors import HpsearchError
 
 app = typer.Typer()
 
 
-@app.command(short_help="Train a trial again from its record and compare.")
+@app.command(short_help="Retrain a trial from its record and compare.")
 def rerun(
     trial: options.TrialNumber,
-    study: options.Name = None,
-    storage: options.Url = None,
+    study: options.Study = None,
+    storage: options.Storage = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Train a trial again from its record and compare: exactly, on the same kind of machine.
+    """Retrain a trial from its record and compare: on the same kind of machine, bit for bit.
 
     Example: hpsearch rerun 12
     """
-    from hpsearch.search.jobs.rerun import rerun as run_again
-    from hpsearch.search.worker import launch
+    from hpsearch.api import evaluate
+    from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
-    worker_options = launch.WorkerOptions(
-        storage=storage_text(storage), data_dir=data_dir, device=device, threads=threads
-    )
-    compared = run_again(
-        open_study(study, storage),
+    compared = evaluate.rerun(
+        open_study(study, storage=storage),
         trial,
-        worker_options,
-        dataset=dataset,
-        tell=lambda before, now: display(rerun_line(before, now)),
+        RunOptions(dataset=dataset, data_dir=data_dir, device=device, threads=threads),
+        on_epoch=lambda before, now: display(rerun_line(before, now)),
     )
     verdict = rerun_verdict(compared)
     if not compared.holds:
-        raise HpsearchError(f"trial {trial} does not come out as its record says: {verdict}")
+        raise HpsearchError(f"trial {trial} does not reproduce its record: {verdict}")
     note(verdict)
 
 
-@app.command(short_help="Train the front again with fresh seeds; tell the spread.")
+@app.command(short_help="Retrain the front with fresh seeds; print the spread.")
+@options.named_study()
 def confirm(
-    study: options.StudyChoice = None,
-    named: options.Name = None,
+    study: str | None = None,
     trial: options.ConfirmedTrials = None,
     seeds: options.FreshSeeds = 3,
-    storage: options.Url = None,
+    storage: options.Storage = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
@@ -60,45 +57,43 @@ def confirm(
     mixed_hardware: options.MixedHardware = False,
     json_: options.Json = False,
 ) -> None:
-    """Train the front again with fresh seeds, time it anew, and tell means and spread.
+    """Retrain and time the front with fresh seeds, and print means and spread.
 
-    What is trained is kept with the study, and shown by the report; the same command goes on.
+    Each training is saved with the study, and the report shows it; the same command resumes.
 
     Example: hpsearch confirm mnist5k --seeds 3
     """
     from rich.console import Console
 
-    from hpsearch.nn.training.interrupt import Interrupted
-    from hpsearch.search.jobs.confirm import confirm as train_again
-    from hpsearch.search.worker import launch
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.api.evaluate import replicate
+    from hpsearch.api.run import stop_on_signal
+    from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.model_output import confirmed_as_plain, confirmed_table, showing
 
-    worker_options = launch.WorkerOptions(
-        storage=storage_text(storage),
+    run_options = RunOptions(
+        dataset=dataset,
         data_dir=data_dir,
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened, stop = open_study(one_name(study, named), storage), StopSignal()
+    opened = open_study(study, storage=storage)
     try:
-        with stop.listening(), showing(Console(stderr=True)) as tell:
-            found = train_again(
+        with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
+            replications = replicate(
                 opened,
-                worker_options,
+                run_options,
                 trials=trial or (),
                 seeds=seeds,
-                dataset=dataset,
                 stop=stop,
-                tell=tell,
+                on_progress=on_progress,
             )
-    except (Interrupted, KeyboardInterrupt):
-        note("interrupted; what was trained is kept, the same command goes on")
+    except KeyboardInterrupt:
+        note("interrupted; finished trainings are saved, the same command resumes")
         raise typer.Exit(130) from None
-    records = opened.records()
+    records = opened.trials()
     if json_:
-        print_json(confirmed_as_plain(found, records))
+        print_json(confirmed_as_plain(replications, records))
     else:
-        display(confirmed_table(found, records, objectives=opened.objectives))
-        note(f"`{typed('report', opened, storage)}` shows them in the trade-off")
+        display(confirmed_table(replications, records, objectives=opened.objectives))
+        note(f"`{command_line('report', opened)}` shows them in the trade-off")

@@ -1,64 +1,51 @@
-"""The commands that look at studies and change nothing."""
+"""The commands that read studies and change nothing."""
 
 from __future__ import annotations
 
 import typer
 
+from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import options
-from hpsearch.cli.output import (
-    messages,
-    note,
-    one_name,
-    open_study,
-    print_json,
-    storage_options,
-    storage_text,
-    typed,
-    watching,
-)
+from hpsearch.cli.output import command_line, messages, note, print_json, watching
 from hpsearch.cli.output import show as display
 
 app = typer.Typer()
 
 
-@app.command(short_help="Validate a study file and print what would be searched.")
+@app.command(short_help="Validate a study file and print the search it describes.")
 def check(
     study_file: options.StudyFile = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
 ) -> None:
-    """Validate a study file and print what would be searched; nothing is trained or written.
+    """Validate a study file and print the search it describes; nothing is trained or written.
 
-    A net or training of your own is imported, and must take what it will be given. The images of a
-    folder are counted by class, and not decoded.
+    User code is imported and its signature checked. The images of a folder are counted by class,
+    but not decoded.
 
     Example: hpsearch check studies/depth.toml
     """
-    from hpsearch.config import overrides_of, read_spec
-    from hpsearch.search.worker.launch import examine
+    from hpsearch.api import run as api
     from hpsearch.view.terminal.study_tables import plan
 
-    spec = read_spec(study_file, overrides_of({"dataset": dataset}))
     warnings: list[str] = []
-    code = study_file and study_file.parent
     with messages.showing(warnings.append):
-        images = examine(spec, data_dir=data_dir, code=code)
+        spec, images = api.check(study_file, RunOptions(dataset=dataset, data_dir=data_dir))
     display(plan(spec, images))
-    for told in warnings:  # below, where they are seen
-        note(told)
+    for warning in warnings:  # below the table, where they are not overlooked
+        note(warning)
 
 
 @app.command("list")
-def list_(storage: options.Url = None, json_: options.Json = False) -> None:
+def list_(storage: options.Storage = None, json_: options.Json = False) -> None:
     """List the studies of a database.
 
     Example: hpsearch list
     """
-    from hpsearch.api.run import open_database
-    from hpsearch.search.study.catalog import summaries
+    from hpsearch.api.studies import list_studies
     from hpsearch.view.terminal.study_tables import study_list
 
-    rows = summaries(open_database(storage))
+    rows = list_studies(storage)
     if json_:
         print_json(rows)
     else:
@@ -66,40 +53,40 @@ def list_(storage: options.Url = None, json_: options.Json = False) -> None:
 
 
 @app.command()
+@options.named_study()
 def status(
-    study: options.StudyChoice = None,
-    named: options.Name = None,
-    storage: options.Url = None,
-    json_: options.Json = False,
+    study: str | None = None, storage: options.Storage = None, json_: options.Json = False
 ) -> None:
-    """Tell where a study stands.
+    """Print a study's progress.
 
     Example: hpsearch status --json
     """
+    from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.study_tables import status_lines
 
-    summary = open_study(one_name(study, named), storage).summary()
+    summary = open_study(study, storage=storage).summary()
     if json_:
         print_json(summary)
     else:
         display(status_lines(summary))
 
 
-@app.command(short_help="Show all that is known of a trial.")
+@app.command(short_help="Show all details of a trial.")
 def show(
     trial: options.TrialNumber,
-    study: options.Name = None,
-    storage: options.Url = None,
+    study: options.Study = None,
+    storage: options.Storage = None,
     json_: options.Json = False,
 ) -> None:
-    """Show all that is known of a trial: configuration, curve, where it ran, why it ended.
+    """Show all details of a trial: configuration, learning curve, machine, and how it ended.
 
     Example: hpsearch show 12
     """
+    from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import trial_details
 
-    opened = open_study(study, storage)
-    record = opened.record(trial)
+    opened = open_study(study, storage=storage)
+    record = opened.trial(trial)
     if json_:
         print_json(record)
     else:
@@ -107,42 +94,43 @@ def show(
 
 
 @app.command()
+@options.named_study()
 def front(
-    study: options.StudyChoice = None,
-    named: options.Name = None,
-    storage: options.Url = None,
-    json_: options.Json = False,
+    study: str | None = None, storage: options.Storage = None, json_: options.Json = False
 ) -> None:
     """Print the Pareto front, cheapest first, with its knee marked.
 
     Example: hpsearch front --json
     """
-    from hpsearch.core.analysis.pareto import front as pareto_front
-    from hpsearch.core.analysis.pareto import front_as_plain
+    from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import titled_front
 
-    opened = open_study(one_name(study, named), storage)
-    found = pareto_front(opened.records(), opened.objectives)
-    chosen, knee = found.trials, found.knee
+    opened = open_study(study, storage=storage)
     if json_:
-        print_json(front_as_plain(found))
-    elif chosen:
-        display(titled_front(chosen, study=opened.name, objectives=opened.objectives, knee=knee))
+        print_json(opened.front_rows())
+        return
+    front = opened.pareto_front()
+    if front.trials:
+        display(
+            titled_front(
+                front.trials, study=opened.name, objectives=opened.objectives, knee=front.knee
+            )
+        )
     else:
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
 
 
-@app.command(short_help="Tell which of several studies is ahead.")
+@app.command(short_help="Compare studies of a database.")
 def compare(
     studies: options.StudyNames,
-    storage: options.Url = None,
+    storage: options.Storage = None,
     mixed_hardware: options.MixedSeconds = False,
     output: options.ComparisonOutput = None,
     json_: options.Json = False,
 ) -> None:
-    """Tell which of several studies of a database is ahead, at equal training and equal trials.
+    """Compare studies of a database at equal training and at equal trials.
 
-    With -o also as a page that opens offline, with the fronts drawn over one another.
+    With -o also as a page that opens offline and shows the fronts in one figure.
 
     Example: hpsearch compare tpe random
     """
@@ -153,88 +141,78 @@ def compare(
         from hpsearch.view.report.comparison_page import comparison_page
         from hpsearch.view.report.report import check_page, write
 
-        check_page(output)
-    found = compare_studies(studies, storage=storage, mixed_hardware=mixed_hardware)
+        check_page(output)  # before the studies are read
+    comparison = compare_studies(studies, storage=storage, mixed_hardware=mixed_hardware)
     if output is not None:
-        write(comparison_page(found), output)
+        write(comparison_page(comparison), output)
         note(f"wrote {output}")
     if json_:
-        print_json(found)
+        print_json(comparison)
     else:
-        display(comparison_table(found))
+        display(comparison_table(comparison))
 
 
 @app.command(short_help="Write the report: a page, Markdown, or JSON.")
+@options.named_study()
 def report(
-    study: options.StudyChoice = None,
-    named: options.Name = None,
-    storage: options.Url = None,
+    study: str | None = None,
+    storage: options.Storage = None,
     output: options.Output = None,
     format_: options.Format = None,
 ) -> None:
-    """Write the report: one page that opens offline, Markdown, or all the numbers as JSON.
+    """Write the report: one page that opens offline, Markdown, or all numbers as JSON.
 
     Example: hpsearch report -o report.html
     """
-    from hpsearch.search.jobs.analyse import analyse_study
-    from hpsearch.view.report.report import (
-        STDOUT,
-        check_format,
-        default_path,
-        format_of,
-        render,
-        write,
-    )
+    from hpsearch.api.studies import open_study
+    from hpsearch.view.report.report import STDOUT, check_format, default_path, format_of
 
     kind = format_of(output) if format_ is None else format_
-    check_format(kind)
-    opened = open_study(one_name(study, named), storage)
-    found = analyse_study(opened)
-    text = render(found, kind, storage_options=storage_options(opened, storage))
+    check_format(kind)  # before the database is opened
+    opened = open_study(study, storage=storage)
     if output is None:
         output = default_path(opened.name) if kind == "html" else STDOUT
     if output == STDOUT:
-        typer.echo(text)
+        typer.echo(opened.report_text(kind))
     else:
-        write(text, output)
-        note(f"wrote {output}")
+        note(f"wrote {opened.report(output, kind=kind)}")
 
 
 @app.command(short_help="Show the live view of a study that runs elsewhere.")
-def watch(
-    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
-) -> None:
+@options.named_study()
+def watch(study: str | None = None, storage: options.Storage = None) -> None:
     """Show the live view of a study that runs elsewhere, until it is done.
 
     Example: hpsearch watch mnist5k
     """
-    from hpsearch.search.worker.observer import follow
+    from hpsearch.api import run as api
+    from hpsearch.api.studies import open_study
 
-    opened = open_study(one_name(study, named), storage)
-    with watching(opened) as watcher:
-        standing = follow(opened, watcher)
-    note(f"study {opened.name!r} {standing.words}")
-    note(f"`{typed('front', opened, storage)}` shows what it found")
+    opened = open_study(study, storage=storage)
+    note(f"study {opened.name!r} {api.watch(opened, watching=watching)}")
+    note(f"`{command_line('front', opened)}` shows the result")
 
 
-@app.command(short_help="Look at this machine and the database; say what to mend.")
+@app.command(short_help="Check this machine and the database; suggest fixes.")
 def doctor(
-    storage: options.Url = None,
+    storage: options.Storage = None,
     data_dir: options.DataDir = None,
     artifacts: options.Artifacts = None,
     json_: options.Json = False,
 ) -> None:
-    """Look at Python, torch, devices, threads, folders and the database; say what to mend.
+    """Check Python, torch, devices, threads, folders and the database; suggest fixes.
 
     Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
     """
-    from hpsearch.search.jobs.doctor import Health, examine
+    from hpsearch.api import run as api
     from hpsearch.view.terminal.doctor_table import findings_table
 
-    findings = examine(storage_text(storage), data_dir=data_dir, artifacts=artifacts)
+    findings, is_usable = api.doctor(
+        RunOptions(storage=storage, data_dir=data_dir, artifacts=artifacts)
+    )
     if json_:
         print_json(findings)
     else:
         display(findings_table(findings))
-    if any(finding.health is Health.BAD for finding in findings):
+    if not is_usable:
         raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Heavy imports wait for their command."""
+"""The command line: each command parses its options, calls one function of api, and prints."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Unpack
 
 import typer
 from typer.core import TyperGroup
 
+from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import evaluation_commands, inspect_commands, model_commands, options
 from hpsearch.cli.output import (
     command_messages,
@@ -20,22 +21,18 @@ from hpsearch.cli.output import (
     log_details,
     messages,
     note,
-    one_name,
-    open_study,
-    storage_options,
-    storage_text,
-    the_name,
+    preparing,
     watching,
 )
 from hpsearch.cli.output import show as display
-from hpsearch.errors import HpsearchError, lost_database
+from hpsearch.errors import HpsearchError, expected_of, translate_errors
 
 if TYPE_CHECKING:
-    from hpsearch.search.study.study import Study
+    from hpsearch.api.studies import StudyHandle
 
 
 class _Commands(TyperGroup):
-    """The commands, which tell when Ctrl-C has ended one of them; Typer itself is silent."""
+    """The commands; prints a line when Ctrl-C ends one, about which Typer is silent."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,68 +70,34 @@ def _options(
 
 
 @app.command(short_help="Search until the study holds its total of trials.")
+@options.expand_keywords(options.RunKeywords, RunOptions)
 def run(
     context: typer.Context,
     study_file: options.StudyFile = None,
-    trials: options.Trials = None,
-    study: options.Name = None,
-    storage: options.Url = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    image_size: options.ImageSize = None,
-    epochs: options.Epochs = None,
-    timeout: options.Timeout = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    sampler: options.Sampler = None,
-    pruner: options.Pruner = None,
-    objectives: options.Objectives = None,
-    workers: options.Workers = None,
-    gpus_per_worker: options.GpusPerWorker = None,
-    mixed_hardware: options.MixedHardware = False,
-    artifacts: options.Artifacts = None,
+    **keywords: Unpack[options.RunKeywords],
 ) -> None:
     """Search until the study holds its total of trials; the same command resumes.
 
     Example: hpsearch run --trials 100
     """
-    from rich.console import Console
+    from hpsearch.api.run import INTERRUPTED, search
 
-    from hpsearch.config import overrides_of, read_spec
-    from hpsearch.search.study.status import StudyStatus
-    from hpsearch.search.worker import launch
-    from hpsearch.search.worker.work_loop import StopSignal, close
-    from hpsearch.view.terminal.live import getting_ready
-
-    spec = read_spec(study_file, overrides_of(context.params))  # params: every option by its word
-    worker_options = launch.WorkerOptions(
-        storage=storage_text(storage),
-        data_dir=data_dir,
-        device=device,
-        threads=threads,
-        mixed_hardware=mixed_hardware,
-        artifacts=artifacts,
-        code=study_file and study_file.parent,
-        gpus_per_worker=gpus_per_worker,
+    study = search(
+        study_file,
+        RunOptions(**keywords),
+        preparing=preparing(),
+        watching=watching,
+        finished=lambda study: _print_end(study, again=_typed_options(context)),
+        exits=True,
     )
-    stop = StopSignal()
-    with stop.listening():
-        with getting_ready(Console(stderr=True)) as tell, messages.showing(tell):
-            prepared = launch.prepare(spec, worker_options, stop=stop)
-        stop.start_clock(spec.search.timeout)
-        with watching(prepared.study, stop=stop) as view:
-            ending = launch.run(prepared, worker_options, stop=stop, watcher=view)
-    _print_end(prepared.study, ending.label, storage=storage, again=_again(context))
-    close(prepared.study, ending)
-    if ending is StudyStatus.INTERRUPTED:
+    if study.ending == INTERRUPTED:
         raise typer.Exit(130)
 
 
-@app.command(short_help="Work on a study that is there, or on every open one.")
+@app.command(short_help="Run trials of an existing study, or of every open one.")
 def worker(
-    study: options.Name = None,
-    storage: options.Url = None,
+    study: options.Study = None,
+    storage: options.Storage = None,
     forever: options.Forever = False,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -143,197 +106,153 @@ def worker(
     mixed_hardware: options.MixedHardware = False,
     artifacts: options.Artifacts = None,
 ) -> None:
-    """Work on a study that is there, or on every open one, oldest first.
+    """Run trials of an existing study, or of every open one, oldest first.
 
     Example: hpsearch worker --storage postgresql://ann@db/hpsearch --forever
     """
-    from hpsearch.search.study.status import StudyStatus
-    from hpsearch.search.worker import launch
-    from hpsearch.search.worker.observer import Observer
-    from hpsearch.search.worker.service import serve
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.api.run import INTERRUPTED, work
 
-    worker_options = launch.WorkerOptions(
-        storage=storage_text(storage),
+    run_options = RunOptions(
+        study=study,
+        storage=storage,
+        dataset=dataset,
         data_dir=data_dir,
         device=device,
         threads=threads,
         mixed_hardware=mixed_hardware,
         artifacts=artifacts,
     )
-    stop = StopSignal.of_a_worker()
-    with stop.listening():
-        ending = serve(
-            worker_options,
-            name=study,
-            forever=forever,
-            dataset=dataset,
-            stop=stop,
-            # A command that started it shows the trials, and passes on its messages.
-            view=lambda opened: (
-                nullcontext(Observer()) if stop.parent else watching(opened, stop=stop)
-            ),
-        )
-    if ending is StudyStatus.INTERRUPTED:
+    if work(run_options, forever=forever, watching=watching) == INTERRUPTED:
         raise typer.Exit(130)
 
 
-@app.command(short_help="Queue a study for workers that are up, or will be.")
+@app.command(short_help="Queue a study for workers.")
 def submit(
     study_file: options.StudyFile = None,
     trials: options.Trials = None,
-    study: options.Name = None,
-    storage: options.Url = None,
+    study: options.Study = None,
+    storage: options.Storage = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
 ) -> None:
-    """Queue a study for workers that are up, or will be; returns at once.
+    """Queue a study for workers that run now or later; returns at once.
 
     Example: hpsearch submit studies/depth.toml --trials 200
     """
-    from hpsearch.config import overrides_of, read_spec
-    from hpsearch.search.study.status import StudyStatus
-    from hpsearch.search.worker import launch
+    from hpsearch.api import run as api
 
-    words = {"study": study, "dataset": dataset, "trials": trials}
-    spec = read_spec(study_file, overrides_of(words))
-    worker_options = launch.WorkerOptions(
-        storage=storage_text(storage), data_dir=data_dir, code=study_file and study_file.parent
+    run_options = RunOptions(
+        trials=trials, study=study, storage=storage, dataset=dataset, data_dir=data_dir
     )
-    submitted = launch.submit(spec, worker_options)
-    total = submitted.spec.search.trials
-    if submitted.status() is StudyStatus.DONE:
-        note(f"study {submitted.name!r} has {total} trials already, nothing to do")
-        return
-    note(
-        f"study {submitted.name!r} waits for workers in {submitted.storage.masked}, for"
-        f" {total} trials; start one with `hpsearch worker`"
-    )
+    api.submit(study_file, run_options)
 
 
-@app.command(short_help="Queue a configuration that you want tried.")
+@app.command(short_help="Queue a configuration to be tried next.")
+@options.named_study(required=True)
 def enqueue(
-    set_: options.Settings,
-    study: options.StudyName = None,
-    named: options.Name = None,
-    storage: options.Url = None,
+    set_: options.Settings, study: str | None = None, storage: options.Storage = None
 ) -> None:
-    """Queue a configuration that you want tried; what is left open is sampled.
+    """Queue a configuration to be tried next; hyperparameters not set are sampled.
 
     Example: hpsearch enqueue mnist5k --set learning_rate=0.01 --set n_blocks=3
     """
-    from hpsearch.core.overrides import parse_in_space
+    from hpsearch.api.studies import open_study
 
-    opened = open_study(the_name(study, named), storage)
-    number = opened.enqueue(parse_in_space(opened.spec.space, set_))
-    note(f"queued as trial {number}; the next worker of {opened.name!r} takes it first")
-    summary = opened.summary()
-    if summary.complete + summary.pruned >= summary.target:
-        note(f"the study has its {summary.target} trials; run it with a larger --trials")
+    open_study(study, storage=storage).enqueue(set_)
 
 
-@app.command(short_help="Ask every worker of a study to end after its trial.")
-def stop(
-    study: options.StudyChoice = None, named: options.Name = None, storage: options.Url = None
-) -> None:
-    """Ask every worker of a study to end after its trial; `hpsearch run` goes on.
+@app.command(short_help="Ask all workers of a study to end after their trial.")
+@options.named_study()
+def stop(study: str | None = None, storage: options.Storage = None) -> None:
+    """Ask all workers of a study to end after their trial; `hpsearch run` resumes it.
 
     Example: hpsearch stop mnist5k
     """
-    from hpsearch.core.trial import State
-    from hpsearch.search.study.status import StudyStatus
+    from hpsearch.api.studies import open_study
 
-    opened = open_study(one_name(study, named), storage)
-    if (standing := opened.status()) in (StudyStatus.DONE, StudyStatus.USED_UP):
-        note(f"study {opened.name!r} {standing.words}: there is nothing to stop")
-        return
-    opened.request_stop()
-    now = "stops after the running trial" if opened.tally()[State.RUNNING] else "is stopped"
-    note(f"study {opened.name!r} {now}; `hpsearch run` goes on with it")
+    open_study(study, storage=storage).stop()
 
 
 @app.command()
+@options.named_study(required=True)
 def delete(
-    study: options.StudyName = None,
-    named: options.Name = None,
-    storage: options.Url = None,
-    yes: options.Yes = False,
+    study: str | None = None, storage: options.Storage = None, yes: options.Yes = False
 ) -> None:
     """Delete a study with all its trials; asks first.
 
     Example: hpsearch delete mnist5k
     """
-    from hpsearch.search.study.catalog import delete as delete_study
+    from hpsearch.api.studies import open_study
 
-    opened = open_study(the_name(study, named), storage)
-    question = f"Delete study {opened.name!r} with its {len(opened.records())} trials?"
+    opened = open_study(study, storage=storage)
+    question = f"Delete study {opened.name!r} with its {len(opened.trials())} trials?"
     if not yes and not confirmed(question):
         note("nothing was deleted")
         return
-    delete_study(opened.storage, opened)
+    opened.delete()
     note(f"study {opened.name!r} is deleted")
 
 
 @app.command(short_help="Browse the database's studies in a browser.")
 def dashboard(
-    storage: options.Url = None,
+    storage: options.Storage = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
     writable: options.Writable = False,
     auth: options.Auth = None,
 ) -> None:
-    """Browse the database's studies in a browser; read-only unless told otherwise.
+    """Browse the database's studies in a browser; read-only unless --writable is given.
 
     Example: hpsearch dashboard --port 8080
     """
-    from hpsearch.search.storage.url import typed_again
-    from hpsearch.view.dashboard.auth import Login
-    from hpsearch.view.dashboard.server import ending_at_sigterm, open_patiently, serve
+    from hpsearch.api import studies as api
 
-    with ending_at_sigterm():
-        login = auth if auth is None else Login(user=auth, password=dashboard_password(auth))
-        opened = open_patiently(storage_text(storage))
-        serve(
-            opened,
-            host=host,
-            port=port,
-            writable=writable,
-            login=login,
-            storage_options=typed_again(storage, masked=opened.masked),
-            ready=lambda url: note(f"dashboard of {opened.masked} at {url} (Ctrl-C ends it)"),
-        )
+    api.dashboard(
+        storage,
+        host=host,
+        port=port,
+        writable=writable,
+        user=auth,
+        password_of=dashboard_password,
+    )
 
 
-# The command to go on names these itself, or leaves them to be said anew.
-_NOT_AGAIN = {"trials", "study", "storage", "timeout"}
+# The printed command to resume sets these itself, or omits them.
+_NOT_REPEATED = {"trials", "study", "storage", "timeout"}
 
 
-def _again(context: typer.Context) -> list[str]:
-    """The study file and the options that a command was given, as they are typed once more.
+def _typed_options(context: typer.Context) -> list[str]:
+    """The study file and the options given on the command line, to print the command again.
 
-    What the environment says, it goes on saying.
+    Values from the environment are omitted: they still apply.
     """
     words: list[str] = []
     for parameter in context.command.params:
         name = str(parameter.name)
         value, source = context.params[name], context.get_parameter_source(name)
         is_typed = source is not None and source.name == "COMMANDLINE"
-        if name in _NOT_AGAIN or not is_typed or value in (None, parameter.default):
+        if name in _NOT_REPEATED or not is_typed or value in (None, parameter.default):
             continue
         words += [parameter.opts[0]] if parameter.param_type_name == "option" else []
         words += [str(value)] if value is not True else []
     return words
 
 
-def _print_end(study: Study, ending: str, *, storage: str | None, again: list[str]) -> None:
-    """The front on stdout, then what pruning saved, the report and what to type next."""
-    from hpsearch.search.jobs.analyse import analyse_study
+def _print_end(study: StudyHandle, *, again: list[str]) -> None:
+    """Writes the report and prints the front, the savings by pruning and the next commands."""
     from hpsearch.view.terminal.run_summary import ending_view, write_report
 
-    where = storage_options(study, storage)
-    analysis = analyse_study(study)  # once, for the report and for the screen
-    report = write_report(analysis, storage_options=where)
-    display(ending_view(analysis, ending, storage_options=where, again=again, report=report))
+    analysis = study.analysis()  # once, for the report and for the screen
+    report = write_report(analysis, storage_options=study.storage_options)
+    display(
+        ending_view(
+            analysis,
+            str(study.ending),
+            storage_options=study.storage_options,
+            again=again,
+            report=report,
+        )
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -346,39 +265,41 @@ def main(arguments: list[str] | None = None) -> None:
 def _run_command(arguments: list[str] | None) -> Any:
     command = typer.main.get_command(app)
     try:
-        return command.main(arguments, prog_name="hpsearch", standalone_mode=False)
+        with translate_errors():
+            return command.main(arguments, prog_name="hpsearch", standalone_mode=False)
     except HpsearchError as exc:
-        return _complain(str(exc))
+        return _print_error(str(exc))
     except (KeyboardInterrupt, typer.Abort):
         note("interrupted")
         return 130
     except BrokenPipeError:
+        # The reader of a pipe is gone: nothing more can be printed, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as exc:
-        if (lost := lost_database(exc)) is not None:
-            return _complain(f"{lost} and run the command again")
-        if hasattr(exc, "format_message"):  # one of the option parser's own
-            path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
-            return _complain(f"{_said(exc)} (see `{path} --help`)")
-        raise
+        if not hasattr(exc, "format_message"):  # not an error of the option parser
+            raise
+        # Typer quotes pydantic, whose message lacks the value found.
+        if (problems := getattr(exc.__context__, "errors", None)) is not None:
+            problem = problems()[0]
+            exc.message = (  # type: ignore[attr-defined]
+                f"found {problem['input']!r}, expected {expected_of(problem)}"
+            )
+        path = getattr(getattr(exc, "ctx", None), "command_path", "hpsearch")
+        return _print_error(f"{exc.format_message()} (see `{path} --help`)")
 
 
-def _said(error: Any) -> str:
-    """The option parser's complaint, with what was found where it leaves that out."""
-    problems = getattr(error.__context__, "errors", None)  # pydantic's, which it quotes
-    if problems is not None:
-        from hpsearch.config import expected_of
-
-        problem = problems()[0]
-        error.message = f"found {problem['input']!r}, expected {expected_of(problem)}"
-    return str(error.format_message())
+def _print_error(message: str) -> int:
+    if messages.level <= logging.DEBUG:  # --verbose
+        traceback.print_exc()
+    typer.echo("hpsearch: " + " ".join(message.split()), err=True)
+    return 2
 
 
 def enter() -> None:
-    """The console script: :func:`main`, then out at once.
+    """The console script: :func:`main`, then a fast exit.
 
-    An orderly end of the interpreter takes one to two seconds once torch is imported.
+    The interpreter's orderly shutdown takes one to two seconds once torch is imported.
     """
     try:
         main()
@@ -390,10 +311,3 @@ def enter() -> None:
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(exc.code if isinstance(exc.code, int) else 1)
-
-
-def _complain(message: str) -> int:
-    if messages.level <= logging.DEBUG:  # --verbose
-        traceback.print_exc()
-    typer.echo("hpsearch: " + " ".join(message.split()), err=True)
-    return 2

@@ -1,75 +1,43 @@
-"""The commands that take something home: a trained model, its predictions, a study's tables."""
+"""The commands that write or use results: a trained model, predictions, a study's tables."""
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import typer
 
+from hpsearch.api import train as api
 from hpsearch.cli import options
-from hpsearch.cli.output import note, one_name, open_study, print_json
+from hpsearch.cli.output import note, print_json
 from hpsearch.cli.output import show as display
 
 app = typer.Typer()
 
 
-@app.command(short_help="Train a trial again, test it once, write a model folder.")
+@app.command(short_help="Retrain a trial, test it once, write a model folder.")
+@options.expand_keywords(options.TrainKeywords, api.train)
 def train(
     output: options.ModelOutput,
-    trial: options.ChosenTrial = None,
-    knee: options.Knee = False,
-    best: options.Best = None,
-    within_seconds: options.WithinSeconds = None,
-    within_params: options.WithinParams = None,
-    set_: options.Overrides = None,
-    study: options.Name = None,
-    storage: options.Url = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    image_size: options.ImageSize = None,
-    epochs: options.LongerEpochs = None,
-    seeds: options.Seeds = 1,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    hold_out_validation: options.HoldOut = False,
-    onnx: options.Onnx = False,
-    force: options.Force = False,
+    *,
     json_: options.Json = False,
+    **keywords: Unpack[options.TrainKeywords],
 ) -> None:
-    """Train a trial again, on validation images too, test it once and write a model folder.
+    """Retrain a trial, on validation images too, test it once and write a model folder.
 
-    With --set or --dataset alone no study is needed: what they leave open is a good recipe.
+    With only --set or --dataset, no study is needed: the rest comes from a good recipe.
 
     Example: hpsearch train --knee -o model
     """
     from rich.console import Console
 
-    from hpsearch.api import train as train_api
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.api.run import stop_on_signal
     from hpsearch.view.terminal.model_output import epoch_line, result
 
-    log, stop = Console(stderr=True), StopSignal()
-    with stop.listening():
-        trained = train_api.train(
+    log, seeds = Console(stderr=True), keywords["seeds"]
+    with stop_on_signal() as stop:
+        trained = api.train(
             output,
-            trial=trial,
-            knee=knee,
-            best=best,
-            within_seconds=within_seconds,
-            within_params=within_params,
-            settings=set_ or [],
-            study=study,
-            storage=storage,
-            dataset=dataset,
-            data_dir=data_dir,
-            image_size=image_size,
-            epochs=epochs,
-            seeds=seeds,
-            seed=seed,
-            device=device,
-            threads=threads,
-            hold_out_validation=hold_out_validation,
-            onnx=onnx,
-            force=force,
+            **keywords,
             stop=stop,
             tell=lambda number, epoch, total: log.print(
                 epoch_line(number, seeds, epoch, epochs=total), soft_wrap=True
@@ -91,20 +59,13 @@ def predict(
     factory: options.Factory = None,
     json_: options.Json = False,
 ) -> None:
-    """Tell the class of each image, and how probable it is.
+    """Print the class of each image and its probability.
 
     Example: hpsearch predict model photo.png folder/ images.npz --json
     """
-    from hpsearch.nn.runtime import cpu
-
-    cpu.prepare_environment(cpu.decide_threads(requested=threads, workers=1))
-    from hpsearch.nn.serving.model_folder import load_model
-    from hpsearch.nn.serving.predict import classify
     from hpsearch.view.terminal.model_output import prediction_table
 
-    cpu.apply_threads(cpu.decide_threads(requested=threads, workers=1))
-    loaded = load_model(model, device=device, factory=factory)
-    rows = classify(loaded, images, top=top)
+    rows = api.predict(model, images, top=top, device=device, threads=threads, factory=factory)
     if json_:
         print_json(rows)
     else:
@@ -112,18 +73,18 @@ def predict(
 
 
 @app.command(short_help="Write a study's tables as CSV and Parquet.")
+@options.named_study()
 def export(
     output: options.TablesOutput,
-    study: options.StudyChoice = None,
-    named: options.Name = None,
-    storage: options.Url = None,
+    study: str | None = None,
+    storage: options.Storage = None,
     force: options.Force = False,
 ) -> None:
-    """Write a study's trials and curves as CSV and Parquet, and its study file.
+    """Write a study's trials and learning curves as CSV and Parquet, and its study file.
 
     Example: hpsearch export mnist5k -o tables
     """
-    from hpsearch.search.jobs.export import export as export_study
+    from hpsearch.api.studies import open_study
 
-    files = export_study(open_study(one_name(study, named), storage), output, force=force)
+    files = open_study(study, storage=storage).export(output, force=force)
     note(f"wrote {', '.join(files)} to {output}")

@@ -1,15 +1,22 @@
-"""What may be typed after a command: each option's type, environment variable and help."""
+"""The arguments and options of the commands: type, environment variable and help of each."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
+from hpsearch.errors import StudyError
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+Command = Callable[..., None]
+
+
+def _print_version(is_given: bool) -> None:
+    if is_given:
         from importlib.metadata import version
 
         typer.echo(f"hpsearch {version('hpsearch')}")
@@ -17,14 +24,14 @@ def _print_version(wanted: bool) -> None:
 
 
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Log to stderr, and show where errors arose.")
+    bool, typer.Option("-v", "--verbose", help="Log to stderr, and show the traceback of errors.")
 ]
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
 ]
-Name = Annotated[str | None, typer.Option("--study", help="The study's name.")]
-Url = Annotated[
+Study = Annotated[str | None, typer.Option("--study", help="The study's name.")]
+Storage = Annotated[
     str | None,
     typer.Option(
         "--storage",
@@ -45,7 +52,7 @@ Output = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="html, md or json.  [default: as PATH ends, else html]"),
+    typer.Option("--format", help="html, md or json.  [default: the suffix of PATH, else html]"),
 ]
 DataDir = Annotated[
     Path | None,
@@ -53,7 +60,7 @@ DataDir = Annotated[
         "--data-dir",
         envvar="HPSEARCH_DATA",
         show_envvar=False,
-        help="Where named data sets lie or go.  [env: HPSEARCH_DATA; default: data]",
+        help="Folder of the named data sets.  [env: HPSEARCH_DATA; default: data]",
     ),
 ]
 StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file.")]
@@ -62,25 +69,9 @@ Dataset = Annotated[
     str | None, typer.Option(help="A known name, a folder of class folders, or an .npz.")
 ]
 ImageSize = Annotated[int | None, typer.Option(help="Side of a folder's images, px.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of a full training.")]
-Timeout = Annotated[str | None, typer.Option(help="End after e.g. 90s, 30m, 1h30m.")]
-Seed = Annotated[int | None, typer.Option(help="Fixes what is drawn and trained.")]
+Seed = Annotated[int | None, typer.Option(help="Fixes sampling and training.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of a trial.")]
-Sampler = Annotated[
-    str | None, typer.Option(help="tpe, nsga2, gp, random, qmc, grid or grid+random.")
-]
-Pruner = Annotated[
-    str | None, typer.Option(help="forecast, margin, median, percentile, asha or none.")
-]
-Objectives = Annotated[
-    str | None, typer.Option(help="E.g. accuracy,train_seconds or accuracy,params.")
-]
-Workers = Annotated[int | None, typer.Option(help="Processes that share the trials.")]
-GpusPerWorker = Annotated[
-    float | None,
-    typer.Option(min=0.001, max=1.0, help="Share of a GPU that a worker needs, e.g. 0.25."),
-]
 Forever = Annotated[bool, typer.Option("--forever", help="Wait for the next study.")]
 Artifacts = Annotated[
     str | None,
@@ -88,85 +79,47 @@ Artifacts = Annotated[
         "--artifacts",
         envvar="HPSEARCH_ARTIFACTS",
         show_envvar=False,
-        help="Where checkpoints lie: a folder that all workers see, or s3://BUCKET/PREFIX."
+        help="Folder of checkpoints, which all workers share, or s3://BUCKET/PREFIX."
         "  [env: HPSEARCH_ARTIFACTS; default: beside an SQLite file]",
     ),
 ]
 MixedHardware = Annotated[
-    bool, typer.Option(help="Let other hardware than the study's take part; marks its trials.")
+    bool, typer.Option(help="Accept hardware other than the study's; marks its trials.")
 ]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
-StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="The study's name.")]
 StudyNames = Annotated[
-    list[str], typer.Argument(metavar="STUDY", help="The names of two studies or more.")
+    list[str], typer.Argument(metavar="STUDY", help="The names of two or more studies.")
 ]
 MixedSeconds = Annotated[
-    bool, typer.Option("--mixed-hardware", help="Take seconds of different hardware as the same.")
+    bool, typer.Option("--mixed-hardware", help="Treat seconds of different hardware as equal.")
 ]
 ComparisonOutput = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="PATH", help="Also write it as a page.")
+    Path | None, typer.Option("-o", "--output", metavar="PATH", help="Also write an HTML page.")
 ]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="NAME=VALUE", help="A value; may be repeated.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
-Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="The port; 0: any that is free, and told.")
-]
-Writable = Annotated[
-    bool, typer.Option("--writable", help="Allow changes; whoever reaches it may delete.")
-]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")]
+Writable = Annotated[bool, typer.Option("--writable", help="Allow changes, deletions among them.")]
 Auth = Annotated[
     str | None,
     typer.Option(
         metavar="USER",
-        help="Ask for this user and a password; --host needs it for any address but this"
-        " machine's own."
+        help="Ask for this user and a password; required for any --host that other machines"
+        " can reach."
         "  [env: HPSEARCH_DASHBOARD_PASSWORD, or its file HPSEARCH_DASHBOARD_PASSWORD_FILE]",
     ),
-]
-ChosenTrial = Annotated[int | None, typer.Option("--trial", help="Take this complete trial.")]
-Knee = Annotated[bool, typer.Option("--knee", help="Take the front's best bargain.")]
-Best = Annotated[
-    str | None,
-    typer.Option(
-        "--best", metavar="OBJECTIVE", help="Take the trial best in it, e.g. accuracy or params."
-    ),
-]
-WithinSeconds = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="Take the most accurate trial that trains in so many seconds."),
-]
-WithinParams = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="Take the most accurate trial of at most so many parameters."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter by hand; may be repeated."),
-]
-LongerEpochs = Annotated[
-    int | None, typer.Option("--epochs", help="Train so long.  [default: the study's, or 8]")
 ]
 ConfirmedTrials = Annotated[
     list[int] | None,
     typer.Option(
-        "--trial", help="A complete trial; may be repeated.  [default: those of the front]"
+        "--trial", help="A complete trial; may be repeated.  [default: the trials of the front]"
     ),
 ]
-FreshSeeds = Annotated[int, typer.Option(min=1, help="So many trainings of each in the end.")]
-Seeds = Annotated[
-    int, typer.Option(min=1, help="Train so many times; tells the spread, keeps the first.")
-]
-HoldOut = Annotated[
-    bool,
-    typer.Option(
-        "--hold-out-validation", help="Train on the training images alone, validate on the others."
-    ),
-]
-Onnx = Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, checked on images.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call wrote there.")]
+FreshSeeds = Annotated[int, typer.Option(min=1, help="Total trainings of each trial.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output of an earlier call.")]
 ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")]
 TablesOutput = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
@@ -174,14 +127,154 @@ Factory = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:NAME",
-        help="Run this code of yours, which the model's net is built by.",
+        help="Run this user code, which builds the model.",
     ),
 ]
 Images = Annotated[
     list[Path],
-    typer.Argument(metavar="IMAGES...", help="Files, folders (and all below) and .npz files."),
+    typer.Argument(
+        metavar="IMAGES...", help="Image files, folders (searched recursively) and .npz files."
+    ),
 ]
-Top = Annotated[int, typer.Option(min=1, help="Tell so many classes of each image.")]
-StudyChoice = Annotated[
-    str | None, typer.Argument(metavar="STUDY", help="The study's name; the newest if left out.")
-]
+Top = Annotated[int, typer.Option(min=1, help="Print this many classes for each image.")]
+
+
+class RunKeywords(TypedDict):
+    """The options of ``hpsearch run``: one for each field of RunOptions, in the order of help."""
+
+    trials: Trials
+    study: Study
+    storage: Storage
+    dataset: Dataset
+    data_dir: DataDir
+    image_size: ImageSize
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a full training.")]
+    timeout: Annotated[str | None, typer.Option(help="End after e.g. 90s, 30m, 1h30m.")]
+    seed: Seed
+    device: Device
+    threads: Threads
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, nsga2, gp, random, qmc, grid or grid+random.")
+    ]
+    pruner: Annotated[
+        str | None, typer.Option(help="forecast, margin, median, percentile, asha or none.")
+    ]
+    objectives: Annotated[
+        str | None, typer.Option(help="E.g. accuracy,train_seconds or accuracy,params.")
+    ]
+    workers: Annotated[int | None, typer.Option(help="Processes that share the trials.")]
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1.0, help="Share of a GPU that a worker needs, e.g. 0.25."),
+    ]
+    mixed_hardware: MixedHardware
+    artifacts: Artifacts
+
+
+class TrainKeywords(TypedDict):
+    """The options of ``hpsearch train``: keywords of hpsearch.train, in the order of help."""
+
+    trial: Annotated[int | None, typer.Option("--trial", help="Select this complete trial.")]
+    knee: Annotated[bool, typer.Option("--knee", help="Select the best trade-off.")]
+    best: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OBJECTIVE", help="Select the trial best in it, e.g. accuracy or params."
+        ),
+    ]
+    within_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Select the most accurate trial that trains in this time."),
+    ]
+    within_params: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Select the most accurate trial with at most this many parameters."
+        ),
+    ]
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE", help="Set a hyperparameter; may be repeated."),
+    ]
+    study: Study
+    storage: Storage
+    dataset: Dataset
+    data_dir: DataDir
+    image_size: ImageSize
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs to train.  [default: the study's, or 8]")
+    ]
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings; reports the spread, keeps the first model.")
+    ]
+    seed: Seed
+    device: Device
+    threads: Threads
+    hold_out_validation: Annotated[
+        bool,
+        typer.Option(
+            "--hold-out-validation",
+            help="Train on the training images only, and validate on the others.",
+        ),
+    ]
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also write model.onnx, checked against test images.")
+    ]
+    force: Force
+
+
+def expand_keywords(types: type, defaults: Callable[..., object]) -> Callable[[Command], Command]:
+    """Gives a command the options of a TypedDict in place of its ``**keywords``.
+
+    Typer reads the options from the signature. The defaults are those of the function or dataclass
+    that takes the keywords.
+    """
+    parameters = signature(defaults).parameters
+    options = [
+        Parameter(
+            name, Parameter.KEYWORD_ONLY, default=parameters[name].default, annotation=annotation
+        )
+        for name, annotation in get_type_hints(types, include_extras=True).items()
+    ]
+
+    def decorate(command: Command) -> Command:
+        *given, _keywords = signature(command, eval_str=True).parameters.values()
+        before = [each for each in given if each.kind is not Parameter.KEYWORD_ONLY]
+        after = given[len(before) :]
+        command.__signature__ = Signature([*before, *options, *after])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def named_study(*, required: bool = False) -> Callable[[Command], Command]:
+    """Lets the parameter ``study`` of a command be given as the argument STUDY or as --study.
+
+    If it is not required, None stands for the newest study. Both may be given if they are equal.
+    """
+    text = "The study's name." if required else "The study's name; the newest if left out."
+    argument = Annotated[str | None, typer.Argument(metavar="STUDY", help=text)]
+
+    def decorate(command: Command) -> Command:
+        parameters = []
+        for each in signature(command, eval_str=True).parameters.values():
+            if each.name == "study":
+                parameters.append(each.replace(annotation=argument))
+                each = each.replace(name="study_option", annotation=Study)
+            parameters.append(each)
+
+        @functools.wraps(command)
+        def with_study(*, study: str | None, study_option: str | None, **others: Any) -> None:
+            if study is not None and study_option not in (None, study):
+                raise StudyError(
+                    f"found the studies {study!r} and {study_option!r}, expected one; keep one"
+                )
+            name = study_option if study is None else study
+            if name is None and required:
+                raise StudyError("found no study name, expected one; see `hpsearch list`")
+            command(study=name, **others)
+
+        with_study.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return with_study
+
+    return decorate

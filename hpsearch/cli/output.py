@@ -1,44 +1,42 @@
-"""What every command needs: the study it is about, and how it speaks to the person."""
+"""Output of the commands: results on stdout; messages, live view and questions on stderr."""
 
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from hpsearch.errors import HpsearchError, StudyError
+from hpsearch.errors import HpsearchError
 from hpsearch.util.messages import MessageHandler
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hpsearch.search.study.study import Study
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.api.studies import StudyHandle
     from hpsearch.view.terminal.live import LiveView, PlainLog
 
 _UNBOUNDED = 100_000  # columns
 
 
 def note(text: str) -> None:
-    """Says a line on stderr."""
+    """Prints a line on stderr."""
     typer.echo(text, err=True)
 
 
-messages = MessageHandler(note)  # while a command runs, of the ``hpsearch`` logger
+messages = MessageHandler(note)  # installed in the ``hpsearch`` logger while a command runs
 
 
 @contextmanager
 def command_messages() -> Iterator[None]:
-    """Prints what the package logs on stderr: INFO and above, with ``log_details`` everything."""
+    """Prints log records of the package on stderr: INFO and above, or all after log_details."""
     logger, before = logging.getLogger("hpsearch"), logging.getLogger("hpsearch").level
     logger.setLevel(logging.INFO)
     logger.addHandler(messages)
@@ -59,25 +57,37 @@ def log_details() -> None:
 
 
 @contextmanager
-def watching(study: Study, *, stop: StopSignal | None = None) -> Iterator[LiveView | PlainLog]:
-    """Shows a study on stderr while it is worked on, with messages above the live view."""
+def preparing() -> Iterator[None]:
+    """Shows on stderr that a study is being prepared, with messages above that line."""
+    from rich.console import Console
+
+    from hpsearch.view.terminal.live import getting_ready
+
+    with getting_ready(Console(stderr=True)) as show_message, messages.showing(show_message):
+        yield
+
+
+@contextmanager
+def watching(
+    study: StudyHandle, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[LiveView | PlainLog]:
+    """Shows a study on stderr while its trials run, with messages above the live view."""
     from rich.console import Console
 
     from hpsearch.view.terminal.live import watch
 
-    stopping = (lambda: bool(stop.signals)) if stop is not None else (lambda: False)
     with (
-        watch(Console(stderr=True), study, stopping=stopping) as view,
+        watch(Console(stderr=True), study.study, stopping=stopping) as view,
         messages.showing(view.show_message),
     ):
         yield view
 
 
 def show(renderable: RenderableType) -> None:
-    """Prints a result on stdout; into a file or a pipe with lines as long as they need be.
+    """Prints a result on stdout; in a file or a pipe, lines are neither cut nor wrapped.
 
-    What is cut or folded there cannot be searched; COLUMNS, where it is set, is still minded. A
-    table's lines are all as long as its longest one: there, the blanks at their ends are left out.
+    A cut or wrapped line could not be searched. COLUMNS, if set, still limits the width, and
+    the spaces that pad the lines of a table are removed.
     """
     from rich.console import Console
 
@@ -91,83 +101,37 @@ def show(renderable: RenderableType) -> None:
     sys.stdout.write("\n".join(line.rstrip(" ") for line in lines))
 
 
-def print_json(value: Any) -> None:
-    """Prints a result on stdout, as JSON; what is not finite as null."""
-    from hpsearch.core.analysis.study_analysis import as_plain
+def print_json(value: object) -> None:
+    """Prints a result on stdout as JSON; NaN and infinity become null."""
+    from hpsearch.api.studies import json_text
 
-    typer.echo(json.dumps(as_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(json_text(value))
 
 
 def confirmed(question: str) -> bool:
-    """Asks on stderr; where nobody can answer, says how to do without."""
+    """Asks on stderr and reads the answer from stdin.
+
+    Raises:
+        HpsearchError: stdin has ended.
+    """
     typer.echo(f"{question} [y/N]: ", nl=False, err=True)
     answer = sys.stdin.readline()
     if not answer:
         typer.echo(err=True)
-        raise HpsearchError("found no answer on stdin, expected y or n; pass --yes not to be asked")
+        raise HpsearchError("found no answer on stdin, expected y or n; pass --yes to skip it")
     return answer.strip().lower() in ("y", "yes")
 
 
-def storage_text(storage: str | None) -> str:
-    """Returns the database that was named, or the default one."""
-    from hpsearch.search.storage.url import named_or_default
-
-    return named_or_default(storage)
-
-
-def storage_options(study: Study, storage: str | None) -> list[str]:
-    """Returns the options that name the study's database, as commands to type next need them.
-
-    None where the default or the environment names it. A password is masked.
-    """
-    from hpsearch.search.storage.url import typed_again
-
-    return typed_again(storage, masked=study.storage.masked)
-
-
-def typed(command: str, study: Study, storage: str | None) -> str:
-    """Returns a command about that very study, whatever else its database holds."""
-    return shlex.join(
-        ["hpsearch", command, "--study", study.name, *storage_options(study, storage)]
-    )
-
-
-def one_name(study: str | None, named: str | None) -> str | None:
-    """Returns the study that was given as the argument or by ``--study``; None if in neither way.
-
-    Raises:
-        StudyError: in both ways, and differently.
-    """
-    if study is not None and named not in (None, study):
-        raise StudyError(f"found the studies {study!r} and {named!r}, expected one; keep one")
-    return named if study is None else study
-
-
-def the_name(study: str | None, named: str | None) -> str:
-    """Returns the same for a command that takes no study unasked.
-
-    Raises:
-        StudyError: it was not named, or in both ways and differently.
-    """
-    name = one_name(study, named)
-    if name is None:
-        raise StudyError("found no study named, expected one; `hpsearch list` tells the names")
-    return name
-
-
-def open_study(study: str | None, storage: str | None) -> Study:
-    """Opens a study: the named one, else the only one, else the newest, which is told."""
-    from hpsearch.api.run import open_database
-    from hpsearch.search.study import catalog
-
-    return catalog.open_study(open_database(storage), study)
+def command_line(command: str, study: StudyHandle) -> str:
+    """Returns a command for this study, as it can be typed or pasted."""
+    return shlex.join(["hpsearch", command, "--study", study.name, *study.storage_options])
 
 
 def dashboard_password(user: str) -> str:
-    """Returns the dashboard's password: from the environment, else from a file, else as typed.
+    """Returns the dashboard's password: from the environment, a file, or the terminal.
 
     Raises:
-        HpsearchError: it is nowhere, the file cannot be read, or nobody is there to type it.
+        HpsearchError: there is none, the file cannot be read, or stdin is not a terminal.
     """
     named, path = (os.environ.get(f"HPSEARCH_DASHBOARD_PASSWORD{part}") for part in ("", "_FILE"))
     if named:
@@ -178,12 +142,12 @@ def dashboard_password(user: str) -> str:
         except (OSError, UnicodeDecodeError) as exc:
             raise HpsearchError(
                 f"HPSEARCH_DASHBOARD_PASSWORD_FILE: cannot read {path} ({exc}); expected a file"
-                " that holds the password and nothing else"
+                " that holds only the password"
             ) from exc
     if not sys.stdin.isatty():
         raise HpsearchError(
             "found no password for --auth, expected one in HPSEARCH_DASHBOARD_PASSWORD; set it,"
-            " or start the dashboard in a terminal to be asked"
+            " or start the dashboard in a terminal, which prompts for it"
         )
     try:
         return getpass.getpass(f"Password for {user}: ")

@@ -1,7 +1,7 @@
-"""Messages for the user: sent through the ``hpsearch`` logger, shown by whoever installs a handler.
+"""Messages for the user, sent through the ``hpsearch`` logger.
 
-Code that has something to say logs it (``INFO`` for progress, ``WARNING`` for a problem that does
-not end the command). The command line and the Python API decide where the text goes.
+``INFO`` reports progress, ``WARNING`` a problem that does not end the command. The handlers of the
+command line and of the Python API decide where the text goes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 Show = Callable[[str], None]
 
 _LOGGER = logging.getLogger("hpsearch")
-_LOGGER.addHandler(logging.NullHandler())  # a library prints nothing unless it is asked to
+_LOGGER.addHandler(logging.NullHandler())  # a library prints nothing by itself
 
 
 class MessageHandler(logging.Handler):
-    """Passes the text of each log record to ``show``, which can be replaced for a while."""
+    """Passes the text of each log record to ``show``, which can be replaced temporarily."""
 
     def __init__(self, show: Show, *, level: int = logging.INFO) -> None:
         super().__init__(level)
@@ -30,7 +30,7 @@ class MessageHandler(logging.Handler):
 
     @contextmanager
     def showing(self, show: Show) -> Iterator[None]:
-        """Passes messages to another function inside the context, such as a live view's."""
+        """Passes messages to another function inside the context, such as a live view."""
         before, self.show = self.show, show
         try:
             yield
@@ -42,7 +42,7 @@ class MessageHandler(logging.Handler):
 def messages_to(show: Show | None) -> Iterator[None]:
     """Passes the messages of this thread to ``show`` inside the context; None changes nothing.
 
-    Messages of ``INFO`` and above are passed on whatever level the ``hpsearch`` logger has.
+    Messages of ``INFO`` and above are passed even if the ``hpsearch`` logger has a higher level.
     """
     if show is None:
         yield

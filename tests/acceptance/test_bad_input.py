@@ -28,7 +28,7 @@ def dump(database: Path) -> list[str]:
 
 
 STUDY_FILES = {
-    "not TOML": ("[search\n", "study.toml: found invalid TOML", "line 1", "mend that line"),
+    "not TOML": ("[search\n", "study.toml: found invalid TOML", "line 1", "fix that line"),
     "unknown table": ("[serach]\ntrials = 3", "unknown key 'serach'", "did you mean 'search'?"),
     "unknown key": ("[search]\ntrails = 3", "search.trails", "unknown", "did you mean 'trials'?"),
     "unknown dimension": ("[space]\nn_block = 3", "space.n_block", "did you mean 'n_blocks'?"),
@@ -87,7 +87,7 @@ OPTIONS = {
     "missing argument": ("show", "Missing argument", "`hpsearch show --help`"),
     "missing option": ("enqueue mnist5k", "Missing option '--set'", "`hpsearch enqueue --help`"),
     "argument too many": ("run a.toml b.toml", "unexpected extra argument", "b.toml"),
-    "no study file": ("run nothere.toml", "study file nothere.toml is not there", "studies/"),
+    "no study file": ("run nothere.toml", "study file nothere.toml does not exist", "studies/"),
     "an .npz file for a study file": ("run own.npz", ".npz file", "--dataset own.npz"),
     "a data set for a study file": ("run mnist5k", "name of a data set", "--dataset mnist5k"),
     "unknown dataset": ("run --dataset mnits5k", "unknown dataset", "did you mean 'mnist5k'?"),
@@ -301,8 +301,8 @@ STUDY_COMMANDS = {
         "status small --study other",
         "found the studies 'small' and 'other', expected one; keep one",
     ),
-    "no name to delete": ("delete --yes", "found no study named, expected one", "hpsearch list"),
-    "no name to enqueue": ("enqueue --set n_blocks=1", "found no study named, expected one"),
+    "no name to delete": ("delete --yes", "found no study name, expected one", "hpsearch list"),
+    "no name to enqueue": ("enqueue --set n_blocks=1", "found no study name, expected one"),
     "unknown to stop": ("stop --study smal", "did you mean 'small'?"),
     "no such trial": ("show 99", "found no trial 99 in study 'small'", "trials 0 to 2"),
     "trial in words": ("show best", "'trial': found 'best', expected a whole number"),

@@ -47,7 +47,7 @@ def _tamper(database, key, change):
 @pytest.mark.parametrize(
     ("change", "elsewhere", "code", "told"),
     [
-        (1e-6, False, 2, "does not come out as its record says"),
+        (1e-6, False, 2, "does not reproduce its record"),
         (1e-6, True, 0, "training loss of the first epoch 0.0 % apart, within 2 %"),
         (0.1, True, 2, " % apart, expected within 2 %"),
     ],

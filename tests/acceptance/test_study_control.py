@@ -32,7 +32,7 @@ def test_enqueue_says_when_the_study_has_no_room_left(copied, cli):
     result = cli("enqueue", "small", "--set", "n_blocks=1")
 
     assert result.code == 0
-    assert "the study has its 3 trials; run it with a larger --trials" in result.err
+    assert "the budget of 3 trials is used up; run the study with a larger --trials" in result.err
 
 
 def test_stop_lets_the_running_trial_end(slow_study, shell, cli):
@@ -51,7 +51,7 @@ def test_stop_lets_the_running_trial_end(slow_study, shell, cli):
 
 
 def test_run_goes_on_with_a_study_that_was_stopped(slow_study, cli):
-    assert cli("stop").err == "study 'slow' is stopped; `hpsearch run` goes on with it\n"
+    assert cli("stop").err == "study 'slow' is stopped; `hpsearch run` resumes it\n"
     assert cli("watch").err.splitlines()[-2] == (
         "study 'slow' is stopped; `hpsearch run` goes on with it"
     )
@@ -87,9 +87,7 @@ def test_a_study_is_named_by_its_place_or_by_the_option(copied, cli, named):
     assert cli("status", *named, "--json").json["study"] == "small"
     assert cli("front", *named).out.startswith("study small\n")
     assert cli("report", *named).err == "wrote report-small.html\n"
-    assert cli("watch", *named).err.endswith(
-        "\n`hpsearch front --study small` shows what it found\n"
-    )
+    assert cli("watch", *named).err.endswith("\n`hpsearch front --study small` shows the result\n")
     assert "has trials 0 to 2" in cli("confirm", *named, "--trial", 9).err
     assert "study 'small'" in cli("stop", *named).err
     assert cli("enqueue", *named, "--set", "n_blocks=1").code == 0

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpsearch import build_spec, load_study_file
-from hpsearch.api import run as api_run
-from hpsearch.cli import main
-from hpsearch.config import WORDS, overrides_of, parse_duration
-from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
+from hpsearch.config import parse_duration
 from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
@@ -91,21 +87,6 @@ def test_overrides_go_over_the_file_and_none_is_no_override():
 
     assert (spec.search.trials, spec.search.seed, spec.train.epochs) == (9, 3, 2)
     assert raw == {"search": {"trials": 5, "seed": 3}}
-
-
-def test_the_words_of_a_run_go_over_the_keys_of_a_study_file():
-    words = {"trials": 9, "objectives": "accuracy, params", "pruner": "none", "device": "cpu"}
-
-    spec = build_spec(None, overrides_of(words))
-
-    assert (spec.search.trials, spec.pruning.pruner) == (9, "none")
-    assert spec.search.objectives == ("accuracy", "params")
-    assert overrides_of({**words, "objectives": ["accuracy", " params"]}) == overrides_of(words)
-
-
-@pytest.mark.parametrize("run", [api_run.run, main.run], ids=["in Python", "as a command"])
-def test_every_such_word_can_be_said(run):
-    assert set(WORDS) <= set(signature(run).parameters)
 
 
 def test_a_space_can_be_narrowed_fixed_and_chosen_from():
@@ -249,7 +230,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(case):
     [
         (b"[search\n", "found invalid TOML"),
         (b"\xff\xfe", "cannot be read"),
-        (None, "is not there; give the path of a TOML study file"),
+        (None, "does not exist; pass the path of a TOML file"),
     ],
 )
 def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content, message):

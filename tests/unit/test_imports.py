@@ -78,7 +78,7 @@ def test_python_dash_m_is_the_command():
 
 
 def test_every_public_name_is_there():
-    assert set(hpsearch.__all__) == set(hpsearch._HOMES)
+    assert set(hpsearch.__all__) == set(hpsearch._MODULES)
     for name in hpsearch.__all__:
         assert getattr(hpsearch, name).__name__ == name
         assert name in dir(hpsearch)

@@ -138,7 +138,7 @@ def test_a_mistake_is_an_error_of_ours_and_nothing_is_made(spec, tmp_path):
 
     with pytest.raises(SpecError, match="did you mean 'tpe'"):
         hpsearch.run(spec, sampler="tpo", storage=here)
-    with pytest.raises(SpecError, match=r"study file .* is not there"):
+    with pytest.raises(SpecError, match=r"study file .* does not exist"):
         hpsearch.run(tmp_path / "no.toml", storage=here)
     with pytest.raises(HpsearchError, match="no-such-data"):
         hpsearch.run(spec, dataset="no-such-data", storage=here)
