@@ -10,6 +10,7 @@ import pytest
 
 from hpsearch import build_spec, load_study_file
 from hpsearch.config import parse_duration
+from hpsearch.core.dimensions import ChoiceDim, FloatDim, IntDim
 from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import StudySpec, from_json, to_json
