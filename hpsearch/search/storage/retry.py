@@ -98,6 +98,7 @@ def retry_while_away(
     @functools.wraps(action)
     def retrying(owner: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         storage: Any = getattr(owner, "storage", owner)
+        # On a new connection, the first half of the transaction and its locks would be missing.
         if storage.is_in_transaction:
             return action(owner, *args, **kwargs)
         since, pause = None, _FIRST_PAUSE
@@ -124,6 +125,7 @@ def retry_while_away(
                     storage.outage.note()
                     _log.warning("%s is back", storage.masked)
                 return result
+            # The old connections are broken, and the cache may hold uncommitted trials.
             storage.reconnect()
             storage.outage.wait(pause * random.uniform(0.5, 1.5))  # not all workers at once
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -158,6 +158,7 @@ class Storage:
                 self._lock_trial(session, trial)
             yield session
             return
+        # Optuna commits after each write: from here on, that only flushes.
         session.joined = True
         try:
             if not self.is_sqlite:
@@ -198,6 +199,7 @@ class Storage:
         backend: Any = self.backend
         with backend._lock:  # a dashboard asks from several threads
             known = self._stamps
+            # Another creation time under a known id means that the id was reused.
             if any(i not in known or known[i] != stamps.get(i) for i in backend._studies):
                 self._forget_trials(stamps)
             known.clear()
@@ -291,6 +293,7 @@ def _connect(
     sqlite = url.get_backend_name() == "sqlite"
     with _translated(url):
         if not sqlite:
+            # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
             check_server(url, create=create)
             make_tables(url)
         rdb = RDBStorage(

@@ -163,6 +163,7 @@ class Lease:
                 write(session)
         except LeaseLost as exc:
             lost = exc
+        # Read outside the transaction, with the times and values that the database stored.
         record = self._read()
         is_ours = record.attributes["origin"]["claim"] == self.token
         # The first attempt may have been committed before the connection was lost.

@@ -66,6 +66,7 @@ def recover(
         how = "" if number is None else f", the last by signal {number}"
         reason = f"{kind}: {LOSSES} workers in a row were lost with it{how}, no epoch gained"
         attributes |= {"reason": reason, "failure": {"kind": kind}}
+    # Writes only if nobody recovered, ended or handed back the trial since it was counted.
     token = trial.origin.get("claim")
     with (
         contextlib.suppress(LeaseLost),

@@ -175,7 +175,9 @@ class Study:
         if isinstance(started, StudyStatus):
             return started
         trial, own = started.trial, started.origin
+        # A slot beyond the last cell starts another round of the grid.
         cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
+        # A sampler per trial, seeded by its number: a resumed search draws the same values.
         self.handle.sampler = make_sampler(
             self.spec,
             trial.number,
@@ -228,6 +230,7 @@ class Study:
             backend.set_trial_state_values(waiting, TrialState.RUNNING)
             tables.start_now(session, waiting)
             return backend.get_trial(waiting)
+        # Not study.ask(), which reads the new trial back from the database.
         trial_id = backend.create_new_trial(self.handle._study_id)
         tables.start_now(session, trial_id)
         trial = optuna.create_trial(state=TrialState.RUNNING)
@@ -252,6 +255,7 @@ class Study:
         Raises:
             StudyError: the study was deleted; SQLite may have given its id to another one.
         """
+        # The creation time identifies a study; its name and id may belong to a successor.
         attributes: Mapping[str, Any] = self.handle.user_attrs
         if attributes[CREATED] != self.attributes[CREATED]:
             raise StudyError(f"study {self.name!r} has been deleted; run it again")

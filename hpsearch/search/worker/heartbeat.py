@@ -55,6 +55,7 @@ def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]
                 _log.warning("no heartbeat of trial %d: %s", lease.number, message)
         lease.storage.sessions.remove()
 
+    # Daemon: a heartbeat that hangs must not keep the process alive.
     thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
     thread.start()
     try:

@@ -202,6 +202,7 @@ class Trainer:
         epochs = train(
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
         )
+        # Store each epoch before the decision on it: a killed worker loses the current epoch only.
         for epoch in epochs:
             curve = (*curve, epoch)
             lease.write_epoch(curve)

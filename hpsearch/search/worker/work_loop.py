@@ -184,6 +184,7 @@ def work(
             continue
         if isinstance(lease, StudyStatus):
             return lease
+        # Beats while the trial is handed back or finished, too: that may wait for the database.
         try:
             with heartbeats(lease):
                 record = _run(lease, run_trial, stop)
@@ -215,6 +216,7 @@ def close(study: Study, status: StudyStatus) -> None:
         study.storage.close()
         return
     failures = study.failures() or [r for r in study.records() if r.state is State.FAILED]
+    # The other workers would fail in the same way.
     study.request_stop()
     study.storage.close()
     last = failures[-1]

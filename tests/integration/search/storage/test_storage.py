@@ -319,6 +319,20 @@ def test_what_sqlite_says_when_many_are_at_it_is_waited_for(sqlite, said, caplog
     assert noted == [f"{name} is away ({said}); retrying", f"{name} is back"]
 
 
+def test_an_action_within_a_transaction_is_not_repeated_alone(sqlite):
+    """On another connection, the earlier writes and locks of the transaction would be missing."""
+    calls = []
+
+    @retry_while_away
+    def action(_storage):
+        calls.append(1)
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+    with pytest.raises(OperationalError), sqlite.transaction():
+        action(sqlite)
+    assert len(calls) == 1
+
+
 def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
     with sqlite.engine.begin() as connection:
         connection.execute(text("DROP TABLE studies"))
