@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from hpsearch.core.analysis.selection import TrialSelection
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.predict import LoadedModel
-    from hpsearch.search.jobs.retrain import RetrainedModel
-    from hpsearch.search.jobs.retrain_plan import RetrainPlan
+    from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ def _plan(
     """What to train: a study's trial if one is selected or a study is named, else a set network."""
     from hpsearch.api.studies import open_study
     from hpsearch.core.analysis.selection import nothing_chosen
-    from hpsearch.search.jobs.retrain_plan import plan_by_hand, plan_of_study
+    from hpsearch.search.jobs.retrain import plan_by_hand, plan_of_study
 
     if isinstance(settings, Mapping):
         settings = [f"{name}={value}" for name, value in settings.items()]

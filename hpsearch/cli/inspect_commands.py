@@ -135,7 +135,7 @@ def compare(
     Example: hpsearch compare tpe random
     """
     from hpsearch.api.evaluate import compare as compare_studies
-    from hpsearch.view.terminal.comparison_table import comparison_table
+    from hpsearch.view.terminal.study_tables import comparison_table
 
     if output is not None:
         from hpsearch.view.report.comparison_page import comparison_page
@@ -205,7 +205,7 @@ def doctor(
     Example: hpsearch doctor --storage postgresql://ann@db/hpsearch
     """
     from hpsearch.api import run as api
-    from hpsearch.view.terminal.doctor_table import findings_table
+    from hpsearch.view.terminal.study_tables import findings_table
 
     findings, is_usable = api.doctor(
         RunOptions(storage=storage, data_dir=data_dir, artifacts=artifacts)

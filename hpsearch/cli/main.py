@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from hpsearch.api.run_options import RunOptions
-from hpsearch.cli import evaluation_commands, inspect_commands, model_commands, options
+from hpsearch.cli import inspect_commands, model_commands, options
 from hpsearch.cli.output import (
     command_messages,
     confirmed,
@@ -53,7 +53,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(inspect_commands.app)
-app.add_typer(evaluation_commands.app)
 app.add_typer(model_commands.app)
 
 

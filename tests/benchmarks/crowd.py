@@ -28,7 +28,7 @@ from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import BEAT_SECONDS, heartbeats
+from hpsearch.search.worker.work_loop import BEAT_SECONDS, heartbeats
 
 BOUNDS = {"accuracy": (0.1, 1.0), "train_seconds": (0.1, 100.0)}
 LOOK_SECONDS = 5.0  # between two looks of a worker at the other trials, at least; search/peers.py

@@ -26,8 +26,8 @@ from hpsearch.search.study.leases import Lease
 from hpsearch.search.study.process import identity
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import heartbeats
 from hpsearch.search.worker.trainer import PeerTrials
+from hpsearch.search.worker.work_loop import heartbeats
 
 BUSY_SECONDS = 0.5  # between two questions for a trial, as in a real worker
 COST = {"params": 1e4, "flops": 1e6, "latency_ms": 0.1}

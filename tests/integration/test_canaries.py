@@ -244,7 +244,7 @@ def test_a_study_has_the_id_of_its_row(sqlite, study):
     assert sqlite.backend.get_study_name_from_id(study._study_id) == study.study_name
 
 
-@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/study/recovery.py"])
+@canary(fix=["hpsearch/search/study/leases.py", "hpsearch/search/study/leases.py"])
 def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study):
     trial = study.ask()
     value = trial.suggest_float("x", 0, 1)

@@ -33,7 +33,7 @@ from hpsearch.search.storage.records import (
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import count_states
-from hpsearch.search.study.recovery import stale_trials
+from hpsearch.search.study.leases import stale_trials
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 

@@ -38,8 +38,7 @@ from hpsearch.search.storage.records import (
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import StateCounts, count_states
-from hpsearch.search.study.leases import Lease, hold_lease
-from hpsearch.search.study.recovery import recover, stale_trials
+from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
 from hpsearch.search.study.status import StudyStatus, exhausted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -18,10 +18,9 @@ from hpsearch.search.study import catalog
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
-from hpsearch.search.worker.heartbeat import touch_alive_file
 from hpsearch.search.worker.launch import WorkerOptions
 from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import StopSignal, close
+from hpsearch.search.worker.work_loop import StopSignal, close, touch_alive_file
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The loop that runs trials until the study needs no more, and the signal that ends it early."""
+"""The loop that runs trials until the study needs no more, its heartbeats and its stop signal."""
 
 from __future__ import annotations
 
@@ -7,23 +7,76 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.core.trial import Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.nn.training.interrupt import Interrupted
+from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.heartbeat import heartbeats, touch_alive_file
 from hpsearch.search.worker.observer import Observer
 
+BEAT_SECONDS = 10.0
+ALIVE = "HPSEARCH_ALIVE"  # the environment variable that names a file to touch
+
 _log = logging.getLogger(__name__)
+
+
+def touch_alive_file() -> None:
+    """Touches the file that ``HPSEARCH_ALIVE`` names, if it names one.
+
+    A container's health check reads the file's age. A command that asks the database would take
+    processor time from the trials, which are timed.
+    """
+    path = os.environ.get(ALIVE)
+    if path:
+        with suppress(OSError):  # then the file grows old, and the health check detects it
+            Path(path).touch()
+
+
+@contextmanager
+def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Writes a heartbeat every ``seconds`` inside the context; the first came with the lease.
+
+    Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own heartbeats
+    run only inside ``study.optimize``, and miss a trial that died before its first one.
+    """
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            try:
+                lease.beat()
+                touch_alive_file()
+            except LeaseLost:
+                return  # the worker notices with its next write
+            except (SQLAlchemyError, StorageInternalError) as exc:
+                lease.storage.outage.note()  # other workers' heartbeats were not written either
+                message = first_line(exc.__cause__ or exc)
+                _log.warning("no heartbeat of trial %d: %s", lease.number, message)
+        lease.storage.sessions.remove()
+
+    # Daemon: a heartbeat that hangs must not keep the process alive.
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=1)  # it may hang in a database that is away
+
 
 PARENT = "HPSEARCH_PARENT"  # the environment variable with the pid of the command that started us
 _POLL_SECONDS = 0.5

@@ -11,8 +11,7 @@ from hpsearch.core.analysis.metrics import Scores
 from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec, TrialSpec
-from hpsearch.search.jobs.retrain import RetrainedModel
-from hpsearch.search.jobs.retrain_plan import RetrainPlan
+from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
 from hpsearch.view.format import format_seconds, format_value, spelled
 
 

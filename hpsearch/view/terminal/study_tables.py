@@ -1,4 +1,4 @@
-"""Studies on a terminal: their list, the status of one, and the plan of a new one."""
+"""Studies on a terminal: list, status, plan, comparison, and the findings of the doctor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.measure import Measurement
 from rich.text import Text
 
+from hpsearch.core.analysis.comparison import Comparison
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import DatasetSummary, ShapeSpec, StudySpec
+from hpsearch.search.jobs.doctor import Finding, Health
 from hpsearch.view.format import format_seconds
+from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
 
 _LEAST_NAME = 8  # columns of a study name
@@ -168,3 +171,60 @@ def describe_dimension(dim: Dim | Value) -> str:
         step = f", in steps of {dim.step:g}" if dim.step else ""
         return f"{dim.low:g} to {dim.high:g}{integer}{scale}{step}"
     return f"always {listed([dim])}"
+
+
+_MARKS = {
+    Health.GOOD: Text("ok", "green"),
+    Health.FAIR: Text("WARN", "yellow"),
+    Health.BAD: Text("BAD", "bold red"),
+}
+
+
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Returns the findings, a line each, with the advice below."""
+    table = facts()
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(finding.name, _MARKS[finding.health], Text(finding.found))
+        if finding.advice:
+            table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
+    return EncodingSafe(table)
+
+
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Returns the studies side by side, a column each, with the verdict below."""
+    words = [_wrapped(sentence) for sentence in verdict(comparison)]
+    small = [_wrapped(sentence, "dim") for sentence in small_print(comparison)]
+    return EncodingSafe(Group(_SideBySide(comparison), Text(), *words, Text(), *small))
+
+
+class _SideBySide:
+    """As many studies side by side as fit the width of the console; the others below.
+
+    Names and settings may wrap, numbers never.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.studies, self.rows = comparison.studies, rows(comparison)
+        numbers = self.rows[len(comparison.differences) :]
+        self.widest = max(len(cell) for _, cells in numbers for cell in cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width - max(len(name) for name, _ in self.rows)
+        fit = max(1, room // (self.widest + 2))
+        for start in range(0, len(self.studies), fit):
+            if start:
+                yield Text()
+            yield self._table(slice(start, start + fit))
+
+    def _table(self, shown: slice) -> EncodingSafeTable:
+        table, least = EncodingSafeTable(""), self.widest
+        for each in self.studies[shown]:
+            table.add_column(Text(each.study), justify="right", overflow="fold", min_width=least)
+        for name, cells in self.rows:
+            table.add_row(Text(name), *(Text(cell) for cell in cells[shown]))
+        return table
+
+
+def _wrapped(words: str, style: str = "") -> Text:
+    return Text(words, style, no_wrap=False, overflow="fold")  # even under soft_wrap=True

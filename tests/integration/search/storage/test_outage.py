@@ -18,8 +18,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import work_loop
-from hpsearch.search.worker.heartbeat import heartbeats
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent

@@ -17,13 +17,12 @@ from hpsearch.core.analysis.timeline import HandoffReason, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study import recovery
+from hpsearch.search.study import leases
 from hpsearch.search.study.catalog import delete, open_study
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.process import identity, is_gone
 from hpsearch.search.study.status import StudyStatus
-from hpsearch.search.worker.heartbeat import heartbeats
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.servers import own_server, restart
@@ -33,7 +32,7 @@ ELSEWHERE = {**studies.origin(), "process": {"host": "elsewhere", "pid": 1, "boo
 OTHER = {**ELSEWHERE["process"], "pid": 2}
 
 
-def fall_silent(study, lease, *, seconds=recovery.STALE_SECONDS + 5):
+def fall_silent(study, lease, *, seconds=leases.STALE_SECONDS + 5):
     """Makes the last sign of life of the trial's worker that old."""
     beat = studies.database_time(study) - seconds
     study.storage.backend.set_trial_user_attr(lease.trial_id, "beat", beat)
@@ -138,14 +137,14 @@ class TestSilence:
             slow = study.acquire(ELSEWHERE)
             fall_silent(study, slow)
         other = open_study(open_storage(storage_url, create=False))
-        read, removed = recovery.read, []
+        read, removed = leases.read, []
 
         def read_just_before(*arguments):
             record = read(*arguments)
             dataclasses.replace(slow, storage=other.storage).hand_back()
             return record
 
-        monkeypatch.setattr(recovery, "read", read_just_before)
+        monkeypatch.setattr(leases, "read", read_just_before)
         monkeypatch.setattr(
             type(study), "_remove_checkpoints", lambda _, numbers: removed.extend(numbers)
         )

@@ -7,8 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from hpsearch.search.study.status import StudyStatus
-from hpsearch.search.worker.heartbeat import ALIVE, heartbeats, touch_alive_file
-from hpsearch.search.worker.work_loop import StopSignal, work
+from hpsearch.search.worker.work_loop import ALIVE, StopSignal, heartbeats, touch_alive_file, work
 from tests.integration.studies import make_spec, make_study, origin
 
 PATIENCE_SECONDS = 600

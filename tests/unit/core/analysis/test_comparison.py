@@ -11,7 +11,7 @@ from hpsearch.core.analysis.comparison import ComparedSearch, compare, first_wor
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.trial import State
 from hpsearch.view.report.comparison_tables import small_print, verdict
-from hpsearch.view.terminal.comparison_table import comparison_table
+from hpsearch.view.terminal.study_tables import comparison_table
 from tests.unit.trials import trial
 from tests.unit.view.terminal.test_trial_tables import shown
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hpsearch.core.trial import Epoch
-from hpsearch.view.dashboard.curve_svg import picture, table
+from hpsearch.view.dashboard.annotations import picture, table
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -23,8 +23,7 @@ from hpsearch.view.report import report, theme
 from hpsearch.view.report.figures import curves, depth, hypervolume, importance
 from hpsearch.view.report.figures import timeline as timeline_figure
 from hpsearch.view.report.front_figure import front
-from hpsearch.view.report.html import page
-from hpsearch.view.report.report import default_path, render, sections, write
+from hpsearch.view.report.report import default_path, page, render, sections, write
 from hpsearch.view.report.theme import FAINTER, SHOWN_TRIALS
 from tests.unit.core.analysis.test_study_analysis import TWO, findings_of, verdict
 from tests.unit.trials import trial
