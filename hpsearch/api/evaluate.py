@@ -99,7 +99,7 @@ def replicate(
         stop: asked before every step; true raises KeyboardInterrupt.
         on_progress: called with each epoch and with the result of each training.
     """
-    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.core.trial import Interrupted
     from hpsearch.search.jobs import confirm as job
 
     try:

@@ -177,7 +177,7 @@ def _retrain(
     stop: Callable[[], bool],
     tell: Callable[[int, Epoch, int], None],
 ) -> RetrainedModel:
-    from hpsearch.nn.training.interrupt import Interrupted
+    from hpsearch.core.trial import Interrupted
     from hpsearch.search.jobs.retrain import retrain
 
     try:

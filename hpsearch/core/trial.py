@@ -131,3 +131,7 @@ def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
         elif entry["ended"] == "worker lost":
             in_vain += 1
     return in_vain >= LOSSES
+
+
+class Interrupted(Exception):  # noqa: N818 (an event, not an error)
+    """The training was asked to stop and did so within one step; nothing broke."""

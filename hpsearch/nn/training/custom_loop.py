@@ -26,9 +26,8 @@ import torch
 from torch import nn
 
 from hpsearch.core.spec import TrainSpec, derive_seed
-from hpsearch.core.trial import Epoch
+from hpsearch.core.trial import Epoch, Interrupted
 from hpsearch.nn.data.tensors import Tensors
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, Progress, epochs, seeded
 from hpsearch.nn.user_code import import_function
 

@@ -62,8 +62,8 @@ def translate_failures(trial: TrialSpec, *, in_training: bool = False) -> Iterat
         DeviceError: memory is full.
         SpecError: user code failed.
     """
+    from hpsearch.core.trial import Interrupted
     from hpsearch.nn.runtime.device import is_out_of_memory
-    from hpsearch.nn.training.interrupt import Interrupted
     from hpsearch.nn.training.loop import Diverged
 
     try:

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpsearch.core.spec import TrainSpec, derive_seed
-from hpsearch.core.trial import Epoch
+from hpsearch.core.trial import Epoch, Interrupted
 from hpsearch.nn.data.tensors import Batches, Scaler, Tensors
 from hpsearch.nn.runtime.device import autocast_dtype, bare_step
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hpsearch.nn.training.step_timer import StepTimer
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 
 from hpsearch.core.spec import TrialSpec
+from hpsearch.core.trial import Interrupted
 from hpsearch.nn.data.tensors import Scaler, Tensors
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, evaluate, images_at_once
 from hpsearch.nn.user_code import user_code_errors, user_functions
 

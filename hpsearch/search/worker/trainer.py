@@ -14,7 +14,7 @@ from torch import nn
 
 from hpsearch.core.objectives import costs
 from hpsearch.core.pruning import Peer, Verdict, should_prune
-from hpsearch.core.trial import Curve, Outcome, State, TrialRecord
+from hpsearch.core.trial import Curve, Interrupted, Outcome, State, TrialRecord
 from hpsearch.errors import StorageError
 from hpsearch.nn.data.tensors import Tensors
 from hpsearch.nn.models.cnn import build
@@ -22,7 +22,6 @@ from hpsearch.nn.models.cost import measure
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Diverged, Progress
 from hpsearch.nn.user_code import failing_user_code
 from hpsearch.search.storage.records import curve_of

@@ -19,9 +19,8 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.core.trial import Outcome, State, TrialRecord
+from hpsearch.core.trial import Interrupted, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.status import StudyStatus

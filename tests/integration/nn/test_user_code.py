@@ -15,13 +15,12 @@ import torch
 import hpsearch
 from hpsearch.cli.main import main
 from hpsearch.core.spec import ModelSpec, TrainSpec
-from hpsearch.core.trial import Outcome, State
+from hpsearch.core.trial import Interrupted, Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors
 from hpsearch.nn.models.cnn import build
 from hpsearch.nn.training.custom_loop import train
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.nn.training.loop import Progress, epochs
 from hpsearch.nn.training.smoke_test import smoke_test
 from hpsearch.nn.user_code import add_import_path

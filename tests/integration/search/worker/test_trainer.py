@@ -11,10 +11,9 @@ import torch
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import default_space
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec
-from hpsearch.core.trial import Outcome, State
+from hpsearch.core.trial import Interrupted, Outcome, State
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors_of
-from hpsearch.nn.training.interrupt import Interrupted
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.study.process import identity
