@@ -102,7 +102,12 @@ Settings = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")]
-Writable = Annotated[bool, typer.Option("--writable", help="Allow changes, deletions among them.")]
+Writable = Annotated[
+    bool,
+    typer.Option(
+        "--writable", help="Allow everyone who can reach it to change and delete studies."
+    ),
+]
 Auth = Annotated[
     str | None,
     typer.Option(

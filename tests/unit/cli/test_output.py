@@ -19,7 +19,7 @@ def test_times_have_their_zone(capsys):
 
 
 def test_what_is_not_finite_is_null(capsys):
-    """A training of the person's own may not know its accuracy: JSON has no word for NaN."""
+    """A custom training function may not report an accuracy: JSON has no NaN."""
     epoch = Epoch(
         epoch=1,
         train_loss=0.5,
