@@ -126,7 +126,10 @@ WRONG = {
         {"search": {"trials": "many"}},
         r"search\.trials: found 'many', expected",
     ),
-    "digits for a number": ({"search": {"trials": "3"}}, r"search\.trials: found '3', expected"),
+    "digits for a number": (
+        {"search": {"trials": "3"}},
+        r"search\.trials: found '3', expected a whole number without",
+    ),
     "truth for a number": ({"search": {"trials": True}}, r"search\.trials: found True, expected"),
     "half a trial": ({"search": {"trials": 2.5}}, r"search\.trials: found 2\.5, expected"),
     "text for a truth": ({"train": {"flip": "yes"}}, r"train\.flip: found 'yes', expected"),
@@ -208,6 +211,19 @@ WRONG = {
         r"space\.n_blocks: found step",
     ),
     "key of a range": ({"space": {"dropout": {"low": 0}}}, r"space\.dropout: found keys \['low'\]"),
+    "epochs": ({"train": {"epochs": 0}}, r"train\.epochs: found 0, expected 1 to 10000$"),
+    "range the wrong way": (
+        {"space": {"n_blocks": {"low": 3, "high": 1}}},
+        r"space\.n_blocks: .*low 3 above high 1; swap them",
+    ),
+    "dropout": ({"space": {"dropout": 1.5}}, r"space\.dropout: found 1\.5, expected 0\.0 to 0\.9"),
+    "sampler": ({"search": {"sampler": "nsga"}}, r"found 'nsga'; did you mean 'nsga2'\?"),
+    "pruner": ({"pruning": {"pruner": "forcast"}}, r"did you mean 'forecast'\?"),
+    "objective": (
+        {"search": {"objectives": ["acc"]}},
+        r"search\.objectives: found 'acc'; did you mean 'accuracy'\?",
+    ),
+    "grid over nothing": ({"search": {"sampler": "grid+random"}}, r"search\.grid: found nothing"),
     "grid dimension": (
         {"search": {"grid": ["n_block"]}},
         r"search\.grid: .*did you mean 'n_blocks'",
@@ -230,6 +246,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(case):
     ("content", "message"),
     [
         (b"[search\n", "found invalid TOML"),
+        (b'[data]\ndataset = "C:\\Users\\ann"', r"invalid TOML .*line 2.*with / for \\"),
         (b"\xff\xfe", "cannot be read"),
         (None, "does not exist; pass the path of a TOML file"),
     ],

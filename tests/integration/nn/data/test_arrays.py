@@ -88,7 +88,7 @@ GOOD = {"x_train": X, "y_train": Y}
     ("arrays", "message"),
     [
         ({"x": X, "y": Y}, "found no arrays, expected x_train and y_train"),
-        ({"x_train": X}, "expected x_train and y_train"),
+        ({"x_train": X}, "found x_train, expected x_train and y_train"),
         (GOOD | {"x_val": X}, "found x_val without y_val"),
         (GOOD | {"y_test": Y}, "found y_test without x_test"),
         (GOOD | {"x_train": X / 255}, r"x_train is float64, expected uint8.*astype\('uint8'\)"),

@@ -168,12 +168,30 @@ def test_what_was_set_by_hand_is_what_was_trained(digits_npz, tmp_path):
     assert config.provenance["chosen"] == [f"--set {text}" for text in settings]
 
 
+BAD_NUMBERS = {
+    "seed": [-4, 2**63, 1.5, "3", True],
+    "seeds": [0, -1, 1001, 1.5, "2"],
+    "epochs": [0, -1, 10_001, 1.5, "8"],
+    "threads": [0, -1, 1025, 1.5, "2"],
+    "within_seconds": [-1, float("nan"), float("inf")],
+    "within_params": [-1, float("nan"), float("inf")],
+    "image_size": [3, 0, 513, 8.5],
+    "trial": [1.5, "3"],
+}
+
+
+@pytest.mark.parametrize("name", BAD_NUMBERS)
+def test_numbers_out_of_range_are_refused(name, tmp_path):
+    way = {} if name in ("within_seconds", "within_params", "trial") else {"settings": ["shift=0"]}
+    for number in BAD_NUMBERS[name]:
+        with pytest.raises(SpecError, match=f"found {number!r}, expected"):
+            hpsearch.train(tmp_path / "model", dataset="digits", **way, **{name: number})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"epochs": 0}, "--epochs: train.epochs: found 0, expected 1 to 10000"),
-        ({"seeds": 0}, "seeds: found 0, expected 1 to 1000"),
-        ({"image_size": 4}, "data.image_size: found 4, expected 8 to 512"),
         ({"image_size": 16}, "image_size is 16 for the .npz file"),
         ({"device": "tpu"}, "device: found 'tpu'"),
     ],
