@@ -87,17 +87,6 @@ def test_it_is_written_as_a_page_too(two, cli):
     assert [path.name for path in two.parent.glob("*c.*")] == ["c.html"]
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ((), ("Missing argument",)),
-        (("small",), ("only one study, 'small'", "two or more", "hpsearch list")),
-    ],
-)
-def test_what_cannot_be_compared_is_told_in_a_line(names, words, copied, cli):
-    assert_one_line(cli("compare", *names), *words)
-
-
 def test_it_loads_no_torch(two, tmp_path):
     script = """
 import sys

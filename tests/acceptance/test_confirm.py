@@ -126,8 +126,6 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--trial", 99), "found no trial 99, the study has trials 0 to 2"),
-        (("--seeds", 0), "--seeds"),
         (("--study", "none"), "none"),
         (("--device", "tpu"), "tpu"),
         (("--dataset", "nowhere.npz"), "nowhere.npz"),

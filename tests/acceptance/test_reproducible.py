@@ -62,10 +62,3 @@ def test_a_record_that_does_not_hold_is_told(copied, cli, change, elsewhere, cod
     result = cli("rerun", 0)
     assert result.code == code
     assert told in result.err
-
-
-def test_a_trial_without_a_curve_cannot_be_trained_again(copied, cli):
-    cli("enqueue", "small", "--set", "learning_rate=0.01")
-    result = cli("rerun", 3)
-    assert (result.code, result.out) == (2, "")
-    assert "trial 3 is waiting and has no epoch" in result.err
