@@ -6,7 +6,8 @@ record again and read the difference that git shows:
     HPSEARCH_RECORD=1 python -m pytest tests/acceptance/test_recorded.py
 
 ``pytest -vv`` shows a difference whole.
-Exit code 130 after Ctrl-C: test_interruption.py, test_confirm.py, test_train_and_predict.py, test_workers.py.
+Exit code 130 after Ctrl-C is in test_interruption.py, test_confirm.py, test_train_and_predict.py
+and test_workers.py.
 """
 
 from __future__ import annotations
