@@ -69,7 +69,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command left: its exit code, and what it said where."""
+    """The result of a command: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -199,7 +199,7 @@ def cli(
     for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # a run sets them: put back at the end
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr(sys, "path", [*sys.path])  # a run looks for a person's own code
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a run looks for custom code
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()
@@ -215,7 +215,7 @@ def cli(
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A study of three trials that has run to its end, and what the command printed."""
+    """A study of three trials that has run to its end, and the output of the command."""
 
     folder: Path
     study_file: Path

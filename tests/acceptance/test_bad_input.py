@@ -1,4 +1,4 @@
-"""What a person can get wrong: one line that helps, exit code 2, and nothing written."""
+"""Wrong input: one line that helps, exit code 2, and nothing written."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_options_that_cannot_be_followed_are_refused(case, cli, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["run", "check", "submit"])
-def test_a_folder_for_a_study_file_is_told_how_images_are_named(command, cli, tmp_path):
+def test_a_folder_for_a_study_file_is_refused_with_the_way_to_pass_images(command, cli, tmp_path):
     (tmp_path / "my images").mkdir()
 
     result = cli(command, "my images")
@@ -136,7 +136,7 @@ def test_a_study_file_may_begin_with_the_mark_that_editors_on_windows_write(cli,
     assert "marked" in result.out
 
 
-def test_the_password_of_a_storage_is_not_told_with_verbose_either(shell):
+def test_the_password_of_a_storage_is_not_shown_with_verbose_either(shell):
     url = "postgresql://user:secret@127.0.0.1:1/x"
 
     result = shell.run("--verbose", "status", "--storage", url)
@@ -235,7 +235,7 @@ STUDY_COMMANDS = {
 
 
 @pytest.mark.parametrize("case", STUDY_COMMANDS)
-def test_what_a_study_cannot_do_is_refused_and_leaves_it_as_it_was(case, copied, cli):
+def test_a_request_that_a_study_cannot_meet_is_refused_and_changes_nothing(case, copied, cli):
     command, *words = STUDY_COMMANDS[case]
     before = dump(copied.database)
 
@@ -269,7 +269,7 @@ def test_changed_images_are_refused(copied, cli, digits, tmp_path):
     assert dump(copied.database) == before
 
 
-def test_of_more_images_the_number_is_told(copied, cli, digits, tmp_path):
+def test_of_more_images_the_number_is_named(copied, cli, digits, tmp_path):
     images, labels = (np.concatenate([part, part[:24]]) for part in digits)
     np.savez(tmp_path / "more.npz", x_train=images, y_train=labels)
 

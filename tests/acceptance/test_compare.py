@@ -22,7 +22,7 @@ def two(copied, cli):
     return copied.database
 
 
-def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
+def test_the_table_shows_the_differences_and_the_leader(two, cli):
     before = dump(two)
 
     told = cli("compare", "small", "flipped")
@@ -44,7 +44,7 @@ def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
     assert dump(two) == before
 
 
-def test_the_json_agrees_with_what_the_studies_tell_of_themselves(two, cli):
+def test_the_json_agrees_with_the_status_and_report_of_each_study(two, cli):
     result = cli("compare", "flipped", "small", "--json")
 
     assert (result.code, result.err) == (0, "")

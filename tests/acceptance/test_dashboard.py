@@ -59,7 +59,7 @@ FIRST_PROCESS = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 def can_unshare() -> bool:
-    """Whether a process may be made the first one of a space of its own, as a container's is."""
+    """Whether a process may be the first one of its own namespace, as in a container."""
     if shutil.which(FIRST_PROCESS[0]) is None:
         return False
     return subprocess.run([*FIRST_PROCESS, "true"], capture_output=True).returncode == 0
@@ -134,7 +134,7 @@ def test_a_password_is_asked_for_in_a_terminal_and_not_shown(finished, tmp_path)
 
 
 def read_until(terminal: int, words: str) -> str:
-    """What is shown on a terminal until the words are."""
+    """The output on a terminal up to the words."""
     shown = b""
     while words.encode() not in shown:
         try:
@@ -144,7 +144,7 @@ def read_until(terminal: int, words: str) -> str:
     return shown.decode()
 
 
-def test_what_cannot_be_served_is_one_line(finished, cli, monkeypatch, tmp_path):
+def test_a_dashboard_that_cannot_be_served_is_one_line(finished, cli, monkeypatch, tmp_path):
     where = ("dashboard", "--storage", finished.database)
     for name in (PASSWORD, f"{PASSWORD}_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -219,7 +219,7 @@ def test_the_front_and_our_figures_are_on_the_studys_page(browser, sixty):
     assert browser.complaints() == []
 
 
-def test_the_note_tells_the_answer(browser, sixty):
+def test_the_note_gives_the_answer(browser, sixty):
     page, told = sixty
     browser.open(f"{page}/note")
     knee = next(point for point in told if point["knee"])

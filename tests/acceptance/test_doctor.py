@@ -1,4 +1,4 @@
-"""What the doctor finds, on a sound machine and on one with something to mend."""
+"""Findings of the doctor, on a sound machine and on a faulty one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_database_is_looked_at_and_left_as_it_was(copied, cli):
         assert list(connection.iterdump()) == before
 
 
-def test_what_is_broken_is_said_with_what_to_do(cli, tmp_path, monkeypatch):
+def test_a_fault_is_reported_with_its_remedy(cli, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     result = cli("doctor", "--storage", "/no/such/folder/x.db", "--data-dir", "file")
@@ -149,7 +149,7 @@ def test_a_gpu_is_seen_by_its_files(tmp_path, path):
     ("cuda", "hidden", "said"),
     [(None, None, "without CUDA"), ("13.0", None, "CUDA 13.0"), (None, "", None)],
 )
-def test_a_gpu_that_torch_makes_nothing_of_is_told(cli, monkeypatch, cuda, hidden, said):
+def test_a_gpu_that_torch_cannot_use_is_reported(cli, monkeypatch, cuda, hidden, said):
     monkeypatch.setattr(cpu, "has_nvidia", lambda: True)
     monkeypatch.setattr(device, "available", lambda: ("cpu",))
     monkeypatch.setattr(device, "cuda_version", lambda: cuda)

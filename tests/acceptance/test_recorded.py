@@ -85,7 +85,7 @@ FOR_PEOPLE = [
 
 
 def expect(name: str, found: str) -> None:
-    """Holds what was found against the record of that name, or records it."""
+    """Compares the text with the record of that name, or records it."""
     path = RECORDED / name
     if os.environ.get("HPSEARCH_RECORD"):
         path.parent.mkdir(exist_ok=True)

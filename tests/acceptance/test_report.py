@@ -1,4 +1,4 @@
-"""``hpsearch report``: the command, what a run leaves, and the page in a real browser."""
+"""``hpsearch report``: the command, the report of a run, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_markdown_goes_to_stdout_or_to_a_file(finished, cli, tmp_path):
     assert kept.splitlines()[5:] == told.out.splitlines()[5:-1]  # but for the minute
 
 
-def test_the_name_of_the_file_tells_the_format_unless_it_is_said(finished, cli, tmp_path):
+def test_the_name_of_the_file_decides_the_format_unless_it_is_given(finished, cli, tmp_path):
     where = ("--storage", finished.database)
     for name in ("r.md", "r.json", "r.HTM", "r"):
         assert cli("report", "-o", name, *where).err == f"wrote {name}\n"
@@ -174,7 +174,7 @@ def test_the_page_shows_what_the_study_holds(browser, study, tmp_path):
     assert browser.complaints() == []
 
 
-def test_hovering_a_trial_of_the_front_tells_its_configuration(browser, study, tmp_path):
+def test_hovering_a_trial_of_the_front_shows_its_configuration(browser, study, tmp_path):
     found = analyse_study(study)
     page = tmp_path / "r.html"
     page.write_text(render(found, "html"), encoding="utf-8")
@@ -257,7 +257,7 @@ def test_every_kind_of_study_is_drawn_without_complaint(
 
 
 def test_a_damaged_record_is_not_hidden_by_the_report(copied, cli):
-    """Only failed trials: the page tells of them, and of the most frequent reason."""
+    """Only failed trials: the page counts them and names the most frequent reason."""
     with closing(sqlite3.connect(copied.database)) as connection, connection:
         connection.execute("UPDATE trials SET state = 'FAIL'")
         rows = connection.execute("SELECT trial_id FROM trials").fetchall()
@@ -275,7 +275,7 @@ def test_a_damaged_record_is_not_hidden_by_the_report(copied, cli):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions")
-def test_a_page_can_be_read_by_whom_the_umask_lets(finished, cli, tmp_path):
+def test_a_page_has_the_permissions_of_the_umask(finished, cli, tmp_path):
     before = os.umask(0o027)
     try:
         cli("report", "--storage", finished.database)

@@ -108,7 +108,7 @@ def search(study, *, at_most=10**6):
 
 
 def work_in_process(url, name, go):
-    """What a worker process of the tests does; prints nothing, ends when the study is done.
+    """The main function of a test's worker process; prints nothing, ends when the study is done.
 
     It stands still in its first trial until the file ``go`` is there.
     """

@@ -1,4 +1,4 @@
-"""Study files and options become a spec, or a line that says what is wrong."""
+"""Study files and options become a spec, or an error of one line."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content, message):
         (5, "5"),
     ],
 )
-def test_arrays_for_a_data_set_are_told_how_to_be_named(given, found):
+def test_arrays_for_a_data_set_are_refused_with_the_way_to_pass_them(given, found):
     with pytest.raises(SpecError, match=rf"data\.dataset: found {found}, .*numpy\.savez") as caught:
         build_spec(overrides={"data.dataset": given})
     assert len(str(caught.value).splitlines()) == 1
@@ -297,6 +297,6 @@ def test_a_duration_is_read_in_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5x", "-5s", "1h 30m", "m", "1.2.3s"])
-def test_what_is_no_duration_is_refused(text):
+def test_a_text_that_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match=f"timeout: found '{text}', expected a duration such as"):
         parse_duration(text)

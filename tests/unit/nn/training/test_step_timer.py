@@ -34,7 +34,7 @@ def test_the_clock_times_steps_and_goes_on_where_another_stopped():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its processor clock ticks every 16 ms")
-def test_the_clock_stands_still_while_the_core_is_somebody_elses():
+def test_the_clock_stops_while_another_process_has_the_core():
     clock = StepTimer(CPU)
     clock.start()
     time.sleep(0.2)
