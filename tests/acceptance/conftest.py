@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from hpsearch.cli.main import main
+from tests.acceptance.browser import Browser, browsing
 from tests.acceptance.holding import HELD
 
 PATIENCE_SECONDS = 600  # how long a process may take to get anywhere on a busy machine
@@ -156,6 +157,17 @@ class Shell:
             process.communicate()
 
 
+def assert_one_line(result: Result, *words: str) -> None:
+    """The complaint is one line on stderr that holds the words; stdout holds nothing."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("hpsearch: ")
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
 def sites_in(said: str) -> list[str]:
     """The sites that dashboards say that they are at; they listen by then."""
     ports = re.findall(r"at http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/dashboard", said)
@@ -221,6 +233,13 @@ class Finished:
     study_file: Path
     database: Path
     result: Result
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all pages of a test module."""
+    with browsing() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

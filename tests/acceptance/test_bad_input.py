@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-
-def assert_one_line(result, *words):
-    """The complaint is one line on stderr that holds the words; stdout holds nothing."""
-    assert result.code == 2, result
-    assert result.out == ""
-    assert len(result.err.splitlines()) == 1, result.err
-    assert result.err.startswith("hpsearch: ")
-    assert "Traceback" not in result.err
-    for word in words:
-        assert word in result.err
-
-
-def dump(database: Path) -> list[str]:
-    """All that a database holds, as SQL."""
-    with closing(sqlite3.connect(database)) as connection:
-        return list(connection.iterdump())
-
+from tests.acceptance.conftest import assert_one_line
+from tests.integration.studies import dump
 
 STUDY_FILES = {
     "not TOML": ("[search\n", "study.toml: found invalid TOML", "line 1", "fix that line"),

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.acceptance.test_bad_input import assert_one_line, dump
+from tests.acceptance.conftest import assert_one_line
+from tests.integration.studies import dump
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ import pytest
 
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.view.format import format_value
-from tests.acceptance.browser import Browser, browsing
-from tests.acceptance.conftest import Shell, sites_in
-from tests.acceptance.test_bad_input import assert_one_line
+from tests.acceptance.browser import Browser
+from tests.acceptance.conftest import Shell, assert_one_line, sites_in
 from tests.integration.studies import make_spec, make_study, search
 
 PASSWORD = "HPSEARCH_DASHBOARD_PASSWORD"
@@ -158,13 +157,6 @@ def test_a_dashboard_that_cannot_be_served_is_one_line(finished, cli, monkeypatc
     assert_one_line(cli(*where, "--auth", "ann"), "cannot read no.txt")
     (tmp_path / "no.txt").write_text("\n")
     assert_one_line(cli(*where, "--auth", "ann"), "empty password")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser for all pages of this module."""
-    with browsing() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from hpsearch.nn.runtime import cpu, device
 from hpsearch.search.jobs import doctor
 from hpsearch.search.storage.engine import filesystem
 from hpsearch.search.storage.storage import open_storage
+from tests.integration.studies import dump
 from tests.servers import own_s3, own_server
 
 
@@ -35,14 +36,12 @@ def test_a_sound_place_is_found_sound_and_left_as_it_was(cli, tmp_path):
 
 
 def test_a_database_is_looked_at_and_left_as_it_was(copied, cli):
-    with closing(sqlite3.connect(copied.database)) as connection:
-        before = list(connection.iterdump())
+    before = dump(copied.database)
     findings = found(cli("doctor", "--json"))
     assert findings["storage"]["found"].endswith(", 1 study, can be written")
     assert findings["latency"]["found"].endswith("ms a query")
     assert "hpsearch.db.artifacts" in findings["checkpoints"]["found"]
-    with closing(sqlite3.connect(copied.database)) as connection:
-        assert list(connection.iterdump()) == before
+    assert dump(copied.database) == before
 
 
 def test_a_fault_is_reported_with_its_remedy(cli, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import sys
 import tomllib
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from hpsearch.config import build_spec
 from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.view.report.report import as_numbers, render, sections
-from tests.acceptance.browser import Browser, browsing
-from tests.acceptance.test_bad_input import assert_one_line
+from tests.acceptance.browser import Browser
+from tests.acceptance.conftest import assert_one_line
 from tests.integration.studies import make_spec, make_study, search
 
 DRAWN = "document.documentElement.dataset.drawn == 'all'"
@@ -124,13 +123,6 @@ def test_a_study_without_a_finished_trial_has_a_report_too(slow_study, cli):
 
     assert told.code == 0
     assert told.out.startswith("# There is no answer yet: no trial is complete.\n")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser for all pages of this module."""
-    with browsing() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

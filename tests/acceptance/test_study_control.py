@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from tests.acceptance.test_bad_input import assert_one_line
+from tests.acceptance.conftest import assert_one_line
 
 
 def test_an_enqueued_configuration_is_run_next_and_exactly_as_given(copied, cli):

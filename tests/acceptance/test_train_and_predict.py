@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.acceptance.conftest import Result, Shell
-from tests.acceptance.test_bad_input import assert_one_line
+from tests.acceptance.conftest import Result, Shell, assert_one_line
 
 FILES = {
     "README.md",
@@ -223,9 +222,7 @@ def test_a_damaged_model_folder_ends_with_2(trained, pictures, cli, tmp_path):
     assert_one_line(cli("predict", copy, pictures), "config.json: cannot be read")
 
 
-def test_a_model_folder_that_is_there_is_replaced_only_with_force(
-    trained, cli, tmp_path, digits_npz
-):
+def test_an_existing_model_folder_is_replaced_only_with_force(trained, cli, tmp_path, digits_npz):
     copy = shutil.copytree(trained.folder, tmp_path / "model")
     before = (copy / "config.json").read_bytes()
     net = ("--dataset", digits_npz, "--set", "n_blocks=1", "--epochs", 1, "--threads", 1)

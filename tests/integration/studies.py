@@ -2,7 +2,9 @@
 
 import math
 import os
+import sqlite3
 import time
+from contextlib import closing
 
 from hpsearch.core.dimensions import IntDim
 from hpsearch.core.pruning import Rule
@@ -127,3 +129,9 @@ def work_in_process(url, name, go):
         while not os.path.exists(go):
             time.sleep(0.01)
         lease.finish(simulate(study, lease, pause=0.005))
+
+
+def dump(database):
+    """All that a database holds, as SQL."""
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())

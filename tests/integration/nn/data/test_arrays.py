@@ -12,11 +12,6 @@ X = RNG.integers(0, 256, (30, 9, 10), dtype=np.uint8)
 Y = np.arange(30) % 3
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def load(tmp_path):
     def save_and_load(*, image_size=None, **arrays):

@@ -22,8 +22,7 @@ NOWHERE = "http://127.0.0.1:9/"  # no server listens there
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
+def alone(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 

@@ -37,7 +37,7 @@ from hpsearch.view.dashboard.auth import Login, read_only
 from hpsearch.view.dashboard.server import open_patiently, serve
 from hpsearch.view.report import narrative
 from tests.integration.conftest import fresh_database
-from tests.integration.studies import make_spec, make_study, origin, search, simulate
+from tests.integration.studies import dump, make_spec, make_study, origin, search, simulate
 
 SERVER = """
 import os, sys
@@ -151,11 +151,6 @@ def study_detail(site: str, number: int = 1) -> dict[str, Any]:
 
 def studies(url: str) -> list[str]:
     return [study.study_name for study in optuna.get_all_study_summaries(url)]
-
-
-def dump(database: Path) -> list[str]:
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return list(connection.iterdump())
 
 
 def test_a_read_only_dashboard_shows_the_study_and_refuses_to_change_it(url, database):
