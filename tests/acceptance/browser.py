@@ -1,4 +1,4 @@
-"""A real browser without a window, for the tests that look at pages as a person does."""
+"""A real browser without a window, for the tests of pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 600
 
 
 class Browser:
-    """Chromium, and what a test asks of it."""
+    """Chromium, and the questions that tests ask of it."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
@@ -52,7 +52,7 @@ class Browser:
             time.sleep(0.05)
 
     def complaints(self) -> list[str]:
-        """What the page has logged since this was last asked."""
+        """The messages that the page has logged since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 

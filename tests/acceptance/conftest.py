@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from hpsearch.cli.main import main
+from tests.acceptance.browser import Browser, browsing
 from tests.acceptance.holding import HELD
 
 PATIENCE_SECONDS = 600  # how long a process may take to get anywhere on a busy machine
@@ -69,7 +70,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command left: its exit code, and what it said where."""
+    """The result of a command: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -156,6 +157,17 @@ class Shell:
             process.communicate()
 
 
+def assert_one_line(result: Result, *words: str) -> None:
+    """The complaint is one line on stderr that holds the words; stdout holds nothing."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("hpsearch: ")
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
 def sites_in(said: str) -> list[str]:
     """The sites that dashboards say that they are at; they listen by then."""
     ports = re.findall(r"at http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/dashboard", said)
@@ -199,7 +211,7 @@ def cli(
     for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # a run sets them: put back at the end
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr(sys, "path", [*sys.path])  # a run looks for a person's own code
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a run looks for custom code
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()
@@ -215,12 +227,19 @@ def cli(
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A study of three trials that has run to its end, and what the command printed."""
+    """A study of three trials that has run to its end, and the output of the command."""
 
     folder: Path
     study_file: Path
     database: Path
     result: Result
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all pages of a test module."""
+    with browsing() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hpsearch.nn.training.loop import epochs
 
 
 def train(model, data, spec, *, params, device, stop, progress):
-    """The built-in training, that waits after as many epochs as the name of a file tells."""
+    """The built-in training, that waits after as many epochs as the name of a file says."""
     if spec.epochs > 1:  # it is no rehearsal
         wait_after(progress.epoch, stop)
     for epoch in epochs(model, data, spec, device=device, stop=stop, progress=progress):

@@ -49,7 +49,7 @@ rate = {{ low = 0.001, high = 0.1, log = true }}
 
 @dataclass(kw_only=True)
 class Marksman:
-    """Kills workers that are in a trial, and remembers whom and where."""
+    """Kills workers that are in a trial, and records which and where."""
 
     study: Study
     artifacts: Path

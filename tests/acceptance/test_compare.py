@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.acceptance.test_bad_input import assert_one_line, dump
+from tests.acceptance.conftest import assert_one_line
+from tests.integration.studies import dump
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def two(copied, cli):
     return copied.database
 
 
-def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
+def test_the_table_shows_the_differences_and_the_leader(two, cli):
     before = dump(two)
 
     told = cli("compare", "small", "flipped")
@@ -44,7 +45,7 @@ def test_a_person_sees_what_differs_and_who_is_ahead(two, cli):
     assert dump(two) == before
 
 
-def test_the_json_agrees_with_what_the_studies_tell_of_themselves(two, cli):
+def test_the_json_agrees_with_the_status_and_report_of_each_study(two, cli):
     result = cli("compare", "flipped", "small", "--json")
 
     assert (result.code, result.err) == (0, "")
@@ -85,17 +86,6 @@ def test_it_is_written_as_a_page_too(two, cli):
             refused, f"-o: found '{name}', expected a name that ends in .html", "--json"
         )
     assert [path.name for path in two.parent.glob("*c.*")] == ["c.html"]
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ((), ("Missing argument",)),
-        (("small",), ("only one study, 'small'", "two or more", "hpsearch list")),
-    ],
-)
-def test_what_cannot_be_compared_is_told_in_a_line(names, words, copied, cli):
-    assert_one_line(cli("compare", *names), *words)
 
 
 def test_it_loads_no_torch(two, tmp_path):

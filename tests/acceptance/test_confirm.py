@@ -1,4 +1,4 @@
-"""Confirming a front: trained again with fresh seeds, kept as it comes, told and shown."""
+"""Confirming a front: trained again with fresh seeds, stored at once, printed and drawn."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_report_and_the_table_show_them(copied, cli):
     assert "retrained with 2 fresh seeds" in page  # on the rings of the figure
 
 
-def test_a_training_that_diverges_is_told_and_the_others_go_on(copied, cli):
+def test_a_training_that_diverges_is_reported_and_the_others_go_on(copied, cli):
     number = front_numbers(cli)[0]
     with closing(sqlite3.connect(copied.database)) as connection, connection:
         connection.execute(
@@ -126,8 +126,6 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--trial", 99), "found no trial 99, the study has trials 0 to 2"),
-        (("--seeds", 0), "--seeds"),
         (("--study", "none"), "none"),
         (("--device", "tpu"), "tpu"),
         (("--dataset", "nowhere.npz"), "nowhere.npz"),

@@ -104,7 +104,7 @@ def test_the_image_runs_as_nobody_special_and_holds_no_secret():
         assert (ROOT / name).exists() or name.startswith("/opt")
 
 
-def test_what_is_pulled_is_named_to_its_patch():
+def test_pulled_images_are_named_to_their_patch():
     bases = re.findall(r"^FROM (\S+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
     assert len(bases) == 2
     assert all(re.match(r"python:\d+\.\d+\.\d+-", base) for base in bases)
@@ -136,7 +136,7 @@ def requirements_of(name: str, version: Version) -> list[str] | None:
 
 
 def test_the_constraints_pin_every_dependency_to_what_all_others_take():
-    """Else pip finds no way to build the image, or builds one that nobody has tried."""
+    """Otherwise pip cannot build the image, or builds an untested one."""
     pinned = pins()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

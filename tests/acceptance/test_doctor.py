@@ -1,4 +1,4 @@
-"""What the doctor finds, on a sound machine and on one with something to mend."""
+"""Findings of the doctor, on a sound machine and on a faulty one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hpsearch.nn.runtime import cpu, device
 from hpsearch.search.jobs import doctor
 from hpsearch.search.storage.engine import filesystem
 from hpsearch.search.storage.storage import open_storage
+from tests.integration.studies import dump
 from tests.servers import own_s3, own_server
 
 
@@ -35,23 +36,21 @@ def test_a_sound_place_is_found_sound_and_left_as_it_was(cli, tmp_path):
 
 
 def test_a_database_is_looked_at_and_left_as_it_was(copied, cli):
-    with closing(sqlite3.connect(copied.database)) as connection:
-        before = list(connection.iterdump())
+    before = dump(copied.database)
     findings = found(cli("doctor", "--json"))
     assert findings["storage"]["found"].endswith(", 1 study, can be written")
     assert findings["latency"]["found"].endswith("ms a query")
     assert "hpsearch.db.artifacts" in findings["checkpoints"]["found"]
-    with closing(sqlite3.connect(copied.database)) as connection:
-        assert list(connection.iterdump()) == before
+    assert dump(copied.database) == before
 
 
-def test_what_is_broken_is_said_with_what_to_do(cli, tmp_path, monkeypatch):
+def test_a_fault_is_reported_with_its_remedy(cli, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     result = cli("doctor", "--storage", "/no/such/folder/x.db", "--data-dir", "file")
     assert result.code == 2
     assert "the folder /no/such/folder does not exist; create it" in result.out.replace("\n", " ")
-    assert "unset it: threads that spin" in result.out
+    assert "unset it: spinning threads" in result.out.replace("\n", " ")
     assert "BAD" in result.out
 
 
@@ -149,7 +148,7 @@ def test_a_gpu_is_seen_by_its_files(tmp_path, path):
     ("cuda", "hidden", "said"),
     [(None, None, "without CUDA"), ("13.0", None, "CUDA 13.0"), (None, "", None)],
 )
-def test_a_gpu_that_torch_makes_nothing_of_is_told(cli, monkeypatch, cuda, hidden, said):
+def test_a_gpu_that_torch_cannot_use_is_reported(cli, monkeypatch, cuda, hidden, said):
     monkeypatch.setattr(cpu, "has_nvidia", lambda: True)
     monkeypatch.setattr(device, "available", lambda: ("cpu",))
     monkeypatch.setattr(device, "cuda_version", lambda: cuda)

@@ -43,33 +43,6 @@ def test_lines_in_a_pipe_are_no_longer_than_what_they_say(command, finished, cli
     assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_front_as_json_is_sorted_by_cost_with_one_knee(read):
-    front = read("front", "--json").json
-
-    assert all(set(point) == {"number", "values", "params", "knee"} for point in front)
-    seconds = [point["values"]["train_seconds"] for point in front]
-    accuracies = [point["values"]["accuracy"] for point in front]
-    assert seconds == sorted(seconds)
-    assert accuracies == sorted(accuracies)  # what costs more is better, or it is not on the front
-    assert [point["knee"] for point in front].count(True) == 1
-    assert len(front) == read("status", "--json").json["front_size"]
-
-
-def test_front_params_hold_fixed_dimensions_too(read):
-    params = read("front", "--json").json[0]["params"]
-
-    assert params["optimizer"] == "adam"
-    assert params["batch_size"] == 16
-    assert params["n_blocks"] in (1, 2)
-    assert 4 <= params["base_width"] <= 8
-
-
-def test_list_as_json_holds_a_status_per_study(read):
-    (listed,) = read("list", "--json").json
-
-    assert listed == read("status", "--json").json
-
-
 def test_show_as_json_holds_all_that_is_known_of_a_trial(read):
     shown = read("show", 0, "--json").json
 
@@ -81,15 +54,6 @@ def test_show_as_json_holds_all_that_is_known_of_a_trial(read):
     assert shown["curve"][-1]["val_accuracy"] == shown["values"]["accuracy"]
     assert isinstance(shown["seed"], int)
     assert {"processor", "threads", "versions"} <= set(shown["attributes"]["origin"])
-
-
-def test_the_human_forms_name_what_they_show(read):
-    assert "small" in read("list").out
-    assert "3 of 3" in read("status").out
-    assert "◀ knee" in read("front").out
-    shown = read("show", 0).out
-    assert "n_blocks" in shown
-    assert "val_loss" in shown
 
 
 def test_the_front_of_a_study_without_a_complete_trial_is_an_empty_list(slow_study, cli):

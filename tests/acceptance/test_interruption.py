@@ -80,7 +80,7 @@ def test_a_second_signal_ends_the_process_at_once(train, shell, cli):
     assert result.out == ""
     assert "Traceback" not in result.err
     shown = cli("show", number, "--json").json
-    assert shown["state"] == "running"  # whoever comes next reaps it
+    assert shown["state"] == "running"  # the next worker reaps it
     assert len(shown["curve"]) <= 2  # after the first signal alone it would have ended its third
 
 

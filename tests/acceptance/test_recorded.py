@@ -6,7 +6,8 @@ record again and read the difference that git shows:
     HPSEARCH_RECORD=1 python -m pytest tests/acceptance/test_recorded.py
 
 ``pytest -vv`` shows a difference whole.
-Exit code 130 after Ctrl-C: test_interruption.py, test_confirm.py, test_taking.py, test_workers.py.
+Exit code 130 after Ctrl-C is in test_interruption.py, test_confirm.py, test_train_and_predict.py
+and test_workers.py.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ FOR_PEOPLE = [
 
 
 def expect(name: str, found: str) -> None:
-    """Holds what was found against the record of that name, or records it."""
+    """Compares the text with the record of that name, or records it."""
     path = RECORDED / name
     if os.environ.get("HPSEARCH_RECORD"):
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""``hpsearch run`` from an empty folder to a front, and what the same command does again."""
+"""``hpsearch run`` from an empty folder to a front, and the effect of the same command again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_no_trial_of_a_resumed_search_repeats_another(copied, cli):
     assert len({str(params) for params in drawn}) == 5
 
 
-def test_the_command_to_search_on_can_be_pasted_as_it_is(copied, cli):
+def test_the_command_to_search_on_can_be_pasted_unchanged(copied, cli):
     printed = cli("run", copied.study_file, "--threads", 1).out
     (command,) = re.findall(r"^ +hpsearch (run .*?)  # add trials", printed, re.MULTILINE)
 

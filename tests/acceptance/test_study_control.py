@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from tests.acceptance.test_bad_input import assert_one_line
+from tests.acceptance.conftest import assert_one_line
 
 
 def test_an_enqueued_configuration_is_run_next_and_exactly_as_given(copied, cli):
@@ -69,7 +69,7 @@ def test_there_is_nothing_to_stop_when_a_study_is_done(copied, cli):
     )
 
 
-def test_a_total_below_what_is_done_leaves_the_study_as_it_is(copied, cli):
+def test_a_total_below_the_trials_done_leaves_the_study_unchanged(copied, cli):
     ran = cli("run", copied.study_file, "--threads", 1, "--trials", 2)
     queued = cli("submit", copied.study_file, "--trials", 1)
 
@@ -142,7 +142,7 @@ def test_check_without_a_file_shows_the_built_in_default(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_counts_the_images_of_a_folder_and_names_what_is_wrong_with_it(cli, tmp_path):
+def test_check_counts_the_images_of_a_folder_and_names_its_faults(cli, tmp_path):
     from PIL import Image
 
     (tmp_path / "my.toml").write_text('[data]\ndataset = "pets"\n[space]\nbatch_size = 32\n')

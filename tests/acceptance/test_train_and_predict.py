@@ -1,4 +1,4 @@
-"""Taking the winner home: train, predict and export, as a person types them."""
+"""From the best trial to a model: train, predict and export on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.acceptance.conftest import Result, Shell
+from tests.acceptance.conftest import Result, Shell, assert_one_line
 
 FILES = {
     "README.md",
@@ -30,7 +30,7 @@ FILES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Home:
+class TrainedModel:
     """A model folder, trained from the finished study as a process, and what that printed."""
 
     folder: Path
@@ -41,16 +41,16 @@ class Home:
 
 
 @pytest.fixture(scope="session")
-def home(finished, tmp_path_factory) -> Home:
+def trained(finished, tmp_path_factory) -> TrainedModel:
     """The knee, trained twice and longer, with ONNX; to be read only."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.mktemp("trained")
     shell = Shell(folder=folder)
     options = ("--storage", finished.database, "--epochs", 30, "--seeds", 2, "--threads", 1)
     try:
         result = shell.run("train", "--knee", *options, "--onnx", "-o", "model")
     finally:
         shell.close()
-    return Home(folder=folder / "model", result=result)
+    return TrainedModel(folder=folder / "model", result=result)
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +67,12 @@ def pictures(digits, tmp_path_factory) -> Path:
     return folder
 
 
-def test_training_ends_with_a_model_folder_its_score_and_the_next_command(home):
-    result, metrics = home.result, home.read("metrics.json")
+def test_training_ends_with_a_model_folder_its_score_and_the_next_command(trained):
+    result, metrics = trained.result, trained.read("metrics.json")
 
     assert result.code == 0, result.err
-    assert {path.name for path in home.folder.iterdir()} == FILES
-    assert [path.name for path in home.folder.parent.iterdir()] == ["model"]
+    assert {path.name for path in trained.folder.iterdir()} == FILES
+    assert [path.name for path in trained.folder.parent.iterdir()] == ["model"]
     assert "test accuracy" in result.out
     assert "95 % interval" in result.out
     assert "the first is kept, not the best" in result.out
@@ -89,8 +89,8 @@ def test_training_ends_with_a_model_folder_its_score_and_the_next_command(home):
     assert metrics["seeds"]["test_accuracies"][0] == metrics["test_accuracy"]
 
 
-def test_the_config_tells_what_the_model_is_and_where_it_comes_from(home, finished, cli):
-    config = home.read("config.json")
+def test_the_config_describes_the_model_and_its_origin(trained, finished, cli):
+    config = trained.read("config.json")
     (knee,) = (
         point
         for point in cli("front", "--json", "--storage", finished.database).json
@@ -105,8 +105,8 @@ def test_the_config_tells_what_the_model_is_and_where_it_comes_from(home, finish
     assert (provenance["study"], provenance["trial"]) == ("small", knee["number"])
     assert provenance["params"] == knee["params"]
     assert provenance["searched_accuracy"] == knee["values"]["accuracy"]
-    assert "in the search" in home.result.out
-    assert "validation accuracy in the search" in (home.folder / "README.md").read_text("utf-8")
+    assert "in the search" in trained.result.out
+    assert "validation accuracy in the search" in (trained.folder / "README.md").read_text("utf-8")
     assert provenance["train"]["epochs"] == 30
     assert provenance["data"]["test"] == 40
     assert {"torch", "optuna", "hpsearch"} <= set(provenance["versions"])
@@ -114,9 +114,9 @@ def test_the_config_tells_what_the_model_is_and_where_it_comes_from(home, finish
     assert config["onnx"]["checked"]["largest_difference"] <= 1e-3
 
 
-def test_the_card_tells_the_numbers_the_data_and_the_limits_and_links_its_pictures(home):
-    card = (home.folder / "README.md").read_text(encoding="utf-8")
-    metrics = home.read("metrics.json")
+def test_the_card_has_the_numbers_the_data_and_the_limits_and_links_its_pictures(trained):
+    card = (trained.folder / "README.md").read_text(encoding="utf-8")
+    metrics = trained.read("metrics.json")
 
     assert "hpsearch predict" in card
     assert "hpsearch.load_model" in card
@@ -124,25 +124,25 @@ def test_the_card_tells_the_numbers_the_data_and_the_limits_and_links_its_pictur
     assert "## Limits" in card
     for name in ("confusion.png", "confused.png", "metrics.json", "config.json"):
         assert f"({name})" in card
-        assert (home.folder / name).exists()
-    with (home.folder / "confusion.csv").open(encoding="utf-8") as file:
+        assert (trained.folder / name).exists()
+    with (trained.folder / "confusion.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert sum(int(cell) for row in rows[1:] for cell in row[1:]) == metrics["n"]
     for name in ("confusion.png", "confused.png"):
-        with Image.open(home.folder / name) as picture:
+        with Image.open(trained.folder / name) as picture:
             picture.load()
 
 
-def test_the_onnx_file_eats_bytes_in_any_batch_and_agrees_with_torch(home, digits):
+def test_the_onnx_file_eats_bytes_in_any_batch_and_agrees_with_torch(trained, digits):
     onnxruntime = pytest.importorskip("onnxruntime")
     import hpsearch
 
-    session = onnxruntime.InferenceSession(home.folder / "model.onnx")
-    told = home.read("config.json")["onnx"]
+    session = onnxruntime.InferenceSession(trained.folder / "model.onnx")
+    told = trained.read("config.json")["onnx"]
     images = digits[0][..., None]
-    expected = hpsearch.load_model(home.folder, device="cpu").predict(images)
+    expected = hpsearch.load_model(trained.folder, device="cpu").predict(images)
     *_, second, first = np.sort(expected.probabilities).T
-    clear = first - second > 2e-3  # else what the two may differ by decides the class
+    clear = first - second > 2e-3  # else the tolerance decides the class
 
     (taken,) = session.get_inputs()
     assert (taken.name, taken.type) == (told["input"]["name"], "tensor(uint8)")
@@ -156,9 +156,9 @@ def test_the_onnx_file_eats_bytes_in_any_batch_and_agrees_with_torch(home, digit
 
 
 def test_predictions_of_a_process_are_json_and_broken_files_are_named(
-    home, pictures, digits_npz, shell
+    trained, pictures, digits_npz, shell
 ):
-    result = shell.run("predict", home.folder, pictures, digits_npz, "--json", "--threads", 1)
+    result = shell.run("predict", trained.folder, pictures, digits_npz, "--json", "--threads", 1)
 
     assert result.code == 0, result.err
     rows = result.json
@@ -176,23 +176,23 @@ def test_predictions_of_a_process_are_json_and_broken_files_are_named(
 
 @pytest.mark.parametrize(("columns", "lines"), [(None, 1), ("60", 3)])
 def test_what_goes_into_a_file_is_folded_only_where_columns_are_set(
-    home, pictures, cli, tmp_path, monkeypatch, columns, lines
+    trained, pictures, cli, tmp_path, monkeypatch, columns, lines
 ):
     monkeypatch.delenv("COLUMNS")
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
     image = Path(shutil.copy(pictures / "3.png", tmp_path / f"{'x' * 100}.png")).name
 
-    told = cli("predict", home.folder, image)
+    told = cli("predict", trained.folder, image)
 
     assert (told.code, len(told.out.splitlines())) == (0, 2 + lines)
     assert (f"\n{image}  " in told.out) == (columns is None)
 
 
-def test_predictions_as_a_table_tell_the_runners_up(home, pictures, cli):
-    plain = cli("predict", home.folder, pictures / "3.png")
-    three = cli("predict", home.folder, pictures / "3.png", "--top", 3)
-    told = cli("predict", home.folder, pictures / "3.png", "--top", 3, "--json").json[0]
+def test_predictions_as_a_table_show_the_runners_up(trained, pictures, cli):
+    plain = cli("predict", trained.folder, pictures / "3.png")
+    three = cli("predict", trained.folder, pictures / "3.png", "--top", 3)
+    told = cli("predict", trained.folder, pictures / "3.png", "--top", 3, "--json").json[0]
 
     assert (plain.code, plain.err) == (0, "")
     assert f"{pictures}/3.png" in plain.out
@@ -201,7 +201,7 @@ def test_predictions_as_a_table_tell_the_runners_up(home, pictures, cli):
     assert f"{told['top'][2]['class']} {100 * told['top'][2]['probability']:.1f} %" in three.out
 
 
-def test_images_of_which_none_can_be_read_end_with_2(home, pictures, cli, tmp_path):
+def test_images_of_which_none_can_be_read_end_with_2(trained, pictures, cli, tmp_path):
     np.savez(tmp_path / "color.npz", x=np.zeros((3, 8, 8, 3), np.uint8))
     for images, told in {
         pictures / "broken.png": "found no readable image",
@@ -209,46 +209,21 @@ def test_images_of_which_none_can_be_read_end_with_2(home, pictures, cli, tmp_pa
         tmp_path: "found no readable image",
         tmp_path / "color.npz": "found no readable image",
     }.items():
-        result = cli("predict", home.folder, images)
+        result = cli("predict", trained.folder, images)
         assert (result.code, result.out) == (2, ""), images
         assert told in result.err.splitlines()[-1]
     assert "color.npz: x: found the shape 3×8×8×3, expected N×H×W, N×H×W×1" in result.err
 
 
-def test_a_damaged_npz_is_named_and_the_rest_go_on(home, pictures, cli, tmp_path):
-    (tmp_path / "broken.npz").write_bytes(b"no archive")
+def test_a_damaged_model_folder_ends_with_2(trained, pictures, cli, tmp_path):
+    copy = shutil.copytree(trained.folder, tmp_path / "model")
+    (copy / "config.json").write_bytes(b"{")
 
-    result = cli("predict", home.folder, tmp_path / "broken.npz", pictures / "3.png", "--json")
-
-    assert result.code == 0
-    assert [row["file"] for row in result.json] == [f"{pictures}/3.png"]
-    assert "broken.npz: cannot be read" in result.err
+    assert_one_line(cli("predict", copy, pictures), "config.json: cannot be read")
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "told"),
-    [
-        ("config.json", b"{", "config.json: cannot be read"),
-        ("config.json", b'{"format": "hpsearch-model", "version": 9}', "upgrade hpsearch"),
-        ("model.safetensors", b"\x10", "model.safetensors: cannot be read"),
-        ("model.safetensors", None, "model.safetensors: is missing"),
-    ],
-)
-def test_a_damaged_model_folder_ends_with_2(home, pictures, cli, tmp_path, file, content, told):
-    copy = shutil.copytree(home.folder, tmp_path / "model")
-    (copy / file).unlink()
-    if content is not None:
-        (copy / file).write_bytes(content)
-
-    result = cli("predict", copy, pictures)
-
-    assert (result.code, result.out) == (2, "")
-    assert told in result.err
-    assert len(result.err.splitlines()) == 1
-
-
-def test_a_model_folder_that_is_there_is_replaced_only_with_force(home, cli, tmp_path, digits_npz):
-    copy = shutil.copytree(home.folder, tmp_path / "model")
+def test_an_existing_model_folder_is_replaced_only_with_force(trained, cli, tmp_path, digits_npz):
+    copy = shutil.copytree(trained.folder, tmp_path / "model")
     before = (copy / "config.json").read_bytes()
     net = ("--dataset", digits_npz, "--set", "n_blocks=1", "--epochs", 1, "--threads", 1)
 
@@ -297,29 +272,22 @@ def test_a_study_without_a_choice_gives_its_data_and_recipe(finished, cli, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--trial", "9"], "found no trial 9, the study has trials 0 to 2"),
-        (["--trial", "0", "--knee"], "found --trial and --knee, expected one way"),
-        (["--best", "beauty"], "--best: found 'beauty'"),
-        (["--within-seconds", "0"], "the least is"),
         (["--study", "other", "--knee"], "found no study 'other'"),
         (["--knee", "--set", "speed=9"], "--set speed: found an unknown name"),
         (["--knee", "--image-size", "16"], "--image-size: found 16 with a study"),
         (["--knee", "--dataset", "digits"], "study 'small' searched other images (160 for tr"),
-        ([], "no trial selected"),
     ],
 )
-def test_what_cannot_be_taken_ends_with_2_and_writes_nothing(
+def test_a_choice_that_cannot_be_trained_ends_with_2_and_writes_nothing(
     finished, cli, tmp_path, arguments, told
 ):
     result = cli("train", *arguments, "--storage", finished.database, "-o", "model")
 
-    assert (result.code, result.out) == (2, "")
-    assert told in result.err
-    assert len(result.err.splitlines()) == 1
+    assert_one_line(result, told)
     assert not (tmp_path / "model").exists()
 
 
-def test_an_empty_study_and_a_trial_that_waits_have_nothing_to_take(slow_study, cli):
+def test_an_empty_study_and_a_waiting_trial_have_no_trial_to_train(slow_study, cli):
     for arguments, told in {
         ("--knee",): "found 0 trials and none complete",
         ("--trial", 0): "the study has no trials yet",

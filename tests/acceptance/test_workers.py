@@ -51,7 +51,7 @@ def study_file(tmp_path, digits_npz):
 
 @pytest.fixture
 def records(cli):
-    """Every trial of the study, by number, as ``show --json`` tells it."""
+    """Every trial of the study, by number, as ``show --json`` prints it."""
 
     def read():
         with closing(open_storage("hpsearch.db", create=False)) as opened:
@@ -61,7 +61,7 @@ def records(cli):
 
 
 def assert_exact(records, *, trials):
-    """So many complete trials with whole curves, no other, and no draw twice."""
+    """This number of complete trials with whole curves, no other, and no draw twice."""
     assert [r["state"] for r in records] == ["complete"] * trials
     for record in records:
         assert [e["epoch"] for e in record["curve"]] == list(range(1, EPOCHS + 1))
@@ -132,7 +132,7 @@ def test_two_commands_on_one_study_at_once_cooperate(shell, study_file, records)
     assert_exact(records(), trials=6)
 
 
-def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli, records):
+def test_a_submitted_study_is_worked_on_by_any_worker(shell, study_file, cli, records):
     submitted = cli("submit", study_file, "--trials", 3)
     assert submitted.code == 0
     assert "study 'shared' waits for workers" in submitted.err
@@ -155,7 +155,7 @@ def test_a_submitted_study_is_worked_on_by_whoever_comes(shell, study_file, cli,
         )
 
 
-def test_what_is_queued_is_examined_as_what_is_run(shell, cli):
+def test_a_submitted_study_is_checked_like_one_that_is_run(shell, cli):
     (shell.folder / "dark.toml").write_text("[data]\ndataset = 'digits'\n[train]\nshift = 4\n")
     refused = cli("submit", "dark.toml")
     assert refused.code == 2
@@ -190,7 +190,7 @@ def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, r
     assert lost["curve"][0] == before["curve"][0]
 
 
-def test_a_worker_that_a_person_ends_hands_its_trial_back_and_is_replaced(two, shell, records):
+def test_a_worker_ended_by_the_user_hands_its_trial_back_and_is_replaced(two, shell, records):
     process, (victim, _) = two()
     os.kill(victim, signal.SIGTERM)
     shell.wait_until(lambda: not is_alive(victim), process=process)

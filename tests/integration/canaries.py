@@ -56,7 +56,7 @@ def hooks_in(source):
 
 
 def _imported(tree):
-    """What is imported, by the name that it has in the file."""
+    """The imported objects, by the name that each has in the file."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

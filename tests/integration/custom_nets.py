@@ -1,4 +1,4 @@
-"""What a person might write, as the text of their module and study file."""
+"""Code of a user, as the text of a module and a study file."""
 
 NETS = """
 from torch import nn

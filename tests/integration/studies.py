@@ -2,7 +2,9 @@
 
 import math
 import os
+import sqlite3
 import time
+from contextlib import closing
 
 from hpsearch.core.dimensions import IntDim
 from hpsearch.core.pruning import Rule
@@ -108,7 +110,7 @@ def search(study, *, at_most=10**6):
 
 
 def work_in_process(url, name, go):
-    """What a worker process of the tests does; prints nothing, ends when the study is done.
+    """The main function of a test's worker process; prints nothing, ends when the study is done.
 
     It stands still in its first trial until the file ``go`` is there.
     """
@@ -127,3 +129,9 @@ def work_in_process(url, name, go):
         while not os.path.exists(go):
             time.sleep(0.01)
         lease.finish(simulate(study, lease, pause=0.005))
+
+
+def dump(database):
+    """All that a database holds, as SQL."""
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())

@@ -130,7 +130,7 @@ def test_the_dashboard_itself_writes_notes_and_figures_by_these_names():
 
 
 @canary(fix=["hpsearch/view/dashboard/annotations.py"])
-def test_a_note_is_saved_by_the_version_after_the_one_that_is_shown(app):
+def test_a_note_is_saved_as_the_version_after_the_shown_one(app):
     """A note of ours has version 1: what a user saves over it has version 2."""
     address = "/api/studies/0/note"
     for version, status in ((1, "409"), (3, "409"), (2, "204")):
@@ -140,7 +140,7 @@ def test_a_note_is_saved_by_the_version_after_the_one_that_is_shown(app):
 
 
 @canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/annotator.py"])
-def test_a_file_is_read_from_the_store_and_has_an_address_of_its_own(app):
+def test_a_file_is_read_from_the_store_and_has_its_own_address(app):
     status, headers, body = ask(app, f"/artifacts/0/0/{KEY}")
     assert (status, headers["Content-Type"]) == ("200", "image/svg+xml")
     assert body == f"content of {KEY}".encode()

@@ -1,4 +1,4 @@
-"""Study files and options become a spec, or a line that says what is wrong."""
+"""Study files and options become a spec, or an error of one line."""
 
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ WRONG = {
         {"search": {"trials": "many"}},
         r"search\.trials: found 'many', expected",
     ),
-    "digits for a number": ({"search": {"trials": "3"}}, r"search\.trials: found '3', expected"),
+    "digits for a number": (
+        {"search": {"trials": "3"}},
+        r"search\.trials: found '3', expected a whole number without",
+    ),
     "truth for a number": ({"search": {"trials": True}}, r"search\.trials: found True, expected"),
     "half a trial": ({"search": {"trials": 2.5}}, r"search\.trials: found 2\.5, expected"),
     "text for a truth": ({"train": {"flip": "yes"}}, r"train\.flip: found 'yes', expected"),
@@ -208,6 +211,19 @@ WRONG = {
         r"space\.n_blocks: found step",
     ),
     "key of a range": ({"space": {"dropout": {"low": 0}}}, r"space\.dropout: found keys \['low'\]"),
+    "epochs": ({"train": {"epochs": 0}}, r"train\.epochs: found 0, expected 1 to 10000$"),
+    "range the wrong way": (
+        {"space": {"n_blocks": {"low": 3, "high": 1}}},
+        r"space\.n_blocks: .*low 3 above high 1; swap them",
+    ),
+    "dropout": ({"space": {"dropout": 1.5}}, r"space\.dropout: found 1\.5, expected 0\.0 to 0\.9"),
+    "sampler": ({"search": {"sampler": "nsga"}}, r"found 'nsga'; did you mean 'nsga2'\?"),
+    "pruner": ({"pruning": {"pruner": "forcast"}}, r"did you mean 'forecast'\?"),
+    "objective": (
+        {"search": {"objectives": ["acc"]}},
+        r"search\.objectives: found 'acc'; did you mean 'accuracy'\?",
+    ),
+    "grid over nothing": ({"search": {"sampler": "grid+random"}}, r"search\.grid: found nothing"),
     "grid dimension": (
         {"search": {"grid": ["n_block"]}},
         r"search\.grid: .*did you mean 'n_blocks'",
@@ -230,6 +246,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(case):
     ("content", "message"),
     [
         (b"[search\n", "found invalid TOML"),
+        (b'[data]\ndataset = "C:\\Users\\ann"', r"invalid TOML .*line 2.*with / for \\"),
         (b"\xff\xfe", "cannot be read"),
         (None, "does not exist; pass the path of a TOML file"),
     ],
@@ -254,7 +271,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content, message):
         (5, "5"),
     ],
 )
-def test_arrays_for_a_data_set_are_told_how_to_be_named(given, found):
+def test_arrays_for_a_data_set_are_refused_with_the_way_to_pass_them(given, found):
     with pytest.raises(SpecError, match=rf"data\.dataset: found {found}, .*numpy\.savez") as caught:
         build_spec(overrides={"data.dataset": given})
     assert len(str(caught.value).splitlines()) == 1
@@ -280,6 +297,6 @@ def test_a_duration_is_read_in_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5x", "-5s", "1h 30m", "m", "1.2.3s"])
-def test_what_is_no_duration_is_refused(text):
+def test_a_text_that_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match=f"timeout: found '{text}', expected a duration such as"):
         parse_duration(text)

@@ -20,7 +20,7 @@ HEAVY = ("torch", "torchvision", "optuna", "plotly", "pandas", "sqlalchemy", "sk
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs the code in a Python of its own."""
+    """Runs the code in a new Python process."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 

@@ -1,4 +1,4 @@
-"""Trials typed by hand, for the tests of what a study tells."""
+"""Trials typed by hand, for the tests of analyses and views."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def database(spec, tmp_path_factory):
     return path
 
 
-def test_a_search_prints_nothing_tells_its_trials_and_returns_the_study(spec, tmp_path, capfd):
+def test_a_search_prints_nothing_reports_its_trials_and_returns_the_study(spec, tmp_path, capfd):
     heard, notes = [], []
 
     with hpsearch.run(
@@ -77,7 +77,7 @@ def test_a_search_of_costs_alone_is_warned_of_when_it_is_made(spec, tmp_path, ob
     assert notes[1:] == [told] * (objectives == "params")
 
 
-def test_an_opened_study_tells_its_trials_front_and_knee(database, monkeypatch):
+def test_an_opened_study_has_its_trials_front_and_knee(database, monkeypatch):
     with hpsearch.open_study("small", storage=database) as study:
         summary, front, knee = study.summary(), study.front(), study.knee()
         assert study.ending is None
@@ -133,7 +133,7 @@ def test_a_search_can_run_beside_the_main_thread(spec, tmp_path):
     assert done == ["done"]
 
 
-def test_a_mistake_is_an_error_of_ours_and_nothing_is_made(spec, tmp_path):
+def test_a_mistake_is_an_hpsearch_error_and_nothing_is_made(spec, tmp_path):
     missing, here = str(tmp_path / "missing.db"), str(tmp_path / "here.db")
 
     with pytest.raises(SpecError, match="did you mean 'tpe'"):
@@ -184,7 +184,7 @@ def test_searches_are_compared(spec, copy, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_can_be_neither_confirmed_nor_compared_is_told(copy):
+def test_studies_that_cannot_be_confirmed_or_compared_are_refused(copy):
     with pytest.raises(SpecError, match="seeds: found 0, expected a whole number, 1 or more"):
         hpsearch.confirm(seeds=0, storage=copy)
     with pytest.raises(StudyError, match="found no trial 9"):
@@ -197,7 +197,7 @@ def test_what_can_be_neither_confirmed_nor_compared_is_told(copy):
         hpsearch.compare(["small", "other"], storage=f"{copy}.not")
 
 
-def test_an_unknown_study_is_told(database):
+def test_an_unknown_study_is_refused(database):
     with pytest.raises(StudyError, match="did you mean 'small'") as caught:
         hpsearch.open_study("smal", storage=database)
     opened = Path("/proc/self/fd")
@@ -214,7 +214,7 @@ def test_a_search_without_trials_left_in_time_is_timed_out(spec, tmp_path):
         assert study.knee() is None or study.front()
 
 
-def test_a_second_ctrl_c_ends_no_process_that_is_not_ours():
+def test_a_second_ctrl_c_ends_no_foreign_process():
     stop = StopSignal(raises=False, exits=False)
     stop._receive(2, None)
 

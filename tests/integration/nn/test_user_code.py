@@ -1,4 +1,4 @@
-"""A net or a training of the person's own, searched, resumed, rerun and taken home."""
+"""Custom nets and trainings: searched, resumed, rerun and trained for use."""
 
 import dataclasses
 import itertools
@@ -44,7 +44,7 @@ def as_it_was(one_thread):
 
 
 class Project:
-    """A person's folder: a module of nets, one of loops, and study files that name them."""
+    """A user's folder: a module of nets, one of loops, and study files that name them."""
 
     def __init__(self, folder, npz):
         number = next(_numbers)  # Python keeps modules by name
@@ -79,7 +79,7 @@ def project(tmp_path, digits_npz, monkeypatch):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, digits_npz):
-    """A finished study of a net of one's own, to be read only."""
+    """A finished study of a custom net, to be read only."""
     project = Project(tmp_path_factory.mktemp("searched"), digits_npz)
     with project.run(project.study()) as study:
         yield project, study
@@ -100,7 +100,7 @@ def images(digits):
     )
 
 
-def test_a_net_of_ones_own_is_searched_with_pruning(searched):
+def test_a_custom_net_is_searched_with_pruning(searched):
     _, study = searched
     states = [record.state for record in study.trials()]
 
@@ -116,7 +116,7 @@ def test_a_net_of_ones_own_is_searched_with_pruning(searched):
 
 
 @pytest.mark.parametrize("kind", ["html", "md", "json"])
-def test_the_report_tells_of_own_dimensions(searched, tmp_path, kind):
+def test_the_report_shows_custom_dimensions(searched, tmp_path, kind):
     project, study = searched
     knee = study.knee()
     net = f"depth {knee.params['depth']}, hidden {knee.params['hidden']}"
@@ -162,7 +162,7 @@ def test_another_factory_is_another_study(searched):
         ("viewing", "ValueError: no such layer"),
     ],
 )
-def test_a_bad_factory_is_told_in_a_line_and_no_study_is_made(project, factory, message):
+def test_a_bad_factory_is_one_line_and_no_study_is_made(project, factory, message):
     with pytest.raises(SpecError, match=message) as caught:
         project.run(project.study(factory))
 
@@ -180,7 +180,7 @@ def test_a_bad_factory_is_told_in_a_line_and_no_study_is_made(project, factory, 
         ("import sys; sys.exit(1)", "cannot be imported: SystemExit: 1"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_told_in_a_line(project, text, message):
+def test_a_module_that_cannot_be_imported_is_one_line(project, text, message):
     module = f"bad_{next(_numbers)}"
     if text is not None:
         (project.folder / f"{module}.py").write_text(text)
@@ -206,7 +206,7 @@ def stopless(model, data, spec, *, params, device, progress): ...
 
 
 class TestCheck:
-    """`hpsearch check` looks at the person's own code, and writes nothing."""
+    """`hpsearch check` examines custom code, and writes nothing."""
 
     @pytest.fixture
     def check(self, project, capsys):
@@ -230,11 +230,11 @@ class TestCheck:
         return call
 
     @pytest.mark.parametrize("name", ["build", "variable", "Net"])
-    def test_a_factory_that_takes_what_it_is_given_passes(self, check, name):
+    def test_a_factory_that_accepts_the_arguments_passes(self, check, name):
         assert check(name) == ""
 
     @pytest.mark.parametrize("name", ["train", "loose"])
-    def test_likewise_a_training(self, check, name):
+    def test_a_training_that_accepts_the_arguments_passes(self, check, name):
         assert check(name, loop=True) == ""
 
     @pytest.mark.parametrize(
@@ -248,19 +248,19 @@ class TestCheck:
             ("absent", "found no 'absent' in it; define it or correct the name"),
         ],
     )
-    def test_one_that_does_not_is_told_in_a_line(self, check, name, words):
+    def test_a_factory_of_another_signature_is_one_line(self, check, name, words):
         told = check(name)
 
         assert told.startswith("hpsearch: model.factory: 'checked_")
         assert words in told
 
-    def test_a_training_without_a_word_is_told(self, check):
+    def test_a_training_without_an_argument_is_refused(self, check):
         told = check("stopless", loop=True)
 
         assert "called with (model, data, spec, params=…, device=…, stop=…, progress=…)" in told
         assert "got an unexpected keyword argument 'stop'" in told
 
-    def test_a_module_that_is_not_there_is_told(self, check):
+    def test_a_missing_module_is_refused(self, check):
         assert "No module named 'nowhere_x'; install it, run from" in check("f", module="nowhere_x")
 
     def test_a_built_in_net_needs_no_torch(self, tmp_path):
@@ -298,7 +298,7 @@ def taken(searched):
     )
 
 
-def test_it_is_taken_home_and_loaded_only_where_its_code_is_named(searched, taken, monkeypatch):
+def test_a_model_is_loaded_only_where_its_code_is_named(searched, taken, monkeypatch):
     project, study = searched
     name = f"{project.nets}:build"
     plain = json.loads((taken.folder / "config.json").read_text())
@@ -326,9 +326,7 @@ def test_it_is_taken_home_and_loaded_only_where_its_code_is_named(searched, take
     assert f"--factory {name}" in (taken.folder / "README.md").read_text()
 
 
-def test_the_command_predicts_where_it_is_told_to_run_the_code(
-    searched, taken, monkeypatch, capsys
-):
+def test_predict_needs_the_option_that_allows_the_code(searched, taken, monkeypatch, capsys):
     project, _ = searched
     monkeypatch.chdir(project.folder)
     command = ["predict", "model", str(project.npz), "--json", "--device", "cpu", "--threads", "1"]
@@ -354,7 +352,7 @@ def test_a_factory_cannot_be_named_for_a_built_in_net(tmp_path, digits_npz):
         hpsearch.load_model(tmp_path / "model", factory="a:b")
 
 
-def test_without_a_choice_there_is_no_recipe_for_a_net_of_ones_own(searched, tmp_path):
+def test_without_a_choice_there_is_no_recipe_for_a_custom_net(searched, tmp_path):
     project, study = searched
 
     with pytest.raises(SpecError, match="has no default recipe; select one with --trial N"):
@@ -366,7 +364,7 @@ def test_without_a_choice_there_is_no_recipe_for_a_net_of_ones_own(searched, tmp
         )
 
 
-def test_a_net_that_no_onnx_file_can_hold_is_taken_home_without_one(project, monkeypatch):
+def test_a_net_that_no_onnx_file_can_hold_is_kept_without_one(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     project.run(project.study("branching"), trials=1, pruner="none").close()
     folder = project.folder / "model"
@@ -387,11 +385,11 @@ def line_of(text, words):
 
 
 class TestLateFailure:
-    """What passes the rehearsal and fails in a training afterwards is told in a line."""
+    """Code that passes the rehearsal and fails in a training afterwards is an error of one line."""
 
     @pytest.fixture
-    def taken_home(self, project, capsys, monkeypatch):
-        """Runs the command on a study whose one trial looks complete; returns what it said."""
+    def failing_command(self, project, capsys, monkeypatch):
+        """Runs the command on a study whose one trial looks complete; returns stderr's lines."""
 
         def call(path, *, verbose=False, seeds=1, command="train"):
             monkeypatch.chdir(project.folder)
@@ -422,8 +420,8 @@ class TestLateFailure:
         return call
 
     @pytest.mark.parametrize("command", ["train", "confirm"])
-    def test_of_a_training(self, project, taken_home, command):
-        said = taken_home(project.loop("tiring"), command=command)[-1]
+    def test_of_a_training(self, project, failing_command, command):
+        said = failing_command(project.loop("tiring"), command=command)[-1]
 
         line = line_of(LOOPS, "no more")
         assert said == (
@@ -431,8 +429,8 @@ class TestLateFailure:
             f" RuntimeError: no more after 2 ({project.loops}.py, line {line})"
         )
 
-    def test_of_a_factory(self, project, taken_home):
-        said = taken_home(project.study("third"), seeds=2)[-1]
+    def test_of_a_factory(self, project, failing_command):
+        said = failing_command(project.study("third"), seeds=2)[-1]
 
         line = line_of(NETS, "calls[9]")
         assert said == (
@@ -440,17 +438,17 @@ class TestLateFailure:
             f" IndexError: list index out of range ({project.nets}.py, line {line})"
         )
 
-    def test_of_a_net_at_its_test(self, project, taken_home):
-        said = taken_home(project.study("forgets"))[-1]
+    def test_of_a_net_at_its_test(self, project, failing_command):
+        said = failing_command(project.study("forgets"))[-1]
 
         line = line_of(NETS, "it again?")
         assert said.startswith(f"hpsearch: model.factory: '{project.nets}:forgets' fails on this")
         assert said.endswith(f"ValueError: what was it again? ({project.nets}.py, line {line})")
 
-    def test_the_whole_traceback_comes_with_verbose(self, project, taken_home, monkeypatch):
+    def test_the_whole_traceback_comes_with_verbose(self, project, failing_command, monkeypatch):
         monkeypatch.setattr(logging.getLogger("hpsearch"), "level", logging.INFO)
 
-        said = taken_home(project.loop("tiring"), verbose=True)
+        said = failing_command(project.loop("tiring"), verbose=True)
 
         assert "Traceback (most recent call last):" in said
         assert any("in check" in line and f"{project.loops}.py" in line for line in said)
@@ -458,10 +456,10 @@ class TestLateFailure:
 
 
 class TestFailureInside:
-    """What works at the ends of the space alone fails its trials, and their reason tells where."""
+    """Code that works only at the ends of the space fails its trials, with the line as reason."""
 
     def failed(self, project, path):
-        """Returns what the run ended with, and the first trial that failed."""
+        """Returns the ending of the run, and the first trial that failed."""
         with pytest.raises(StudyError, match=r"trials failed in a row") as caught:
             project.run(path, trials=8, sampler="random")
         with hpsearch.open_study(storage=project.database) as study:
@@ -507,7 +505,7 @@ class TestFailureInside:
             project.run(path, trials=1)
 
 
-# -- training of one's own
+# -- custom training
 
 
 def spec_of(project, function, **changes):
@@ -533,9 +531,7 @@ def test_a_wrapped_training_is_the_built_in_one(project, images):
     assert measured(curve(images, own)) == measured(epochs(net, images, plain, device=CPU))
 
 
-def test_a_training_of_ones_own_is_the_same_each_time_and_goes_on_from_its_progress(
-    project, images
-):
+def test_a_custom_training_is_reproducible_and_resumes_from_its_progress(project, images):
     spec = spec_of(project, "train")
     whole = measured(curve(images, spec))
     progress = Progress()
@@ -550,7 +546,7 @@ def test_a_training_of_ones_own_is_the_same_each_time_and_goes_on_from_its_progr
     assert first + rest == whole
 
 
-def test_a_training_of_ones_own_ends_when_it_is_asked_to(project, images):
+def test_a_custom_training_ends_when_asked(project, images):
     with pytest.raises(Interrupted):
         curve(images, spec_of(project, "train"), stop=lambda: True)
 
@@ -566,7 +562,7 @@ def test_a_training_of_ones_own_ends_when_it_is_asked_to(project, images):
         ("absent", "found no 'absent' in it"),
     ],
 )
-def test_a_bad_training_is_told_in_a_line_and_no_study_is_made(project, function, message):
+def test_a_bad_training_is_one_line_and_no_study_is_made(project, function, message):
     with pytest.raises(SpecError, match=message) as caught:
         project.run(project.loop(function))
 
@@ -574,7 +570,7 @@ def test_a_bad_training_is_told_in_a_line_and_no_study_is_made(project, function
     assert not (project.folder / "own.db").exists()
 
 
-def test_a_training_of_ones_own_is_searched_and_taken_home(project):
+def test_a_custom_training_is_searched_and_trained_for_use(project):
     with project.run(project.loop("train")) as study:
         records = study.trials()
         best = max(study.front(), key=lambda record: record.values["accuracy"])
@@ -595,7 +591,7 @@ def test_a_training_of_ones_own_is_searched_and_taken_home(project):
     assert f"{project.loops}:train (" in (trained.folder / "README.md").read_text()
 
 
-def test_one_that_keeps_no_progress_is_handed_back_at_ctrl_c_and_starts_over(project):
+def test_a_training_without_progress_is_handed_back_at_ctrl_c_and_starts_over(project):
     path = project.loop("forgetful")
 
     with pytest.raises(KeyboardInterrupt):
@@ -633,6 +629,6 @@ def test_the_batch_is_rehearsed_on_few_images(project, images):
     assert sum(sys.modules[f"{project.nets}_counting"].seen) == 2 + 50 + 1
 
 
-def test_every_complaint_is_an_error_of_ours(project):
+def test_every_failure_is_an_hpsearch_error(project):
     with pytest.raises(HpsearchError):
         project.run(project.folder / "nowhere.toml")

@@ -18,8 +18,8 @@ def test_times_have_their_zone(capsys):
     assert (told["started"], told["ended"]) == (begun.astimezone().isoformat(), None)
 
 
-def test_what_is_not_finite_is_null(capsys):
-    """A custom training function may not report an accuracy: JSON has no NaN."""
+def test_a_value_that_is_not_finite_is_null(capsys):
+    """A custom training may not know its accuracy: JSON has no NaN."""
     epoch = Epoch(
         epoch=1,
         train_loss=0.5,

@@ -1,4 +1,4 @@
-"""Studies with a net or a training of the person's own: their files, spaces and identity."""
+"""Studies with a custom net or training: their files, spaces and identity."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def test_the_built_in_nets_dimensions_are_not_asked_for():
     assert len(list(cells(spec.space, ["depth", "act"], 2))) == 6
 
 
-def test_what_is_not_of_the_training_goes_to_the_builder():
+def test_dimensions_outside_the_training_go_to_the_builder():
     spec = own({**SPACE, "n_blocks": 2, "width": {"low": 8, "high": 16}})
     params = draw(spec.space, middle)
 
@@ -85,7 +85,7 @@ def test_a_width_without_blocks_is_a_dimension_like_any_other():
     assert draw(spec.space, middle)["width_2"] == 4
 
 
-def test_a_training_of_ones_own_needs_none_of_the_built_in_ones_dimensions():
+def test_a_custom_training_needs_no_built_in_dimension():
     spec = build_spec(
         {"name": "t", "train": {"function": "loops:train"}, "space": {"mixup": [0.0, 0.2]}}
     )
@@ -121,13 +121,13 @@ def test_a_training_of_ones_own_needs_none_of_the_built_in_ones_dimensions():
         ({"model": {"factroy": "nets:build"}}, "did you mean 'factory'"),
     ],
 )
-def test_a_slip_is_told_in_a_line(tables, message):
+def test_a_slip_is_one_line(tables, message):
     with pytest.raises(SpecError, match=message) as caught:
         build_spec({"name": "own", **tables})
     assert "\n" not in str(caught.value)
 
 
-def test_a_number_behind_a_built_in_name_makes_a_name_of_ones_own():
+def test_a_number_behind_a_built_in_name_makes_a_custom_name():
     assert own({"dropout_2": 0.5, "width2": 3}).space["dropout_2"] == 0.5
 
 
@@ -168,7 +168,7 @@ def test_own_values_can_be_set_by_hand():
             overrides.parse_in_space(spec.space, [text])
 
 
-def test_settings_go_over_a_trial_of_ones_own():
+def test_settings_override_a_trial_of_custom_code():
     spec = own()
     params = draw(spec.space, middle)
 

@@ -45,7 +45,7 @@ def test_whatever_is_settled_lies_in_the_space(change):
             assert drawn[name].contains(value), name
 
 
-def test_what_is_nearest_is_chosen_and_what_is_nowhere_near_is_left_open():
+def test_the_nearest_value_is_chosen_and_a_distant_one_is_left_open():
     space = {
         **DEFAULT,
         "batch_size": ChoiceDim(choices=(32, 100)),

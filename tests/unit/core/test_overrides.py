@@ -125,6 +125,6 @@ def test_a_trial_turned_to_sgd_gets_momentum():
         (["width_1=9", "growth=2"], "--set: found width_1 and growth, expected widths by block"),
     ],
 )
-def test_what_cannot_be_set_is_told(settings, told):
+def test_settings_that_cannot_be_set_are_refused(settings, told):
     with pytest.raises(SpecError, match=told):
         hand(*settings)

@@ -82,7 +82,7 @@ def test_a_ratio_with_a_zero_nan_or_infinite_loss_is_left_out(bad):
     )
 
 
-def test_a_finished_trial_with_a_nan_loss_beats_nobody():
+def test_a_finished_trial_with_a_nan_loss_beats_no_trial():
     peers = [*five(), peer(5, (0.1, 0.1, NAN))]
     assert should_prune([0.7], [2.0], peers, rule("forecast"), epochs=3) is None
 

@@ -12,11 +12,6 @@ X = RNG.integers(0, 256, (30, 9, 10), dtype=np.uint8)
 Y = np.arange(30) % 3
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def load(tmp_path):
     def save_and_load(*, image_size=None, **arrays):
@@ -88,7 +83,7 @@ GOOD = {"x_train": X, "y_train": Y}
     ("arrays", "message"),
     [
         ({"x": X, "y": Y}, "found no arrays, expected x_train and y_train"),
-        ({"x_train": X}, "expected x_train and y_train"),
+        ({"x_train": X}, "found x_train, expected x_train and y_train"),
         (GOOD | {"x_val": X}, "found x_val without y_val"),
         (GOOD | {"y_test": Y}, "found y_test without x_test"),
         (GOOD | {"x_train": X / 255}, r"x_train is float64, expected uint8.*astype\('uint8'\)"),

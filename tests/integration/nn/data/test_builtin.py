@@ -18,12 +18,11 @@ from hpsearch.errors import DataError
 from hpsearch.nn.data import dataset
 from hpsearch.util.messages import messages_to
 
-NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
+NOWHERE = "http://127.0.0.1:9/"  # no server listens there
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
+def alone(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 

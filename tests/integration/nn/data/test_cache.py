@@ -21,12 +21,6 @@ X = np.random.default_rng(0).integers(0, 256, (60, 9, 9), dtype=np.uint8)
 Y = np.arange(60) % 3
 
 
-@pytest.fixture(autouse=True)
-def cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def spec(tmp_path):
     np.savez(tmp_path / "set.npz", x_train=X, y_train=Y)

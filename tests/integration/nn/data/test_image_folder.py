@@ -16,11 +16,6 @@ from hpsearch.util.messages import messages_to
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
-
-
 def write(path, *, size=(12, 12), mode="L"):
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
@@ -119,7 +114,7 @@ def test_a_changed_folder_is_read_again(pets):
     assert before.content != after.content
 
 
-def test_an_image_that_is_not_there_is_not_told_to_be_damaged(tmp_path):
+def test_a_missing_image_is_not_reported_as_damaged(tmp_path):
     with pytest.raises(DataError, match=r"none\.png: no such file, expected an image; check the"):
         read_image(tmp_path / "none.png", size=10, channels=1)
 
@@ -155,7 +150,7 @@ def test_all_unfit_images_are_named_at_once_the_first_ten_with_why(pets):
         load(pets)
 
 
-def test_where_no_image_can_be_read_that_is_told_too(pets):
+def test_a_folder_without_a_readable_image_is_reported(pets):
     for path in pets.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="found 10 images that cannot be used"):
@@ -222,7 +217,7 @@ def test_a_class_with_too_few_images_is_named(pets):
         load(pets)
 
 
-def test_the_person_who_waits_is_told_once(pets):
+def test_a_long_wait_is_logged_once(pets):
     lines = []
     with messages_to(lines.append):
         for _ in range(2):

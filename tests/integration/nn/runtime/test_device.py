@@ -79,7 +79,7 @@ def test_a_training_goes_on_from_a_checkpoint(images, device):
     assert rest[0].train_loss == pytest.approx(unbroken[6].train_loss, rel=0.05)
 
 
-def test_the_clock_tells_the_work_of_the_device_and_not_its_launch(device):
+def test_the_clock_measures_the_work_of_the_device_and_not_its_launch(device):
     """A launch takes as long for little work as for much, and another GPU's stream is empty."""
 
     def seconds(size):
@@ -97,7 +97,7 @@ def test_the_clock_tells_the_work_of_the_device_and_not_its_launch(device):
     assert seconds(large) > 8 * seconds(small)  # 64 times the operations
 
 
-def test_costs_and_names_are_told(images, device):
+def test_costs_and_names_are_reported(images, device):
     cost = measure(build(NET, images.input_shape, 10, seed=1), images.input_shape, device=device)
     assert set(cost) == {"params", "flops", "latency_ms"}
     assert cost["latency_ms"] > 0
@@ -123,7 +123,7 @@ def test_a_model_predicts_there_what_it_does_on_the_processor(images, device, di
     assert np.mean(np.array(there.classes) == np.array([str(d) for d in digits[1]])) > 0.8
 
 
-def test_a_memory_that_is_full_is_told_from_a_bug(device):
+def test_full_memory_is_distinguished_from_a_bug(device):
     if device.type == "mps":
         pytest.skip("more than there can be is refused as an invalid size there")
     with pytest.raises(RuntimeError) as caught:

@@ -262,6 +262,15 @@ def test_a_name_that_is_not_utf8_is_shown_with_question_marks(digits, tmp_path):
     assert batch.names == (f"{tmp_path}/\ufffd.png",)
 
 
+def test_a_name_that_is_too_long_is_refused_like_a_missing_file():
+    lines = []
+
+    assert list(gather(["x" * 5000], size=(8, 8), channels=1, refuse=lines.append)) == []
+    assert lines == [
+        f"{'x' * 200}: found no such file, expected an image, a folder or an .npz file"
+    ]
+
+
 def test_arrays_of_another_size_are_scaled_as_files_are(written, tmp_path):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (20, 30), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What a worker takes of a GPU's memory: measured at the trial that needs most."""
+"""The share of a GPU's memory that a worker needs: measured at the trial that needs most."""
 
 import random
 from dataclasses import replace

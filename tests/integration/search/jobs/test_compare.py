@@ -1,4 +1,4 @@
-"""Studies of a real database side by side: which can be compared, and what is said beside it."""
+"""Studies of a real database side by side: which can be compared, and with which caveats."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_studies_of_a_database_are_compared_as_they_stand(storage):
     assert found.joint_front <= len(random.front.unbeaten) + len(tpe.front.unbeaten)
 
 
-def test_a_study_has_the_hypervolume_that_its_status_tells_where_all_bounds_are_equal(sqlite):
+def test_a_study_has_the_hypervolume_of_its_status_where_all_bounds_are_equal(sqlite):
     one, two = searched(sqlite, "one"), searched(sqlite, "two", seed=1)
 
     found = compare(sqlite, ["one", "two"])

@@ -45,7 +45,7 @@ def test_each_objective_and_the_front_have_shares_that_sum_to_one(found):
         assert not set(one.shares) & set(FIXED)
 
 
-def test_what_the_trials_depend_on_is_what_is_found(found):
+def test_the_dimensions_that_the_trials_depend_on_are_found(found):
     """Their accuracy depends on learning rate and widths alone, their time on widths alone."""
     accuracy, seconds, _ = found
 
@@ -65,7 +65,7 @@ def test_what_cannot_change_a_cost_has_no_share_in_it(found, storage):
     assert seconds == on_front == params | {"batch_size"}
 
 
-def test_of_code_of_the_persons_own_every_dimension_keeps_its_share(storage):
+def test_with_custom_code_every_dimension_keeps_its_share(storage):
     spec = make_spec("own", space=FIXED, trials=25, sampler="random", pruner="none")
     spec = replace(spec, train=replace(spec.train, function="loops:train"))
     study = make_study(storage, spec)
@@ -89,7 +89,7 @@ def test_three_objectives_have_a_share_each(storage):
     assert [one.target for one in found] == ["accuracy", "train_seconds", "params", "front"]
 
 
-def test_too_few_trials_and_a_space_without_choice_tell_nothing(storage):
+def test_too_few_trials_and_a_fixed_space_have_no_importance(storage):
     assert importances(searched(storage, "few", trials=ENOUGH - 1)) == ()
     everything = {
         "n_blocks": 2,
@@ -117,7 +117,7 @@ assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'larg
 assert not {"sklearn", "torch", "pandas"} & set(sys.modules), "too much was imported"
 import importlib.util
 assert importlib.util.find_spec("sklearn") is not None
-assert "optuna.importance" not in sys.modules  # whoever imports it gets it whole
+assert "optuna.importance" not in sys.modules  # the next import gets it whole
 """
     path = storage.url.database
     process = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)

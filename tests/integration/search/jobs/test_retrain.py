@@ -1,4 +1,4 @@
-"""Taking a trial home, in this process: what is trained on what, and what is kept."""
+"""Training a trial for use, in this process: on which images, and which files are kept."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ def train(folder, npz, settings=NET, **options):
 
 @pytest.fixture(scope="module")
 def thrice(digits_npz, tmp_path_factory):
-    """Three trainings of a small net, and the epochs that were told."""
+    """Three trainings of a small net, and the epochs that were reported."""
     heard = []
     trained = train(
         tmp_path_factory.mktemp("thrice") / "model",
@@ -97,7 +97,7 @@ def test_training_and_validation_images_are_trained_on_and_test_images_are_not(t
         (1.0, "measured more than the"),
     ],
 )
-def test_what_the_search_promised_beyond_the_interval_is_told(thrice, searched, words):
+def test_a_promise_of_the_search_beyond_the_interval_is_reported(thrice, searched, words):
     taken = thrice[0].taken
     seen = taken.scores.accuracy if searched == "test" else searched
     taken = dataclasses.replace(taken, plan=dataclasses.replace(taken.plan, searched=seen))
@@ -110,7 +110,7 @@ def test_what_the_search_promised_beyond_the_interval_is_told(thrice, searched, 
         assert ("than the interval above allows" in text) is (words is not None)
 
 
-def test_several_seeds_are_told_and_the_first_is_kept(thrice, digits_npz, tmp_path):
+def test_several_seeds_are_reported_and_the_first_is_kept(thrice, digits_npz, tmp_path):
     trained, _ = thrice
     seeds = trained.metrics["seeds"]
     alone = train(tmp_path / "alone", digits_npz)
@@ -168,23 +168,41 @@ def test_what_was_set_by_hand_is_what_was_trained(digits_npz, tmp_path):
     assert config.provenance["chosen"] == [f"--set {text}" for text in settings]
 
 
+BAD_NUMBERS = {
+    "seed": [-4, 2**63, 1.5, "3", True],
+    "seeds": [0, -1, 1001, 1.5, "2"],
+    "epochs": [0, -1, 10_001, 1.5, "8"],
+    "threads": [0, -1, 1025, 1.5, "2"],
+    "within_seconds": [-1, float("nan"), float("inf")],
+    "within_params": [-1, float("nan"), float("inf")],
+    "image_size": [3, 0, 513, 8.5],
+    "trial": [1.5, "3"],
+}
+
+
+@pytest.mark.parametrize("name", BAD_NUMBERS)
+def test_numbers_out_of_range_are_refused(name, tmp_path):
+    way = {} if name in ("within_seconds", "within_params", "trial") else {"settings": ["shift=0"]}
+    for number in BAD_NUMBERS[name]:
+        with pytest.raises(SpecError, match=f"found {number!r}, expected"):
+            hpsearch.train(tmp_path / "model", dataset="digits", **way, **{name: number})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"epochs": 0}, "--epochs: train.epochs: found 0, expected 1 to 10000"),
-        ({"seeds": 0}, "seeds: found 0, expected 1 to 1000"),
-        ({"image_size": 4}, "data.image_size: found 4, expected 8 to 512"),
         ({"image_size": 16}, "image_size is 16 for the .npz file"),
         ({"device": "tpu"}, "device: found 'tpu'"),
     ],
 )
-def test_what_cannot_be_trained_is_told_and_nothing_is_written(digits_npz, tmp_path, options, told):
+def test_bad_options_are_refused_and_nothing_is_written(digits_npz, tmp_path, options, told):
     with pytest.raises(HpsearchError, match=told):
         train(tmp_path / "model", digits_npz, **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_diverges_is_told_and_nothing_is_written(digits_npz, tmp_path):
+def test_a_training_that_diverges_is_an_error_and_nothing_is_written(digits_npz, tmp_path):
     settings = ["optimizer=sgd", "learning_rate=10", "weight_decay=10", "batch_norm=false"]
     with pytest.raises(HpsearchError, match=r"the training diverged: .* --set learning_rate"):
         train(tmp_path / "model", digits_npz, [*settings, "schedule=constant"], epochs=50)
@@ -225,7 +243,7 @@ def test_the_card_and_the_files_bear_class_names_of_any_kind(digits, tmp_path):
     assert hpsearch.load_model(trained.folder).config.classes == tuple(names)
 
 
-def test_nothing_chosen_is_told_before_a_database_is_looked_for(tmp_path):
+def test_a_missing_choice_is_refused_before_the_database_is_opened(tmp_path):
     with pytest.raises(SpecError, match="no trial selected"):
         hpsearch.train(tmp_path / "model", storage=str(tmp_path / "absent.db"))
 
@@ -289,9 +307,7 @@ def test_a_net_that_cannot_be_exported_is_kept_without_onnx(digits_npz, tmp_path
     assert not (tmp_path / "model" / "model.onnx").exists()
 
 
-def test_a_missing_onnx_package_is_told_before_anything_is_trained(
-    digits_npz, tmp_path, monkeypatch
-):
+def test_a_missing_onnx_package_is_refused_before_training(digits_npz, tmp_path, monkeypatch):
     from hpsearch.nn.serving import onnx
 
     monkeypatch.setattr(onnx, "_PACKAGES", ("onnx", "onnx_that_is_not_there"))

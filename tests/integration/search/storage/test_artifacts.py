@@ -205,7 +205,7 @@ class TestArtifacts:
         assert open_artifacts(parse_url("postgresql://h/d"), None) is None
         assert open_artifacts(parse_url("postgresql://h/d"), str(tmp_path)).folder == tmp_path
 
-    def test_what_is_not_there_is_none_and_can_be_removed(self, tmp_path):
+    def test_a_missing_file_is_none_and_can_be_removed(self, tmp_path):
         kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
         assert kept.read("k") is None
         kept.remove("k")
@@ -233,7 +233,7 @@ def test_a_failed_trial_keeps_no_checkpoint_either(sqlite):
 
 
 def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
-    """Where the place is away, removing takes minutes, for which nobody would get a trial."""
+    """Removing from an unreachable place takes minutes, in which no worker would get a trial."""
     from filelock import FileLock
 
     from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
@@ -279,7 +279,7 @@ def test_artifacts_on_s3_are_written_read_listed_and_removed(s3):
     kept.remove("k-1")
 
 
-def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, tmp_path, caplog):
+def test_a_missing_bucket_is_refused_before_a_run_and_logged_during_it(s3, tmp_path, caplog):
     with pytest.raises(StorageError, match=r"s3://nowhere/a cannot be used .*create it, or name"):
         check_storage(f"{tmp_path}/a.db", artifacts="s3://nowhere/a")
     check_storage(f"{tmp_path}/a.db", artifacts="s3://shared/a")
@@ -291,7 +291,7 @@ def test_a_bucket_that_is_not_there_is_refused_before_a_run_and_told_in_it(s3, t
 
 def test_an_s3_that_never_answers_costs_seconds(s3, monkeypatch, caplog):
     monkeypatch.setattr(artifacts_module, "_ANSWER_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes whoever connects, and no more
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and never answers
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a")
         began = time.monotonic()
@@ -302,9 +302,7 @@ def test_an_s3_that_never_answers_costs_seconds(s3, monkeypatch, caplog):
     assert "k was not written: Read timeout" in caplog.text
 
 
-def test_a_bad_aws_profile_is_told_in_a_line_and_only_where_checkpoints_are_needed(
-    sqlite, monkeypatch
-):
+def test_a_bad_aws_profile_is_one_line_and_only_where_checkpoints_are_needed(sqlite, monkeypatch):
     pytest.importorskip("boto3")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     studies.make_study(sqlite)

@@ -74,14 +74,14 @@ def test_a_password_may_be_in_the_url_the_environment_or_a_file(
     ("password", "said"),
     [("not hush", "password authentication failed"), (None, "no password supplied")],
 )
-def test_a_wrong_password_and_none_are_told_in_a_line(guarded, password, said):
+def test_a_wrong_or_missing_password_is_one_line(guarded, password, said):
     with pytest.raises(StorageError, match=rf"cannot use postgresql://ann.*{said}") as caught:
         open_storage(with_user(guarded, "ann", password), create=True)
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_stays_away_is_told_in_a_line(monkeypatch):
+def test_a_server_that_stays_away_is_one_line(monkeypatch):
     monkeypatch.setattr("hpsearch.search.storage.retry.AWAY_SECONDS", 0.5)
     with own_server() as server:
         url = with_user(server.get_uri(), "postgres", "hush")

@@ -1,4 +1,4 @@
-"""A server that goes away: who is cut off, who is silent through no fault, who gives up waiting."""
+"""A server that goes away: workers are cut off, are silent through no fault, or give up."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def server():
         yield started
 
 
-def test_who_slept_in_a_transaction_is_cut_off_and_goes_on(postgres, monkeypatch):
+def test_a_worker_asleep_in_a_transaction_is_cut_off_and_goes_on(postgres, monkeypatch):
     """As a worker that is stopped while it holds the lock, which the server frees after a while."""
     storage = open_storage(fresh_database(postgres, f"sleepy_{time.time_ns()}"), create=True)
     study = studies.make_study(storage)
@@ -79,7 +79,7 @@ def test_a_claim_that_is_cut_off_after_its_count_counts_again(postgres, monkeypa
 
 
 def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeypatch):
-    """After each commit in turn the connection is lost: nobody knows whether it was made."""
+    """After each commit in turn the connection is lost: whether it was made is unknown."""
     spec = studies.make_spec(trials=100, sampler="random", pruner="none")
     study = studies.make_study(storage, spec)
     commit, commits, lost = storages._Session.commit, [], [0]
@@ -113,7 +113,7 @@ def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeyp
 class TestSilenceOfAll:
     """After a server was away for longer than a worker may be silent."""
 
-    def test_who_only_gave_signs_of_life_meanwhile_takes_nobody_for_gone(self, server):
+    def test_a_worker_that_only_sent_heartbeats_takes_no_worker_for_gone(self, server):
         storage = open_storage(
             fresh_database(server.get_uri(), f"study_{time.time_ns()}"), create=True
         )
@@ -128,7 +128,7 @@ class TestSilenceOfAll:
         assert study.acquire(studies.origin()) is StudyStatus.BUSY
         storage.close()
 
-    def test_who_comes_just_after_takes_nobody_for_gone(self, server):
+    def test_a_worker_that_starts_just_after_takes_no_worker_for_gone(self, server):
         url = fresh_database(server.get_uri(), f"study_{time.time_ns()}")
         storage = open_storage(url, create=True)
         study = studies.make_study(storage, studies.make_spec(trials=1))

@@ -15,7 +15,7 @@ from tests.servers import pooler
 
 @pytest.fixture(params=[1, 3])
 def pooled(request, postgres, tmp_path):
-    """The URL of an empty database behind a pooler of so many connections."""
+    """The URL of an empty database behind a pooler of few connections."""
     url = fresh_database(postgres, f"pooled_{request.param}")
     with pooler(url, tmp_path, size=request.param) as through:
         yield through

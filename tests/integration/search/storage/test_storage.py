@@ -1,4 +1,4 @@
-"""Opening databases: how SQLite is tuned, what is refused, and that passwords stay hidden."""
+"""Opening databases: how SQLite is tuned, which are refused, and that passwords stay hidden."""
 
 import multiprocessing
 import sqlite3
@@ -141,7 +141,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password():
     assert "hush" not in str(caught.value)
 
 
-def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgres):
+def test_a_servers_limits_hold_for_our_transactions_only(postgres):
     from tests.integration.conftest import fresh_database
 
     storage = open_storage(fresh_database(postgres, "limits"), create=True)
@@ -159,7 +159,7 @@ def test_a_servers_limits_hold_for_our_transactions_and_for_nobody_elses(postgre
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, level):
-    """Else who has waited for the lock would count what was there before it waited."""
+    """Otherwise a worker that has waited for the lock would count the trials of before its wait."""
     import threading
 
     from sqlalchemy.engine import make_url
@@ -187,7 +187,7 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
     waiting = threading.Thread(target=claim)
     with first.lock():
         waiting.start()
-        waiting.join(1)  # it waits for the lock by now
+        waiting.join(1)  # it waits for the lock
         claims.append(study.acquire(origin()))
     waiting.join(600)
     assert claims[1] is StudyStatus.BUSY
@@ -195,7 +195,7 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
     first.close()
 
 
-def test_a_connect_timeout_of_the_url_goes_over_ours():
+def test_a_connect_timeout_of_the_url_overrides_the_default():
     def waits(query):
         return engine_options(parse_url(f"postgresql://h/d{query}"))["connect_args"]
 
@@ -272,7 +272,7 @@ def test_a_database_that_is_still_being_made_is_neither_refused_nor_joined_in(tm
         ("", None),
     ],
 )
-def test_a_network_file_system_is_told_from_a_local_one(tmp_path, mounts, kind):
+def test_a_network_file_system_is_distinguished_from_a_local_one(tmp_path, mounts, kind):
     table = tmp_path / "mountinfo"
     table.write_text(mounts.format(home=tmp_path))
     assert network_filesystem(tmp_path / "no" / "such.db", mounts=table) == kind
@@ -333,7 +333,7 @@ def test_an_action_within_a_transaction_is_not_repeated_alone(sqlite):
     assert len(calls) == 1
 
 
-def test_a_database_lost_in_mid_run_is_told_without_a_traceback(sqlite):
+def test_a_database_lost_in_mid_run_is_an_error_without_a_traceback(sqlite):
     with sqlite.engine.begin() as connection:
         connection.execute(text("DROP TABLE studies"))
     with (

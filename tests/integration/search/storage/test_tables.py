@@ -35,7 +35,7 @@ def running(study):
 
 
 def told(study, trial_id):
-    """A trial as Optuna tells it, but for what is a trial's alone."""
+    """A trial as Optuna reads it, without the fields that differ between any two trials."""
     frozen = study.storage.backend.get_trial(trial_id)
     assert frozen.datetime_start <= frozen.datetime_complete
     own = ("number", "_trial_id", "datetime_start", "datetime_complete")
@@ -70,7 +70,7 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
     assert told(study, ours._trial_id) == told(study, theirs._trial_id)
 
 
-def test_an_owner_writes_over_what_it_wrote_and_nobody_else_does(study):
+def test_only_an_owner_overwrites_its_rows(study):
     trial_id, token = running(study)._trial_id, ORIGIN["claim"]
     stranger = token[::-1]
     with study.storage.transaction() as session:
@@ -88,7 +88,7 @@ def test_a_sign_of_life_is_by_the_databases_clock(study):
     with study.storage.transaction() as session:
         assert tables.beat(session, trial_id, token=ORIGIN["claim"])
     beat = study.storage.backend.get_trial(trial_id).user_attrs["beat"]
-    assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock tells whole seconds
+    assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock has whole seconds
 
 
 @pytest.fixture
@@ -101,9 +101,7 @@ def served(postgres):
     storage.close()
 
 
-def test_failures_in_a_row_are_told_by_the_servers_clock_whatever_the_hosts_say(
-    served, monkeypatch
-):
+def test_failures_in_a_row_are_ordered_by_the_servers_clock(served, monkeypatch):
     class Ahead(datetime):
         @classmethod
         def now(cls, tz=None):

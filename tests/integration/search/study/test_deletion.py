@@ -1,4 +1,4 @@
-"""A deleted study and its successor, whose ids SQLite gives out anew, seen by who looked before."""
+"""A deleted study and its successor, which gets the same ids from SQLite, seen by older readers."""
 
 from contextlib import contextmanager
 
@@ -52,7 +52,7 @@ def test_a_waiting_worker_runs_every_cell_of_a_grid_that_follows_another(sqlite,
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_the_trials_of_a_deleted_study_are_nobodys(sqlite, elsewhere, name):
+def test_the_trials_of_a_deleted_study_have_no_owner(sqlite, elsewhere, name):
     studies.search(studies.make_study(sqlite, studies.make_spec("a", trials=12)))
     succeed(elsewhere, studies.make_spec(name, trials=12, seed=5))
 
@@ -104,7 +104,7 @@ def test_a_study_whose_trial_began_after_the_first_look_is_not_deleted(storage, 
     assert study.record(0).state is State.RUNNING
 
 
-def test_a_study_that_is_deleted_while_it_is_taken_up_is_made_anew(sqlite, elsewhere, monkeypatch):
+def test_a_study_deleted_while_it_is_opened_is_created_again(sqlite, elsewhere, monkeypatch):
     studies.make_study(sqlite, studies.make_spec("a"))
     look = catalog.study_names
 
@@ -163,7 +163,7 @@ def test_only_the_checkpoints_that_are_there_are_removed_with_a_study(sqlite):
     assert [path.name for path in kept.folder.iterdir()] == ["study-99-trial-1.pt"]
 
 
-def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):
+def test_the_dashboards_store_distinguishes_a_successor(sqlite, elsewhere):
     from hpsearch.search.storage.overlay import annotated
 
     class Nothing:
@@ -183,7 +183,7 @@ def test_the_dashboards_store_tells_a_successor_apart(sqlite, elsewhere):
     assert shown.get_all_trials(after._study_id) == []
 
 
-def test_who_reads_trials_while_another_thread_forgets_them_is_not_disturbed(sqlite, monkeypatch):
+def test_a_reader_of_trials_is_not_disturbed_by_a_thread_that_forgets_them(sqlite, monkeypatch):
     """As a dashboard's threads do: one lists the studies between another's two steps."""
     study = studies.make_study(sqlite, studies.make_spec(trials=3))
     studies.search(study)

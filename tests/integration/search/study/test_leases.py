@@ -104,9 +104,7 @@ class TestSilence:
         before = studies.database_time(study)
         study.acquire(ELSEWHERE)
         beat = study.record(0).attributes["beat"]
-        assert (
-            before - 1 <= beat <= studies.database_time(study) + 1
-        )  # one clock tells whole seconds
+        assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock has whole seconds
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
         for _ in range(3):  # the first may gain an epoch, the others none
@@ -168,7 +166,7 @@ class TestSilence:
         assert lease.finish(DONE).state is State.COMPLETE
         assert study.summary().complete == 1
 
-    def test_a_handed_back_trial_tells_where_it_was(self, study):
+    def test_a_handed_back_trial_records_where_it_was(self, study):
         lease = study.acquire(ELSEWHERE)
         train_one_epoch(study, lease)
         (passage,) = lease.hand_back().attributes["history"]
@@ -192,7 +190,7 @@ class TestSilence:
         assert spans[0].ended <= spans[1].started <= spans[2].started
 
 
-def test_a_sign_of_life_that_fails_is_told_in_a_line(postgres, monkeypatch, caplog):
+def test_a_heartbeat_that_fails_is_logged_in_one_line(postgres, monkeypatch, caplog):
     storage = open_storage(fresh_database(postgres, f"beats_{time.time_ns()}"), create=True)
     study = studies.make_study(storage)
     lease = study.acquire(studies.origin())
@@ -275,7 +273,7 @@ def test_what_another_command_raised_is_taken_up_by_those_at_work(storage):
 
 
 def test_a_worker_of_a_deleted_study_never_writes_into_its_successor(storage):
-    """SQLite gives the ids of a deleted study and its trials out anew."""
+    """SQLite gives the ids of a deleted study and its trials out again."""
     old = studies.make_study(storage, studies.make_spec(trials=1))
     late = old.acquire(studies.origin())
     with pytest.raises(StudyError, match="is being worked on \\(trial 0\\); end it with"):
@@ -292,14 +290,14 @@ def test_a_worker_of_a_deleted_study_never_writes_into_its_successor(storage):
     fresh.finish(DONE)
 
 
-def test_a_study_that_was_deleted_is_told_in_a_line(storage):
+def test_a_deleted_study_is_an_error_of_one_line(storage):
     study = studies.make_study(storage)
     delete(storage, study)
     with pytest.raises(StudyError, match="has been deleted"):
         study.acquire(studies.origin())
 
 
-def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
+def test_no_worker_is_taken_for_gone_just_after_the_database_was_away(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     lease = study.acquire(ELSEWHERE)
     fall_silent(study, lease)
@@ -310,7 +308,7 @@ def test_nobody_is_taken_for_gone_just_after_the_database_was_away(storage):
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_nobody_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
+def test_no_worker_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
     """As after a night in which the laptop was closed: its own clock of seconds stood still."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
     lease = study.acquire(ELSEWHERE)
@@ -342,7 +340,7 @@ def test_a_supervisors_and_the_parents_signal_are_one():
         stop._receive(signal.SIGTERM, None)
 
 
-def test_who_waits_for_work_receives_a_signal():
+def test_a_worker_that_waits_for_work_receives_a_signal():
     stop, began = StopSignal(raises=False, exits=False), time.monotonic()
     timer = threading.Timer(0.2, stop._receive, (signal.SIGTERM, None))
     timer.start()

@@ -40,7 +40,7 @@ def newer(storage):
     return study
 
 
-def test_the_others_are_found_and_that_one_is_told(storage, newer):
+def test_the_other_studies_are_listed_and_that_one_is_reported(storage, newer):
     told = []
     with messages_to(told.append):
         assert [study.name for study, _ in open_studies(storage)] == ["ours"]
@@ -68,12 +68,12 @@ def test_a_study_that_is_deleted_between_two_looks_ends_no_worker(storage, newer
     assert "has been deleted from" in told[1]
 
 
-def test_the_dashboard_shows_what_is_kept_of_it_as_it_is(storage, newer):
+def test_the_dashboard_shows_its_stored_attributes_unchanged(storage, newer):
     kept = newer.handle.user_attrs
     assert of_study(kept) == kept
 
 
-def test_who_names_it_is_told_what_to_do(storage, newer):
+def test_opening_it_by_name_says_what_to_do(storage, newer):
     with pytest.raises(StudyError, match=TOLD):
         open_study(storage, "newer")
     with pytest.raises(StudyError, match=TOLD):
@@ -89,7 +89,7 @@ def test_a_worker_of_a_study_that_a_newer_version_takes_up_ends_with_that_line(s
         study.acquire(studies.origin())
 
 
-def test_the_commands_tell_it_in_a_line_and_go_on(sqlite, capsys, monkeypatch):
+def test_the_commands_report_it_in_one_line_and_go_on(sqlite, capsys, monkeypatch):
     studies.make_study(sqlite, studies.make_spec("ours", trials=2))
     renew(studies.make_study(sqlite, studies.make_spec("newer", trials=2)))
     database = str(sqlite.url.database)

@@ -46,7 +46,7 @@ def test_a_grid_whose_last_cells_others_run_is_busy(sqlite):
     assert study.status() is StudyStatus.USED_UP
 
 
-def test_who_only_looks_learns_of_a_total_that_another_command_has_changed(storage):
+def test_a_reader_sees_a_total_that_another_command_has_changed(storage):
     study = studies.make_study(storage, studies.make_spec(trials=1))
     studies.search(study)
     early = open_study(storage)
@@ -100,7 +100,7 @@ def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypat
     assert ended == [StudyStatus.DONE]
 
 
-def test_a_study_deleted_under_who_looks_is_told(storage):
+def test_a_study_deleted_while_it_is_watched_is_reported(storage):
     study = studies.make_study(storage)
     delete(storage, study)
     studies.make_study(storage)

@@ -82,7 +82,7 @@ class TestBudget:
         assert study.acquire(origin()) is StudyStatus.STOPPED
         assert isinstance(make_study(storage).acquire(origin()), Lease)
 
-    def test_a_waiting_trial_may_be_taken_while_somebody_counts_without_the_lock(self, storage):
+    def test_a_waiting_trial_may_be_taken_during_a_count_without_the_lock(self, storage):
         study = make_study(storage)
         study.acquire(origin()).hand_back()
         other = open_study(open_storage(storage.url.render_as_string(False), create=False))
@@ -190,7 +190,7 @@ class TestDraws:
         spec = make_spec(sampler=sampler, trials=25)
         whole = make_study(open_storage(f"{tmp_path}/whole.db", create=True), spec)
         search(whole)
-        for _ in range(5):  # opened anew each time, as by a new process
+        for _ in range(5):  # opened again each time, as by a new process
             parts = make_study(open_storage(f"{tmp_path}/parts.db", create=True), spec)
             search(parts, at_most=5)
         assert drawn(parts) == drawn(whole)
@@ -228,7 +228,7 @@ class TestDraws:
         study = make_study(sqlite, make_spec(trials=5, pruner="none"))
         search(study)
         assert [r.params["n_blocks"] for r in study.records()] == [1, 2, 3, 4, 5]
-        assert len({r.params["growth"] for r in study.records()}) > 1  # what is open is drawn
+        assert len({r.params["growth"] for r in study.records()}) > 1  # an open value is drawn
 
     @pytest.mark.parametrize(("images", "batch_size"), [(3500, 128), (84, 64)])
     def test_they_begin_with_batches_that_suit_the_number_of_images(
@@ -237,7 +237,7 @@ class TestDraws:
         study = make_study(sqlite, data={"content": "abc", "train": images})
         assert study.acquire(origin()).params["batch_size"] == batch_size
 
-    def test_samplers_given_the_same_seed_anew_repeat_their_draws(self):
+    def test_samplers_with_the_same_seed_repeat_their_draws(self):
         """The reason for a sampler per trial; if this fails, Optuna has changed."""
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         first = study.ask().suggest_float("x", 0, 1)
@@ -366,7 +366,7 @@ class TestChanges:
         with pytest.raises(StudyError, match="was not made by hpsearch"):
             open_study(storage, "s")
 
-    def test_a_study_whose_making_was_cut_short_is_made_anew(self, storage):
+    def test_a_study_whose_creation_was_interrupted_is_created_again(self, storage):
         half = optuna.create_study(study_name="s", storage=storage.backend)
         half.set_user_attr("hpsearch:data", {})
         assert isinstance(make_study(storage).acquire(origin()), Lease)

@@ -1,4 +1,4 @@
-"""What a worker's own machine is shown of its life, for a container's health check."""
+"""The file that a worker touches as a sign of life, for a container's health check."""
 
 import os
 import time
@@ -58,7 +58,7 @@ def test_a_worker_that_waits_for_work_shows_life(study, alive):
     assert alive.exists()
 
 
-def test_nothing_is_shown_where_nobody_asks_or_it_cannot_be(monkeypatch, tmp_path):
+def test_no_file_is_touched_without_a_path_or_permission(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(ALIVE, raising=False)
     touch_alive_file()

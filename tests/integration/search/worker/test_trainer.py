@@ -81,7 +81,7 @@ def make(tmp_path, images, *, space=None, pruner="none", control=0.0, epochs=2, 
 
 
 def begin(tmp_path, images, spec):
-    """A study of that spec, what trains its trials, and whom that tells."""
+    """A study of that spec, the trainer of its trials, and its observer."""
     study = create_or_resume(
         open_storage(f"{tmp_path}/s.db", create=True),
         spec,
@@ -114,7 +114,7 @@ def test_a_trial_is_trained_measured_and_stored(tmp_path, images):
 
 
 @pytest.mark.parametrize("pruner", ["forecast", "none"])
-def test_who_watches_a_trial_is_shown_those_of_other_workers(tmp_path, images, pruner):
+def test_the_observer_of_a_trial_sees_those_of_other_workers(tmp_path, images, pruner):
     study, train, observer = make(tmp_path, images, pruner=pruner)
     elsewhere, here = study.acquire(ORIGIN), study.acquire(ORIGIN)
     elsewhere.finish(Outcome(state=State.PRUNED, reason="elsewhere"))
@@ -122,7 +122,7 @@ def test_who_watches_a_trial_is_shown_those_of_other_workers(tmp_path, images, p
     assert observer.seen == ["pruned", "running"]
 
 
-def test_a_width_of_its_own_for_each_block_is_drawn_and_trained(tmp_path, images):
+def test_a_width_per_block_is_drawn_and_trained(tmp_path, images):
     space = {**default_space("per-block"), "n_blocks": 3, "width_2": 5}
     spec = StudySpec(
         name="s",

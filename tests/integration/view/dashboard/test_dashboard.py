@@ -37,7 +37,7 @@ from hpsearch.view.dashboard.auth import Login, read_only
 from hpsearch.view.dashboard.server import open_patiently, serve
 from hpsearch.view.report import narrative
 from tests.integration.conftest import fresh_database
-from tests.integration.studies import make_spec, make_study, origin, search, simulate
+from tests.integration.studies import dump, make_spec, make_study, origin, search, simulate
 
 SERVER = """
 import os, sys
@@ -138,7 +138,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 
 def study_detail(site: str, number: int = 1) -> dict[str, Any]:
-    """What a study's page asks for, once it is annotated."""
+    """The JSON that a study's page asks for, once it is annotated."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         status, detail = ask(f"{site}/api/studies/{number}")
@@ -151,11 +151,6 @@ def study_detail(site: str, number: int = 1) -> dict[str, Any]:
 
 def studies(url: str) -> list[str]:
     return [study.study_name for study in optuna.get_all_study_summaries(url)]
-
-
-def dump(database: Path) -> list[str]:
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return list(connection.iterdump())
 
 
 def test_a_read_only_dashboard_shows_the_study_and_refuses_to_change_it(url, database):
@@ -253,7 +248,7 @@ def test_a_writable_dashboard_may_change_studies(url):
         assert (status, detail["note"]["body"]) == (200, "")
 
 
-def test_a_persons_note_stays_whatever_it_says(url):
+def test_a_users_note_stays_whatever_it_says(url):
     with serving(url, "writable") as (site, _):
         detail = study_detail(site)
         chosen = next(t for t in detail["trials"] if t["note"]["body"])
@@ -344,7 +339,7 @@ def test_annotations_are_made_when_the_study_has_changed_and_no_sooner(growing):
             time.sleep(0.05)
         return found
 
-    assert told() is None  # nobody has looked
+    assert told() is None  # before the first request
     annotator.start()
     first = look_until_it_is_not(None)
 
@@ -402,7 +397,7 @@ def test_workers_go_on_while_a_page_is_looked_at(growing):
     assert growing.summary().complete == 10
 
 
-def test_a_server_without_tables_is_waited_for_and_left_as_it_is(postgres):
+def test_a_server_without_tables_is_waited_for_and_left_unchanged(postgres):
     text, said = fresh_database(postgres, "waited_for"), []
 
     def others_make_it(seconds: float) -> None:
@@ -424,7 +419,7 @@ def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
         open_patiently(str(tmp_path / "none.db"))
 
 
-def test_a_login_lets_in_who_knows_it(url):
+def test_a_login_admits_only_its_user_and_password(url):
     password = "pässwörd: 1"
     with serving(url, "read-only", password=password) as (site, _):
         for address in (
@@ -472,7 +467,7 @@ def test_a_taken_port_is_one_line_that_says_what_to_do(url):
 
 
 @pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", 70000)])
-def test_an_impossible_address_is_an_error_that_a_person_can_mend(host, port):
+def test_an_impossible_address_is_an_error_with_a_remedy(host, port):
     login = Login(user="ann", password="x")
     with pytest.raises(HpsearchError, match=rf"cannot listen on {host}:{port} \(.+\); expected"):
         serve(None, host=host, port=port, login=login, ready=pytest.fail)

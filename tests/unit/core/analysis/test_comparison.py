@@ -24,7 +24,7 @@ def entrant(study, *records, **known):
 
 
 def fast():
-    """Half of the accuracy in 1 s, all of it in 10 s, and what is dominated for 20 s."""
+    """Half of the accuracy in 1 s, all of it in 10 s, and dominated trials for 20 s."""
     return entrant("fast", trial(0, 0.5, 1.0), trial(1, 1.0, 10.0), trial(2, 0.4, 20.0))
 
 
@@ -77,7 +77,7 @@ def test_those_within_a_hundredth_of_the_leader_are_level_with_it():
     assert found.level == ("slow", "close")
 
 
-def test_the_joint_front_tells_who_beats_whom():
+def test_the_joint_front_shows_which_trials_are_beaten():
     found = compare([slow(), fast()], objectives=TWO)
     second, first = found.studies
 
@@ -173,7 +173,7 @@ def test_a_search_without_trials_had_nothing():
     assert first_worth([], 0.5) is None
 
 
-def test_it_is_told_in_a_table_and_in_words():
+def test_it_is_shown_in_a_table_and_in_words():
     found = compare([slow(), fast()], objectives=TWO)
     changed = {
         "search.sampler": ("random", "tpe"),
@@ -207,7 +207,7 @@ def test_it_is_told_in_a_table_and_in_words():
     assert "(train_seconds 1.00 s to 1 min 40 s)" in " ".join(small.split())
 
 
-def test_several_are_told_in_the_order_of_what_they_had():
+def test_several_are_shown_in_the_order_of_their_hypervolume():
     found = compare(
         [
             slow(),
@@ -246,7 +246,7 @@ def test_numbers_are_never_folded_whatever_the_width(width, blocks):
     assert all(len(line) <= width for line in told.splitlines())
 
 
-def test_searches_that_were_run_again_tell_what_chance_does():
+def test_repeated_searches_show_the_effect_of_chance():
     found = replace(compare([slow(), fast()], objectives=TWO), repeats=(("slow", "fast"),))
 
     assert (

@@ -23,7 +23,7 @@ def depths(table, *, first=0):
     ]
 
 
-def test_a_spread_has_the_quartiles_of_what_is_finite():
+def test_a_spread_has_the_quartiles_of_the_finite_values():
     found = quartiles([4.0, 1.0, float("nan"), 3.0, 2.0, 5.0, float("inf")])
 
     assert (found.n, found.low, found.high) == (5, 1.0, 5.0)
@@ -125,7 +125,7 @@ def test_optimizers_are_compared_by_accuracy_and_gap():
     assert effect.groups[2].gap.median == pytest.approx(0.05)
 
 
-def test_one_optimizer_leads_nobody():
+def test_one_optimizer_leads_no_other():
     effect = optimizer_effect([trial(n, 0.9, 1.0) for n in range(4)])
 
     assert len(effect.groups) == 1

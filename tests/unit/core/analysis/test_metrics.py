@@ -75,7 +75,7 @@ def test_certain_and_wrong_costs_much_but_not_all():
     assert cross_entropy(sure, np.array([1, 2, 0])) == pytest.approx(87.34, abs=0.01)
 
 
-def test_pairs_are_told_the_most_confused_first():
+def test_pairs_are_listed_the_most_confused_first():
     matrix = np.array([[9, 2, 0], [5, 9, 2], [0, 1, 9]])
 
     assert confused_pairs(matrix, NAMES, most=3) == (

@@ -1,4 +1,4 @@
-"""The answer as numbers: the knee, its neighbours, and what is noise."""
+"""The answer as numbers: the knee, its neighbours, and the noise."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FRONT = [
 ]
 
 
-def test_the_knee_is_told_with_the_uncertainty_of_its_accuracy():
+def test_the_knee_has_the_uncertainty_of_its_accuracy():
     told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert (told.front_size, told.quality, told.cost) == (4, "accuracy", "train_seconds")
@@ -73,7 +73,7 @@ def test_the_knee_is_told_with_the_uncertainty_of_its_accuracy():
     assert (told.knee.low, told.knee.high) == pytest.approx(wilson(0.95, 750))
 
 
-def test_the_next_dearer_trial_tells_ratio_gain_and_doubt():
+def test_the_next_costlier_trial_has_ratio_gain_and_doubt():
     told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.following.to.number == 2
@@ -83,7 +83,7 @@ def test_the_next_dearer_trial_tells_ratio_gain_and_doubt():
     assert told.following.is_sure is False
 
 
-def test_the_first_dearer_trial_that_is_better_for_certain_is_found():
+def test_the_first_costlier_trial_that_is_better_for_certain_is_found():
     told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.sure.to.number == told.best.to.number == 3
@@ -92,7 +92,7 @@ def test_the_first_dearer_trial_that_is_better_for_certain_is_found():
     assert told.sure.is_sure
 
 
-def test_the_next_cheaper_trial_tells_what_would_be_lost():
+def test_the_next_cheaper_trial_has_the_loss():
     told = recommend(FRONT, objectives=TWO, val_images=750)
 
     assert told.cheaper.to.number == 0
@@ -113,7 +113,7 @@ def test_a_much_cheaper_trial_that_may_be_as_good_is_the_knees_rival():
     assert not told.is_end
 
 
-def test_the_knee_of_two_trials_or_of_a_hollow_front_is_an_end_and_no_bargain():
+def test_the_knee_of_two_trials_or_of_a_hollow_front_is_only_an_end():
     hollow = [trial(0, 0.80, 1.0), trial(1, 0.81, 50.0), trial(2, 0.99, 100.0)]
     for records in (hollow, hollow[::2]):
         told = recommend(records, objectives=TWO, val_images=None)
@@ -194,7 +194,7 @@ def test_costs_alone_have_a_knee_and_no_gain():
     assert (told.knee.number, told.quality, told.following) == (0, None, None)
 
 
-def test_a_front_within_the_noise_of_guessing_is_told_from_one_above_it():
+def test_a_front_within_the_noise_of_guessing_is_distinguished_from_one_above_it():
     few = [trial(0, 0.35, 1.0), trial(1, 0.33, 0.5)]
     told = recommend(few, objectives=TWO, val_images=120, chance=1 / 3)
     assert told.is_guessing

@@ -61,7 +61,7 @@ def test_means_and_deviations_are_those_of_the_repeats_and_the_front_is_theirs()
     assert second.spreads["accuracy"].deviation == pytest.approx(0.0141421, abs=1e-6)
     assert second.spreads["train_seconds"].mean == pytest.approx(2.1)
     assert [one.flattered for one in found] == pytest.approx([-0.04, 0.0, 0.04, 0.02])
-    assert [one.is_front for one in found] == [True, True, False, True]  # 2 is dearer than 1
+    assert [one.is_front for one in found] == [True, True, False, True]  # 2 costs more than 1
     assert [one.number for one in found if one.is_knee] == [1]
 
 
@@ -98,7 +98,7 @@ def test_the_answer_says_what_training_again_showed():
     assert "Retrained" not in words_of("answer", findings_of(STUDY))
 
 
-def test_another_bargain_and_a_knee_that_diverges_are_told():
+def test_another_knee_and_a_knee_that_diverges_are_reported():
     slow = [r for r in AGAIN if r.trial != 1] + repeats(1, (0.70, 2.0), (0.72, 2.0))
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, slow, TWO)))
     assert "By these means, the knee is trial 2." in told

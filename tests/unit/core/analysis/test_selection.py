@@ -1,4 +1,4 @@
-"""Choosing the trial that is taken home."""
+"""Choosing the trial to train for use."""
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_each_way_finds_its_trial(ways, number):
         ({"within_params": 1}, r"--within-params: .* the least is 200, of trial 5"),
     ],
 )
-def test_what_cannot_be_chosen_is_told(ways, told):
+def test_trials_that_cannot_be_chosen_are_refused(ways, told):
     with pytest.raises(StudyError, match=told):
         select_trial(TRIALS, OBJECTIVES, TrialSelection(**ways))
 
@@ -107,11 +107,11 @@ def test_two_ways_are_one_too_many():
         TrialSelection(trial=0, knee=True)
 
 
-def test_no_way_at_all_is_told_the_ways():
+def test_no_way_at_all_is_refused_with_the_ways():
     with pytest.raises(SpecError, match=r"expected one of --trial N, --knee"):
         select_trial(TRIALS, OBJECTIVES, TrialSelection())
 
 
-def test_an_unknown_objective_is_told_the_known_ones():
+def test_an_unknown_objective_is_refused_with_the_known_ones():
     with pytest.raises(SpecError, match="--best: found 'acuracy'; did you mean 'accuracy'"):
         TrialSelection(best="acuracy")

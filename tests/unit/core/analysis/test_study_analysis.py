@@ -58,7 +58,7 @@ def test_the_hypervolume_grows_with_the_trials_and_the_seconds_spent():
         ((0.7, 0.71, 0.72, 0.72, 0.72), 0.02, Outlook.HELP),
     ],
 )
-def test_the_last_quarter_tells_whether_more_trials_are_likely_to_help(late, gained, outlook):
+def test_the_last_quarter_decides_whether_more_trials_are_likely_to_help(late, gained, outlook):
     worths = [0.69, *[0.7] * 14, *late]
     found = [
         HypervolumePoint(number=40 - n, trials=n + 1, seconds=1.0 + n, hypervolume=worth)
@@ -148,7 +148,7 @@ def test_a_trial_that_failed_as_lost_has_its_last_start_once():
     ]
 
 
-def test_starts_are_told_by_one_clock_whatever_zone_their_workers_are_in():
+def test_starts_are_in_one_clock_whatever_zone_their_workers_are_in():
     tokyo = timezone(timedelta(hours=9))
     begun, until = (START.astimezone(tokyo) + timedelta(seconds=s) for s in (0, 3))
     entry = {
@@ -160,7 +160,7 @@ def test_starts_are_told_by_one_clock_whatever_zone_their_workers_are_in():
     assert [(span.started, span.ended) for span in spans] == [(0.0, 3.0), (4.0, 6.0)]
 
 
-def test_a_history_of_before_it_told_when_still_has_its_last_start():
+def test_an_old_history_without_times_still_has_its_last_start():
     old = {"start": 1, "host": "here", "pid": 7, "epochs": 2, "ended": "worker lost"}
 
     (span,) = timeline([trial(0, 0.9, 1.0, ended=4, worker=9, history=[old])])
@@ -172,7 +172,7 @@ def verdict(value, pruner="forecast"):
     return {"pruner": pruner, "epoch": 1, "value": value, "limit": 0.1, "beaten_by": 0}
 
 
-def test_control_trials_tell_what_stopping_may_have_cost():
+def test_control_trials_estimate_the_cost_of_stopping():
     records = [
         trial(0, 0.9, 1.0, control=True),  # would not have been stopped
         trial(1, 0.95, 2.0, control=True, loss=0.5, would_prune=verdict(0.4)),  # on the front

@@ -1,4 +1,4 @@
-"""What a spec becomes: shapes, sizes, names and initial weights."""
+"""Networks built from a spec: shapes, sizes, names and initial weights."""
 
 import itertools
 

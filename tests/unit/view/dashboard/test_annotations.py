@@ -1,4 +1,4 @@
-"""What the dashboard tells of a study beside its trials."""
+"""The notes and figures that the dashboard shows of a study beside its trials."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def figures(made: Annotations):
     return {k.split(":")[2]: v for k, v in made.attributes.items() if k.startswith(PLOT)}
 
 
-def test_a_study_without_trials_is_told_of_and_has_no_figures():
+def test_a_study_without_trials_is_described_and_has_no_figures():
     made = annotated([])
     assert made.notes["dashboard:"].startswith("## There is no answer yet")
     assert (made.attributes, made.files) == ({}, {})
@@ -53,7 +53,7 @@ def test_only_failed_and_stopped_trials_leave_no_front():
 
 
 @pytest.mark.parametrize("objectives", [("accuracy",), (*TWO, "params")])
-def test_one_and_three_objectives_are_told_of(objectives):
+def test_one_and_three_objectives_are_described(objectives):
     records = [numbered(n, 0.5 + 0.1 * n, 1.0 + n, objectives=objectives) for n in range(4)]
     made = annotated(records, objectives=objectives)
     best = "the best trial" if len(objectives) == 1 else "the knee"
@@ -91,7 +91,7 @@ def test_no_figure_is_larger_than_a_page_can_ask_for_often():
         ({"dashboard:note_ver": 0, "dashboard:note_str:0": "mine"}, "mine"),
     ],
 )
-def test_a_persons_note_comes_first(theirs, shown):
+def test_a_users_note_comes_first(theirs, shown):
     made = Annotations(notes={"dashboard:": "ours"}, attributes={"x": 1})
     over = made.over(theirs)
     assert (over.get("dashboard:note_str:0"), over["x"]) == (shown, 1)

@@ -71,7 +71,7 @@ def test_every_curve_is_drawn_within_the_picture(curve):
     assert max(float(word[:-2]) for word in words if word.endswith(" %")) <= 100
 
 
-def test_the_table_holds_every_number_as_it_is():
+def test_the_table_holds_every_number_unchanged():
     curve = curve_of(0.123456789, 0.6)
     rows = list(csv.DictReader(io.StringIO(table(curve))))
     assert [int(row["epoch"]) for row in rows] == [1, 2]

@@ -1,4 +1,4 @@
-"""A style in a page hides what is refused, and touches nothing else."""
+"""A style in a page hides the refused actions, and touches nothing else."""
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_nothing_else_is_touched(path, method):
     assert headers["Last-Modified"] == "x"
 
 
-def test_a_page_of_another_form_comes_as_it_is():
+def test_a_page_of_another_form_comes_unchanged():
     status, headers, body = ask(hiding(site(b"gone", status="404 Not Found"), ["#a"]))
 
     assert (status, headers["Content-Length"], body) == ("404 Not Found", "4", b"gone")

@@ -33,7 +33,7 @@ def site():
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
 
     def serve():
-        with contextlib.suppress(OSError):  # what it listens to is closed at the end
+        with contextlib.suppress(OSError):  # its socket is closed at the end
             server.run()
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -85,7 +85,7 @@ def test_neither_a_first_visit_nor_a_header_counts(site):
     assert ask("guess", **{"X-Forwarded-For": "192.0.2.99"}) == (429, "1")
 
 
-def test_what_is_no_login_at_all_is_an_attempt(site):
+def test_a_malformed_login_is_an_attempt(site):
     ask, _ = site
 
     told = [ask(Authorization="Bearer x"), ask(Authorization="Basic é".encode("latin-1"))]

@@ -1,4 +1,4 @@
-"""The page of a comparison: its words are those of the table, its figures draw what was found."""
+"""The page of a comparison: its words are those of the table, its figures draw the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.trials import trial
 FOUND = compare([slow(), fast()], objectives=TWO)
 
 
-def test_the_fronts_are_drawn_over_one_another_what_is_beaten_hollow():
+def test_the_fronts_are_drawn_over_one_another_beaten_trials_hollow():
     figure = fronts(FOUND, x="train_seconds", y="accuracy")
 
     behind, ahead = figure.data
@@ -42,7 +42,7 @@ def test_the_courses_are_drawn_with_a_line_at_what_all_have_spent():
     assert by_trials.layout.shapes[0].x0 == 2
 
 
-def test_many_studies_are_told_apart_in_colours_that_the_dark_knows():
+def test_many_studies_have_distinct_colours_that_the_dark_knows():
     many = [entrant(f"s{n}", trial(0, 0.5, 10.0), trial(1, 0.9, 10.0 + n)) for n in range(8)]
     found = compare(many, objectives=TWO)
     figures = [fronts(found, x="train_seconds", y="accuracy"), courses(found)]
@@ -52,7 +52,7 @@ def test_many_studies_are_told_apart_in_colours_that_the_dark_knows():
         assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 8
 
 
-def test_the_page_tells_the_answer_the_fronts_and_the_numbers():
+def test_the_page_shows_the_answer_the_fronts_and_the_numbers():
     page = comparison_page(replace(FOUND, caveats=("<b>so & so</b>",)))
     assert "<header><p>hpsearch · studies " in page
 

@@ -61,7 +61,7 @@ def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 
 
-def test_the_answer_is_told_with_its_doubts():
+def test_the_answer_is_given_with_its_doubts():
     told = words_of("answer", findings_of(STUDY))
 
     assert told.startswith("Trial 1 is the best trade-off: 95.0 % accuracy and 2.00 s of training.")
@@ -77,7 +77,7 @@ def test_the_answer_is_told_with_its_doubts():
     assert "The most frequent failure (1 of 1): bug: it broke." in told
 
 
-def test_a_search_that_learned_nothing_is_told_so_first():
+def test_a_search_that_learned_nothing_says_so_first():
     poor = [trial(0, 0.11, 1.0), trial(1, 0.105, 0.5)]
     told = words_of("answer", findings_of(poor, data={"val": 100}, chance=0.1))
     assert told.startswith(
@@ -87,7 +87,7 @@ def test_a_search_that_learned_nothing_is_told_so_first():
     assert "best trade-off" not in told
 
 
-def test_the_headline_calls_no_trial_a_bargain_that_the_rest_casts_doubt_on():
+def test_the_headline_praises_no_trial_that_the_rest_casts_doubt_on():
     two = [trial(0, 0.980, 1.0), trial(1, 0.981, 10.0)]
     told = words_of("answer", findings_of(two))
     assert told.startswith("Trial 1 is the most accurate: 98.1 % accuracy and 10.0 s of training.")
@@ -107,7 +107,7 @@ def test_the_sections_come_in_their_order():
     assert [section.key for section in sections(findings_of(STUDY), storage_options=())] == SECTIONS
 
 
-def test_the_front_is_a_table_with_the_command_that_takes_each_home():
+def test_the_front_is_a_table_with_the_command_that_trains_each_for_use():
     storage_options = ["--storage", "my file.db"]
     made = sections(findings_of(STUDY, name="my study"), storage_options=storage_options)
     (table,) = next(s for s in made if s.key == "winners").tables
@@ -126,7 +126,7 @@ def test_the_front_says_which_of_its_trials_learned_little():
     assert "Trial 6 has less than half of the best accuracy, and is on the front because" in told
 
 
-def test_depth_tells_after_which_more_stops_paying_and_how_that_was_decided():
+def test_depth_says_after_which_more_stops_paying_and_how_that_was_decided():
     told = words_of("depth", findings_of(STUDY))
 
     assert "By the best trials, accuracy improves up to the deepest nets" in told
@@ -163,7 +163,7 @@ def test_whether_the_search_was_long_enough_is_answered():
     assert "The hypervolume is" not in told
 
 
-def test_the_lowest_gap_is_told_where_all_are_below_0():
+def test_the_lowest_gap_is_named_where_all_are_below_0():
     records = [
         trial(n, 0.9, 1.0 + n, optimizer=name, loss=0.2, train_loss=lost)
         for n, (name, lost) in enumerate([("adam", 0.5), ("sgd", 0.3)] * 3)
@@ -193,7 +193,7 @@ def importances():
     return [Importance(target=name, trials=40, shares=shares) for name in ("accuracy", "front")]
 
 
-def test_importance_is_told_for_each_target():
+def test_importance_is_shown_for_each_target():
     found = dataclasses.replace(findings_of(STUDY), importance=tuple(importances()))
     told = words_of("importance", found)
 
@@ -299,7 +299,7 @@ def test_code_within_words_is_code_in_each_format_whatever_else_they_hold():
     assert r"\<b\>\_x\_\</b\> \| `<i>_y_ 5 s</i>` and a \` alone" in told
 
 
-def test_what_is_to_be_copied_is_copied_as_it_is():
+def test_a_text_to_copy_is_copied_unchanged():
     html = render(findings_of(STUDY, name="in 5 s"), "html")
 
     assert "--study &#39;in 5 s&#39; " in html
@@ -406,7 +406,7 @@ def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
     assert list(figure.layout.xaxis.tickvals) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
 
 
-def test_the_view_is_on_the_trials_that_may_be_bargains():
+def test_the_view_leaves_out_trials_that_learned_little():
     junk = trial(9, 0.1, 0.5)
     range_of = [
         front(findings_of(records).trials, x="train_seconds", y="accuracy").layout.yaxis.range

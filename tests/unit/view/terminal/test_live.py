@@ -1,4 +1,4 @@
-"""The live view and the plain log tell how a run goes."""
+"""The live view and the plain log show the course of a run."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_the_picture_keeps_within_the_terminal(width, height):
             assert "◀ knee" in screen.told
 
 
-def test_trials_of_other_workers_are_shown_once_told_of():
+def test_trials_of_other_workers_are_shown_once_known():
     screen = Screen()
     elsewhere = TrialRecord(number=4, state=State.RUNNING, params=PARAMS, curve=(epoch(1),))
     with live(screen, records=[elsewhere]) as view:
@@ -353,7 +353,7 @@ def test_the_view_fits_the_console():
     assert isinstance(view_for(dumb, **options), PlainLog)
 
 
-def test_what_is_told_while_a_study_is_prepared_stays_and_the_sign_of_work_goes():
+def test_messages_while_a_study_is_prepared_stay_and_the_sign_of_work_goes():
     screen = Screen()
     with getting_ready(screen.console) as tell:
         tell("decoding [120] images")

@@ -1,4 +1,4 @@
-"""The tables say what a person needs, within the width there is."""
+"""The tables show their numbers within the width of the terminal."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_examples_in_the_words_hold():
         ("train_seconds", float("inf"), "inf"),
     ],
 )
-def test_a_value_is_told_with_its_unit(name, value, expected):
+def test_a_value_is_shown_with_its_unit(name, value, expected):
     assert format_value(name, value) == expected
 
 
@@ -119,7 +119,7 @@ def test_the_front_is_one_line_a_trial_at_100_columns_with_the_knee_in_words():
     assert "2 min 10 s" in lines[4]
 
 
-def test_trials_of_the_front_that_learned_little_are_told_as_such():
+def test_trials_of_the_front_that_learned_little_are_marked():
     said = "has less than half of the best accuracy, and is on the front because nothing else is"
     assert "Trial 59" not in shown(front_table(FRONT, objectives=OBJECTIVES, knee=9))
 
@@ -173,7 +173,7 @@ def test_a_short_front_has_one_line_a_trial_however_narrow():
     assert "…" in lines[3]
 
 
-def test_the_end_tells_front_worth_savings_and_unbroken_commands():
+def test_the_end_shows_front_worth_savings_and_unbroken_commands():
     command = (
         "hpsearch report --storage postgresql://me:***@db.example.org:5432/a-long-database-name"
     )
@@ -219,7 +219,7 @@ def test_the_end_of_a_run_without_a_complete_trial_says_so():
     assert "hypervolume" not in told
 
 
-def test_a_pruned_trial_tells_why_and_by_whom():
+def test_a_pruned_trial_shows_the_reason_and_the_pruner():
     pruned = TrialRecord(
         number=12,
         state=State.PRUNED,
@@ -253,7 +253,7 @@ def test_a_pruned_trial_tells_why_and_by_whom():
     assert len([line for line in told.splitlines() if "80.0 %" in line]) == 2
 
 
-def test_a_failed_trial_shows_its_traceback_as_it_is():
+def test_a_failed_trial_shows_its_traceback_unchanged():
     trace = 'Traceback (most recent call last):\n  File "x.py", line 3, in [y]\nOSError: [b]no'
     failed = TrialRecord(
         number=1,
@@ -302,7 +302,7 @@ def test_the_list_has_a_row_for_each_study_and_fits_80_columns():
 
 
 @pytest.mark.parametrize("nothing", [{"complete": 0}, {"objectives": ("accuracy",)}])
-def test_a_hypervolume_that_tells_nothing_is_a_dash(nothing):
+def test_a_hypervolume_without_meaning_is_a_dash(nothing):
     told = summary(**nothing, hypervolume=0.0)
     assert re.search(r"^hypervolume +- *$", shown(status_lines(told)), re.MULTILINE)
     assert re.search(r"7 +- ", shown(study_list([told])))
@@ -337,7 +337,7 @@ def test_an_empty_list_says_how_to_start():
     assert shown(study_list([])) == "No study yet; start one with: hpsearch run --trials 100\n"
 
 
-def test_the_status_tells_where_the_study_stands():
+def test_the_status_shows_the_progress_of_the_study():
     told = shown(status_lines(summary()))
     for words in (
         "postgresql://me:***@db/hpsearch",

@@ -1,4 +1,4 @@
-"""The area that grows point by point is that of the whole front computed anew."""
+"""The area that grows point by point is that of the whole front computed each time."""
 
 import itertools
 import random
@@ -89,7 +89,7 @@ def test_what_the_front_is_worth_after_each_trial_is_its_hypervolume(objectives)
 
 
 def test_thousands_of_trials_that_each_improve_the_front_are_done_in_no_time():
-    """Computed anew after each, these would take an hour; the time is the processor's."""
+    """Computed from scratch after each, these would take an hour; the time is the processor's."""
     n = 3_000
     records = [trial(i, 0.2 + 0.7 * i / n, 1.0 + 90.0 * i / n) for i in range(n)]
     began = time.process_time()

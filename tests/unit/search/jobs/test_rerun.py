@@ -1,4 +1,4 @@
-"""What a trial that is trained again must come to."""
+"""Which differences are excused when a trial is trained again."""
 
 from __future__ import annotations
 
