@@ -58,12 +58,7 @@ def serve(
             hardware differs.
     """
     service = _Service(
-        options=options,
-        name=name,
-        forever=forever,
-        dataset=dataset,
-        stop=stop,
-        view=view,
+        options=options, name=name, forever=forever, dataset=dataset, stop=stop, view=view
     )
     ending = None
     while ending is None and not stop():
@@ -112,7 +107,13 @@ class _Service:
                     return ending
                 continue
             if not studies and not self.forever:
-                self._log(self._why_idle(storage))
+                message = f"no open study in {storage.masked}; queue one with `hpsearch submit`"
+                if self.skipped:
+                    message = f"no other study is open in {storage.masked}"
+                elif self.name is not None:
+                    status = catalog.open_study(storage, self.name).status() or StudyStatus.DONE
+                    message = f"study {self.name!r} {status.words}"
+                self._log(message)
                 return StudyStatus.DONE
             self.stop.wait(max(_WAIT_SECONDS, _WAIT_FACTOR * (time.monotonic() - began)))
         return None
@@ -187,15 +188,6 @@ class _Service:
         if message not in self.logged:
             self.logged.add(message)
             _log.info(message)
-
-    def _why_idle(self, storage: Storage) -> str:
-        name = self.name
-        if self.skipped:
-            return f"no other study is open in {storage.masked}"
-        if name is None:
-            return f"no open study in {storage.masked}; queue one with `hpsearch submit`"
-        status = catalog.open_study(storage, name).status()
-        return f"study {name!r} {(status or StudyStatus.DONE).words}"
 
 
 def _version(study: Study) -> tuple[datetime, str]:
