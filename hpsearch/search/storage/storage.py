@@ -330,18 +330,15 @@ def _translated(url: URL) -> Iterator[None]:
             f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
-        kind = AwayError if _is_away(exc) else StorageError
+        # A server that does not answer is away, one that refuses the user is not; SQLite never is.
+        message = str(exc)
+        is_unanswered = isinstance(exc, OperationalError) and "psycopg" in message
+        is_away = is_unanswered and not any(words in message for words in _REFUSALS)
+        kind = AwayError if is_away else StorageError
         raise kind(
             f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
-
-
-def _is_away(exc: Exception) -> bool:
-    """Whether a server does not answer, rather than refuses the user; SQLite is never away."""
-    message = str(exc)
-    from_server = isinstance(exc, OperationalError) and "psycopg" in message
-    return from_server and not any(words in message for words in _REFUSALS)
 
 
 @contextlib.contextmanager
