@@ -39,10 +39,7 @@ _IGNORED = (
 def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = False) -> Comparison:
     """Compares the current trials of two or more studies of a database.
 
-    Args:
-        storage: the database.
-        names: of the studies.
-        mixed_hardware: treat the seconds of different hardware as equal.
+    ``mixed_hardware`` treats the seconds of different hardware as equal.
 
     Raises:
         StudyError: the studies are fewer than two, not different or not comparable.

@@ -67,7 +67,7 @@ def confirm(
         seeds: the number of trainings of each trial in the end.
         dataset: the location of the data on this machine, if not that of the study.
         stop: checked before every step.
-        on_result: called with each epoch and each result.
+        on_result: see :data:`OnResult`.
 
     Raises:
         StudyError: a trial does not exist or is not complete, or the front is empty.

@@ -66,12 +66,9 @@ def rerun(
 ) -> Rerun:
     """Trains the trial again for as many epochs as its record has; writes nothing.
 
-    Args:
-        study: the study of the trial.
-        number: the trial.
-        options: where to train; by default with the recorded number of threads.
-        dataset: the location of the data on this machine, if not that of the study.
-        on_epoch: called with each recorded epoch and its repetition.
+    Uses the recorded number of threads unless ``options`` name another. ``dataset`` is the location
+    of the data on this machine, if not that of the study. ``on_epoch`` is called with each recorded
+    epoch and its repetition.
 
     Raises:
         StudyError: the trial does not exist, was never trained, or diverges here.

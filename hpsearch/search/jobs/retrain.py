@@ -82,14 +82,9 @@ def plan_of_study(
 ) -> RetrainPlan:
     """Returns the plan for a trial of a study, whose values the settings override.
 
-    With settings but no choice, only the data and the recipe come from the study.
-
-    Args:
-        study: the study of the trial.
-        choice: selects the trial.
-        settings: ``name=value``, each overrides a value of the trial.
-        dataset: the location of the data on this machine, if not that of the study.
-        epochs: the number of epochs, if not that of the study.
+    With settings (``name=value``) but no choice, only the data and the recipe come from the study.
+    ``dataset`` is the location of the data on this machine; None for ``dataset`` and ``epochs``
+    means that of the study.
 
     Raises:
         StudyError: the trial does not exist or is not complete.

@@ -93,12 +93,10 @@ class Artifacts:
 
 
 def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
-    """Returns the store of checkpoints; None without a location.
+    """Returns the store of a database's checkpoints; None without a location.
 
-    Args:
-        url: the database.
-        location: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
-            file (``<file>.artifacts``), and no store for PostgreSQL.
+    The location is a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an
+    SQLite file (``<file>.artifacts``), and no store for PostgreSQL.
 
     Raises:
         StorageError: the location cannot be used.

@@ -271,27 +271,19 @@ def open_storage(
 
     Args:
         text: a URL, or the path of an SQLite file.
-        create: whether to create a missing SQLite file or missing tables.
-        artifacts: where checkpoints are kept, see :func:`open_artifacts`.
-        gives_up: asked while the database is away; True ends the wait with a KeyboardInterrupt.
+        create: create a missing SQLite file or missing tables.
+        artifacts: see :func:`open_artifacts`.
+        gives_up: see :class:`Outage`.
 
     Raises:
         StorageError: the database is missing, cannot be reached or written, or is not Optuna's.
     """
     url = parse_url(text)
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "")
+    sqlite, path = url.get_backend_name() == "sqlite", Path(url.database or "")
+    if sqlite:
         check_sqlite(path, create=create)
-        with _file_lock(path) if create else contextlib.nullcontext():
-            return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
-    return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
-
-
-def _connect(
-    url: URL, *, create: bool, artifacts: str | None, gives_up: Callable[[], bool]
-) -> Storage:
-    sqlite = url.get_backend_name() == "sqlite"
-    with _translated(url):
+    # Two processes must not create the tables of one file at the same time.
+    with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
         if not sqlite:
             # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
             check_server(url, create=create)
@@ -302,7 +294,7 @@ def _connect(
             skip_compatibility_check=not sqlite,
             skip_table_creation=not sqlite,
         )
-        if sqlite and not is_read_only(Path(url.database or "")):
+        if sqlite and not is_read_only(path):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
         # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)

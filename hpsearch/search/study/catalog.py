@@ -50,14 +50,15 @@ def create_or_resume(
 ) -> Study:
     """Opens the study of the spec's name; creates it if it does not exist.
 
+    An existing study may differ from the spec only in settings that may change; its total of trials
+    stays at least the number of counted and running ones.
+
     Args:
         storage: the database.
-        spec: the study's definition. An existing study may differ from it only in settings that
-            may change; its total of trials stays at least the number of counted and running ones.
+        spec: the study's definition.
         data: the data's fingerprint, which must be the one of an existing study.
         reference: the hardware that seconds are measured on; stored with a new study.
-        bounds: returns each objective's range for the hypervolume; called only for a study that
-            has none yet.
+        bounds: returns each objective's range; called only for a study that has none yet.
 
     Raises:
         StudyError: a study of that name differs in a fixed setting, or was not made by hpsearch.

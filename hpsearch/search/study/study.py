@@ -44,15 +44,6 @@ from hpsearch.search.study.status import StudyStatus
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StartedTrial:
-    """A trial that was started and has no values yet; ``alone``: no other trial is running."""
-
-    trial: FrozenTrial
-    origin: Mapping[str, Any]
-    alone: bool
-
-
 @dataclass(slots=True, kw_only=True)
 class Study:
     """An open study. Made by :mod:`hpsearch.search.study.catalog`."""
@@ -173,7 +164,8 @@ class Study:
         self._remove_checkpoints(failed)  # may take long, so not under the lock
         if isinstance(started, StudyStatus):
             return started
-        trial, own, slot = started.trial, started.origin, started.origin["slot"]
+        trial, own, alone = started
+        slot = own["slot"]
         # A slot beyond the last cell starts another round of the grid.
         cell = None if slot is None else self._grid()[slot % len(self._grid())]
         # A sampler per trial, seeded by its number: a resumed search draws the same values.
@@ -181,7 +173,7 @@ class Study:
             self.spec,
             trial.number,
             cell=cell,
-            alone=started.alone,
+            alone=alone,
             images=self.attributes.get(DATA, {}).get("train"),
             scaled=self._scaled,
         )
@@ -204,8 +196,11 @@ class Study:
 
     def _start_next(
         self, origin: Mapping[str, Any], failed: list[int]
-    ) -> _StartedTrial | StudyStatus:
-        """Starts a trial under the caller's lock, or returns why not; ``failed`` as in _recover."""
+    ) -> tuple[FrozenTrial, dict[str, Any], bool] | StudyStatus:
+        """Starts a trial under the caller's lock, or returns why not; ``failed`` as in _recover.
+
+        Returns the trial, its origin, and whether no other trial is running.
+        """
         attributes = self._refresh()
         # A repeated attempt finds the trial of the one before, and starts that again.
         counts = self._recover(self._count(), failed, token=origin["claim"], signals={})
@@ -224,7 +219,7 @@ class Study:
             }
             tables.put(session, trial._trial_id, {"origin": own})
             tables.beat(session, trial._trial_id, token=origin["claim"])
-        return _StartedTrial(trial=trial, origin=own, alone=not counts.running)
+        return trial, own, not counts.running
 
     def _start(self, session: Session, waiting: int | None) -> FrozenTrial:
         """Starts the waiting trial of that id, or a new one."""

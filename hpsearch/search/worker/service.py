@@ -42,15 +42,10 @@ def serve(
 ) -> StudyStatus:
     """Works on the named study, else on every open one, oldest first.
 
-    Leaves a study whose last trials are running elsewhere while another one is open.
-
-    Args:
-        options: where the worker runs; the database must exist unless ``forever`` waits for it.
-        name: the study, or None for all.
-        forever: wait for the next open study instead of ending, and for an unreachable database.
-        dataset: the location of the data on this machine, if not that of the study.
-        stop: requests the end.
-        view: shows a study while it is worked on.
+    Leaves a study whose last trials are running elsewhere while another one is open. With
+    ``forever``, waits for the next open study instead of ending, and for a missing or unreachable
+    database. ``dataset`` is the location of the data on this machine, if not that of the study;
+    ``view`` shows a study while it is worked on.
 
     Raises:
         HpsearchError: the named study cannot be worked on from here. If there may be others, the

@@ -211,17 +211,9 @@ def work(
 ) -> StudyStatus:
     """Runs trials until the study needs no more, or ``stop``; returns why it ended.
 
-    An interrupted trial is handed back: it keeps its number and parameters and waits for the next
-    worker.
-
-    Args:
-        study: the study to work on.
-        run_trial: trains a trial.
-        origin: where the trials run, stored with each.
-        observer: notified of each trial.
-        stop: polled between trials and epochs.
-        waits: wait for the last trials that others run, one of which may come back; else return
-            BUSY.
+    ``origin`` is where the trials run, stored with each. An interrupted trial is handed back: it
+    keeps its number and parameters and waits for the next worker. With ``waits``, waits for the
+    last trials that others run, one of which may come back; else returns BUSY.
     """
     stop.poll()
     while not stop():
