@@ -53,16 +53,20 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         hint = "pass the path of a TOML file (examples are in studies/)"
         raise SpecError(f"study file {path} does not exist; {hint}") from exc
     except OSError as exc:
-        reason = exc.strerror or exc
-        raise SpecError(
-            f"study file {path} cannot be read ({reason}); expected a TOML file"
-        ) from exc
+        found = f"study file {path} cannot be read ({exc.strerror or exc})"
+        raise SpecError(f"{found}; expected a TOML file") from exc
     except UnicodeDecodeError as exc:
         raise SpecError(
             f"study file {path} cannot be read ({exc}); expected a TOML file; save it as UTF-8"
         ) from exc
     except tomllib.TOMLDecodeError as exc:
-        raise SpecError(f"{path}: found invalid TOML ({exc}); {_toml_hint(text, exc)}") from exc
+        match = re.search(r"at line (\d+)", str(exc))
+        line = text.splitlines()[int(match[1]) - 1] if match else ""
+        hint = "fix that line"
+        # The usual cause: a Windows path between double quotes, where \ starts an escape.
+        if re.search(r'"[^"]*\\', line):
+            hint = "write the path with / for \\, or between single quotes"
+        raise SpecError(f"{path}: found invalid TOML ({exc}); {hint}") from exc
     raw.setdefault("name", path.stem)
     return build_spec(raw, overrides, source=str(path))
 
@@ -74,15 +78,6 @@ def _images_instead(path: Path) -> str | None:
     if path.suffix == ".npz":
         return "an .npz file"
     return "the name of a data set" if str(path) in DATASETS and not path.exists() else None
-
-
-def _toml_hint(text: str, error: tomllib.TOMLDecodeError) -> str:
-    match = re.search(r"at line (\d+)", str(error))
-    line = text.splitlines()[int(match[1]) - 1] if match else ""
-    # The usual cause: a Windows path between double quotes, where \ starts an escape.
-    if re.search(r'"[^"]*\\', line):
-        return "write the path with / for \\, or between single quotes"
-    return "fix that line"
 
 
 def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpec:
@@ -117,7 +112,19 @@ def build_spec(
     tables = _merge(raw or {}, overrides or {}, source)
     try:
         parts = {name: _section(name, kind, tables) for name, kind in SECTIONS.items()}
-        dims = _space(tables.get("space", {}), parts["model"], parts["train"])
+        model, table = parts["model"], tables.get("space", {})
+        custom_model, custom_training = (
+            model.factory is not None,
+            parts["train"].function is not None,
+        )
+        # User code may add dimensions; otherwise only the built-in ones have an effect.
+        for name in {} if custom_model or custom_training else table:
+            if name not in BUILT_IN:
+                hint = _key_hint(name, BUILT_IN)
+                raise ValueError(f"space.{name}: found an unknown dimension; {hint}")
+        dims = space.overlay(
+            model.widths, table, custom_model=custom_model, custom_training=custom_training
+        )
         name = tables.get("name", default_name(parts["data"].dataset))
         if not isinstance(name, str):
             raise ValueError(f"name: found {name!r}, expected a text")
@@ -142,17 +149,6 @@ def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) ->
         else:
             tables[key] = value
     return tables
-
-
-def _space(table: Mapping[str, Any], model: ShapeSpec, train: RecipeSpec) -> dict[str, Any]:
-    custom_model, custom_training = model.factory is not None, train.function is not None
-    for name in {} if custom_model or custom_training else table:
-        if name not in BUILT_IN:
-            hint = _key_hint(name, BUILT_IN)
-            raise ValueError(f"space.{name}: found an unknown dimension; {hint}")
-    return space.overlay(
-        model.widths, table, custom_model=custom_model, custom_training=custom_training
-    )
 
 
 def _key_hint(word: str, known: Iterable[str]) -> str:

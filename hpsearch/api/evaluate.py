@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpsearch.core.analysis.comparison import Comparison
     from hpsearch.core.analysis.replication import Repeat, Replication
     from hpsearch.core.trial import Epoch
-    from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
+    from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress
     from hpsearch.search.jobs.rerun import Rerun
 
 
@@ -87,7 +87,7 @@ def replicate(
     trials: Sequence[int],
     seeds: int,
     stop: Callable[[], bool] = lambda: False,
-    on_progress: Tell,
+    on_progress: OnResult,
 ) -> tuple[Replication, ...]:
     """Retrains trials of an open study with fresh seeds, as :func:`confirm`.
 
@@ -111,7 +111,7 @@ def replicate(
                 seeds=seeds,
                 dataset=options.dataset,
                 stop=stop,
-                tell=on_progress,
+                on_result=on_progress,
             )
     except Interrupted:
         raise KeyboardInterrupt from None
@@ -143,7 +143,7 @@ def rerun(
             number,
             options.worker_options(),
             dataset=options.dataset,
-            tell=on_epoch,
+            on_epoch=on_epoch,
         )
 
 

@@ -114,7 +114,7 @@ def train(
         _check_output(folder, threads=threads, onnx=onnx, force=force)
         here = RunOptions(seed=seed, data_dir=data_dir, device=device, threads=threads)
         taken = _retrain(
-            plan, here, seeds=seeds, hold_out=hold_out_validation, stop=stop, tell=tell
+            plan, here, seeds=seeds, hold_out=hold_out_validation, stop=stop, on_epoch=tell
         )
         return _write(taken, folder, onnx=onnx, force=force)
 
@@ -175,7 +175,7 @@ def _retrain(
     seeds: int,
     hold_out: bool,
     stop: Callable[[], bool],
-    tell: Callable[[int, Epoch, int], None],
+    on_epoch: Callable[[int, Epoch, int], None],
 ) -> RetrainedModel:
     from hpsearch.core.trial import Interrupted
     from hpsearch.search.jobs.retrain import retrain
@@ -188,7 +188,7 @@ def _retrain(
             seed=options.seed,
             hold_out=hold_out,
             stop=stop,
-            tell=lambda number, epoch: tell(number, epoch, plan.spec.train.epochs),
+            on_epoch=lambda number, epoch: on_epoch(number, epoch, plan.spec.train.epochs),
         )
     except Interrupted:
         raise KeyboardInterrupt from None

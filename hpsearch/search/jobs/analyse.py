@@ -47,6 +47,7 @@ def importances(study: Study) -> tuple[Importance, ...]:
     handle = study.handle
     complete = [r for r in study.records() if r.state is State.COMPLETE]
     finite = sum(all(map(math.isfinite, record.values.values())) for record in complete)
+    # With fewer, the best tenth says more about chance than about the dimensions.
     if finite < ENOUGH:
         return ()
     targets: dict[str, Callable[[FrozenTrial], float] | None] = {
@@ -104,20 +105,15 @@ def _ped_anova() -> type[PedAnovaImportanceEvaluator]:
         if not name.startswith("optuna.importance."):
             return builtins.__import__(name, *rest)
         if name not in copies:
-            copies[name] = _copy(name, import_)
+            path = Path(optuna.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+            module = ModuleType(name)
+            vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
+            SourceFileLoader(name, str(path)).exec_module(module)
+            copies[name] = module
         return copies[name]
 
     found = import_("optuna.importance._ped_anova.evaluator").PedAnovaImportanceEvaluator
     return found  # type: ignore[no-any-return]
-
-
-def _copy(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
-    """Executes a module of Optuna with ``import_`` as its import function."""
-    path = Path(optuna.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
-    module = ModuleType(name)
-    vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
-    SourceFileLoader(name, str(path)).exec_module(module)
-    return module
 
 
 def analyse_study(study: Study) -> StudyAnalysis:

@@ -39,10 +39,7 @@ _IGNORED = (
 def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = False) -> Comparison:
     """Compares the current trials of two or more studies of a database.
 
-    Args:
-        storage: the database.
-        names: of the studies.
-        mixed_hardware: treat the seconds of different hardware as equal.
+    ``mixed_hardware`` treats the seconds of different hardware as equal.
 
     Raises:
         StudyError: the studies are fewer than two, not different or not comparable.
@@ -55,20 +52,18 @@ def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = Fa
     for other in others:
         _check_comparable(first, other)
     same_clock = mixed_hardware or _same_hardware(studies)
-    compared = compare_searches(searches, objectives=first.objectives, same_clock=same_clock)
-    differences = _differences(studies)
+    settings = [dotted(study.spec) for study in studies]
+    keys = dict.fromkeys(key for each in settings for key in each if key not in _IGNORED)
+    values = {key: tuple(each.get(key) for each in settings) for key in keys}
+    differences = {key: each for key, each in values.items() if any(v != each[0] for v in each)}
+    caveats = [*_caveats(studies, same_clock=same_clock)]
+    for study, search in zip(studies, searches, strict=True):
+        caveats += _caveats_of_one(study, search.records)
     return replace(
-        compared,
+        compare_searches(searches, objectives=first.objectives, same_clock=same_clock),
         differences=differences,
         repeats=repeats(names, differences),
-        caveats=(
-            *_caveats(studies, same_clock=same_clock),
-            *(
-                caveat
-                for study, search in zip(studies, searches, strict=True)
-                for caveat in _caveats_of_one(study, search.records)
-            ),
-        ),
+        caveats=tuple(caveats),
     )
 
 
@@ -136,17 +131,6 @@ def _same_hardware(studies: Sequence[Study]) -> bool:
             )
         return False
     return True
-
-
-def _differences(studies: Sequence[Study]) -> dict[str, tuple[Any, ...]]:
-    """The settings in which the studies differ, by dotted key, with one value per study."""
-    settings = [dotted(study.spec) for study in studies]
-    differences = {}
-    for key in dict.fromkeys(key for each in settings for key in each):
-        values = tuple(each.get(key) for each in settings)
-        if key not in _IGNORED and any(value != values[0] for value in values):
-            differences[key] = values
-    return differences
 
 
 def _caveats(studies: Sequence[Study], *, same_clock: bool) -> list[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.analysis.replication import Repeat, Replication, replications
@@ -41,7 +40,7 @@ class ReplicationProgress:
 
 
 # Called with the progress and either an epoch of the current training or its result.
-Tell = Callable[[ReplicationProgress, Epoch | Repeat], None]
+OnResult = Callable[[ReplicationProgress, Epoch | Repeat], None]
 
 
 def confirm(
@@ -52,7 +51,7 @@ def confirm(
     seeds: int = SEEDS,
     dataset: str | None = None,
     stop: Callable[[], bool],
-    tell: Tell,
+    on_result: OnResult,
 ) -> tuple[Replication, ...]:
     """Trains trials again until each has ``seeds`` trainings with fresh seeds; returns the means.
 
@@ -68,7 +67,7 @@ def confirm(
         seeds: the number of trainings of each trial in the end.
         dataset: the location of the data on this machine, if not that of the study.
         stop: checked before every step.
-        tell: called with each epoch and each result.
+        on_result: see :data:`OnResult`.
 
     Raises:
         StudyError: a trial does not exist or is not complete, or the front is empty.
@@ -91,9 +90,12 @@ def confirm(
             progress = ReplicationProgress(
                 number=number, total=len(missing), record=record, repeat_index=index, seeds=seeds
             )
-            repeat = _train(prepared, progress, stop=stop, tell=tell)
-            _store(study, repeat, prepared.origin)
-            tell(progress, repeat)
+            repeat = _train(prepared, progress, stop=stop, on_result=on_result)
+            at, origin = datetime.now(UTC).isoformat(), dict(prepared.origin)
+            # As an attribute of the study: Optuna accepts none for a trial that has ended.
+            key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
+            study.set_attribute(key, {**asdict(repeat), "at": at, "origin": origin})
+            on_result(progress, repeat)
     wanted = {record.number for record in chosen}
     replicated = replications(records, repeats_of(study.current_attributes()), study.objectives)
     return tuple(each for each in replicated if each.number in wanted)
@@ -117,13 +119,8 @@ def _chosen_trials(
 
 
 def _log_outlook(study: Study, missing: Sequence[tuple[TrialRecord, int]]) -> None:
-    trials = len({record.number for record, _ in missing})
-    _log.info(
-        "%s of %s of study %r",
-        plural(len(missing), "training"),
-        plural(trials, "trial"),
-        study.name,
-    )
+    trials = plural(len({record.number for record, _ in missing}), "trial")
+    _log.info("%s of %s of study %r", plural(len(missing), "training"), trials, study.name)
     if others := cpu.live_workers():
         _log.info(
             "%s of hpsearch running on this machine; times are most accurate without other load",
@@ -132,7 +129,11 @@ def _log_outlook(study: Study, missing: Sequence[tuple[TrialRecord, int]]) -> No
 
 
 def _train(
-    prepared: PreparedStudy, progress: ReplicationProgress, *, stop: Callable[[], bool], tell: Tell
+    prepared: PreparedStudy,
+    progress: ReplicationProgress,
+    *,
+    stop: Callable[[], bool],
+    on_result: OnResult,
 ) -> Repeat:
     """Trains the trial with the seed of this repeat; a training that diverges has no values."""
     from hpsearch.nn.models.cost import measure
@@ -151,7 +152,7 @@ def _train(
     try:
         for epoch in epochs_of(trial, net, images, device, stop=stop):
             curve.append(epoch)
-            tell(progress, epoch)
+            on_result(progress, epoch)
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, tuple(curve))
     except Diverged as exc:
         reason = f"diverged: {exc}"
@@ -163,19 +164,3 @@ def _train(
         reason=reason,
         elsewhere=bool(prepared.origin.get("mixed_hardware")),
     )
-
-
-def _store(study: Study, repeat: Repeat, origin: Mapping[str, Any]) -> None:
-    # As an attribute of the study: Optuna accepts none for a trial that has ended.
-    kept = {
-        "trial": repeat.trial,
-        "place": repeat.place,
-        "seed": repeat.seed,
-        "values": dict(repeat.values),
-        "reason": repeat.reason,
-        "elsewhere": repeat.elsewhere,
-        "at": datetime.now(UTC).isoformat(),
-        "origin": dict(origin),
-    }
-    key = f"{CONFIRMED}:{repeat.trial}:{repeat.place}"
-    study.set_attribute(key, kept)

@@ -36,7 +36,7 @@ from hpsearch.search.storage.engine import (
     sqlalchemy_url,
 )
 from hpsearch.search.storage.retry import first_line
-from hpsearch.search.storage.storage import Storage, check_storage, open_storage
+from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study import catalog
 
@@ -69,7 +69,8 @@ def examine(storage: str, *, data_dir: Path | None, artifacts: str | None) -> li
     Changes nothing: test writes are rolled back or removed.
     """
     return [
-        *_check_python(),
+        _good("python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
+        _good("hpsearch", f"{version('hpsearch')}, optuna {version('optuna')}"),
         *_check_torch(),
         *_check_load(),
         *_check_folders(data_dir),
@@ -90,11 +91,6 @@ def _bad(name: str, found: str, advice: str) -> Finding:
     return Finding(name=name, health=Health.BAD, found=found, advice=advice)
 
 
-def _check_python() -> Iterator[Finding]:
-    yield _good("python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    yield _good("hpsearch", f"{version('hpsearch')}, optuna {version('optuna')}")
-
-
 def _check_torch() -> Iterator[Finding]:
     versions = f"torch {version('torch')}, torchvision {version('torchvision')}"
     try:
@@ -110,28 +106,19 @@ def _check_torch() -> Iterator[Finding]:
     for name in device.available():
         described = device.describe(device.pick_device(name))
         yield _good("device", described + (" (auto)" if name == str(picked) else ""))
-    yield from _check_gpu(device.cuda_version())
+    # Users hide a GPU on purpose with an empty list or -1.
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if not is_hidden and cpu.has_nvidia() and "cuda:0" not in device.available():
+        advice = "update the driver; `nvidia-smi` shows the CUDA version that it supports"
+        problem = f"torch for CUDA {device.cuda_version()} cannot use it"
+        if device.cuda_version() is None:
+            advice = "install torch for CUDA, see pytorch.org/get-started (in Docker: VARIANT=cuda)"
+            problem = "torch is built without CUDA"
+        yield _fair("gpu", f"found an NVIDIA GPU, but {problem}", advice)
     is_native = device.autocast_dtype(picked) is not None
     yield _good(
         "bf16", "in hardware, and used" if is_native else "not in hardware: float32 is used"
     )
-
-
-def _check_gpu(built_for: str | None) -> Iterator[Finding]:
-    """Warns of a GPU that torch cannot use, unless it is hidden on purpose."""
-    from hpsearch.nn.runtime import device
-
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if hidden or not cpu.has_nvidia() or "cuda:0" in device.available():
-        return
-    if built_for is None:
-        advice = "install torch for CUDA, see pytorch.org/get-started (in Docker: VARIANT=cuda)"
-        yield _fair("gpu", "found an NVIDIA GPU, but torch is built without CUDA", advice)
-    else:
-        advice = "update the driver; `nvidia-smi` shows the CUDA version that it supports"
-        yield _fair(
-            "gpu", f"found an NVIDIA GPU, but torch for CUDA {built_for} cannot use it", advice
-        )
 
 
 def _check_load() -> Iterator[Finding]:
@@ -178,6 +165,10 @@ def _filesystem_note(path: Path) -> str:
     return f" on {kind}{network}" if kind is not None else ""
 
 
+class _RollbackError(Exception):
+    """Ends a transaction without a change."""
+
+
 def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
@@ -192,7 +183,11 @@ def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         names = catalog.study_names(opened)
         studies = f"{len(names)} stud{'y' if len(names) == 1 else 'ies'}"
-        _write_and_roll_back(opened)
+        with contextlib.suppress(_RollbackError), opened.transaction():
+            study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
+            trial = opened.backend.create_new_trial(study)
+            opened.backend.set_trial_user_attr(trial, "doctor", 1)
+            raise _RollbackError
         yield _good("storage", f"{_describe(url)}, {studies}, can be written")
         yield _check_latency(opened.engine)
     except (SQLAlchemyError, StorageInternalError, StorageError) as exc:
@@ -234,19 +229,6 @@ def _check_missing(url: URL) -> Finding:
         finally:
             engine.dispose()
     return _good("storage", f"{_describe(url)} (created by the first run)")
-
-
-class _RollbackError(Exception):
-    """Ends a transaction without a change."""
-
-
-def _write_and_roll_back(opened: Storage) -> None:
-    """Writes a study and a trial, in a transaction that is rolled back."""
-    with contextlib.suppress(_RollbackError), opened.transaction():
-        study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
-        trial = opened.backend.create_new_trial(study)
-        opened.backend.set_trial_user_attr(trial, "doctor", 1)
-        raise _RollbackError
 
 
 def _check_checkpoints(storage: str, artifacts: str | None) -> Iterator[Finding]:

@@ -45,7 +45,11 @@ def export(study: Study, folder: Path, *, force: bool) -> list[str]:
     with atomic_folder(folder, EXPORT_FOLDER, force=force) as draft:
         (draft / "study.toml").write_text(to_toml(study.spec), encoding="utf-8")
         for name, columns in tables.items():
-            _write_csv(draft / f"{name}.csv", columns)
+            rows = zip(*columns.values(), strict=True)
+            with (draft / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows([_cell(value) for value in row] for row in rows)
             parquet.write_table(pyarrow.table(columns), draft / f"{name}.parquet")
         return sorted(path.name for path in draft.iterdir())
 
@@ -62,6 +66,7 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
     """
     found = front(records, objectives)
     params = ordered(_keys(r.params for r in records))
+    models = [r.attributes.get("spec", {}).get("model", {}) for r in records]
     origins = [r.attributes.get("origin", {}) for r in records]
     return {
         "number": [r.number for r in records],
@@ -71,7 +76,7 @@ def trial_columns(records: Sequence[TrialRecord], objectives: Sequence[str]) -> 
         **_prefixed("values", [r.values for r in records], objectives),
         **_prefixed("cost", [r.cost for r in records], _keys(r.cost for r in records)),
         **_prefixed("params", [r.params for r in records], params),
-        "widths": [_widths(r) for r in records],
+        "widths": ["-".join(map(str, m["widths"])) if "widths" in m else None for m in models],
         "epochs": [len(r.curve) for r in records],
         "control": [r.control for r in records],
         "seed": [r.seed for r in records],
@@ -106,18 +111,6 @@ def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def _in_utc(local: datetime | None) -> datetime | None:
     """A record's time has no zone: it is local, which a reader on another machine cannot know."""
     return None if local is None else local.astimezone(UTC)
-
-
-def _widths(record: TrialRecord) -> str | None:
-    model = record.attributes.get("spec", {}).get("model", {})
-    return "-".join(map(str, model["widths"])) if "widths" in model else None
-
-
-def _write_csv(path: Path, columns: Columns) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(v) for v in row] for row in zip(*columns.values(), strict=True))
 
 
 def _cell(value: Any) -> Any:

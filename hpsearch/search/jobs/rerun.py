@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpsearch.core.plural import plural
@@ -63,16 +62,13 @@ def rerun(
     options: WorkerOptions,
     *,
     dataset: str | None,
-    tell: Callable[[Epoch, Epoch], None],
+    on_epoch: Callable[[Epoch, Epoch], None],
 ) -> Rerun:
     """Trains the trial again for as many epochs as its record has; writes nothing.
 
-    Args:
-        study: the study of the trial.
-        number: the trial.
-        options: where to train; by default with the recorded number of threads.
-        dataset: the location of the data on this machine, if not that of the study.
-        tell: called with each recorded epoch and its repetition.
+    Uses the recorded number of threads unless ``options`` name another. ``dataset`` is the location
+    of the data on this machine, if not that of the study. ``on_epoch`` is called with each recorded
+    epoch and its repetition.
 
     Raises:
         StudyError: the trial does not exist, was never trained, or diverges here.
@@ -85,9 +81,9 @@ def rerun(
             " choose one from `hpsearch front`"
         )
     origin = record.attributes["origin"]
-    if options.threads is None:
-        options = dataclasses.replace(options, threads=int(origin["threads"]))
-    options = dataclasses.replace(options, mixed_hardware=True)
+    threads = int(origin["threads"]) if options.threads is None else options.threads
+    # Other hardware is allowed: then the comparison is less strict, see `excuse`.
+    options = replace(options, threads=threads, mixed_hardware=True)
     prepared = attach_worker(study, options, dataset=dataset)
     from hpsearch.nn.training.loop import Diverged
 
@@ -98,7 +94,7 @@ def rerun(
     try:
         for before, epoch in zip(record.curve, training, strict=False):
             now.append(epoch)
-            tell(before, epoch)
+            on_epoch(before, epoch)
     except Diverged as exc:
         raise StudyError(
             f"trial {number} diverged when it was trained again ({exc}), expected"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from hpsearch.nn.data.dataset import ImageData
     from hpsearch.nn.data.tensors import Tensors
+    from hpsearch.nn.serving.model_config import ModelConfig
     from hpsearch.nn.serving.predict import LoadedModel
 
 
@@ -53,13 +54,13 @@ class RetrainPlan:
     the required fingerprint of the images, empty if any images are accepted.
     """
 
-    study: str | None
-    trial: int | None
+    study: str | None = None
+    trial: int | None = None
     chosen: tuple[str, ...]
     spec: StudySpec
     params: Mapping[str, Value]
-    searched: float | None
-    data: Mapping[str, Any]
+    searched: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def trial_spec(self, seed: int, repeat_index: int) -> TrialSpec:
         """Returns the spec of one training, with a seed derived from both numbers and the trial.
@@ -81,14 +82,9 @@ def plan_of_study(
 ) -> RetrainPlan:
     """Returns the plan for a trial of a study, whose values the settings override.
 
-    With settings but no choice, only the data and the recipe come from the study.
-
-    Args:
-        study: the study of the trial.
-        choice: selects the trial.
-        settings: ``name=value``, each overrides a value of the trial.
-        dataset: the location of the data on this machine, if not that of the study.
-        epochs: the number of epochs, if not that of the study.
+    With settings (``name=value``) but no choice, only the data and the recipe come from the study.
+    ``dataset`` is the location of the data on this machine; None for ``dataset`` and ``epochs``
+    means that of the study.
 
     Raises:
         StudyError: the trial does not exist or is not complete.
@@ -104,12 +100,14 @@ def plan_of_study(
         spec, params = apply_overrides(spec, record.params, overrides)
     else:
         spec, params = default_configuration(spec, overrides)
-    spec = with_dataset(spec, dataset)
+    values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
+    given = [str(value) for value in values if value is not None]
+    options = (" ".join([option, *given]) for option in choice.ways)
     return RetrainPlan(
         study=study.name,
         trial=number,
-        chosen=(*_selection_options(choice), *(f"--set {text}" for text in settings)),
-        spec=spec,
+        chosen=(*options, *(f"--set {text}" for text in settings)),
+        spec=with_dataset(spec, dataset),
         params=params,
         searched=searched,
         data=study.attributes.get(DATA, {}),
@@ -137,15 +135,8 @@ def plan_by_hand(
         raise SpecError(f"options: {exc}") from exc
     base = StudySpec(name=default_name(data.dataset), data=data, space=default_space("geometric"))
     spec, params = default_configuration(_with_epochs(base, epochs), parse_overrides(settings))
-    return RetrainPlan(
-        study=None,
-        trial=None,
-        chosen=tuple(f"--set {text}" for text in settings),
-        spec=spec,
-        params=params,
-        searched=None,
-        data={},
-    )
+    chosen = tuple(f"--set {text}" for text in settings)
+    return RetrainPlan(chosen=chosen, spec=spec, params=params)
 
 
 def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
@@ -155,17 +146,6 @@ def _with_epochs(spec: StudySpec, epochs: int | None) -> StudySpec:
         return replace(spec, train=replace(spec.train, epochs=epochs))
     except ValueError as exc:
         raise SpecError(f"--epochs: {exc}") from exc
-
-
-def _selection_options(choice: TrialSelection) -> tuple[str, ...]:
-    """The command-line options that make this selection."""
-    values = (choice.trial, choice.best, choice.within_seconds, choice.within_params)
-    given = [str(value) for value in values if value is not None]
-    return tuple(" ".join([option, *given]) for option in choice.ways)
-
-
-# Called with the index of the training, from 0, and one of its epochs.
-OnEpoch = Callable[[int, Epoch], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +178,7 @@ def retrain(
     seed: int | None,
     hold_out: bool,
     stop: Callable[[], bool],
-    tell: OnEpoch,
+    on_epoch: Callable[[int, Epoch], None],
 ) -> RetrainedModel:
     """Trains the plan's net once per seed and tests each model once.
 
@@ -213,7 +193,7 @@ def retrain(
         hold_out: train on the training images alone and measure on the validation images, rather
             than train on both.
         stop: checked before every step.
-        tell: called with each epoch when it ends.
+        on_epoch: called with the index of the training, from 0, and each epoch when it ends.
 
     Raises:
         Interrupted: ``stop()`` was true.
@@ -222,28 +202,26 @@ def retrain(
     """
     threads = cpu.decide_threads(requested=options.threads, workers=1)
     device = configure_torch(options, threads)  # before the modules that import torch
-    from hpsearch.nn.serving.model_config import ModelConfig
     from hpsearch.nn.serving.predict import LoadedModel
+    from hpsearch.nn.training.smoke_test import smoke_test
+    from hpsearch.nn.user_code import add_import_path
 
     data = _load_data(plan, options)
     images = _to_device(data, device, hold_out=hold_out)
-    trials = _trial_specs(plan, options, images, device, seeds=seeds, seed=seed)
+    base = plan.spec.search.seed if seed is None else seed
+    trials = [plan.trial_spec(base, index) for index in range(seeds)]
+    if plan.spec.has_user_code:
+        add_import_path(options.code)
+    smoke_test(trials[0], images, device=device)
     probabilities = []  # (N, K) for each seed
     for index, trial in enumerate(trials):
-        curve, net = _train(trial, images, device, stop=stop, tell=partial(tell, index))
+        curve, net = _train(trial, images, device, stop=stop, on_epoch=partial(on_epoch, index))
         probabilities.append(_test(trial, net, data, device))
         if index == 0:
             first_curve, first_net = curve, net
     labels = data.labels[data.split.test]
     scores = [score(each, labels, classes=data.classes) for each in probabilities]
-    config = ModelConfig(
-        model=trials[0].model,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        mean=data.mean,
-        std=data.std,
-        provenance=_provenance(plan, trials[0], data, device, threads=threads, hold_out=hold_out),
-    )
+    config = _model_config(plan, trials[0], data, device, threads=threads, hold_out=hold_out)
     return RetrainedModel(
         plan=plan,
         trial=trials[0],
@@ -289,34 +267,13 @@ def _to_device(data: ImageData, device: torch.device, *, hold_out: bool) -> Tens
     return tensors_of(data, device=device)
 
 
-def _trial_specs(
-    plan: RetrainPlan,
-    options: WorkerOptions,
-    images: Tensors,
-    device: torch.device,
-    *,
-    seeds: int,
-    seed: int | None,
-) -> list[TrialSpec]:
-    """The specs of the trainings, one per seed; tries the first one out on a few steps."""
-    from hpsearch.nn.training.smoke_test import smoke_test
-    from hpsearch.nn.user_code import add_import_path
-
-    base = plan.spec.search.seed if seed is None else seed
-    trials = [plan.trial_spec(base, index) for index in range(seeds)]
-    if plan.spec.has_user_code:
-        add_import_path(options.code)
-    smoke_test(trials[0], images, device=device)
-    return trials
-
-
 def _train(
     trial: TrialSpec,
     images: Tensors,
     device: torch.device,
     *,
     stop: Callable[[], bool],
-    tell: Callable[[Epoch], None],
+    on_epoch: Callable[[Epoch], None],
 ) -> tuple[Curve, nn.Module]:
     from hpsearch.nn.training.loop import Diverged
 
@@ -325,7 +282,7 @@ def _train(
     try:
         for epoch in epochs_of(trial, net, images, device, stop=stop):
             curve.append(epoch)
-            tell(epoch)
+            on_epoch(epoch)
     except Diverged as exc:
         raise HpsearchError(
             f"the training diverged: {exc}; choose a lower rate with --set learning_rate=…"
@@ -345,7 +302,7 @@ def _test(trial: TrialSpec, net: nn.Module, data: ImageData, device: torch.devic
     return predicted.numpy()
 
 
-def _provenance(
+def _model_config(
     plan: RetrainPlan,
     trial: TrialSpec,
     data: ImageData,
@@ -353,10 +310,12 @@ def _provenance(
     *,
     threads: int,
     hold_out: bool,
-) -> dict[str, Any]:
+) -> ModelConfig:
+    """The contents of the model folder's config.json, with the origin of the model."""
     from hpsearch.nn.runtime.device import describe
+    from hpsearch.nn.serving.model_config import ModelConfig
 
-    return {
+    provenance = {
         "study": plan.study,
         "trial": plan.trial,
         "chosen": list(plan.chosen),
@@ -371,3 +330,11 @@ def _provenance(
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return ModelConfig(
+        model=trial.model,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        provenance=provenance,
+    )

@@ -44,7 +44,17 @@ class Artifacts:
     def save(self, key: str, content: bytes) -> None:
         """Writes a file atomically: a reader gets the old content or the new one."""
         with self._log_errors(f"{key} was not written"):
-            self._save(key, content)
+            if self.folder is None:  # an S3 object appears when its upload is complete
+                self.store.write(key, io.BytesIO(content))
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = f"{key}.{secrets.token_hex(8)}.part"  # two containers may share a pid
+            try:
+                self.store.write(draft, io.BytesIO(content))
+                os.replace(self.folder / draft, self.folder / key)
+            except OSError:  # free the space: the database may be on the same full disk
+                (self.folder / draft).unlink(missing_ok=True)
+                raise
 
     @contextlib.contextmanager
     def _log_errors(self, consequence: str) -> Iterator[None]:
@@ -52,19 +62,6 @@ class Artifacts:
             yield
         except self.errors as exc:
             _log.warning("the checkpoint %s: %s", consequence, exc)
-
-    def _save(self, key: str, content: bytes) -> None:
-        if self.folder is None:  # an S3 object appears when its upload is complete
-            self.store.write(key, io.BytesIO(content))
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = f"{key}.{secrets.token_hex(8)}.part"  # two containers may share a pid
-        try:
-            self.store.write(draft, io.BytesIO(content))
-            os.replace(self.folder / draft, self.folder / key)
-        except OSError:  # free the space: the database may be on the same full disk
-            (self.folder / draft).unlink(missing_ok=True)
-            raise
 
     def read(self, key: str) -> bytes | None:
         """Returns a file's content; None if it is missing."""
@@ -96,12 +93,10 @@ class Artifacts:
 
 
 def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
-    """Returns the store of checkpoints; None without a location.
+    """Returns the store of a database's checkpoints; None without a location.
 
-    Args:
-        url: the database.
-        location: a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an SQLite
-            file (``<file>.artifacts``), and no store for PostgreSQL.
+    The location is a folder that every worker sees, or ``s3://BUCKET/PREFIX``; None: beside an
+    SQLite file (``<file>.artifacts``), and no store for PostgreSQL.
 
     Raises:
         StorageError: the location cannot be used.

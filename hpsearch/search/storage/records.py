@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
@@ -39,14 +40,17 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
     if curve:
         cost["train_seconds"] = curve[-1].train_seconds
     origin = attributes.get("origin", {})
-    is_complete = frozen.state is TrialState.COMPLETE
-    values = (
-        dict(zip(spec.search.objectives, frozen.values or (), strict=True)) if is_complete else {}
-    )
+    values = {}
+    if frozen.state is TrialState.COMPLETE:
+        values = dict(zip(spec.search.objectives, frozen.values or (), strict=True))
+    # Optuna stores only the drawn values; the space adds the fixed ones.
+    params = drawn = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    with suppress(KeyError):  # a value that has not been drawn yet
+        params = draw(spec.space, lambda name, _: drawn[name])
     return TrialRecord(
         number=frozen.number,
         state=STATES[frozen.state],
-        params=_params(frozen, spec),
+        params=params,
         values=values,
         curve=curve,
         cost=cost,
@@ -70,15 +74,6 @@ def curve_of(columns: Mapping[str, Any] | None) -> Curve:
 def columns_of(curve: Curve) -> dict[str, list[Any]]:
     """Returns the curve as a trial's attribute stores it: a list per measurement."""
     return {name: [getattr(epoch, name) for epoch in curve] for name in _EPOCH_COLUMNS}
-
-
-def _params(frozen: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
-    """The trial's whole configuration: Optuna stores only the drawn values, not the fixed ones."""
-    drawn = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
-    try:
-        return draw(spec.space, lambda name, _: drawn[name])
-    except KeyError:
-        return drawn  # not complete yet
 
 
 def slot_of(record: TrialRecord) -> int | None:

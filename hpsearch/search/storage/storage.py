@@ -271,27 +271,19 @@ def open_storage(
 
     Args:
         text: a URL, or the path of an SQLite file.
-        create: whether to create a missing SQLite file or missing tables.
-        artifacts: where checkpoints are kept, see :func:`open_artifacts`.
-        gives_up: asked while the database is away; True ends the wait with a KeyboardInterrupt.
+        create: create a missing SQLite file or missing tables.
+        artifacts: see :func:`open_artifacts`.
+        gives_up: see :class:`Outage`.
 
     Raises:
         StorageError: the database is missing, cannot be reached or written, or is not Optuna's.
     """
     url = parse_url(text)
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "")
+    sqlite, path = url.get_backend_name() == "sqlite", Path(url.database or "")
+    if sqlite:
         check_sqlite(path, create=create)
-        with _file_lock(path) if create else contextlib.nullcontext():
-            return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
-    return _connect(url, create=create, artifacts=artifacts, gives_up=gives_up)
-
-
-def _connect(
-    url: URL, *, create: bool, artifacts: str | None, gives_up: Callable[[], bool]
-) -> Storage:
-    sqlite = url.get_backend_name() == "sqlite"
-    with _translated(url):
+    # Two processes must not create the tables of one file at the same time.
+    with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
         if not sqlite:
             # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
             check_server(url, create=create)
@@ -302,7 +294,7 @@ def _connect(
             skip_compatibility_check=not sqlite,
             skip_table_creation=not sqlite,
         )
-        if sqlite and not is_read_only(Path(url.database or "")):
+        if sqlite and not is_read_only(path):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
         # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
@@ -330,18 +322,15 @@ def _translated(url: URL) -> Iterator[None]:
             f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
-        kind = AwayError if _is_away(exc) else StorageError
+        # A server that does not answer is away, one that refuses the user is not; SQLite never is.
+        message = str(exc)
+        is_unanswered = isinstance(exc, OperationalError) and "psycopg" in message
+        is_away = is_unanswered and not any(words in message for words in _REFUSALS)
+        kind = AwayError if is_away else StorageError
         raise kind(
             f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
-
-
-def _is_away(exc: Exception) -> bool:
-    """Whether a server does not answer, rather than refuses the user; SQLite is never away."""
-    message = str(exc)
-    from_server = isinstance(exc, OperationalError) and "psycopg" in message
-    return from_server and not any(words in message for words in _REFUSALS)
 
 
 @contextlib.contextmanager

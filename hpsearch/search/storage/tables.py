@@ -239,22 +239,25 @@ def count_states(session: Session, study_id: int) -> StateCounts:
     tally = {STATES[state]: (number, end) for state, number, end in session.execute(query)}
     counts = {state: tally.get(state, (0, None))[0] for state in State}
     last = max((end for state, (_, end) in tally.items() if state.counts and end), default=None)
-    failed = _failed(session, in_study) if counts[State.FAILED] else []
+    # Trials of a state are only read if there are any: most studies have none that failed or wait.
+    failed, waiting = [], None
+    if counts[State.FAILED]:
+        query = select(_trials.c.number, _trials.c.datetime_complete)
+        query = query.where(in_study, _trials.c.state == TrialState.FAIL)
+        query = query.order_by(_trials.c.datetime_complete, _trials.c.number)
+        failed = [(number, end) for number, end in session.execute(query)]
+    if counts[State.WAITING]:  # none if another worker started it since, which the lock prevents
+        query = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
+        query = query.order_by(_trials.c.number).limit(1)
+        waiting = session.execute(query).scalar_one_or_none()
     return StateCounts(
         counts=counts,
         running=_running(session, in_study) if counts[State.RUNNING] else (),
-        waiting=_first_waiting(session, in_study) if counts[State.WAITING] else None,
+        waiting=waiting,
         failed=[number for number, _ in failed],
         failed_since=[number for number, end in failed if last is None or (end and end > last)],
         now=clock(session),
     )
-
-
-def _failed(session: Session, in_study: Any) -> list[tuple[int, datetime | None]]:
-    query = select(_trials.c.number, _trials.c.datetime_complete)
-    query = query.where(in_study, _trials.c.state == TrialState.FAIL)
-    query = query.order_by(_trials.c.datetime_complete, _trials.c.number)
-    return [(number, end) for number, end in session.execute(query)]
 
 
 def _running(session: Session, in_study: Any) -> list[RunningTrial]:
@@ -274,9 +277,3 @@ def _running(session: Session, in_study: Any) -> list[RunningTrial]:
         RunningTrial(trial_id=trial_id, origin=stored.get("origin") or {}, beat=stored.get("beat"))
         for trial_id, stored in trials.items()
     ]
-
-
-def _first_waiting(session: Session, in_study: Any) -> int | None:
-    """The trial's id; None if another worker started it since, which the lock prevents."""
-    query = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
-    return session.execute(query.order_by(_trials.c.number).limit(1)).scalar_one_or_none()

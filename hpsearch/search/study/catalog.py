@@ -50,14 +50,15 @@ def create_or_resume(
 ) -> Study:
     """Opens the study of the spec's name; creates it if it does not exist.
 
+    An existing study may differ from the spec only in settings that may change; its total of trials
+    stays at least the number of counted and running ones.
+
     Args:
         storage: the database.
-        spec: the study's definition. An existing study may differ from it only in settings that
-            may change; its total of trials stays at least the number of counted and running ones.
+        spec: the study's definition.
         data: the data's fingerprint, which must be the one of an existing study.
         reference: the hardware that seconds are measured on; stored with a new study.
-        bounds: returns each objective's range for the hypervolume; called only for a study that
-            has none yet.
+        bounds: returns each objective's range; called only for a study that has none yet.
 
     Raises:
         StudyError: a study of that name differs in a fixed setting, or was not made by hpsearch.
@@ -85,11 +86,27 @@ def _create_or_open(
     with storage.lock():
         _clear_half_created(storage, spec.name)
         if not _exists(storage, spec.name):
-            return _create(storage, spec, fresh)
+            return _opened(storage, _create(storage, spec, fresh), spec)
         handle = _load(storage, spec.name)
-        _refuse_changes(handle, spec, data)
-        spec = _with_enough_trials(storage, handle, spec)
-        _store_changes(handle, spec)
+        kept = spec_of(handle)
+        if kept is None:
+            raise StudyError(
+                f"study {spec.name!r} exists but was not made by hpsearch; choose another name with"
+                " --study"
+            )
+        _refuse_changes(handle, kept, spec, data)
+        # The total covers at least the counted trials and those that others run.
+        with storage.transaction() as session:
+            counts = count_states(session, handle._study_id)
+        least = counts.counted + len(counts.running) - len(stale_trials(storage, counts))
+        if least > spec.search.trials:
+            spec = replace(spec, search=replace(spec.search, trials=least))
+        if changed := differences(steering(kept), steering(spec)):
+            entry = {"at": datetime.now(UTC).isoformat(), "changed": changed}
+            handle.set_user_attr(CHANGES, [*handle.user_attrs.get(CHANGES, []), entry])
+            handle.set_user_attr(SPEC, to_json(spec))
+        if handle.user_attrs.get(STOP):  # a new run revokes `hpsearch stop`
+            handle.set_user_attr(STOP, False)
     return _opened(storage, handle, spec)
 
 
@@ -243,7 +260,7 @@ def _opened(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study:
     return Study(storage=storage, handle=handle, spec=spec, attributes=handle.user_attrs)
 
 
-def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> Study:
+def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> optuna.Study:
     objectives = [OBJECTIVES[name] for name in spec.search.objectives]
     with storage.transaction(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -258,7 +275,7 @@ def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) ->
             handle.set_user_attr(key, value)
         handle.set_user_attr(CREATED, datetime.now(UTC).isoformat())
         handle.set_user_attr(SPEC, to_json(spec))
-    return _opened(storage, handle, spec)
+    return handle
 
 
 def _clear_half_created(storage: Storage, name: str) -> None:
@@ -269,13 +286,10 @@ def _clear_half_created(storage: Storage, name: str) -> None:
             optuna.delete_study(study_name=name, storage=storage.backend)
 
 
-def _refuse_changes(handle: optuna.Study, spec: StudySpec, data: Mapping[str, Any] | None) -> None:
-    kept = spec_of(handle)
-    if kept is None:
-        raise StudyError(
-            f"study {spec.name!r} exists but was not made by hpsearch; choose another name with"
-            " --study"
-        )
+def _refuse_changes(
+    handle: optuna.Study, kept: StudySpec, spec: StudySpec, data: Mapping[str, Any] | None
+) -> None:
+    """Raises a StudyError if a setting that may not change, or the data, differs from ``kept``."""
     changed = differences(identity(kept), identity(spec))
     if others := _other_data(handle.user_attrs, data):
         before, now = kept.data.dataset, spec.data.dataset
@@ -298,26 +312,3 @@ def _refuse(name: str, changed: Mapping[str, tuple[Any, Any]]) -> NoReturn:
         f"study {name!r} has changed: {describe_changes(changed)}; run it as it was, or choose"
         " another name with --study"
     )
-
-
-def _with_enough_trials(storage: Storage, handle: optuna.Study, spec: StudySpec) -> StudySpec:
-    """The spec with a total of at least the study's counted trials and those that others run."""
-    with storage.transaction() as session:
-        counts = count_states(session, handle._study_id)
-    least = counts.counted + len(counts.running) - len(stale_trials(storage, counts))
-    if least <= spec.search.trials:
-        return spec
-    return replace(spec, search=replace(spec.search, trials=least))
-
-
-def _store_changes(handle: optuna.Study, spec: StudySpec) -> None:
-    """Stores changed settings, with an entry in the study's history; revokes `hpsearch stop`."""
-    kept = spec_of(handle)
-    assert kept is not None
-    changed = differences(steering(kept), steering(spec))
-    if changed:
-        entry = {"at": datetime.now(UTC).isoformat(), "changed": changed}
-        handle.set_user_attr(CHANGES, [*handle.user_attrs.get(CHANGES, []), entry])
-        handle.set_user_attr(SPEC, to_json(spec))
-    if handle.user_attrs.get(STOP):
-        handle.set_user_attr(STOP, False)

@@ -22,6 +22,9 @@ from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import RunningTrial, StateCounts
 from hpsearch.search.study.process import identity, is_gone
 
+STALE_SECONDS = 60.0  # without a heartbeat, until a trial is taken from its worker
+_CURVE_COLUMNS = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
+
 
 class LeaseLost(Exception):  # noqa: N818 (an event, not an error)
     """The lease was lost to another worker, because this one was silent for too long."""
@@ -116,19 +119,13 @@ class Lease:
         if not tables.put_as_owner(session, self.trial_id, attributes, token=self.token):
             raise LeaseLost
 
+    @retry_while_away
     def finish(self, outcome: Outcome) -> TrialRecord:
         """Stores how the trial ended, removes its checkpoint, and returns its record.
 
         Raises:
             LeaseLost: the lease was lost to another worker.
         """
-        record = self._end(outcome)
-        if self.storage.artifacts is not None:
-            self.storage.artifacts.remove(self.checkpoint_key)
-        return record
-
-    @retry_while_away
-    def _end(self, outcome: Outcome) -> TrialRecord:
         details = dict(outcome.details)
         if outcome.reason is not None:
             details["reason"] = outcome.reason
@@ -139,7 +136,10 @@ class Lease:
             tables.put(session, self.trial_id, details)
             tables.end(session, self.trial_id, TRIAL_STATES[outcome.state], values)
 
-        return self._change_state(write, after=outcome.state)
+        record = self._change_state(write, after=outcome.state)
+        if self.storage.artifacts is not None:
+            self.storage.artifacts.remove(self.checkpoint_key)
+        return record
 
     @retry_while_away
     def hand_back(self) -> TrialRecord:
@@ -177,9 +177,6 @@ class Lease:
         return read(self.storage.backend.get_trial(self.trial_id), self.study_spec)
 
 
-_CURVE_COLUMNS = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
-
-
 def history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     """Returns the entry in a trial's history for a start that was handed back now, or was lost.
 
@@ -202,9 +199,6 @@ def history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     }
 
 
-STALE_SECONDS = 60.0  # without a heartbeat, until a trial is taken from its worker
-
-
 def stale_trials(
     storage: Storage, counts: StateCounts, *, token: str | None = None
 ) -> list[RunningTrial]:
@@ -215,17 +209,16 @@ def stale_trials(
     storage.outage.compare(counts.now)
     # After an outage no heartbeat is fresh, until every live worker has sent one again.
     now = counts.now if not storage.outage.is_recent() else None
-    return [trial for trial in counts.running if _is_stale(trial, now, token=token)]
 
+    def is_stale(trial: RunningTrial) -> bool:
+        process = trial.origin.get("process")
+        if process is None or is_gone(process):
+            return True
+        if token is not None and trial.origin.get("claim") == token:
+            return True
+        return trial.beat is not None and now is not None and now - trial.beat > STALE_SECONDS
 
-def _is_stale(trial: RunningTrial, now: float | None, *, token: str | None) -> bool:
-    """``now`` is by the database's clock; None: a missing heartbeat means nothing now."""
-    process = trial.origin.get("process")
-    if process is None or is_gone(process):
-        return True
-    if token is not None and trial.origin.get("claim") == token:
-        return True
-    return trial.beat is not None and now is not None and now - trial.beat > STALE_SECONDS
+    return [trial for trial in counts.running if is_stale(trial)]
 
 
 def recover(

@@ -7,18 +7,22 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 
 def identity() -> dict[str, Any]:
     """Returns the identity of this process: host, boot, namespace, pid and start time."""
-    pid = os.getpid()
+    pid, node, namespace = os.getpid(), uuid.getnode(), None
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
     return {
         "host": socket.gethostname(),
-        "node": _node(),  # machines cloned from one image share their name
+        # The address of a network card, because machines cloned from one image share their name.
+        "node": None if node >> 40 & 1 else node,  # Python draws a random number without a card
         "boot": _read("/proc/sys/kernel/random/boot_id"),
-        "namespace": _namespace(),
+        "namespace": namespace,
         "pid": pid,
         "started": _started(pid),
     }
@@ -43,12 +47,6 @@ def is_gone(process: Mapping[str, Any]) -> bool:
     return not _exists(process["pid"])
 
 
-def _node() -> int | None:
-    """The address of a network card; None without one, for which Python draws a random number."""
-    node = uuid.getnode()
-    return None if node >> 40 & 1 else node
-
-
 def _started(pid: int) -> int | None:
     """The start time in clock ticks since boot; None without /proc, and for an ended process."""
     stat = _read(f"/proc/{pid}/stat")
@@ -70,13 +68,6 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _namespace() -> str | None:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
 
 
 def _read(path: str) -> str | None:

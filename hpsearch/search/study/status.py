@@ -24,11 +24,3 @@ class StudyStatus(enum.Enum):
     def __init__(self, label: str, words: str) -> None:
         self.label = label
         self.words = words
-
-
-def exhausted(*, alone: bool) -> StudyStatus:
-    """Returns the status of a grid without a free cell; ``alone``: no trial is running.
-
-    The cell of a running trial may come free again.
-    """
-    return StudyStatus.USED_UP if alone else StudyStatus.BUSY

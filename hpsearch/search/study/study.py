@@ -39,18 +39,9 @@ from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import StateCounts, count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
-from hpsearch.search.study.status import StudyStatus, exhausted
+from hpsearch.search.study.status import StudyStatus
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StartedTrial:
-    """A trial that was started and has no values yet; ``alone``: no other trial is running."""
-
-    trial: FrozenTrial
-    origin: Mapping[str, Any]
-    alone: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,15 +164,16 @@ class Study:
         self._remove_checkpoints(failed)  # may take long, so not under the lock
         if isinstance(started, StudyStatus):
             return started
-        trial, own = started.trial, started.origin
+        trial, own, alone = started
+        slot = own["slot"]
         # A slot beyond the last cell starts another round of the grid.
-        cell = None if own["slot"] is None else self._grid()[own["slot"] % len(self._grid())]
+        cell = None if slot is None else self._grid()[slot % len(self._grid())]
         # A sampler per trial, seeded by its number: a resumed search draws the same values.
         self.handle.sampler = make_sampler(
             self.spec,
             trial.number,
             cell=cell,
-            alone=started.alone,
+            alone=alone,
             images=self.attributes.get(DATA, {}).get("train"),
             scaled=self._scaled,
         )
@@ -204,23 +196,30 @@ class Study:
 
     def _start_next(
         self, origin: Mapping[str, Any], failed: list[int]
-    ) -> _StartedTrial | StudyStatus:
-        """Starts a trial under the caller's lock, or returns why not; ``failed`` as in _recover."""
+    ) -> tuple[FrozenTrial, dict[str, Any], bool] | StudyStatus:
+        """Starts a trial under the caller's lock, or returns why not; ``failed`` as in _recover.
+
+        Returns the trial, its origin, and whether no other trial is running.
+        """
         attributes = self._refresh()
         # A repeated attempt finds the trial of the one before, and starts that again.
-        counts = self._recover(self._count(), failed, token=origin["claim"])
-        status = self._status_by(counts, attributes)
+        counts = self._recover(self._count(), failed, token=origin["claim"], signals={})
+        status, slot = self._look(counts, attributes)
         if status is not None:
             return status
-        slot = None
-        if self._deals_cells(counts) and (slot := self._free_slot()) is None:
-            return exhausted(alone=not counts.running)
         with self.storage.transaction() as session:  # a trial without origin is never recovered
             trial = self._start(session, counts.waiting)
-            own = {**origin, **self._origin(trial, slot)}
+            known = trial.user_attrs.get("origin", {})
+            own = {
+                **origin,
+                "seed": trial_seed(self.spec, trial.number),
+                "slot": known.get("slot") if slot is None else slot,
+                "control": is_control(self.spec, trial.number),
+                "starts": known.get("starts", 0) + 1,
+            }
             tables.put(session, trial._trial_id, {"origin": own})
             tables.beat(session, trial._trial_id, token=origin["claim"])
-        return _StartedTrial(trial=trial, origin=own, alone=not counts.running)
+        return trial, own, not counts.running
 
     def _start(self, session: Session, waiting: int | None) -> FrozenTrial:
         """Starts the waiting trial of that id, or a new one."""
@@ -235,16 +234,6 @@ class Study:
         trial = optuna.create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = tables.number_of(session, trial_id), trial_id
         return trial
-
-    def _origin(self, trial: FrozenTrial, slot: int | None) -> dict[str, Any]:
-        """The part of a trial's origin that the study decides."""
-        known = trial.user_attrs.get("origin", {})
-        return {
-            "seed": trial_seed(self.spec, trial.number),
-            "slot": known.get("slot") if slot is None else slot,
-            "control": is_control(self.spec, trial.number),
-            "starts": known.get("starts", 0) + 1,
-        }
 
     def _refresh(self) -> Mapping[str, Any]:
         """Adopts what `hpsearch run` or `submit` has changed since: trials, sampler, …
@@ -273,33 +262,35 @@ class Study:
         A stale trial counts as available, because the next worker to come recovers it.
         """
         attributes, counts = self._refresh(), self._count()
-        status = self._status_by(counts, attributes)
-        if status is None and self._deals_cells(counts) and self._free_slot() is None:
-            status = exhausted(alone=not counts.running)
+        status, _ = self._look(counts, attributes)
         if status is not StudyStatus.BUSY:
             return status
         stale = len(stale_trials(self.storage, counts))
         left = self.spec.search.trials - counts.counted - (len(counts.running) - stale)
         return None if stale and left > 0 else status
 
-    def _status_by(self, counts: StateCounts, attributes: Mapping[str, Any]) -> StudyStatus | None:
-        target = self.spec.search.trials
-        if counts.counted >= target:
-            return StudyStatus.DONE
+    def _look(
+        self, counts: StateCounts, attributes: Mapping[str, Any]
+    ) -> tuple[StudyStatus | None, int | None]:
+        """Returns why the study gives no trial now, if so, and the grid slot of a new trial."""
+        settings = self.spec.search
+        if counts.counted >= settings.trials:
+            return StudyStatus.DONE, None
         if attributes.get(STOP):
-            return StudyStatus.STOPPED
-        if len(self._new_failures(counts)) >= self.spec.search.max_failures:
-            return StudyStatus.FAILING
-        is_busy = counts.counted + counts.counts[State.RUNNING] >= target
-        return StudyStatus.BUSY if is_busy else None
-
-    def _deals_cells(self, counts: StateCounts) -> bool:
-        """Whether the next trial needs a free cell of a grid; a waiting trial has its cell."""
-        return self.spec.search.sampler.startswith("grid") and counts.waiting is None
-
-    def _free_slot(self) -> int | None:
+            return StudyStatus.STOPPED, None
+        if len(self._new_failures(counts)) >= settings.max_failures:
+            return StudyStatus.FAILING, None
+        if counts.counted + counts.counts[State.RUNNING] >= settings.trials:
+            return StudyStatus.BUSY, None
+        # A waiting trial has its cell already.
+        if not settings.sampler.startswith("grid") or counts.waiting is not None:
+            return None, None
         held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
-        return free_slot(held, self.spec, len(self._grid()))
+        slot = free_slot(held, self.spec, len(self._grid()))
+        if slot is not None:
+            return None, slot
+        # The cell of a running trial may come free again.
+        return StudyStatus.BUSY if counts.running else StudyStatus.USED_UP, None
 
     def _grid(self) -> list[dict[str, Value]]:
         if self._cells is None:
@@ -316,19 +307,16 @@ class Study:
             self._failed_before = set(counts.failed)
         return [number for number in counts.failed_since if number not in self._failed_before]
 
+    @retry_while_away
     def reap(self, *, signals: Mapping[int, int] | None = None) -> None:
         """Recovers the trials whose workers are gone, now.
 
         ``signals`` maps the pids of this host's processes to the signals that ended them.
         """
-        self._remove_checkpoints(self._reap(signals))
-
-    @retry_while_away
-    def _reap(self, signals: Mapping[int, int] | None) -> list[int]:
         failed: list[int] = []
         with self.storage.lock():
-            self._recover(self._count(), failed, signals=signals)
-        return failed
+            self._recover(self._count(), failed, signals=signals or {})
+        self._remove_checkpoints(failed)
 
     def _recover(
         self,
@@ -336,14 +324,14 @@ class Study:
         failed: list[int],
         *,
         token: str | None = None,
-        signals: Mapping[int, int] | None = None,
+        signals: Mapping[int, int],
     ) -> StateCounts:
         """Recovers stale trials, and the one of the lease with that token; returns new counts.
 
         Adds the numbers of the trials that fail thereby to ``failed``.
         """
         stale = stale_trials(self.storage, counts, token=token)
-        ended = [recover(self.storage, self.spec, trial, signals or {}) for trial in stale]
+        ended = [recover(self.storage, self.spec, trial, signals) for trial in stale]
         failed += [number for number in ended if number is not None]
         return self._count() if stale else counts
 

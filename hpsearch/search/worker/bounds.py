@@ -22,6 +22,9 @@ from hpsearch.nn.training.loop import Diverged
 
 Bounds = dict[str, tuple[float, float]]
 
+_CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
+_EXPENSIVE: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
+
 
 def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> Bounds:
     """Returns each objective's range over the space, so that the hypervolume never decreases.
@@ -33,7 +36,14 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
     bounds: Bounds = {"accuracy": (1 / classes, 1.0), "val_loss": (0.0, math.log(classes))}
     if any(OBJECTIVES[name].is_cost for name in spec.search.objectives):
         cheapest, most_expensive = extreme_trials(spec)
-        high = _cost_if_it_fits(most_expensive, images, device)  # first: it warms everything up
+        high = None
+        try:
+            high = _cost(most_expensive, images, device, steps=8)  # first: it warms everything up
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+        if high is None:
+            free_memory(device)  # outside the handler, whose traceback holds the tensors
         low = _cost(cheapest, images, device, steps=32)
         if high is None:  # scale the cost of the cheapest trial by the number of operations
             counted = count(most_expensive.model, images.input_shape, images.classes)
@@ -57,10 +67,23 @@ def most_memory_trial(spec: StudySpec) -> TrialSpec:
 
 
 def _extreme_trial(spec: StudySpec, *, cheap: bool, large_batch: bool) -> TrialSpec:
-    """The trial at the cheap or the expensive end of every dimension but the batch size."""
+    """The trial at the cheap or the expensive end of every dimension but the batch size.
+
+    Low numbers are cheap. Choices of custom dimensions that are not numbers are assumed to be
+    ordered by cost.
+    """
 
     def end(name: str, dim: Dim) -> Value:
-        return _end(name, dim, cheap=not large_batch if name == "batch_size" else cheap)
+        is_cheap = not large_batch if name == "batch_size" else cheap
+        if not isinstance(dim, ChoiceDim):
+            return dim.low if is_cheap else dim.high
+        choices = dim.choices
+        if all(type(choice) in (int, float) for choice in choices):
+            return min(choices) if is_cheap else max(choices)
+        if name not in BUILT_IN:
+            return choices[0 if is_cheap else -1]
+        wanted = (_CHEAP if is_cheap else _EXPENSIVE).get(name)
+        return wanted if wanted is not None and wanted in choices else choices[0]
 
     return resolve(spec, number=0, params=draw(spec.space, end))
 
@@ -68,26 +91,9 @@ def _extreme_trial(spec: StudySpec, *, cheap: bool, large_batch: bool) -> TrialS
 def _cost(
     trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int
 ) -> dict[str, float]:
+    """Measures a trial's costs; estimates its seconds from a few steps on the first images."""
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     cost = measure(model, images.input_shape, device=device)
-    return {**cost, "train_seconds": _probe_seconds(trial, images, device, steps=steps)}
-
-
-def _cost_if_it_fits(
-    trial: TrialSpec, images: Tensors, device: torch.device
-) -> dict[str, float] | None:
-    """The trial's cost; None if it does not fit in memory."""
-    try:
-        return _cost(trial, images, device, steps=8)
-    except Exception as exc:
-        if not is_out_of_memory(exc):
-            raise
-    free_memory(device)
-    return None
-
-
-def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int) -> float:
-    """Estimates a full training's seconds from a few steps on the first images."""
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)
@@ -108,24 +114,4 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, s
             " narrow the space"
         ) from exc
     full = (total // batch) * trial.train.epochs
-    return epoch.train_seconds * full / (kept // batch)
-
-
-_CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
-_EXPENSIVE: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
-
-
-def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
-    """The cheap or the expensive end of a dimension; low numbers are cheap.
-
-    Choices of custom dimensions that are not numbers are assumed to be ordered by cost.
-    """
-    if isinstance(dim, ChoiceDim) and not all(type(c) in (int, float) for c in dim.choices):
-        if name not in BUILT_IN:
-            return dim.choices[0 if cheap else -1]
-        wanted = (_CHEAP if cheap else _EXPENSIVE).get(name)
-        return wanted if wanted is not None and wanted in dim.choices else dim.choices[0]
-    low, high = (
-        (min(dim.choices), max(dim.choices)) if isinstance(dim, ChoiceDim) else (dim.low, dim.high)
-    )
-    return low if cheap else high
+    return {**cost, "train_seconds": epoch.train_seconds * full / (kept // batch)}

@@ -130,7 +130,11 @@ class Pool:
                     self._start(worker)
                 continue
             code = worker.process.poll()
-            self._forward_output(worker)
+            # Each line once for all workers; a worker's final error is logged with its end.
+            for line in worker.new_lines():
+                if line not in self._logged and not line.startswith("hpsearch: "):
+                    _log.info("worker %s: %s", worker.number, line)
+                self._logged.add(line)
             if code == _INVALID:
                 if len(self._workers) == 1:
                     raise HpsearchError(worker.last_line())
@@ -142,14 +146,6 @@ class Pool:
         if dead:
             self._schedule_restarts(dead, records)
         return bool(self._workers)
-
-    def _forward_output(self, worker: _Worker) -> None:
-        """Logs the worker's new lines, each once for all workers, but for its final error."""
-        for line in worker.new_lines():
-            if line not in self._logged:
-                self._logged.add(line)
-                if not line.startswith("hpsearch: "):
-                    _log.info("worker %s: %s", worker.number, line)
 
     def _start(self, worker: _Worker) -> None:
         environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
@@ -169,7 +165,9 @@ class Pool:
         ``dead`` holds exit codes by process id.
         """
         self.study.reap(signals={pid: -code for pid, code in dead.items() if code < 0})
-        progress = _progress(records)
+        # Grows with every epoch and with every trial that ends.
+        tally = counts(records)
+        progress = sum(len(r.curve) for r in records) + tally["complete"] + tally["pruned"]
         if progress > self._last_progress:
             self._attempts_without_progress = 0
         self._attempts_without_progress += any(code not in _INTERRUPTED for code in dead.values())
@@ -213,12 +211,6 @@ class Pool:
     def _running(self) -> list[subprocess.Popen[bytes]]:
         started = [worker.process for worker in self._workers if worker.process is not None]
         return [process for process in started if process.poll() is None]
-
-
-def _progress(records: Sequence[TrialRecord]) -> int:
-    """A number that grows with every epoch and with every trial that ends."""
-    tally = counts(records)
-    return sum(len(r.curve) for r in records) + tally["complete"] + tally["pruned"]
 
 
 def _exit_reason(code: int) -> str:

@@ -42,15 +42,10 @@ def serve(
 ) -> StudyStatus:
     """Works on the named study, else on every open one, oldest first.
 
-    Leaves a study whose last trials are running elsewhere while another one is open.
-
-    Args:
-        options: where the worker runs; the database must exist unless ``forever`` waits for it.
-        name: the study, or None for all.
-        forever: wait for the next open study instead of ending, and for an unreachable database.
-        dataset: the location of the data on this machine, if not that of the study.
-        stop: requests the end.
-        view: shows a study while it is worked on.
+    Leaves a study whose last trials are running elsewhere while another one is open. With
+    ``forever``, waits for the next open study instead of ending, and for a missing or unreachable
+    database. ``dataset`` is the location of the data on this machine, if not that of the study;
+    ``view`` shows a study while it is worked on.
 
     Raises:
         HpsearchError: the named study cannot be worked on from here. If there may be others, the
@@ -58,12 +53,7 @@ def serve(
             hardware differs.
     """
     service = _Service(
-        options=options,
-        name=name,
-        forever=forever,
-        dataset=dataset,
-        stop=stop,
-        view=view,
+        options=options, name=name, forever=forever, dataset=dataset, stop=stop, view=view
     )
     ending = None
     while ending is None and not stop():
@@ -112,7 +102,13 @@ class _Service:
                     return ending
                 continue
             if not studies and not self.forever:
-                self._log(self._why_idle(storage))
+                message = f"no open study in {storage.masked}; queue one with `hpsearch submit`"
+                if self.skipped:
+                    message = f"no other study is open in {storage.masked}"
+                elif self.name is not None:
+                    status = catalog.open_study(storage, self.name).status() or StudyStatus.DONE
+                    message = f"study {self.name!r} {status.words}"
+                self._log(message)
                 return StudyStatus.DONE
             self.stop.wait(max(_WAIT_SECONDS, _WAIT_FACTOR * (time.monotonic() - began)))
         return None
@@ -187,15 +183,6 @@ class _Service:
         if message not in self.logged:
             self.logged.add(message)
             _log.info(message)
-
-    def _why_idle(self, storage: Storage) -> str:
-        name = self.name
-        if self.skipped:
-            return f"no other study is open in {storage.masked}"
-        if name is None:
-            return f"no open study in {storage.masked}; queue one with `hpsearch submit`"
-        status = catalog.open_study(storage, name).status()
-        return f"study {name!r} {(status or StudyStatus.DONE).words}"
 
 
 def _version(study: Study) -> tuple[datetime, str]:

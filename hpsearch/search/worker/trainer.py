@@ -64,8 +64,13 @@ class PeerTrials:
         rule, epochs = self._study.spec.pruning, self._study.spec.train.epochs
         if len(curve) == epochs:
             return None  # without reading the other trials
-        if time.monotonic() >= self._due:
-            self._read()
+        began = time.monotonic()
+        if began >= self._due:
+            records = self._study.records()
+            self._on_read(records)
+            self._peers = peers(records, self._number, self._names)
+            ended = time.monotonic()
+            self._due = ended + max(_FRESH_SECONDS, _READ_RATIO * (ended - began))
         costs_so_far = {**cost, "train_seconds": curve[-1].train_seconds}
         return should_prune(
             [epoch.val_loss for epoch in curve],
@@ -74,14 +79,6 @@ class PeerTrials:
             rule,
             epochs=epochs,
         )
-
-    def _read(self) -> None:
-        began = time.monotonic()
-        records = self._study.records()
-        self._on_read(records)
-        self._peers = peers(records, self._number, self._names)
-        ended = time.monotonic()
-        self._due = ended + max(_FRESH_SECONDS, _READ_RATIO * (ended - began))
 
 
 def peers(records: Sequence[TrialRecord], number: int, names: Sequence[str]) -> list[Peer]:
@@ -179,8 +176,13 @@ class Trainer:
             return Outcome(state=State.PRUNED, reason=reason, details={"failure": failure})
         except (Exception, SystemExit) as exc:  # user code may call sys.exit
             kind = "out of memory" if is_out_of_memory(exc) else "bug"
+            message = next(iter(str(exc).strip().splitlines()), "no message")
+            reason = f"{type(exc).__name__}: {message[:300]}"
             culprit = failing_user_code(lease.spec, exc) if kind == "bug" else None
-            reason = f"{kind}: {_described(exc, culprit)}"
+            if culprit is not None:
+                function, location = culprit
+                reason = f"{function}: {reason}{location}"
+            reason = f"{kind}: {reason}"
             failure = {"kind": kind, "traceback": traceback.format_exc()}
         free_memory(self.device)  # outside the handler, whose traceback holds the tensors
         return Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
@@ -195,7 +197,11 @@ class Trainer:
             cost = measure(model, self.images.input_shape, device=device)
         lease.write_cost(cost, curve)
         self.observer.started(lease.number, lease.params, cost)
-        self._report_earlier_epochs(lease, curve)
+        for epoch in curve:
+            self.observer.trained(lease.number, epoch)
+        if not curve and (lost := len(curve_of(lease.attributes.get("curve")))):
+            message = "trial %s starts over: no checkpoint of its %s epochs is available here"
+            _log.info(message, lease.number, lost)
         others = PeerTrials(study, lease.number, on_read=self.observer.sync)
         details: dict[str, object] = {}
         epochs = train(
@@ -208,10 +214,8 @@ class Trainer:
             self.observer.trained(lease.number, epoch)
             verdict = others.judge(curve, cost)
             if verdict is not None and not lease.control:
-                reason = explain(verdict)
-                return Outcome(
-                    state=State.PRUNED, reason=reason, details={"pruning": asdict(verdict)}
-                )
+                details = {"pruning": asdict(verdict)}
+                return Outcome(state=State.PRUNED, reason=explain(verdict), details=details)
             if verdict is not None:  # control trials are trained to their end
                 details.setdefault("would_prune", asdict(verdict))
             if len(curve) < spec.train.epochs:
@@ -222,25 +226,6 @@ class Trainer:
         values = measured({**cost, "train_seconds": curve[-1].train_seconds}, curve)
         chosen = {name: values[name] for name in study.objectives}
         return Outcome(state=State.COMPLETE, values=chosen, details=details)
-
-    def _report_earlier_epochs(self, lease: Lease, curve: Curve) -> None:
-        """Reports the epochs that the trial resumes from; logs if it has to start over."""
-        for epoch in curve:
-            self.observer.trained(lease.number, epoch)
-        lost = curve_of(lease.attributes.get("curve"))
-        if lost and not curve:
-            _log.info(
-                "trial %s starts over: no checkpoint of its %s epochs is available here",
-                lease.number,
-                len(lost),
-            )
-
-
-def _described(exc: BaseException, culprit: tuple[str, str] | None) -> str:
-    """The exception in one line; one of user code with its function and location."""
-    message = next(iter(str(exc).strip().splitlines()), "no message")
-    text = f"{type(exc).__name__}: {message[:300]}"
-    return text if culprit is None else f"{culprit[0]}: {text}{culprit[1]}"
 
 
 def measured(cost: Mapping[str, float], curve: Curve) -> dict[str, float]:

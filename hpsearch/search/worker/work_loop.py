@@ -1,4 +1,7 @@
-"""The loop that runs trials until the study needs no more, its heartbeats and its stop signal."""
+"""The loop that runs trials until the study needs no more.
+
+:class:`StopSignal` says when it ends early; :func:`heartbeats` keep the lease of the current trial.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.core.trial import Interrupted, Outcome, State, TrialRecord
+from hpsearch.core.trial import Interrupted, Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import Lease, LeaseLost
@@ -28,59 +31,14 @@ from hpsearch.search.study.study import Study
 from hpsearch.search.worker.observer import Observer
 
 BEAT_SECONDS = 10.0
-ALIVE = "HPSEARCH_ALIVE"  # the environment variable that names a file to touch
-
-_log = logging.getLogger(__name__)
-
-
-def touch_alive_file() -> None:
-    """Touches the file that ``HPSEARCH_ALIVE`` names, if it names one.
-
-    A container's health check reads the file's age. A command that asks the database would take
-    processor time from the trials, which are timed.
-    """
-    path = os.environ.get(ALIVE)
-    if path:
-        with suppress(OSError):  # then the file grows old, and the health check detects it
-            Path(path).touch()
-
-
-@contextmanager
-def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Writes a heartbeat every ``seconds`` inside the context; the first came with the lease.
-
-    Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own heartbeats
-    run only inside ``study.optimize``, and miss a trial that died before its first one.
-    """
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(seconds):
-            try:
-                lease.beat()
-                touch_alive_file()
-            except LeaseLost:
-                return  # the worker notices with its next write
-            except (SQLAlchemyError, StorageInternalError) as exc:
-                lease.storage.outage.note()  # other workers' heartbeats were not written either
-                message = first_line(exc.__cause__ or exc)
-                _log.warning("no heartbeat of trial %d: %s", lease.number, message)
-        lease.storage.sessions.remove()
-
-    # Daemon: a heartbeat that hangs must not keep the process alive.
-    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=1)  # it may hang in a database that is away
-
-
-PARENT = "HPSEARCH_PARENT"  # the environment variable with the pid of the command that started us
+FINISH_SECONDS = 10.0  # for the current epoch; Kubernetes grants 30 s in all
 _POLL_SECONDS = 0.5
 _ECHO_SECONDS = 5.0  # the parent may be reading a large study before it passes a signal on
-FINISH_SECONDS = 10.0  # for the current epoch; Kubernetes grants 30 s in all
+
+# Environment variables: a file to touch, and the pid of the command that started this worker.
+ALIVE, PARENT = "HPSEARCH_ALIVE", "HPSEARCH_PARENT"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,12 +156,53 @@ class StopSignal:
             raise KeyboardInterrupt
 
 
-RunTrial = Callable[[Lease, StopSignal], Outcome]
+def touch_alive_file() -> None:
+    """Touches the file that ``HPSEARCH_ALIVE`` names, if it names one.
+
+    A container's health check reads the file's age. A command that asks the database would take
+    processor time from the trials, which are timed.
+    """
+    path = os.environ.get(ALIVE)
+    if path:
+        with suppress(OSError):  # then the file grows old, and the health check detects it
+            Path(path).touch()
+
+
+@contextmanager
+def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Writes a heartbeat every ``seconds`` inside the context; the first came with the lease.
+
+    Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own heartbeats
+    run only inside ``study.optimize``, and miss a trial that died before its first one.
+    """
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            try:
+                lease.beat()
+                touch_alive_file()
+            except LeaseLost:
+                return  # the worker notices with its next write
+            except (SQLAlchemyError, StorageInternalError) as exc:
+                lease.storage.outage.note()  # other workers' heartbeats were not written either
+                message = first_line(exc.__cause__ or exc)
+                _log.warning("no heartbeat of trial %d: %s", lease.number, message)
+        lease.storage.sessions.remove()
+
+    # Daemon: a heartbeat that hangs must not keep the process alive.
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=1)  # it may hang in a database that is away
 
 
 def work(
     study: Study,
-    run_trial: RunTrial,
+    run_trial: Callable[[Lease, StopSignal], Outcome],
     *,
     origin: Mapping[str, Any],
     observer: Observer,
@@ -212,17 +211,9 @@ def work(
 ) -> StudyStatus:
     """Runs trials until the study needs no more, or ``stop``; returns why it ended.
 
-    An interrupted trial is handed back: it keeps its number and parameters and waits for the next
-    worker.
-
-    Args:
-        study: the study to work on.
-        run_trial: trains a trial.
-        origin: where the trials run, stored with each.
-        observer: notified of each trial.
-        stop: polled between trials and epochs.
-        waits: wait for the last trials that others run, one of which may come back; else return
-            BUSY.
+    ``origin`` is where the trials run, stored with each. An interrupted trial is handed back: it
+    keeps its number and parameters and waits for the next worker. With ``waits``, waits for the
+    last trials that others run, one of which may come back; else returns BUSY.
     """
     stop.poll()
     while not stop():
@@ -239,20 +230,15 @@ def work(
         # Beats while the trial is handed back or finished, too: that may wait for the database.
         try:
             with heartbeats(lease):
-                record = _run(lease, run_trial, stop)
+                try:
+                    record = lease.finish(run_trial(lease, stop))
+                except Interrupted:
+                    record = lease.hand_back()
         except LeaseLost:
             record = study.record(lease.number)
             _log.info("trial %s: the lease was lost to another worker", lease.number)
         observer.ended(record)
     return stop.status
-
-
-def _run(lease: Lease, run_trial: RunTrial, stop: StopSignal) -> TrialRecord:
-    try:
-        outcome = run_trial(lease, stop)
-    except Interrupted:
-        return lease.hand_back()
-    return lease.finish(outcome)
 
 
 def close(study: Study, status: StudyStatus) -> None:

@@ -16,7 +16,7 @@ from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch, TrialRecord, reached
-from hpsearch.search.jobs.confirm import ReplicationProgress, Tell
+from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress
 from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_points, format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
@@ -81,7 +81,7 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 @contextmanager
-def showing(log: Console) -> Iterator[Tell]:
+def showing(log: Console) -> Iterator[OnResult]:
     """Prints each training as it ends, and on a terminal shows the progress of the current one."""
     with log.status("") as status:
 

@@ -278,7 +278,7 @@ def test_a_trial_comes_out_the_same_again(searched):
         number,
         WorkerOptions(storage=project.database, device="cpu", threads=1, code=project.folder),
         dataset=None,
-        tell=lambda before, now: None,
+        on_epoch=lambda before, now: None,
     )
 
     assert again.is_equal
