@@ -124,8 +124,7 @@ def winners(analysis: StudyAnalysis, storage_options: Sequence[str]) -> Section 
             cells.append(format_interval(trial.pick.low, trial.pick.high) or UNKNOWN)
         if has_again:
             cells.append(_replication_cell(replications.get(number), names))
-        chosen = ["--trial", str(number), "--study", analysis.study, *storage_options]
-        command = shlex.join(["hpsearch", "train", *chosen, "-o", f"model-{number}"])
+        command = train_command(number, analysis.study, storage_options)
         cells += [net(trial.record), training(trial.record), Code(text=command)]
         rows.append(tuple(cells))
     words = ["The front, cheapest first, with the command that trains each trial for use."]
@@ -134,6 +133,12 @@ def winners(analysis: StudyAnalysis, storage_options: Sequence[str]) -> Section 
     marked = next((i for i, trial in enumerate(analysis.front) if trial.is_knee), None)
     table = Table(header=(*header, "net", "trained by", "command"), rows=tuple(rows), marked=marked)
     return Section(key="winners", title="Train a model", words=words, tables=[table])
+
+
+def train_command(number: int, study: str, storage_options: Sequence[str]) -> str:
+    """Returns the command that trains a trial for use."""
+    chosen = ["--trial", str(number), "--study", study, *storage_options]
+    return shlex.join(["hpsearch", "train", *chosen, "-o", f"model-{number}"])
 
 
 def _replication_cell(again: Replication | None, names: Sequence[str]) -> str:

@@ -202,6 +202,13 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
     return words
 
 
+_OUTLOOK = {
+    Outlook.HELP: "more are likely to help",
+    Outlook.LITTLE: "more are likely to help a little",
+    Outlook.NOTHING: "more are not likely to help",
+}
+
+
 def attainment_words(analysis: StudyAnalysis) -> list[str]:
     """Returns how soon the search had its result, and whether more trials are likely to help."""
     last, lately = analysis.attainment[-1], analysis.lately
@@ -234,13 +241,6 @@ def attainment_words(analysis: StudyAnalysis) -> list[str]:
         gained = "nothing better"
     outlook = _OUTLOOK[lately.outlook]
     return [*words, f"The last {lately.trials} trials added {gained}: {outlook}."]
-
-
-_OUTLOOK = {
-    Outlook.HELP: "more are likely to help",
-    Outlook.LITTLE: "more are likely to help a little",
-    Outlook.NOTHING: "more are not likely to help",
-}
 
 
 def audit_words(audit: Audit) -> list[str]:
