@@ -58,9 +58,7 @@ app.add_typer(model_commands.app)
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    verbose: options.Verbose = False,
-    version: options.Version = False,
+    context: typer.Context, verbose: options.Verbose = False, version: options.Version = False
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -6,6 +6,7 @@ from typing import Unpack
 
 import typer
 
+from hpsearch.api import evaluate
 from hpsearch.api import train as api
 from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import options
@@ -102,7 +103,6 @@ def rerun(
 
     Example: hpsearch rerun 12
     """
-    from hpsearch.api import evaluate
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
@@ -141,7 +141,6 @@ def confirm(
     """
     from rich.console import Console
 
-    from hpsearch.api.evaluate import replicate
     from hpsearch.api.run import stop_on_signal
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.model_output import confirmed_as_plain, confirmed_table, showing
@@ -156,7 +155,7 @@ def confirm(
     opened = open_study(study, storage=storage)
     try:
         with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
-            replications = replicate(
+            replications = evaluate.replicate(
                 opened, here, trials=trial or (), seeds=seeds, stop=stop, on_progress=on_progress
             )
     except KeyboardInterrupt:

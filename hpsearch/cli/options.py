@@ -125,10 +125,7 @@ TablesOutput = Annotated[Path, typer.Option("--output", "-o", help="The folder t
 Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
 Factory = Annotated[
     str | None,
-    typer.Option(
-        metavar="MODULE:NAME",
-        help="Run this user code, which builds the model.",
-    ),
+    typer.Option(metavar="MODULE:NAME", help="Run this user code, which builds the model."),
 ]
 Images = Annotated[
     list[Path],

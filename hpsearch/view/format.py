@@ -294,7 +294,7 @@ def sparkline(values: Sequence[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     low, span = (min(finite), max(finite) - min(finite)) if finite else (0.0, 0.0)
     top = len(BARS) - 1
-    bars = (round((v - low) / span * top) if span and math.isfinite(v) else 0 for v in values)
     return "".join(
-        BARS[bar] if math.isfinite(v) else "?" for bar, v in zip(bars, values, strict=True)
+        BARS[round((v - low) / span * top) if span else 0] if math.isfinite(v) else "?"
+        for v in values
     )

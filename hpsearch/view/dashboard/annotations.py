@@ -90,12 +90,9 @@ NOTHING = Annotations()
 def annotate(
     findings: StudyAnalysis, *, study_id: int, storage_options: Sequence[str] = ()
 ) -> Annotations:
-    """Returns the notes, figures and files of a study.
+    """Returns the notes, figures and files of a study, which has ``study_id`` in the database.
 
-    Args:
-        findings: the analysis of the study.
-        study_id: its id in the database.
-        storage_options: the options that name the storage, for the commands to type.
+    ``storage_options`` name the storage, for the commands to type.
     """
     notes = {"dashboard:": _study_note(findings, storage_options)}
     attributes: dict[str, Any] = {}

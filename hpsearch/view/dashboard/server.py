@@ -42,12 +42,7 @@ CHANGES = (
     '[aria-label="skip trial"]',
 )
 # Without these headers the page arrives whole and uncompressed, so that the style can be added.
-_CONDITIONS = (
-    "HTTP_IF_MODIFIED_SINCE",
-    "HTTP_IF_NONE_MATCH",
-    "HTTP_RANGE",
-    "HTTP_ACCEPT_ENCODING",
-)
+_CONDITIONS = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE", "HTTP_ACCEPT_ENCODING")
 _FILE_HEADERS = ("content-length", "last-modified", "etag", "accept-ranges")
 _WAIT_SECONDS = 1.0  # between two attempts to open a database
 

@@ -32,12 +32,9 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|d|nats|points|[kMGT])(?:\W|$))")
 
 
 def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str] = ()) -> str:
-    """Returns the report as text.
+    """Returns the report as ``html`` (one page), ``md`` or ``json`` (all the numbers).
 
-    Args:
-        findings: the analysis of the study.
-        kind: ``html`` (one page that opens offline), ``md`` or ``json`` (all the numbers).
-        storage_options: the options that name the storage, for the commands to type.
+    ``storage_options`` name the storage, for the commands to type.
 
     Raises:
         HpsearchError: the format is unknown.
@@ -58,9 +55,7 @@ def written() -> str:
 def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
     """Returns the sections of the report in order, without those that have no content.
 
-    Args:
-        findings: the analysis of the study.
-        storage_options: the options that name the storage, for the commands to type.
+    ``storage_options`` name the storage, for the commands to type.
     """
     made = [
         front_sections.answer(findings),
@@ -114,10 +109,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     # `tojson` also escapes "<", so that no text can end the script that holds it.
-    environment.policies["json.dumps_kwargs"] = {
-        "cls": PlotlyJSONEncoder,
-        "separators": (",", ":"),
-    }
+    environment.policies["json.dumps_kwargs"] = {"cls": PlotlyJSONEncoder, "separators": (",", ":")}
     environment.filters["units"] = lambda text: _UNIT.sub("\u00a0", text)  # keeps "5 s" on one line
     environment.filters["code_spans"] = SPAN.split  # text and code in turn
     return environment
@@ -164,11 +156,7 @@ def format_of(output: Path | None) -> str:
 
 
 def check_page(output: Path) -> None:
-    """Checks that a file name can be the name of an HTML page.
-
-    Raises:
-        HpsearchError: it is stdout, or it has another suffix.
-    """
+    """Raises HpsearchError if the output is stdout, or its suffix is not that of a page."""
     if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
         raise HpsearchError(
             f"-o: found {str(output)!r}, expected a name that ends in .html, as the output is a"
@@ -177,11 +165,7 @@ def check_page(output: Path) -> None:
 
 
 def check_format(kind: str) -> None:
-    """Checks the name of a format.
-
-    Raises:
-        HpsearchError: the format is unknown.
-    """
+    """Raises HpsearchError if no format has this name."""
     if kind not in FORMATS:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
 
@@ -199,7 +183,7 @@ def default_path(study: str) -> Path:
 def write(text: str, path: Path) -> None:
     """Writes the text beside the file, then renames it: nobody ever sees half a report.
 
-    A link is followed. What is there and no file (a folder, a device) is left alone.
+    A link is followed; a folder or a device of this name is left alone.
 
     Raises:
         HpsearchError: it cannot be written there.

@@ -175,11 +175,7 @@ class LiveView(Observer):
 class PlainLog(Observer):
     """Prints one line when a trial ends, for streams that are no terminal.
 
-    Args:
-        console: the stream; characters missing in its encoding are replaced.
-        target: the budget, in trials that are complete or pruned.
-        objectives: the names of the objectives.
-        records: the trials of the study so far.
+    ``target`` is the budget, in trials that are complete or pruned; ``records`` are those so far.
     """
 
     def __init__(
