@@ -66,6 +66,7 @@ def confirm(
         raise SpecError(f"seeds: found {seeds!r}, expected a whole number, 1 or more; pass one")
 
     def on_progress(_progress: ReplicationProgress, result: Epoch | Repeat) -> None:
+        # The epochs are for the command line, which shows them.
         if isinstance(result, Repeat):
             repeated(result)
 

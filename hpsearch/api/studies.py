@@ -103,6 +103,7 @@ class StudyHandle:
         """
         from hpsearch.view.report.report import check_format, render
 
+        # Before the analysis, which may take seconds.
         check_format(kind)
         return render(self.analysis(), kind, storage_options=self.storage_options)
 
@@ -215,7 +216,7 @@ def open_study(
         opened = open_database(storage)
         try:
             return handle_of(catalog.open_study(opened, name), storage=storage)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must not leave the connection open
             opened.close()
             raise
 

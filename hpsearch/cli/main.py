@@ -249,6 +249,7 @@ def _run_command(arguments: list[str] | None) -> Any:
     command = typer.main.get_command(app)
     try:
         with translate_errors():
+            # Not standalone: errors arrive here, and are printed in the format of this program.
             return command.main(arguments, prog_name="hpsearch", standalone_mode=False)
     except HpsearchError as exc:
         return _print_error(str(exc))

@@ -236,6 +236,7 @@ def expand_keywords(types: type, defaults: Callable[..., object]) -> Callable[[C
 
     def decorate(command: Command) -> Command:
         *given, _keywords = signature(command, eval_str=True).parameters.values()
+        # Typer prints the help in the order of the signature.
         before = [each for each in given if each.kind is not Parameter.KEYWORD_ONLY]
         after = given[len(before) :]
         command.__signature__ = Signature([*before, *options, *after])  # type: ignore[attr-defined]
@@ -257,6 +258,7 @@ def named_study(*, required: bool = False) -> Callable[[Command], Command]:
         for each in signature(command, eval_str=True).parameters.values():
             if each.name == "study":
                 parameters.append(each.replace(annotation=argument))
+                # Both spellings are parameters of their own for Typer.
                 each = each.replace(name="study_option", annotation=Study)
             parameters.append(each)
 

@@ -102,10 +102,12 @@ def annotate(
         picture, curve = "", standing.record.curve
         for suffix, kind, draw in _FILES if curve else ():
             name = f"trial-{standing.record.number}-curve.{suffix}"
+            # The same id in every process, so that an open page still finds its files.
             key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"hpsearch/{study_id}/{trial_id}/{name}"))
             files[key] = partial(draw, curve)
             meta = {"artifact_id": key, "filename": name, "mimetype": kind, "encoding": None}
             attributes[f"dashboard:artifacts:{trial_id}:{key}"] = json.dumps(meta)
+            # The note shows the first file, which is the picture.
             picture = picture or f"/artifacts/{study_id}/{trial_id}/{key}"
         notes[f"dashboard:{trial_id}:"] = _trial_note(standing, findings, picture, storage_options)
     for name, text in _graphs(findings):
@@ -202,6 +204,7 @@ def _bounded(title: str, draw: Callable[[Any], go.Figure], items: Sequence[Any])
         text = _styled(draw(evenly(items, limit)), title)
         if len(text) <= FIGURE_BYTES or limit <= 2:
             return text
+        # The length grows with the items; the tenth is a margin, as their lengths differ.
         limit = max(2, min(limit - 1, int(0.9 * limit * FIGURE_BYTES / len(text))))
 
 

@@ -107,6 +107,7 @@ class Annotator:
         with self._changed:
             while True:
                 left = self.due - self._clock()
+                # A study without annotations is annotated at once, and before the others.
                 fresh = [study_id for study_id in self._requested if study_id not in self._made]
                 if fresh or (self._requested and left <= 0):
                     chosen = (fresh or list(self._requested))[0]

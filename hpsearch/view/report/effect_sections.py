@@ -84,6 +84,7 @@ def _quartiles(name: str, of: Quartiles | None) -> str:
     if of is None:
         return UNKNOWN
     median, low, high = (format_value(name, v) for v in (of.median, of.quarter, of.three_quarters))
+    # A single trial has no quartiles.
     return median if of.n == 1 else f"{median} ({low.split()[0]}–{high})"
 
 

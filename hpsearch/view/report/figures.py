@@ -48,6 +48,7 @@ def spreads(groups: Sequence[Group], measure: str) -> go.Figure:
     known = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
     figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
     names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in known]
+    # None ends a line: all are one trace.
     quartiles = [[of.quarter, of.three_quarters, None] for _, of in known]
     figure.add_trace(
         go.Scatter(
@@ -244,6 +245,7 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
             go.Bar(
                 name=name,
                 orientation="h",
+                # A horizontal bar begins at its base, and x is its length.
                 base=[span.started / 60 for span in of_state],
                 x=[(span.ended - span.started) / 60 for span in of_state],
                 y=[safe(span.worker) for span in of_state],

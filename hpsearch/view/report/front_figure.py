@@ -70,6 +70,7 @@ def front(
     if on_front and not OBJECTIVES[y].is_cost:
         good = [on_front[i].pick for i in worthy([t.record.values for t in on_front])]
         numbers = {pick.number for pick in good}
+        # The bars of the means must be in view too.
         spreads = [again.spreads[y] for again in means if again.number in numbers]
         ends = [s.mean + side * (s.deviation or 0.0) for s in spreads for side in (-1, 1)]
         figure.update_layout(yaxis_range=around(good, every, y, also=ends))

@@ -86,6 +86,7 @@ class LiveView(Observer):
     def __exit__(self, *_: object) -> None:
         self._done.set()
         try:
+            # The closing line is drawn last, so the thread ends first.
             self._ticker.join()
             self._live.update(closing(self._snapshot()))
         finally:
@@ -129,6 +130,7 @@ class LiveView(Observer):
     def refresh(self) -> None:
         """Draws if anything has changed since the last drawing."""
         snapshot, size = self._snapshot(), self._console.size
+        # Equal snapshots look the same, and drawing takes milliseconds.
         if self._drawn != (snapshot, size):
             self._drawn = snapshot, (size.width, size.height)
             self._live.update(draw(snapshot, width=size.width, height=size.height), refresh=True)
@@ -141,6 +143,7 @@ class LiveView(Observer):
         before, self._counts = self._counts, counts(list(records.values()))
         self._stored = dict(records)
         new = [self._counts[name] - before[name] for name in ("complete", "pruned")]
+        # The pace is that of the whole study: trials of other workers count too.
         self._ends.extend([self._clock()] * max(0, sum(new)))
         if new[0]:
             self._front = FrontPanel(list(records.values()), objectives=self._objectives)

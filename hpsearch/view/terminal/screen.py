@@ -95,6 +95,7 @@ def outcome(record: TrialRecord, *, objectives: Sequence[str]) -> Text:
         if name in record.values:
             line.append(f"  {name} {format_value(name, record.values[name])}")
     line.append(f"  [{describe(record)}]" if record.params else "")
+    # A reason may have several lines, the view has room for one.
     return Text(" ".join(line.plain.splitlines())) if "\n" in line.plain else line
 
 

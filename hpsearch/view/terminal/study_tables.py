@@ -45,6 +45,7 @@ class _StudyList:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         name, unbounded = max(len(s.study) for s in self.summaries), options.update_width(10**6)
+        # The layouts from the widest to the narrowest; the first that fits is shown.
         for separator in (", ", ",\n"):
             table = self._table(name, separator)
             excess = Measurement.get(console, unbounded, table).maximum - options.max_width

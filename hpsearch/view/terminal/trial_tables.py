@@ -207,6 +207,7 @@ def state_text(record: TrialRecord) -> Text:
     """Returns the state of a trial, and its reason if that is known."""
     text = Text(record.state.value, STYLES[record.state])
     reason = record.reason or ""
+    # Some reasons name the epoch themselves.
     if record.state is State.PRUNED and "epoch" not in reason:
         text.append(f" after epoch {len(record.curve)}", "default")
     if record.state is State.WAITING and record.curve:
