@@ -66,6 +66,7 @@ def confirm(
         raise SpecError(f"seeds: found {seeds!r}, expected a whole number, 1 or more; pass one")
 
     def on_progress(_progress: ReplicationProgress, result: Epoch | Repeat) -> None:
+        # The epochs are for the command line, which shows them.
         if isinstance(result, Repeat):
             repeated(result)
 
@@ -91,13 +92,8 @@ def replicate(
 ) -> tuple[Replication, ...]:
     """Retrains trials of an open study with fresh seeds, as :func:`confirm`.
 
-    Args:
-        study: the study.
-        options: the data and the hardware to train on.
-        trials: the numbers of complete trials; empty: those of the front.
-        seeds: the total of trainings of each trial.
-        stop: asked before every step; true raises KeyboardInterrupt.
-        on_progress: called with each epoch and with the result of each training.
+    ``options`` hold the data and the hardware to train on. ``stop`` is asked before every step;
+    true raises KeyboardInterrupt. ``on_progress`` gets each epoch and the result of each training.
     """
     from hpsearch.core.trial import Interrupted
     from hpsearch.search.jobs import confirm as job
@@ -126,11 +122,8 @@ def rerun(
 ) -> Rerun:
     """Retrains a trial from its record and returns both curves; changes nothing.
 
-    Args:
-        study: the study.
-        number: the trial's number.
-        options: the data and the hardware to train on; threads of None are those of the record.
-        on_epoch: called with each epoch as recorded and as trained now.
+    ``options`` hold the data and the hardware to train on; threads of None are those of the
+    record. ``on_epoch`` gets each epoch as recorded and as trained now.
 
     Raises:
         HpsearchError: the trial was never trained, or the data or the device is invalid.

@@ -183,10 +183,9 @@ def search(
 def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
     """Runs trials of existing studies, oldest first; returns the ending, such as ``done``.
 
-    Args:
-        options: which study (None: every open one), where its data lies here, and the hardware.
-        forever: wait for the next study instead of ending.
-        watching: shows a study while trials run, unless a command that does so started this worker.
+    ``options`` say which study (None: every open one), where its data lies here, and the hardware;
+    ``forever`` waits for the next study. ``watching`` shows a study while trials run, unless a
+    command that does so started this worker.
 
     Raises:
         HpsearchError: the study cannot be run on this machine.
@@ -260,11 +259,7 @@ def check(source: SpecSource, options: RunOptions) -> tuple[StudySpec, DatasetSu
 
 
 def doctor(options: RunOptions) -> tuple[list[Finding], bool]:
-    """Examines Python, torch, devices, threads, folders and the database.
-
-    Returns:
-        The findings, and whether a search can run.
-    """
+    """Examines this machine and the database; returns findings, and whether a search can run."""
     from hpsearch.search.jobs.doctor import Health, examine
 
     where = options.worker_options()
@@ -274,10 +269,7 @@ def doctor(options: RunOptions) -> tuple[list[Finding], bool]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; a second one ends the process.
-
-    Yields the function that says whether a stop was requested.
-    """
+    """Yields whether Ctrl-C or SIGTERM has requested a stop; a second one ends the process."""
     from hpsearch.search.worker.work_loop import StopSignal
 
     stop = StopSignal()

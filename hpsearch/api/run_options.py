@@ -51,6 +51,7 @@ class RunOptions:
         >>> {key: value for key, value in found.items() if value is not None}
         {'search.seed': 7, 'search.objectives': ['accuracy', 'params']}
         """
+        # The other fields describe this process, not the study.
         keys = {each.name: each.metadata["key"] for each in fields(self) if each.metadata}
         values = {key: getattr(self, name) for name, key in keys.items()}
         if (names := self.objectives) is not None:

@@ -103,6 +103,7 @@ class StudyHandle:
         """
         from hpsearch.view.report.report import check_format, render
 
+        # Before the analysis, which may take seconds.
         check_format(kind)
         return render(self.analysis(), kind, storage_options=self.storage_options)
 
@@ -196,10 +197,7 @@ class StudyHandle:
 
 
 def open_study(
-    name: str | None = None,
-    *,
-    storage: str | None = None,
-    notify: Notify | None = None,
+    name: str | None = None, *, storage: str | None = None, notify: Notify | None = None
 ) -> StudyHandle:
     """Opens an existing study.
 
@@ -218,17 +216,17 @@ def open_study(
         opened = open_database(storage)
         try:
             return handle_of(catalog.open_study(opened, name), storage=storage)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must not leave the connection open
             opened.close()
             raise
 
 
-def handle_of(study: Study, *, storage: str | None, ending: str | None = None) -> StudyHandle:
+def handle_of(study: Study, *, storage: str | None) -> StudyHandle:
     """Returns the handle of a study whose database the user named ``storage``."""
     from hpsearch.search.storage.url import typed_again
 
     storage_options = typed_again(storage, masked=study.storage.masked)
-    return StudyHandle(study=study, name=study.name, ending=ending, storage_options=storage_options)
+    return StudyHandle(study=study, name=study.name, storage_options=storage_options)
 
 
 def open_database(storage: str | None) -> Storage:
@@ -290,11 +288,11 @@ def dashboard(
     """
     from hpsearch.search.storage.url import named_or_default, typed_again
     from hpsearch.view.dashboard.auth import Login
-    from hpsearch.view.dashboard.server import ending_at_sigterm, open_patiently, serve
+    from hpsearch.view.dashboard.server import ending_at_sigterm, open_with_retry, serve
 
     with ending_at_sigterm():
         login = None if user is None else Login(user=user, password=password_of(user))
-        opened = open_patiently(named_or_default(storage))
+        opened = open_with_retry(named_or_default(storage))
         serve(
             opened,
             host=host,

@@ -202,12 +202,16 @@ def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> T
     params = sum(parameter.numel() for parameter in taken.model.net.parameters())
     metrics, failure = _metrics(taken, params=params), None
     with atomic_folder(folder, MODEL_FOLDER, force=force) as draft:
-        model = taken.model
+        model, n_images = taken.model, len(taken.images)
         if onnx:
-            count = format(len(taken.images), ",")
-            _log.info("writing model.onnx and checking it on %s test images", count)
+            from hpsearch.nn.serving.onnx import describe, write_onnx
+
+            _log.info("writing model.onnx and checking it on %s test images", f"{n_images:,}")
             try:
-                model = _with_onnx(taken, draft)
+                difference = write_onnx(draft / "model.onnx", model, taken.images)
+                checked = {"images": n_images, "largest_difference": difference}
+                described = {**describe(model), "checked": checked}
+                model = replace(model, config=replace(model.config, onnx=described))
             except ModelError as exc:
                 failure = exc  # the folder without model.onnx is still worth keeping
         taken = replace(taken, model=model)
@@ -217,16 +221,6 @@ def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> T
     if failure is not None:
         raise failure
     return Trained(folder=folder, metrics=metrics, model=model, taken=taken)
-
-
-def _with_onnx(taken: RetrainedModel, draft: Path) -> LoadedModel:
-    from hpsearch.nn.serving.onnx import describe, write_onnx
-
-    model = taken.model
-    difference = write_onnx(draft / "model.onnx", model, taken.images)
-    checked = {"images": len(taken.images), "largest_difference": difference}
-    described = {**describe(model), "checked": checked}
-    return replace(model, config=replace(model.config, onnx=described))
 
 
 def _metrics(taken: RetrainedModel, *, params: int) -> dict[str, Any]:
@@ -260,13 +254,12 @@ def _documents(
     scores = taken.scores
     title = f"{accuracy(scores)} of {scores.n:,} test images right"
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-    onnx = bool(taken.model.config.onnx)
     return {
         "metrics.json": text.encode(),
         "confusion.csv": matrix_csv(scores).encode(),
         "confusion.png": matrix_picture(scores, title=title),
         "confused.png": confused_picture(scores, taken.images, taken.labels, taken.predicted),
-        "README.md": card(taken, params=params, onnx=onnx).encode(),
+        "README.md": card(taken, params=params).encode(),
     }
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import options
-from hpsearch.cli.output import command_line, messages, note, print_json, watching
-from hpsearch.cli.output import show as display
+from hpsearch.cli.output import (
+    command_line,
+    display,
+    messages,
+    note,
+    print_json,
+    print_result,
+    watching,
+)
 
 app = typer.Typer()
 
@@ -45,11 +54,7 @@ def list_(storage: options.Storage = None, json_: options.Json = False) -> None:
     from hpsearch.api.studies import list_studies
     from hpsearch.view.terminal.study_tables import study_list
 
-    rows = list_studies(storage)
-    if json_:
-        print_json(rows)
-    else:
-        display(study_list(rows))
+    print_result(list_studies(storage), json_, study_list)
 
 
 @app.command()
@@ -64,11 +69,7 @@ def status(
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.study_tables import status_lines
 
-    summary = open_study(study, storage=storage).summary()
-    if json_:
-        print_json(summary)
-    else:
-        display(status_lines(summary))
+    print_result(open_study(study, storage=storage).summary(), json_, status_lines)
 
 
 @app.command(short_help="Show all details of a trial.")
@@ -86,11 +87,8 @@ def show(
     from hpsearch.view.terminal.trial_tables import trial_details
 
     opened = open_study(study, storage=storage)
-    record = opened.trial(trial)
-    if json_:
-        print_json(record)
-    else:
-        display(trial_details(record, study=opened.name, objectives=opened.objectives))
+    view = partial(trial_details, study=opened.name, objectives=opened.objectives)
+    print_result(opened.trial(trial), json_, view)
 
 
 @app.command()
@@ -110,14 +108,11 @@ def front(
         print_json(opened.front_rows())
         return
     front = opened.pareto_front()
-    if front.trials:
-        display(
-            titled_front(
-                front.trials, study=opened.name, objectives=opened.objectives, knee=front.knee
-            )
-        )
-    else:
+    if not front.trials:
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
+        return
+    names = opened.objectives
+    display(titled_front(front.trials, study=opened.name, objectives=names, knee=front.knee))
 
 
 @app.command(short_help="Compare studies of a database.")
@@ -146,10 +141,7 @@ def compare(
     if output is not None:
         write(comparison_page(comparison), output)
         note(f"wrote {output}")
-    if json_:
-        print_json(comparison)
-    else:
-        display(comparison_table(comparison))
+    print_result(comparison, json_, comparison_table)
 
 
 @app.command(short_help="Write the report: a page, Markdown, or JSON.")
@@ -207,12 +199,8 @@ def doctor(
     from hpsearch.api import run as api
     from hpsearch.view.terminal.study_tables import findings_table
 
-    findings, is_usable = api.doctor(
-        RunOptions(storage=storage, data_dir=data_dir, artifacts=artifacts)
-    )
-    if json_:
-        print_json(findings)
-    else:
-        display(findings_table(findings))
+    where = RunOptions(storage=storage, data_dir=data_dir, artifacts=artifacts)
+    findings, is_usable = api.doctor(where)
+    print_result(findings, json_, findings_table)
     if not is_usable:
         raise typer.Exit(2)

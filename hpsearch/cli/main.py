@@ -18,13 +18,13 @@ from hpsearch.cli.output import (
     command_messages,
     confirmed,
     dashboard_password,
+    display,
     log_details,
     messages,
     note,
     preparing,
     watching,
 )
-from hpsearch.cli.output import show as display
 from hpsearch.errors import HpsearchError, expected_of, translate_errors
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ app.add_typer(model_commands.app)
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    verbose: options.Verbose = False,
-    version: options.Version = False,
+    context: typer.Context, verbose: options.Verbose = False, version: options.Version = False
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -206,18 +204,8 @@ def dashboard(
     """
     from hpsearch.api import studies as api
 
-    api.dashboard(
-        storage,
-        host=host,
-        port=port,
-        writable=writable,
-        user=auth,
-        password_of=dashboard_password,
-    )
-
-
-# The printed command to resume sets these itself, or omits them.
-_NOT_REPEATED = {"trials", "study", "storage", "timeout"}
+    ask = dashboard_password
+    api.dashboard(storage, host=host, port=port, writable=writable, user=auth, password_of=ask)
 
 
 def _typed_options(context: typer.Context) -> list[str]:
@@ -226,11 +214,13 @@ def _typed_options(context: typer.Context) -> list[str]:
     Values from the environment are omitted: they still apply.
     """
     words: list[str] = []
+    # The printed command to resume sets these itself, or omits them.
+    omitted = {"trials", "study", "storage", "timeout"}
     for parameter in context.command.params:
         name = str(parameter.name)
         value, source = context.params[name], context.get_parameter_source(name)
         is_typed = source is not None and source.name == "COMMANDLINE"
-        if name in _NOT_REPEATED or not is_typed or value in (None, parameter.default):
+        if name in omitted or not is_typed or value in (None, parameter.default):
             continue
         words += [parameter.opts[0]] if parameter.param_type_name == "option" else []
         words += [str(value)] if value is not True else []
@@ -242,16 +232,10 @@ def _print_end(study: StudyHandle, *, again: list[str]) -> None:
     from hpsearch.view.terminal.run_summary import ending_view, write_report
 
     analysis = study.analysis()  # once, for the report and for the screen
-    report = write_report(analysis, storage_options=study.storage_options)
-    display(
-        ending_view(
-            analysis,
-            str(study.ending),
-            storage_options=study.storage_options,
-            again=again,
-            report=report,
-        )
-    )
+    named = study.storage_options
+    report = write_report(analysis, storage_options=named)
+    ending = str(study.ending)
+    display(ending_view(analysis, ending, storage_options=named, again=again, report=report))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -265,6 +249,7 @@ def _run_command(arguments: list[str] | None) -> Any:
     command = typer.main.get_command(app)
     try:
         with translate_errors():
+            # Not standalone: errors arrive here, and are printed in the format of this program.
             return command.main(arguments, prog_name="hpsearch", standalone_mode=False)
     except HpsearchError as exc:
         return _print_error(str(exc))

@@ -6,11 +6,11 @@ from typing import Unpack
 
 import typer
 
+from hpsearch.api import evaluate
 from hpsearch.api import train as api
 from hpsearch.api.run_options import RunOptions
 from hpsearch.cli import options
-from hpsearch.cli.output import command_line, note, print_json
-from hpsearch.cli.output import show as display
+from hpsearch.cli.output import command_line, display, note, print_json, print_result
 from hpsearch.errors import HpsearchError
 
 app = typer.Typer()
@@ -68,10 +68,7 @@ def predict(
     from hpsearch.view.terminal.model_output import prediction_table
 
     rows = api.predict(model, images, top=top, device=device, threads=threads, factory=factory)
-    if json_:
-        print_json(rows)
-    else:
-        display(prediction_table(rows))
+    print_result(rows, json_, prediction_table)
 
 
 @app.command(short_help="Write a study's tables as CSV and Parquet.")
@@ -106,14 +103,14 @@ def rerun(
 
     Example: hpsearch rerun 12
     """
-    from hpsearch.api import evaluate
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
+    here = RunOptions(dataset=dataset, data_dir=data_dir, device=device, threads=threads)
     compared = evaluate.rerun(
         open_study(study, storage=storage),
         trial,
-        RunOptions(dataset=dataset, data_dir=data_dir, device=device, threads=threads),
+        here,
         on_epoch=lambda before, now: display(rerun_line(before, now)),
     )
     verdict = rerun_verdict(compared)
@@ -144,12 +141,11 @@ def confirm(
     """
     from rich.console import Console
 
-    from hpsearch.api.evaluate import replicate
     from hpsearch.api.run import stop_on_signal
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.model_output import confirmed_as_plain, confirmed_table, showing
 
-    run_options = RunOptions(
+    here = RunOptions(
         dataset=dataset,
         data_dir=data_dir,
         device=device,
@@ -159,13 +155,8 @@ def confirm(
     opened = open_study(study, storage=storage)
     try:
         with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
-            replications = replicate(
-                opened,
-                run_options,
-                trials=trial or (),
-                seeds=seeds,
-                stop=stop,
-                on_progress=on_progress,
+            replications = evaluate.replicate(
+                opened, here, trials=trial or (), seeds=seeds, stop=stop, on_progress=on_progress
             )
     except KeyboardInterrupt:
         note("interrupted; finished trainings are saved, the same command resumes")

@@ -130,10 +130,7 @@ TablesOutput = Annotated[Path, typer.Option("--output", "-o", help="The folder t
 Model = Annotated[Path, typer.Argument(help="A folder that `hpsearch train` wrote.")]
 Factory = Annotated[
     str | None,
-    typer.Option(
-        metavar="MODULE:NAME",
-        help="Run this user code, which builds the model.",
-    ),
+    typer.Option(metavar="MODULE:NAME", help="Run this user code, which builds the model."),
 ]
 Images = Annotated[
     list[Path],
@@ -244,6 +241,7 @@ def expand_keywords(types: type, defaults: Callable[..., object]) -> Callable[[C
 
     def decorate(command: Command) -> Command:
         *given, _keywords = signature(command, eval_str=True).parameters.values()
+        # Typer prints the help in the order of the signature.
         before = [each for each in given if each.kind is not Parameter.KEYWORD_ONLY]
         after = given[len(before) :]
         command.__signature__ = Signature([*before, *options, *after])  # type: ignore[attr-defined]
@@ -265,6 +263,7 @@ def named_study(*, required: bool = False) -> Callable[[Command], Command]:
         for each in signature(command, eval_str=True).parameters.values():
             if each.name == "study":
                 parameters.append(each.replace(annotation=argument))
+                # Both spellings are parameters of their own for Typer.
                 each = each.replace(name="study_option", annotation=Study)
             parameters.append(each)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -83,7 +83,7 @@ def watching(
         yield view
 
 
-def show(renderable: RenderableType) -> None:
+def display(renderable: RenderableType) -> None:
     """Prints a result on stdout; in a file or a pipe, lines are neither cut nor wrapped.
 
     A cut or wrapped line could not be searched. COLUMNS, if set, still limits the width, and
@@ -106,6 +106,14 @@ def print_json(value: object) -> None:
     from hpsearch.api.studies import json_text
 
     typer.echo(json_text(value))
+
+
+def print_result(value: Any, as_json: bool, view: Callable[[Any], RenderableType]) -> None:
+    """Prints a result on stdout, as JSON or as its view."""
+    if as_json:
+        print_json(value)
+    else:
+        display(view(value))
 
 
 def confirmed(question: str) -> bool:

@@ -99,6 +99,7 @@ def body(section: Section) -> list[str]:
         lines += ["", _prose(words)]
     for table in section.tables:
         lines += ["", *_table(table)]
+    # Alone, the notes are about figures, which Markdown lacks.
     for note in section.notes if section.words or section.tables else ():
         lines += ["", f"*{_prose(note)}*"]
     for summary, code in section.hidden:

@@ -78,6 +78,7 @@ def format_seconds(seconds: float) -> str:
     >>> [format_seconds(s) for s in (0.043, 4.312, 43.12, 130, 11100, 200000)]
     ['0.043 s', '4.31 s', '43.1 s', '2 min 10 s', '3 h 05 min', '2 d 07 h']
     """
+    # From 59.95 s on, the rounded number would be 60.0 s.
     if seconds < 59.95:
         return f"{_digits(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -294,7 +295,7 @@ def sparkline(values: Sequence[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     low, span = (min(finite), max(finite) - min(finite)) if finite else (0.0, 0.0)
     top = len(BARS) - 1
-    bars = (round((v - low) / span * top) if span and math.isfinite(v) else 0 for v in values)
     return "".join(
-        BARS[bar] if math.isfinite(v) else "?" for bar, v in zip(bars, values, strict=True)
+        BARS[round((v - low) / span * top) if span else 0] if math.isfinite(v) else "?"
+        for v in values
     )

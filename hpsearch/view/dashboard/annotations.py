@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import shlex
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,96 +32,9 @@ from hpsearch.view.format import format_interval, format_value, spoken
 from hpsearch.view.report import effect_sections, figures, front_sections
 from hpsearch.view.report.theme import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, evenly, word
 
-# Colours that are readable on a light and on a dark background.
-_TRAINED, _VALIDATED, _WORDS, _LINES = "#8a94a3", "#3d82f0", "#7d8896", "rgba(128,136,150,0.3)"
-_WIDTH, _HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 44, 48  # pixels around the plot
-
-
-def table(curve: Curve) -> str:
-    """Returns the curve as CSV, a row per epoch."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Epoch.__dataclass_fields__)
-    writer.writerows(asdict(epoch).values() for epoch in curve)
-    return file.getvalue()
-
-
-def picture(curve: Curve) -> str:
-    """Returns the accuracies over 1 or more epochs as SVG."""
-    values = [v for e in curve for v in (e.val_accuracy, e.train_accuracy) if math.isfinite(v)]
-    low, high, step = _range(min(values, default=0.0), max(values, default=1.0))
-    last = max(2, curve[-1].epoch)
-
-    def point(epoch: float, accuracy: float) -> tuple[float, float]:
-        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (epoch - 1) / (last - 1)
-        y = _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - accuracy) / (high - low)
-        return round(x, 1), round(y, 1)
-
-    parts = [*_frame(point, low, high, step, last), *_legend()]
-    for name, colour in (("train_accuracy", _TRAINED), ("val_accuracy", _VALIDATED)):
-        measured = [(e.epoch, getattr(e, name)) for e in curve]
-        parts += _line([point(*pair) for pair in measured if math.isfinite(pair[1])], colour)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
-        f' width="{_WIDTH}" height="{_HEIGHT}" font-family="system-ui, sans-serif" font-size="14"'
-        f' fill="{_WORDS}">{"".join(parts)}</svg>'
-    )
-
-
-def _range(low: float, high: float) -> tuple[float, float, float]:
-    """Returns the ends of an axis that contains both values, and the step of its ticks."""
-    room = max(high - low, 0.01)
-    step = min(s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if room / s <= 6)
-    below = min(math.floor(low / step), round(1 / step) - 1)  # no accuracy is above 1
-    return below * step, max(math.ceil(high / step - 1e-9), below + 1) * step, step
-
-
-def _frame(
-    point: Callable[[float, float], tuple[float, float]],
-    low: float,
-    high: float,
-    step: float,
-    last: int,
-) -> list[str]:
-    parts = []
-    for i in range(round((high - low) / step) + 1):
-        value = low + i * step
-        _, y = point(1, value)
-        parts.append(f'<path d="M{_LEFT},{y}H{_WIDTH - _RIGHT}" stroke="{_LINES}"/>')
-        label = f"{100 * value:.{1 if step < 0.01 else 0}f} %"
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 5}" text-anchor="end">{label}</text>')
-    every = max(1, math.ceil(last / 10))
-    for epoch in [1, *range(every, last + 1, every)] if every > 1 else range(1, last + 1):
-        x, _ = point(epoch, low)
-        parts.append(
-            f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{epoch}</text>'
-        )
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">epoch</text>')
-    return parts
-
-
-def _legend() -> list[str]:
-    parts = []
-    for x, colour, label in (
-        (_LEFT, _VALIDATED, "validation accuracy"),
-        (_LEFT + 190, _TRAINED, "training accuracy"),
-    ):
-        parts.append(f'<path d="M{x},21h20" stroke="{colour}" stroke-width="3"/>')
-        parts.append(f'<text x="{x + 27}" y="26">{label}</text>')
-    return parts
-
-
-def _line(points: Sequence[tuple[float, float]], colour: str) -> list[str]:
-    joined = " ".join(f"{x},{y}" for x, y in points)
-    dots = [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in points[-1:]]
-    return [f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"/>', *dots]
-
-
 FIGURE_BYTES = 150_000  # of one figure: a page requests all of them every few seconds
 _SHOWN_WINNERS = 20  # in the table of the note
-# A light page and a dark one show the same figure, so each colour has to suit both.
+# Our figures' colours, and the counterparts that are readable on a light and on a dark page.
 _COLOURS: Mapping[str, str] = {
     INK: "#7d8896",
     MUTED: "#7d8896",
@@ -132,6 +44,15 @@ _COLOURS: Mapping[str, str] = {
     FAINTER: "#8d96a3",
 }
 _TOOLS = "rgba(128,136,150,0.6)"
+# The same for the curve of a trial, which is drawn as SVG.
+_TRAINED, _VALIDATED, _WORDS, _LINES = "#8a94a3", "#3d82f0", "#7d8896", "rgba(128,136,150,0.3)"
+_WIDTH, _HEIGHT = 640, 400
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 44, 48  # pixels around the plot
+# Attributes of a trial that are shown in another form, or not at all.
+_HIDDEN = frozenset(
+    ("cost", "curve", "origin", "history", "spec", "beat", "pruning", "would_prune")
+)
+_PARTS = {"train": "to train", "val": "to validate", "test": "to test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,24 +90,24 @@ NOTHING = Annotations()
 def annotate(
     findings: StudyAnalysis, *, study_id: int, storage_options: Sequence[str] = ()
 ) -> Annotations:
-    """Returns the notes, figures and files of a study.
+    """Returns the notes, figures and files of a study, which has ``study_id`` in the database.
 
-    Args:
-        findings: the analysis of the study.
-        study_id: its id in the database.
-        storage_options: the options that name the storage, for the commands to type.
+    ``storage_options`` name the storage, for the commands to type.
     """
     notes = {"dashboard:": _study_note(findings, storage_options)}
     attributes: dict[str, Any] = {}
     files: dict[str, Callable[[], str]] = {}
     for standing in findings.front:
         trial_id = standing.record.attributes["trial_id"]
-        picture = ""
-        for name, kind, content in _files(standing):
+        picture, curve = "", standing.record.curve
+        for suffix, kind, draw in _FILES if curve else ():
+            name = f"trial-{standing.record.number}-curve.{suffix}"
+            # The same id in every process, so that an open page still finds its files.
             key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"hpsearch/{study_id}/{trial_id}/{name}"))
-            files[key] = content
+            files[key] = partial(draw, curve)
             meta = {"artifact_id": key, "filename": name, "mimetype": kind, "encoding": None}
             attributes[f"dashboard:artifacts:{trial_id}:{key}"] = json.dumps(meta)
+            # The note shows the first file, which is the picture.
             picture = picture or f"/artifacts/{study_id}/{trial_id}/{key}"
         notes[f"dashboard:{trial_id}:"] = _trial_note(standing, findings, picture, storage_options)
     for name, text in _graphs(findings):
@@ -232,9 +153,8 @@ def _winners(findings: StudyAnalysis) -> Section | None:
 
 
 def _train_command(number: int, study: str, storage_options: Sequence[str]) -> list[str]:
-    command = ["hpsearch", "train", "--trial", str(number), "--study", study, *storage_options]
-    text = f"To train trial {number} for use:"
-    return ["", text, "", "```bash", shlex.join([*command, "-o", f"model-{number}"]), "```"]
+    command = front_sections.train_command(number, study, storage_options)
+    return ["", f"To train trial {number} for use:", "", "```bash", command, "```"]
 
 
 def _trial_note(
@@ -261,18 +181,6 @@ def _trial_note(
     return "\n".join([*lines, ""])
 
 
-def _files(standing: RankedTrial) -> list[tuple[str, str, Callable[[], str]]]:
-    """Returns the name, type and content of each file of a trial."""
-    record = standing.record
-    if not record.curve:
-        return []
-    name = f"trial-{record.number}-curve"
-    return [
-        (f"{name}.svg", "image/svg+xml", partial(picture, record.curve)),
-        (f"{name}.csv", "text/csv", partial(table, record.curve)),
-    ]
-
-
 def _graphs(findings: StudyAnalysis) -> list[tuple[str, str]]:
     """Returns the name and JSON of each figure that is not empty."""
     groups, attained = findings.depth.groups, findings.attainment
@@ -296,6 +204,7 @@ def _bounded(title: str, draw: Callable[[Any], go.Figure], items: Sequence[Any])
         text = _styled(draw(evenly(items, limit)), title)
         if len(text) <= FIGURE_BYTES or limit <= 2:
             return text
+        # The length grows with the items; the tenth is a margin, as their lengths differ.
         limit = max(2, min(limit - 1, int(0.9 * limit * FIGURE_BYTES / len(text))))
 
 
@@ -313,6 +222,85 @@ def _styled(figure: go.Figure, title: str) -> str:
     for colour, neutral in _COLOURS.items():
         text = text.replace(colour, neutral)
     return text
+
+
+def curve_csv(curve: Curve) -> str:
+    """Returns the curve as CSV, a row per epoch."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Epoch.__dataclass_fields__)
+    writer.writerows(asdict(epoch).values() for epoch in curve)
+    return file.getvalue()
+
+
+def curve_svg(curve: Curve) -> str:
+    """Returns the accuracies over 1 or more epochs as SVG."""
+    values = [v for e in curve for v in (e.val_accuracy, e.train_accuracy) if math.isfinite(v)]
+    low, high, step = _range(min(values, default=0.0), max(values, default=1.0))
+    last = max(2, curve[-1].epoch)
+
+    def point(epoch: float, accuracy: float) -> tuple[float, float]:
+        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (epoch - 1) / (last - 1)
+        y = _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - accuracy) / (high - low)
+        return round(x, 1), round(y, 1)
+
+    parts = _frame(point, low, high, step, last)
+    for name, colour in (("train_accuracy", _TRAINED), ("val_accuracy", _VALIDATED)):
+        measured = [(e.epoch, getattr(e, name)) for e in curve]
+        points = [point(*pair) for pair in measured if math.isfinite(pair[1])]
+        joined = " ".join(f"{x},{y}" for x, y in points)
+        line = f'fill="none" stroke="{colour}" stroke-width="2"'
+        parts.append(f'<polyline points="{joined}" {line}/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in points[-1:]]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+        f' width="{_WIDTH}" height="{_HEIGHT}" font-family="system-ui, sans-serif" font-size="14"'
+        f' fill="{_WORDS}">{"".join(parts)}</svg>'
+    )
+
+
+# The suffix, the type and the content of each file of a trial on the front.
+_FILES = (("svg", "image/svg+xml", curve_svg), ("csv", "text/csv", curve_csv))
+
+
+def _range(low: float, high: float) -> tuple[float, float, float]:
+    """Returns the ends of an axis that contains both values, and the step of its ticks."""
+    room = max(high - low, 0.01)
+    step = min(s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if room / s <= 6)
+    below = min(math.floor(low / step), round(1 / step) - 1)  # no accuracy is above 1
+    return below * step, max(math.ceil(high / step - 1e-9), below + 1) * step, step
+
+
+def _frame(
+    point: Callable[[float, float], tuple[float, float]],
+    low: float,
+    high: float,
+    step: float,
+    last: int,
+) -> list[str]:
+    """Draws the grid, the labels of both axes, and the legend."""
+    parts = []
+    for i in range(round((high - low) / step) + 1):
+        value = low + i * step
+        _, y = point(1, value)
+        parts.append(f'<path d="M{_LEFT},{y}H{_WIDTH - _RIGHT}" stroke="{_LINES}"/>')
+        label = f"{100 * value:.{1 if step < 0.01 else 0}f} %"
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 5}" text-anchor="end">{label}</text>')
+    every = max(1, math.ceil(last / 10))
+    for epoch in [1, *range(every, last + 1, every)] if every > 1 else range(1, last + 1):
+        x, _ = point(epoch, low)
+        parts.append(
+            f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{epoch}</text>'
+        )
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">epoch</text>')
+    for x, colour, label in (
+        (_LEFT, _VALIDATED, "validation accuracy"),
+        (_LEFT + 190, _TRAINED, "training accuracy"),
+    ):
+        parts.append(f'<path d="M{x},21h20" stroke="{colour}" stroke-width="3"/>')
+        parts.append(f'<text x="{x + 27}" y="26">{label}</text>')
+    return parts
 
 
 def of_trial(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,11 +327,6 @@ def of_trial(stored: Mapping[str, Any]) -> dict[str, Any]:
     if stored.get("history"):
         shown["starts"] = len(stored["history"]) + 1
     return {**shown, **others}
-
-
-_HIDDEN = frozenset(
-    ("cost", "curve", "origin", "history", "spec", "beat", "pruning", "would_prune")
-)
 
 
 def of_study(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,6 +356,3 @@ def of_study(stored: Mapping[str, Any]) -> dict[str, Any]:
         shown["stopped"] = "by `hpsearch stop`"
     others = {key: value for key, value in stored.items() if not key.startswith("hpsearch:")}
     return {**shown, **others}
-
-
-_PARTS = {"train": "to train", "val": "to validate", "test": "to test"}

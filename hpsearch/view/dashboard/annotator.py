@@ -16,7 +16,6 @@ from hpsearch.search.jobs.analyse import essentials
 from hpsearch.search.storage.overlay import annotated
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study.catalog import open_numbered
-from hpsearch.search.study.study import Study
 from hpsearch.view.dashboard.annotations import NOTHING, Annotations, annotate, of_study, of_trial
 from hpsearch.view.dashboard.auth import READING
 
@@ -74,13 +73,7 @@ class Annotator:
         made = self._made.get(study_id, NOTHING)
         return made.over(system_attributes, texts=self.is_showing())
 
-    def of_study(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the attributes of a study for display."""
-        return of_study(attributes)
-
-    def of_trial(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the attributes of a trial for display."""
-        return of_trial(attributes)
+    of_study, of_trial = staticmethod(of_study), staticmethod(of_trial)
 
     def watching(self, app: WSGIApplication) -> WSGIApplication:
         """Returns the app behind a filter that registers which study a request reads."""
@@ -114,6 +107,7 @@ class Annotator:
         with self._changed:
             while True:
                 left = self.due - self._clock()
+                # A study without annotations is annotated at once, and before the others.
                 fresh = [study_id for study_id in self._requested if study_id not in self._made]
                 if fresh or (self._requested and left <= 0):
                     chosen = (fresh or list(self._requested))[0]
@@ -142,7 +136,8 @@ class Annotator:
             study = open_numbered(self._storage, study_id)
             if study is None:
                 return NOTHING
-            state = _state(study)
+            # Cheap to read, and different whenever the annotations may differ.
+            state = study.name, dict(study.attributes), dict(study.tally())
             if state != self._states.get(study_id):
                 made = annotate(
                     essentials(study), study_id=study_id, storage_options=self._storage_options
@@ -169,8 +164,3 @@ class Annotator:
 
     def remove(self, artifact_id: str) -> None:
         """Does nothing: a file disappears together with its trial."""
-
-
-def _state(study: Study) -> object:
-    """Returns a value, cheap to read, that changes whenever the annotations may change."""
-    return study.name, dict(study.attributes), dict(study.tally())

@@ -89,7 +89,6 @@ def _network(address: str) -> str:
 
 
 READING = ("GET", "HEAD")
-_FILES = ("/artifacts", "/api/artifacts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,21 +142,13 @@ def read_only(app: WSGIApplication) -> WSGIApplication:
     """Returns the app behind a filter that answers every method but GET and HEAD with 405.
 
     The pages of optuna-dashboard 0.21 need no other method to be read; the others create, rename
-    and delete studies, without authentication. The refusal has the JSON format of its own errors,
-    so that the page shows it.
+    and delete studies, without authentication.
     """
-
-    def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method = environ.get("REQUEST_METHOD", "")
-        if method in READING:
-            return app(environ, start_response)
-        return _refused(
-            f"{method} was refused: this dashboard is read-only; to change studies from it,"
-            " start it with: hpsearch dashboard --writable",
-            start_response,
-        )
-
-    return filtered
+    reason = (
+        "this dashboard is read-only; to change studies from it, start it with:"
+        " hpsearch dashboard --writable"
+    )
+    return _refusing(app, paths="", reason=reason)
 
 
 def without_uploads(app: WSGIApplication) -> WSGIApplication:
@@ -165,28 +156,41 @@ def without_uploads(app: WSGIApplication) -> WSGIApplication:
 
     The files that the dashboard shows are generated on request.
     """
+    reason = (
+        "hpsearch stores no files with a study; the files shown are generated from its database"
+    )
+    return _refusing(app, paths=("/artifacts", "/api/artifacts"), reason=reason)
+
+
+def _refusing(
+    app: WSGIApplication, *, paths: str | tuple[str, ...], reason: str
+) -> WSGIApplication:
+    """Refuses to change the paths with these beginnings."""
 
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
-        if method in READING or not path.startswith(_FILES):
+        method = environ.get("REQUEST_METHOD", "")
+        if method in READING or not environ.get("PATH_INFO", "").startswith(paths):
             return app(environ, start_response)
-        return _refused(
-            f"{method} was refused: hpsearch stores no files with a study; the files shown are"
-            " generated from its database",
-            start_response,
+        # In the format of optuna-dashboard's own errors, so that its page shows the reason.
+        body = json.dumps({"reason": f"{method} was refused: {reason}"})
+        allowed = ("Allow", ", ".join(READING))
+        return _answer(
+            start_response, "405 Method Not Allowed", body, allowed, kind="application/json"
         )
 
     return filtered
 
 
-def _refused(reason: str, start_response: StartResponse) -> list[bytes]:
-    body = json.dumps({"reason": reason}).encode()
-    headers = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Allow", ", ".join(READING)),
-    ]
-    start_response("405 Method Not Allowed", headers)
+def _answer(
+    start_response: StartResponse,
+    status: str,
+    text: str,
+    header: tuple[str, str],
+    *,
+    kind: str = "text/plain",
+) -> list[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), header])
     return [body]
 
 
@@ -208,31 +212,17 @@ def with_login(
         if header:  # the first request of a browser has none and is no attempt
             seconds = throttle.attempt(environ.get("REMOTE_ADDR", ""), is_right=is_right)
             if seconds > 0:
-                return _too_many(seconds, start_response)
+                whole = math.ceil(seconds)
+                text = f"Too many wrong passwords came from this address; try again in {whole} s.\n"
+                wait = ("Retry-After", str(whole))
+                return _answer(start_response, "429 Too Many Requests", text, wait)
         if is_right:
             return app(environ, start_response)
-        body = b"This dashboard needs the user and password that it was started with.\n"
-        headers = [
-            ("Content-Type", "text/plain"),
-            ("Content-Length", str(len(body))),
-            ("WWW-Authenticate", 'Basic realm="hpsearch dashboard", charset="UTF-8"'),
-        ]
-        start_response("401 Unauthorized", headers)
-        return [body]
+        text = "This dashboard needs the user and password that it was started with.\n"
+        dialog = ("WWW-Authenticate", 'Basic realm="hpsearch dashboard", charset="UTF-8"')
+        return _answer(start_response, "401 Unauthorized", text, dialog)
 
     return filtered
-
-
-def _too_many(seconds: float, start_response: StartResponse) -> list[bytes]:
-    whole = math.ceil(seconds)
-    body = f"Too many wrong passwords came from this address; try again in {whole} s.\n".encode()
-    headers = [
-        ("Content-Type", "text/plain"),
-        ("Content-Length", str(len(body))),
-        ("Retry-After", str(whole)),
-    ]
-    start_response("429 Too Many Requests", headers)
-    return [body]
 
 
 def _credentials(header: str) -> bytes:

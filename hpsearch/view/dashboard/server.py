@@ -42,13 +42,9 @@ CHANGES = (
     '[aria-label="skip trial"]',
 )
 # Without these headers the page arrives whole and uncompressed, so that the style can be added.
-_CONDITIONS = (
-    "HTTP_IF_MODIFIED_SINCE",
-    "HTTP_IF_NONE_MATCH",
-    "HTTP_RANGE",
-    "HTTP_ACCEPT_ENCODING",
-)
+_CONDITIONS = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE", "HTTP_ACCEPT_ENCODING")
 _FILE_HEADERS = ("content-length", "last-modified", "etag", "accept-ranges")
+_WAIT_SECONDS = 1.0  # between two attempts to open a database
 
 
 def hiding(app: WSGIApplication, selectors: Sequence[str]) -> WSGIApplication:
@@ -93,18 +89,10 @@ def _response(
     return begun[0], begun[1], b"".join(written)
 
 
-_WAIT_SECONDS = 1.0
+def open_with_retry(text: str, *, pause: Callable[[float], None] = time.sleep) -> Storage:
+    """Opens a database for reading; retries until a database on a server has a study.
 
-
-def open_patiently(
-    text: str,
-    *,
-    pause: Callable[[float], None] = time.sleep,
-) -> Storage:
-    """Opens a database for reading; waits until a database on a server has a study.
-
-    The first worker creates the tables, never the dashboard. ``pause`` sleeps for the given
-    seconds.
+    The first worker creates the tables, never the dashboard. ``pause`` sleeps for some seconds.
 
     Raises:
         StorageError: the database cannot be read, or is an SQLite file that does not exist.
@@ -153,12 +141,22 @@ def serve(
     with _listen(host, port) as listening:
         # Imported once the port is known to be free, as optuna-dashboard takes about 2 s.
         import waitress
+        from optuna_dashboard import wsgi
 
-        app = _application(storage, writable=writable, storage_options=storage_options)
-        served = with_login(app, login) if login is not None else app
+        from hpsearch.view.dashboard.annotator import Annotator
+
+        annotator = Annotator(storage, storage_options=storage_options)
+        annotator.start()
+        app = annotator.watching(wsgi(annotator.backend, artifact_store=annotator))
+        if writable:
+            app = without_uploads(hiding(app, UPLOADS))
+        else:
+            app = read_only(hiding(app, [*UPLOADS, *CHANGES]))
+        if login is not None:
+            app = with_login(app, login)
         # waitress would warn of the many simultaneous requests of a page.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        server = waitress.create_server(served, sockets=[listening], threads=8)
+        server = waitress.create_server(app, sockets=[listening], threads=8)
         shown = f"[{host}]" if ":" in host else host
         try:
             ready(f"http://{shown}:{listening.getsockname()[1]}/dashboard")
@@ -184,22 +182,6 @@ def ending_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _application(
-    storage: Storage, *, writable: bool, storage_options: Sequence[str]
-) -> WSGIApplication:
-    from optuna_dashboard import wsgi
-
-    from hpsearch.view.dashboard.annotator import Annotator
-
-    annotator = Annotator(storage, storage_options=storage_options)
-    annotator.start()
-    app: WSGIApplication = wsgi(annotator.backend, artifact_store=annotator)
-    annotated = annotator.watching(app)
-    if writable:
-        return without_uploads(hiding(annotated, UPLOADS))
-    return read_only(hiding(annotated, [*UPLOADS, *CHANGES]))
-
-
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -207,8 +189,7 @@ def _listen(host: str, port: int) -> socket.socket:
             raise OSError("a port is 0 to 65535")
         return socket.create_server((host, port), family=family)
     except OSError as exc:
-        why = exc.strerror or exc
         raise HpsearchError(
-            f"cannot listen on {host}:{port} ({why}); expected an address of this machine and a"
-            " free port; stop the program that uses it, or choose another --port"
+            f"cannot listen on {host}:{port} ({exc.strerror or exc}); expected an address of this"
+            " machine and a free port; stop the program that uses it, or choose another --port"
         ) from exc

@@ -15,14 +15,8 @@ from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
 from hpsearch.view.format import format_seconds, format_value, spelled
 
 
-def card(trained: RetrainedModel, *, params: int, onnx: bool) -> str:
-    """Returns the model card.
-
-    Args:
-        trained: the model and its scores.
-        params: the number of parameters.
-        onnx: whether there is a ``model.onnx`` in the same folder.
-    """
+def card(trained: RetrainedModel, *, params: int) -> str:
+    """Returns the model card of a trained model with ``params`` parameters."""
     config, scores = trained.model.config, trained.scores
     height, width = config.size
     return _template().render(
@@ -31,7 +25,7 @@ def card(trained: RetrainedModel, *, params: int, onnx: bool) -> str:
         data=config.provenance["data"],
         scores=scores,
         params=params,
-        onnx=onnx,
+        onnx=bool(config.onnx),
         height=height,
         width=width,
         mode={1: "gray", 3: "RGB", 4: "RGBA"}[config.channels],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,7 +15,7 @@ from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.report.figures import rises, spent_axis
 from hpsearch.view.report.front_figure import around, is_staircase, log_axis, measured_lines
 from hpsearch.view.report.front_sections import pairs
-from hpsearch.view.report.report import page
+from hpsearch.view.report.report import page, written
 from hpsearch.view.report.theme import ACCENT, ALARM, FAINT, INK, MUTED, empty, safe
 
 _COLOURS = (ACCENT, ALARM, INK, FAINT)
@@ -26,19 +24,38 @@ _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
 def comparison_page(compared: Comparison) -> str:
     """Returns the comparison as HTML."""
-    about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
     standing, *rest = verdict(compared)
     answer = Section(key="answer", title=standing, words=rest, notes=small_print(compared))
-    made = [answer, _fronts(compared), _courses(compared), _numbers(compared)]
+    drawings = [
+        Drawing(
+            key=f"courses-{against}",
+            about=f"hypervolume of each study against {against}",
+            draw=partial(courses, compared, against),
+        )
+        for against in (("trials",) if compared.seconds is None else ("seconds", "trials"))
+    ]
+    caption = "The dotted line marks the point of comparison, which all studies have reached."
+    over_time = Section(
+        key="courses", title="Hypervolume over time", drawings=drawings, captions=[caption]
+    )
+    table, above = [], ""
+    for name, cells in rows(compared):
+        # An indented name belongs to the row above it.
+        if not name.startswith(" "):
+            above = name
+        table.append((above if name == above else f"{above}: {name.strip()}", *cells))
+    header = ("what", *(one.study for one in compared.studies))
+    tables = [Table(header=header, rows=tuple(table))]
+    numbers = Section(key="numbers", title="The numbers", tables=tables)
     return page(
-        [section for section in made if section is not None],
+        [answer, *_fronts(compared), over_time, numbers],
         subject=f"studies {listed([one.study for one in compared.studies])}",
-        about=about,
+        about=written(),
     )
 
 
-def _fronts(compared: Comparison) -> Section | None:
-    """The studies' fronts, a figure for every two objectives; None with a single objective."""
+def _fronts(compared: Comparison) -> list[Section]:
+    """The studies' fronts, a figure for every two objectives; empty with a single objective."""
     drawings = [
         Drawing(
             key=f"fronts-{x}-{y}",
@@ -47,46 +64,12 @@ def _fronts(compared: Comparison) -> Section | None:
         )
         for x, y in pairs(compared.objectives)
     ]
-    if not drawings:
-        return None
-    return Section(
-        key="fronts",
-        title="The fronts",
-        drawings=drawings,
-        captions=[
-            "Filled: on the joint front of all trials. Hollow: dominated by another study.",
-            "The view begins below the worst knee; double-click the figure for all trials.",
-        ],
-    )
-
-
-def _courses(compared: Comparison) -> Section:
-    known = ("trials",) if compared.seconds is None else ("seconds", "trials")
-    return Section(
-        key="courses",
-        title="Hypervolume over time",
-        drawings=[
-            Drawing(
-                key=f"courses-{against}",
-                about=f"hypervolume of each study against {against}",
-                draw=partial(courses, compared, against),
-            )
-            for against in known
-        ],
-        captions=["The dotted line marks the point of comparison, which all studies have reached."],
-    )
-
-
-def _numbers(compared: Comparison) -> Section:
-    header = ("what", *(one.study for one in compared.studies))
-    table, above = [], ""
-    for name, cells in rows(compared):
-        # An indented name belongs to the row above it.
-        if not name.startswith(" "):
-            above = name
-        table.append((above if name == above else f"{above}: {name.strip()}", *cells))
-    tables = [Table(header=header, rows=tuple(table))]
-    return Section(key="numbers", title="The numbers", tables=tables)
+    captions = [
+        "Filled: on the joint front of all trials. Hollow: dominated by another study.",
+        "The view begins below the worst knee; double-click the figure for all trials.",
+    ]
+    section = Section(key="fronts", title="The fronts", drawings=drawings, captions=captions)
+    return [section] if drawings else []
 
 
 def fronts(compared: Comparison, *, x: str, y: str) -> go.Figure:
@@ -145,8 +128,7 @@ def courses(compared: Comparison, against: str = "seconds") -> go.Figure:
             )
         )
     line = {"color": MUTED, "width": 1, "dash": "dot"}
-    figure.add_vline(x=getattr(compared, against), line=line)
-    return figure
+    return figure.add_vline(x=getattr(compared, against), line=line)
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -20,26 +20,18 @@ def rows(compared: Comparison) -> list[Row]:
 
     The name of a row that belongs to the one above is indented.
     """
-    settings = [(name, list(map(_setting, of))) for name, of in compared.differences.items()]
-    return [*settings, *_spent(compared), *_hypervolumes(compared), *_fronts(compared)]
-
-
-def _spent(compared: Comparison) -> list[Row]:
     studies = compared.studies
-    spent = [
+    made = [(name, list(map(_setting, of))) for name, of in compared.differences.items()]
+    made += [
         ("trials", [f"{one.trials:,}" for one in studies]),
         ("  stopped early", [f"{one.counts['pruned']:,}" for one in studies]),
-        ("  and failed", [f"{one.counts['failed']:,}" for one in studies]),
-        ("training", [format_seconds(one.seconds) for one in studies]),
     ]
-    if not any(one.counts["failed"] for one in studies):
-        del spent[2]
-    return spent
-
-
-def _hypervolumes(compared: Comparison) -> list[Row]:
-    studies = compared.studies
-    made = [("hypervolume", [f"{one.hypervolume:.4f}" for one in studies])]
+    if any(one.counts["failed"] for one in studies):
+        made.append(("  and failed", [f"{one.counts['failed']:,}" for one in studies]))
+    made += [
+        ("training", [format_seconds(one.seconds) for one in studies]),
+        ("hypervolume", [f"{one.hypervolume:.4f}" for one in studies]),
+    ]
     if compared.seconds is not None:
         name = f"  after {format_seconds(compared.seconds)} each"
         made.append((name, [f"{one.at_seconds:.4f}" for one in studies]))
@@ -47,7 +39,7 @@ def _hypervolumes(compared: Comparison) -> list[Row]:
         (f"  after {_trials(compared.trials)} each", [f"{one.at_trials:.4f}" for one in studies]),
         ("  99 % of the leader's after", [_spent_at(one.nearly, compared) for one in studies]),
     ]
-    return made
+    return [*made, *_fronts(compared)]
 
 
 def _fronts(compared: Comparison) -> list[Row]:
@@ -90,8 +82,13 @@ def _setting(value: Any) -> str:
 def verdict(compared: Comparison) -> list[str]:
     """Returns the verdict in sentences: the ranking, the joint front and the best accuracy."""
     words = [_standing(compared)]
-    if passed := _passed(compared):
-        words.append(passed)
+    of = {one.study: one for one in compared.studies if one.at_equal}
+    behind = [of[name] for name in compared.ranking if name in of and name not in compared.level]
+    if behind:
+        at = _spent_at(behind[0].overtaken, compared)
+        words.append(
+            f"{compared.ranking[0]} reached the hypervolume of {behind[0].study} after {at}."
+        )
     words += _chance(compared)
     counts = {one.study: len(one.front.unbeaten) for one in compared.studies}
     parts = listed([f"{number:,} of {study}" for study, number in counts.items()])
@@ -119,16 +116,6 @@ def _standing(compared: Comparison) -> str:
         level = f"After {spent} each, {listed(ahead)} are level: less than 1 % apart in hypervolume"
         return f"{level}, ahead of {listed(behind)}." if behind else f"{level}."
     return f"After {spent} each, {ahead[0]} is ahead of {listed(behind)} in hypervolume."
-
-
-def _passed(compared: Comparison) -> str | None:
-    """When the leader reached the hypervolume of the first study behind it."""
-    of = {one.study: one for one in compared.studies if one.at_equal}
-    behind = [of[name] for name in compared.ranking if name in of and name not in compared.level]
-    if not behind:
-        return None
-    at = _spent_at(behind[0].overtaken, compared)
-    return f"{compared.ranking[0]} reached the hypervolume of {behind[0].study} after {at}."
 
 
 def _chance(compared: Comparison) -> list[str]:

@@ -14,6 +14,8 @@ from hpsearch.view.format import format_percent, format_value
 from hpsearch.view.report import figures, narrative
 from hpsearch.view.report.theme import SHOWN_CURVES, word
 
+_OF_DEPTH = ("accuracy", "val_loss", "train_seconds")
+
 
 def depth(analysis: StudyAnalysis) -> Section | None:
     """Returns the effect of the number of conv blocks, and how many are enough."""
@@ -44,9 +46,7 @@ def optimizers(analysis: StudyAnalysis) -> Section | None:
         key="optimizers",
         title="Which optimizer?",
         words=narrative.optimizer_words(effect),
-        drawings=_group_drawings(
-            figures.optimizers, "optimizer", effect.groups, ("accuracy", "gap")
-        ),
+        drawings=_group_drawings(figures.spreads, "optimizer", effect.groups, ("accuracy", "gap")),
         tables=[_groups_table("optimizer", effect.groups)],
         notes=[
             "The gap is validation loss minus training loss after the last epoch: a larger gap"
@@ -54,9 +54,6 @@ def optimizers(analysis: StudyAnalysis) -> Section | None:
             " smoothing and dropout, so the gap is often below 0: compare it between optimizers."
         ],
     )
-
-
-_OF_DEPTH = ("accuracy", "val_loss", "train_seconds")
 
 
 def _group_drawings(
@@ -87,6 +84,7 @@ def _quartiles(name: str, of: Quartiles | None) -> str:
     if of is None:
         return UNKNOWN
     median, low, high = (format_value(name, v) for v in (of.median, of.quarter, of.three_quarters))
+    # A single trial has no quartiles.
     return median if of.n == 1 else f"{median} ({low.split()[0]}–{high})"
 
 

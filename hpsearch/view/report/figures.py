@@ -40,20 +40,15 @@ def depth(groups: Sequence[Group], measure: str) -> go.Figure:
 
     ``measure`` is ``accuracy``, ``val_loss``, ``train_seconds`` or ``gap``.
     """
-    figure = _spreads(groups, measure)
-    figure.update_layout(xaxis_title="conv blocks")
-    return figure
+    return spreads(groups, measure).update_layout(xaxis_title="conv blocks")
 
 
-def optimizers(groups: Sequence[Group], measure: str) -> go.Figure:
-    """Returns a measure by optimizer: median, quartiles and best; measures as in `depth`."""
-    return _spreads(groups, measure)
-
-
-def _spreads(groups: Sequence[Group], measure: str) -> go.Figure:
+def spreads(groups: Sequence[Group], measure: str) -> go.Figure:
+    """Returns a measure by group: median, quartiles and best; measures as in :func:`depth`."""
     known = [(g, s) for g in groups if (s := getattr(g, measure)) is not None]
     figure = empty(x={"type": "category", "tickangle": 0}, y=axis(measure), legend=True)
     names = [f"{safe(str(group.key))}<br>n = {of.n}" for group, of in known]
+    # None ends a line: all are one trace.
     quartiles = [[of.quarter, of.three_quarters, None] for _, of in known]
     figure.add_trace(
         go.Scatter(
@@ -177,8 +172,7 @@ def importance(found: Importance) -> go.Figure:
             hoverinfo="text",
         )
     )
-    figure.update_layout(bargap=0.35)
-    return figure
+    return figure.update_layout(bargap=0.35)
 
 
 def hypervolume(history: Sequence[HypervolumePoint], against: str = "trials") -> go.Figure:
@@ -251,6 +245,7 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
             go.Bar(
                 name=name,
                 orientation="h",
+                # A horizontal bar begins at its base, and x is its length.
                 base=[span.started / 60 for span in of_state],
                 x=[(span.ended - span.started) / 60 for span in of_state],
                 y=[safe(span.worker) for span in of_state],
@@ -262,5 +257,4 @@ def timeline(spans: Sequence[Span]) -> go.Figure:
                 hoverinfo="text",
             )
         )
-    figure.update_layout(barmode="overlay", bargap=0.4)
-    return figure
+    return figure.update_layout(barmode="overlay", bargap=0.4)

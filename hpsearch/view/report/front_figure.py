@@ -54,10 +54,23 @@ def front(
     means = [again for again in confirmed if {x, y} <= set(again.spreads)]
     if means:
         figure.add_trace(_means(means, x, y))
-    figure.add_trace(_knee([t for t in on_front if t.is_knee], x, y))
+    knee = [t for t in on_front if t.is_knee]
+    name = "best" if knee and all(len(t.record.values) == 1 for t in knee) else "knee"
+    figure.add_trace(
+        go.Scatter(
+            name=name,
+            mode="markers+text",
+            text=[name] * len(knee),
+            textposition="bottom right",
+            textfont={"color": ACCENT, "size": 14},
+            marker={"color": ACCENT, "size": 16, "symbol": "diamond"},
+            **_points(knee, x, y),
+        )
+    )
     if on_front and not OBJECTIVES[y].is_cost:
         good = [on_front[i].pick for i in worthy([t.record.values for t in on_front])]
         numbers = {pick.number for pick in good}
+        # The bars of the means must be in view too.
         spreads = [again.spreads[y] for again in means if again.number in numbers]
         ends = [s.mean + side * (s.deviation or 0.0) for s in spreads for side in (-1, 1)]
         figure.update_layout(yaxis_range=around(good, every, y, also=ends))
@@ -146,19 +159,6 @@ def is_staircase(picks: Sequence[Pick], x: str, y: str) -> bool:
     """Whether these two objectives alone make the front: with a third, a line would zigzag."""
     heights = [utility(y, pick.measured[y]) for pick in picks]
     return heights == sorted(heights, reverse=not OBJECTIVES[x].is_cost)
-
-
-def _knee(knee: Sequence[RankedTrial], x: str, y: str) -> go.Scatter:
-    name = "best" if knee and all(len(t.record.values) == 1 for t in knee) else "knee"
-    return go.Scatter(
-        name=name,
-        mode="markers+text",
-        text=[name] * len(knee),
-        textposition="bottom right",
-        textfont={"color": ACCENT, "size": 14},
-        marker={"color": ACCENT, "size": 16, "symbol": "diamond"},
-        **_points(knee, x, y),
-    )
 
 
 def _points(trials: Sequence[RankedTrial], x: str, y: str) -> dict[str, Any]:

@@ -55,52 +55,42 @@ def front(analysis: StudyAnalysis) -> Section | None:
     """Returns the front among all trials, one figure for every two objectives."""
     if not analysis.trials:
         return None
-    names = analysis.objectives
-    if len(names) == 1:
-        x = next(o for o in ("train_seconds", "params", "accuracy") if o != names[0])
-        return Section(
-            key="front",
-            title="The trials",
-            words=["The study has one objective, so its front is its best trial."],
-            drawings=[_front_drawing(analysis, x, names[0])],
-            captions=_captions(analysis),
-        )
+    names, captions = analysis.objectives, ["Each point is a trial."]
     knee = "; the knee is the best trade-off" if analysis.answer.is_bargain else ""
-    return Section(
-        key="front",
-        title="The trade-off",
-        words=[f"The front holds the trials that no other complete trial dominates{knee}."],
-        drawings=[_front_drawing(analysis, x, y) for x, y in pairs(names)],
-        captions=["Each point is a trial.", *_captions(analysis)],
-    )
-
-
-def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns every two objectives as x and y; a cost is x of a pair with a quality."""
-    return list(combinations(costs_first(names), 2))
-
-
-def _front_drawing(analysis: StudyAnalysis, x: str, y: str) -> Drawing:
-    return Drawing(
-        key=f"front-{x}-{y}",
-        about=f"{y} against {x} of all trials",
-        draw=partial(front_figure.front, analysis.trials, x=x, y=y, confirmed=analysis.confirmed),
-    )
-
-
-def _captions(analysis: StudyAnalysis) -> list[str]:
-    others = sum(not trial.is_front for trial in analysis.trials)
-    captions = ["The view is on the front; double-click the figure for all trials."]
+    words = f"The front holds the trials that no other complete trial dominates{knee}."
+    title, axes = "The trade-off", pairs(names)
+    if len(names) == 1:
+        # A single objective needs another measure to be drawn against.
+        x = next(o for o in ("train_seconds", "params", "accuracy") if o != names[0])
+        words = "The study has one objective, so its front is its best trial."
+        title, axes, captions = "The trials", [(x, names[0])], []
+    drawings = [
+        Drawing(
+            key=f"front-{x}-{y}",
+            about=f"{y} against {x} of all trials",
+            draw=partial(
+                front_figure.front, analysis.trials, x=x, y=y, confirmed=analysis.confirmed
+            ),
+        )
+        for x, y in axes
+    ]
+    captions.append("The view is on the front; double-click the figure for all trials.")
     if analysis.confirmed:
         captions.append(
             "Rings are the means of trials retrained with fresh seeds, their bars one standard"
             " deviation."
         )
+    others = sum(not trial.is_front for trial in analysis.trials)
     if others > SHOWN_TRIALS:
         captions.append(
             f"Beside the front, {SHOWN_TRIALS:,} of {others:,} trials are drawn, evenly spaced."
         )
-    return captions
+    return Section(key="front", title=title, words=[words], drawings=drawings, captions=captions)
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns every two objectives as x and y; a cost is x of a pair with a quality."""
+    return list(combinations(costs_first(names), 2))
 
 
 def winners(analysis: StudyAnalysis, storage_options: Sequence[str]) -> Section | None:
@@ -124,8 +114,7 @@ def winners(analysis: StudyAnalysis, storage_options: Sequence[str]) -> Section 
             cells.append(format_interval(trial.pick.low, trial.pick.high) or UNKNOWN)
         if has_again:
             cells.append(_replication_cell(replications.get(number), names))
-        chosen = ["--trial", str(number), "--study", analysis.study, *storage_options]
-        command = shlex.join(["hpsearch", "train", *chosen, "-o", f"model-{number}"])
+        command = train_command(number, analysis.study, storage_options)
         cells += [net(trial.record), training(trial.record), Code(text=command)]
         rows.append(tuple(cells))
     words = ["The front, cheapest first, with the command that trains each trial for use."]
@@ -134,6 +123,12 @@ def winners(analysis: StudyAnalysis, storage_options: Sequence[str]) -> Section 
     marked = next((i for i, trial in enumerate(analysis.front) if trial.is_knee), None)
     table = Table(header=(*header, "net", "trained by", "command"), rows=tuple(rows), marked=marked)
     return Section(key="winners", title="Train a model", words=words, tables=[table])
+
+
+def train_command(number: int, study: str, storage_options: Sequence[str]) -> str:
+    """Returns the command that trains a trial for use."""
+    chosen = ["--trial", str(number), "--study", study, *storage_options]
+    return shlex.join(["hpsearch", "train", *chosen, "-o", f"model-{number}"])
 
 
 def _replication_cell(again: Replication | None, names: Sequence[str]) -> str:

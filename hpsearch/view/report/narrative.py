@@ -38,6 +38,7 @@ def headline(answer: Recommendation) -> str:
     if answer.front_size == 1:
         return f"Trial {knee.number} beats every other complete trial: {values}."
     claim = "is the best trade-off" if answer.is_bargain else "is the knee of the front"
+    # An end of the front trades nothing off: it is the best in one objective.
     if answer.is_end:
         claim = OBJECTIVES[answer.quality or answer.objectives[0]].superlative
     return f"Trial {knee.number} {claim}: {values}."
@@ -113,6 +114,7 @@ def _step(which: str, step: Step, answer: Recommendation) -> str:
     doubt = ""
     if step.low is not None and step.high is not None:
         interval = f"95 % interval {100 * step.low:+.1f} to {100 * step.high:+.1f} points"
+        # A line may break after a hyphen, but not after a minus sign.
         interval = interval.replace("-", "−")
         doubt = f"; the difference is {'' if step.is_sure else 'not '}significant ({interval})"
     return f"The {which}, {step.to.number}, costs {cost} and is {gain}{doubt}."
@@ -202,6 +204,13 @@ def optimizer_words(effect: OptimizerEffect) -> list[str]:
     return words
 
 
+_OUTLOOK = {
+    Outlook.HELP: "more are likely to help",
+    Outlook.LITTLE: "more are likely to help a little",
+    Outlook.NOTHING: "more are not likely to help",
+}
+
+
 def attainment_words(analysis: StudyAnalysis) -> list[str]:
     """Returns how soon the search had its result, and whether more trials are likely to help."""
     last, lately = analysis.attainment[-1], analysis.lately
@@ -234,13 +243,6 @@ def attainment_words(analysis: StudyAnalysis) -> list[str]:
         gained = "nothing better"
     outlook = _OUTLOOK[lately.outlook]
     return [*words, f"The last {lately.trials} trials added {gained}: {outlook}."]
-
-
-_OUTLOOK = {
-    Outlook.HELP: "more are likely to help",
-    Outlook.LITTLE: "more are likely to help a little",
-    Outlook.NOTHING: "more are not likely to help",
-}
 
 
 def audit_words(audit: Audit) -> list[str]:

@@ -25,7 +25,52 @@ from hpsearch.view.document import SPAN, Section, markdown
 from hpsearch.view.report import effect_sections, front_sections, run_sections
 from hpsearch.view.report.theme import DARK
 
+FORMATS = ("html", "md", "json")
+STDOUT = Path("-")
+_PAGES = (".html", ".htm")
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|d|nats|points|[kMGT])(?:\W|$))")
+
+
+def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str] = ()) -> str:
+    """Returns the report as ``html`` (one page), ``md`` or ``json`` (all the numbers).
+
+    ``storage_options`` name the storage, for the commands to type.
+
+    Raises:
+        HpsearchError: the format is unknown.
+    """
+    check_format(kind)
+    if kind == "json":
+        return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
+    parts = sections(findings, storage_options=storage_options)
+    make = page if kind == "html" else markdown
+    return make(parts, subject=f"study {findings.study}", about=written())
+
+
+def written() -> str:
+    """Returns when and by which version a report was written."""
+    return f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
+
+
+def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
+    """Returns the sections of the report in order, without those that have no content.
+
+    ``storage_options`` name the storage, for the commands to type.
+    """
+    made = [
+        front_sections.answer(findings),
+        front_sections.front(findings),
+        front_sections.winners(findings, storage_options),
+        effect_sections.depth(findings),
+        effect_sections.optimizers(findings),
+        effect_sections.curves(findings),
+        effect_sections.importance(findings),
+        effect_sections.attainment(findings),
+        run_sections.timeline(findings),
+        run_sections.savings(findings),
+        run_sections.environment(findings),
+    ]
+    return [section for section in made if section is not None]
 
 
 def page(sections: Sequence[Section], *, subject: str, about: str) -> str:
@@ -64,10 +109,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     # `tojson` also escapes "<", so that no text can end the script that holds it.
-    environment.policies["json.dumps_kwargs"] = {
-        "cls": PlotlyJSONEncoder,
-        "separators": (",", ":"),
-    }
+    environment.policies["json.dumps_kwargs"] = {"cls": PlotlyJSONEncoder, "separators": (",", ":")}
     environment.filters["units"] = lambda text: _UNIT.sub("\u00a0", text)  # keeps "5 s" on one line
     environment.filters["code_spans"] = SPAN.split  # text and code in turn
     return environment
@@ -80,32 +122,17 @@ def _plotly_packed() -> str:
     return base64.b64encode(packed).decode()
 
 
-def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
-    """Returns the sections of the report in order, without those that have no content.
-
-    Args:
-        findings: the analysis of the study.
-        storage_options: the options that name the storage, for the commands to type.
-    """
-    made = [
-        front_sections.answer(findings),
-        front_sections.front(findings),
-        front_sections.winners(findings, storage_options),
-        effect_sections.depth(findings),
-        effect_sections.optimizers(findings),
-        effect_sections.curves(findings),
-        effect_sections.importance(findings),
-        effect_sections.attainment(findings),
-        run_sections.timeline(findings),
-        run_sections.savings(findings),
-        run_sections.environment(findings),
-    ]
-    return [section for section in made if section is not None]
-
-
-FORMATS = ("html", "md", "json")
-STDOUT = Path("-")
-_PAGES = (".html", ".htm")
+def as_numbers(findings: StudyAnalysis) -> dict[str, object]:
+    """Returns the analysis for JSON, with the spec and the study file."""
+    plain: dict[str, object] = as_plain(findings)
+    spec = findings.environment.spec
+    savings, audit = findings.savings, findings.audit
+    plain["savings"] = {**as_plain(savings), "share": savings.share}
+    audit_rates = {"wronged": audit.wronged, "share": audit.share}
+    plain["audit"] = {**as_plain(audit), **as_plain(audit_rates)}
+    environment = {"spec": to_dict(spec), "study_file": to_toml(spec)}
+    plain["environment"] = {**as_plain(findings.environment), **as_plain(environment)}
+    return plain
 
 
 def format_of(output: Path | None) -> str:
@@ -129,11 +156,7 @@ def format_of(output: Path | None) -> str:
 
 
 def check_page(output: Path) -> None:
-    """Checks that a file name can be the name of an HTML page.
-
-    Raises:
-        HpsearchError: it is stdout, or it has another suffix.
-    """
+    """Raises HpsearchError if the output is stdout, or its suffix is not that of a page."""
     if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
         raise HpsearchError(
             f"-o: found {str(output)!r}, expected a name that ends in .html, as the output is a"
@@ -142,46 +165,9 @@ def check_page(output: Path) -> None:
 
 
 def check_format(kind: str) -> None:
-    """Checks the name of a format.
-
-    Raises:
-        HpsearchError: the format is unknown.
-    """
+    """Raises HpsearchError if no format has this name."""
     if kind not in FORMATS:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
-
-
-def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str] = ()) -> str:
-    """Returns the report as text.
-
-    Args:
-        findings: the analysis of the study.
-        kind: ``html`` (one page that opens offline), ``md`` or ``json`` (all the numbers).
-        storage_options: the options that name the storage, for the commands to type.
-
-    Raises:
-        HpsearchError: the format is unknown.
-    """
-    check_format(kind)
-    if kind == "json":
-        return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
-    parts = sections(findings, storage_options=storage_options)
-    about = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
-    make = page if kind == "html" else markdown
-    return make(parts, subject=f"study {findings.study}", about=about)
-
-
-def as_numbers(findings: StudyAnalysis) -> dict[str, object]:
-    """Returns the analysis for JSON, with the spec and the study file."""
-    plain: dict[str, object] = as_plain(findings)
-    spec = findings.environment.spec
-    savings, audit = findings.savings, findings.audit
-    plain["savings"] = {**as_plain(savings), "share": savings.share}
-    audit_rates = {"wronged": audit.wronged, "share": audit.share}
-    plain["audit"] = {**as_plain(audit), **as_plain(audit_rates)}
-    environment = {"spec": to_dict(spec), "study_file": to_toml(spec)}
-    plain["environment"] = {**as_plain(findings.environment), **as_plain(environment)}
-    return plain
 
 
 def default_path(study: str) -> Path:
@@ -197,7 +183,7 @@ def default_path(study: str) -> Path:
 def write(text: str, path: Path) -> None:
     """Writes the text beside the file, then renames it: nobody ever sees half a report.
 
-    A link is followed. What is there and no file (a folder, a device) is left alone.
+    A link is followed; a folder or a device of this name is left alone.
 
     Raises:
         HpsearchError: it cannot be written there.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from hpsearch.core.analysis.study_analysis import Environment, StudyAnalysis
 from hpsearch.core.plural import plural
@@ -20,9 +18,7 @@ def timeline(analysis: StudyAnalysis) -> Section | None:
     spans, presence = analysis.timeline, analysis.presence
     if not spans:
         return None
-    captions = []
-    if len(spans) > SHOWN_SPANS:
-        captions.append(f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly spaced.")
+    caption = f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly spaced."
     return Section(
         key="timeline",
         title="The workers over time",
@@ -39,7 +35,7 @@ def timeline(analysis: StudyAnalysis) -> Section | None:
                 rows=presence.workers,
             )
         ],
-        captions=captions,
+        captions=[caption] if len(spans) > SHOWN_SPANS else [],
     )
 
 
@@ -72,8 +68,19 @@ def environment(analysis: StudyAnalysis) -> Section:
 
 
 def _facts(known: Environment) -> list[tuple[Cell, ...]]:
+    data = known.data
+    size = " × ".join(str(side) for side in data.get("shape", ()))
+    names = {"train": "train", "val": "validation", "test": "test"}
+    parts = [f"{data[part]:,} {name}" for part, name in names.items() if part in data]
+    prints = [f"{key} {data[key]}" for key in ("content", "split") if key in data]
+    of_images = {
+        "image size": f"{size} (channels × height × width)" if size else "",
+        "classes": ", ".join(str(name) for name in data.get("classes", ())),
+        "split": ", ".join(parts),
+        "data fingerprint": ", ".join(prints),
+    }
     facts: list[tuple[Cell, ...]] = [("data", known.spec.data.dataset)]
-    facts += _data_facts(known.data)
+    facts += [(name, text) for name, text in of_images.items() if text]
     if "processor" in known.reference:
         threads = plural(known.reference.get("threads", 1), "thread")
         facts.append(("seconds are measured on", f"{known.reference['processor']}, {threads}"))
@@ -91,18 +98,3 @@ def _facts(known: Environment) -> list[tuple[Cell, ...]]:
     if known.created is not None:
         facts.append(("created", f"{known.created:%Y-%m-%d %H:%M} UTC"))
     return facts
-
-
-def _data_facts(data: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
-    """The facts on the images, as far as the study knows them."""
-    size = " × ".join(str(side) for side in data.get("shape", ()))
-    names = {"train": "train", "val": "validation", "test": "test"}
-    parts = [f"{data[part]:,} {name}" for part, name in names.items() if part in data]
-    prints = [f"{key} {data[key]}" for key in ("content", "split") if key in data]
-    facts = {
-        "image size": f"{size} (channels × height × width)" if size else "",
-        "classes": ", ".join(str(name) for name in data.get("classes", ())),
-        "split": ", ".join(parts),
-        "data fingerprint": ", ".join(prints),
-    }
-    return [(name, text) for name, text in facts.items() if text]

@@ -22,7 +22,7 @@ from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
 from hpsearch.search.worker.observer import Observer
 from hpsearch.view.format import format_seconds
-from hpsearch.view.terminal.rendering import EncodingSafe
+from hpsearch.view.terminal.rendering import print_line
 from hpsearch.view.terminal.screen import FrontPanel, Snapshot, closing, draw, outcome
 
 _TICK = 0.5  # seconds between two checks for changes
@@ -86,6 +86,7 @@ class LiveView(Observer):
     def __exit__(self, *_: object) -> None:
         self._done.set()
         try:
+            # The closing line is drawn last, so the thread ends first.
             self._ticker.join()
             self._live.update(closing(self._snapshot()))
         finally:
@@ -112,11 +113,11 @@ class LiveView(Observer):
             self._store({**self._stored, record.number: record})
             self._last = line
         if record.state in (State.FAILED, State.WAITING):
-            self._print(line)
+            print_line(self._console, line)
 
     def show_message(self, text: str) -> None:
         """Prints a line above the live view."""
-        self._print(Text(text))
+        print_line(self._console, text)
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
         """Replaces the trials by those of the study, including trials of other workers.
@@ -129,6 +130,7 @@ class LiveView(Observer):
     def refresh(self) -> None:
         """Draws if anything has changed since the last drawing."""
         snapshot, size = self._snapshot(), self._console.size
+        # Equal snapshots look the same, and drawing takes milliseconds.
         if self._drawn != (snapshot, size):
             self._drawn = snapshot, (size.width, size.height)
             self._live.update(draw(snapshot, width=size.width, height=size.height), refresh=True)
@@ -137,13 +139,11 @@ class LiveView(Observer):
         while not self._done.wait(_TICK):
             self.refresh()
 
-    def _print(self, line: Text) -> None:
-        self._console.print(EncodingSafe(line), soft_wrap=True)
-
     def _store(self, records: Mapping[int, TrialRecord]) -> None:
         before, self._counts = self._counts, counts(list(records.values()))
         self._stored = dict(records)
         new = [self._counts[name] - before[name] for name in ("complete", "pruned")]
+        # The pace is that of the whole study: trials of other workers count too.
         self._ends.extend([self._clock()] * max(0, sum(new)))
         if new[0]:
             self._front = FrontPanel(list(records.values()), objectives=self._objectives)
@@ -178,11 +178,7 @@ class LiveView(Observer):
 class PlainLog(Observer):
     """Prints one line when a trial ends, for streams that are no terminal.
 
-    Args:
-        console: the stream; characters missing in its encoding are replaced.
-        target: the budget, in trials that are complete or pruned.
-        objectives: the names of the objectives.
-        records: the trials of the study so far.
+    ``target`` is the budget, in trials that are complete or pruned; ``records`` are those so far.
     """
 
     def __init__(
@@ -203,7 +199,7 @@ class PlainLog(Observer):
             self._counted.add(record.number)
         width = len(str(self._target))
         line = Text(f"{len(self._counted):>{width}}/{self._target}  ")
-        self._print(line.append_text(outcome(record, objectives=self._objectives)))
+        print_line(self._console, line.append_text(outcome(record, objectives=self._objectives)))
 
     def sync(self, records: Sequence[TrialRecord]) -> None:
         """Adds the trials of other workers to the count."""
@@ -211,10 +207,7 @@ class PlainLog(Observer):
 
     def show_message(self, text: str) -> None:
         """Prints a line."""
-        self._print(Text(text))
-
-    def _print(self, line: Text) -> None:
-        self._console.print(EncodingSafe(line), soft_wrap=True)
+        print_line(self._console, text)
 
     def __enter__(self) -> Self:
         return self
@@ -251,7 +244,7 @@ def view_for(
 def getting_ready(console: Console) -> Iterator[Callable[[str], None]]:
     """Shows a spinner while a study is prepared; yields a function that prints a line above it."""
     with console.status("loading PyTorch and the data", spinner="line"):
-        yield lambda text: console.print(EncodingSafe(Text(text)), soft_wrap=True)
+        yield lambda text: print_line(console, text)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress
 from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_points, format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
-from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
+from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts, print_line
 from hpsearch.view.terminal.trial_tables import knee_mark
 
 
@@ -44,8 +44,7 @@ def result(trained: RetrainedModel, *, folder: str) -> RenderableType:
     text = f"{accuracy(scores)} (95 % interval {interval(scores)}, {scores.n:,} images)"
     table.add_row("test accuracy", Text(text, "bold"))
     if len(trained.seeds) > 1:
-        text = f"{seeds_text(trained.accuracies)}; the first is kept, not the best"
-        table.add_row("", Text(text))
+        table.add_row("", f"{seeds_text(trained.accuracies)}; the first is kept, not the best")
     if searched is not None:
         text = f"validation accuracy {percent(searched)}; optimistic, as the search selected on it"
         table.add_row("in the search", text)
@@ -86,32 +85,22 @@ def showing(log: Console) -> Iterator[OnResult]:
     with log.status("") as status:
 
         def show(progress: ReplicationProgress, event: Epoch | Repeat) -> None:
+            number = f"{progress.number:>{len(str(progress.total))}}/{progress.total}"
+            seed = f"seed {progress.repeat_index + 1}/{progress.seeds}"
+            head = f"{number}  trial {progress.record.number} {seed}"
             if isinstance(event, Epoch):
                 accuracy = format_value("accuracy", event.val_accuracy)
-                status.update(
-                    f"{_position(progress)}: epoch {event.epoch}, val_accuracy {accuracy}"
+                status.update(f"{head}: epoch {event.epoch}, val_accuracy {accuracy}")
+                return
+            parts = [event.reason] if event.reason is not None else []
+            for name in () if parts else ("accuracy", "train_seconds"):
+                searched = format_value(name, reached(progress.record)[name])
+                parts.append(
+                    f"{name} {format_value(name, event.values[name])} (searched {searched})"
                 )
-            else:
-                log.print(_repeat_line(progress, event), soft_wrap=True)
+            print_line(log, f"{head}: {', '.join(parts)}")
 
         yield show
-
-
-def _repeat_line(progress: ReplicationProgress, repeat: Repeat) -> RenderableType:
-    """Returns the results of a training and those of the search, in a line."""
-    parts = [repeat.reason] if repeat.reason is not None else []
-    if repeat.reason is None:
-        before = reached(progress.record)
-        for name in ("accuracy", "train_seconds"):
-            value = format_value(name, repeat.values[name])
-            parts.append(f"{name} {value} (searched {format_value(name, before[name])})")
-    return EncodingSafe(Text(f"{_position(progress)}: {', '.join(parts)}"))
-
-
-def _position(progress: ReplicationProgress) -> str:
-    number = f"{progress.number:>{len(str(progress.total))}}/{progress.total}"
-    seed = f"seed {progress.repeat_index + 1}/{progress.seeds}"
-    return f"{number}  trial {progress.record.number} {seed}"
 
 
 def confirmed_table(
@@ -126,31 +115,23 @@ def confirmed_table(
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("")
     for trial in trials:
-        table.add_row(*_cells(trial, records[trial.number], objectives))
+        before, style = reached(records[trial.number]), "bold" if trial.is_knee else ""
+        cells = [Text(str(trial.number), style)]
+        for name in objectives:
+            cells.append(Text(format_value(name, before[name]), "dim"))
+            if not OBJECTIVES[name].is_fixed:
+                again = trial.spreads.get(name)
+                cells.append(Text("-" if again is None else format_spread(name, again), style))
+        diverged = f", {trial.diverged} diverged" if trial.diverged else ""
+        cells.append(Text(f"{trial.repeats}{diverged}"))
+        mark = knee_mark(objectives) if trial.is_knee else Text("")
+        table.add_row(*cells, mark if trial.is_front else Text("dominated", "yellow"))
     parts: list[RenderableType] = [table]
-    optimism = mean_optimism(trials)
-    if optimism is not None:
+    if (optimism := mean_optimism(trials)) is not None:
         level = "lower" if optimism >= 0 else "higher"
-        text = (
-            f"on fresh seeds accuracy is {format_points(abs(optimism))} {level} than in the search"
-        )
-        parts += [Text(), Text(text)]
+        points = format_points(abs(optimism))
+        parts += [Text(), Text(f"on fresh seeds accuracy is {points} {level} than in the search")]
     return EncodingSafe(Group(*parts))
-
-
-def _cells(trial: Replication, record: TrialRecord, objectives: Sequence[str]) -> list[Text]:
-    before, style = reached(record), "bold" if trial.is_knee else ""
-    cells = [Text(str(trial.number), style)]
-    for name in objectives:
-        cells.append(Text(format_value(name, before[name]), "dim"))
-        if not OBJECTIVES[name].is_fixed:
-            again = trial.spreads.get(name)
-            cells.append(Text("-" if again is None else format_spread(name, again), style))
-    diverged = f", {trial.diverged} diverged" if trial.diverged else ""
-    cells.append(Text(f"{trial.repeats}{diverged}"))
-    mark = knee_mark(objectives) if trial.is_knee else Text("")
-    cells.append(mark if trial.is_front else Text("dominated", "yellow"))
-    return cells
 
 
 def confirmed_as_plain(

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from hpsearch.view.format import encodable
 
@@ -45,6 +46,11 @@ def _encodable(segments: Iterable[Segment], encoding: str) -> Iterable[Segment]:
             yield segment
         else:
             yield Segment(encodable(segment.text, encoding), segment.style)
+
+
+def print_line(console: Console, line: Text | str) -> None:
+    """Prints a line that is not interpreted, in the characters of the console's encoding."""
+    console.print(EncodingSafe(Text(line) if isinstance(line, str) else line), soft_wrap=True)
 
 
 def facts() -> Table:

@@ -95,6 +95,7 @@ def outcome(record: TrialRecord, *, objectives: Sequence[str]) -> Text:
         if name in record.values:
             line.append(f"  {name} {format_value(name, record.values[name])}")
     line.append(f"  [{describe(record)}]" if record.params else "")
+    # A reason may have several lines, the view has room for one.
     return Text(" ".join(line.plain.splitlines())) if "\n" in line.plain else line
 
 
@@ -158,8 +159,13 @@ def _running(snapshot: Snapshot, *, width: int, room: int) -> list[Text]:
     """Returns two lines for a single running trial, one line each for several."""
     trials = snapshot.running
     if len(trials) == 1:
-        name = _label("running").append(f"trial {trials[0].number}  {describe(trials[0])}")
-        return [name, _epochs(snapshot, trials[0], width=width)]
+        trial, measured = trials[0], _measured(snapshot, trials[0])
+        share = trial.curve[-1].epoch / snapshot.epochs if trial.curve else 0.0
+        bar = _progress_bar(share, cells=min(20, width - _LABEL - len(measured) - 2))
+        return [
+            _label("running").append(f"trial {trial.number}  {describe(trial)}"),
+            _label("").append_text(bar).append("  ").append_text(measured),
+        ]
     shown = trials if len(trials) <= max(2, room // 3) else trials[: max(1, room // 3 - 1)]
     lines: list[Text] = []
     for trial in shown:
@@ -168,15 +174,6 @@ def _running(snapshot: Snapshot, *, width: int, room: int) -> list[Text]:
     if len(shown) < len(trials):
         lines.append(_label("").append(f"and {len(trials) - len(shown)} more", "dim"))
     return lines
-
-
-def _epochs(snapshot: Snapshot, trial: TrialRecord, *, width: int) -> Text:
-    measured = _measured(snapshot, trial)
-    share = trial.curve[-1].epoch / snapshot.epochs if trial.curve else 0.0
-    cells = min(20, width - _LABEL - len(measured) - 2)
-    return (
-        _label("").append_text(_progress_bar(share, cells=cells)).append("  ").append_text(measured)
-    )
 
 
 def _measured(snapshot: Snapshot, trial: TrialRecord) -> Text:

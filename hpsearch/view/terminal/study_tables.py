@@ -12,13 +12,19 @@ from hpsearch.core.analysis.comparison import Comparison
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.plural import plural
-from hpsearch.core.spec import DatasetSummary, ShapeSpec, StudySpec
+from hpsearch.core.spec import DatasetSummary, StudySpec
 from hpsearch.search.jobs.doctor import Finding, Health
 from hpsearch.view.format import format_seconds
 from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts
 
 _LEAST_NAME = 8  # columns of a study name
+_CLASSES = 12  # that are named
+_MARKS = {
+    Health.GOOD: Text("ok", "green"),
+    Health.FAIR: Text("WARN", "yellow"),
+    Health.BAD: Text("BAD", "bold red"),
+}
 
 
 def study_list(summaries: Sequence[StudySummary]) -> RenderableType:
@@ -39,6 +45,7 @@ class _StudyList:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         name, unbounded = max(len(s.study) for s in self.summaries), options.update_width(10**6)
+        # The layouts from the widest to the narrowest; the first that fits is shown.
         for separator in (", ", ",\n"):
             table = self._table(name, separator)
             excess = Measurement.get(console, unbounded, table).maximum - options.max_width
@@ -96,49 +103,39 @@ def _hypervolume(summary: StudySummary) -> str:
     return f"{summary.hypervolume:.4f}" if is_known else "-"
 
 
-_CLASSES = 12  # that are named
-
-
 def plan(spec: StudySpec, images: DatasetSummary | None = None) -> RenderableType:
     """Returns the settings of a study, the counts of its images, and its space as a table."""
+    data, train, search, model = spec.data, spec.train, spec.search, spec.model
+    size = f", resized to {data.image_size} px" if data.image_size else ""
+    flip = ", flip" if train.flip else ""
+    function = f", by {train.function}" if train.function else ""
+    limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
+    grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
+    control = f"{100 * spec.pruning.control:.3g} %"
+    cap = f", at most {model.max_width}" if model.widths == "geometric" else ""
+    values = {
+        "study": spec.name,
+        "data": data.dataset + size,
+        "images": describe_images(images) if images else "",
+        "objectives": ", ".join(search.objectives),
+        "training": f"{plural(train.epochs, 'epoch', thousands=',')}, label smoothing"
+        f" {train.label_smoothing:g}, shift ±{train.shift} px, rotate ±{train.rotate:g}°"
+        f"{flip}{function}",
+        "search": f"{plural(search.trials, 'trial', thousands=',')}{limit}, sampler"
+        f" {search.sampler}{grid}",
+        "seed": str(search.seed),
+        "pruning": f"{spec.pruning.pruner}, {control} of trials always run to the end",
+        "net": f"built by {model.factory}" if model.factory is not None else "",
+        "widths": model.widths + cap if model.factory is None else "",
+    }
     settings = facts()
-    for name, value in _settings(spec, images).items():
-        settings.add_row(name, Text(value))
+    for name, value in values.items():
+        if value:
+            settings.add_row(name, Text(value))
     table = EncodingSafeTable("dimension", "searched")
     for name, dim in spec.space.items():
         table.add_row(name, Text(describe_dimension(dim)))
     return Group(settings, Text(), table)
-
-
-def _settings(spec: StudySpec, images: DatasetSummary | None) -> dict[str, str]:
-    data, train, search, pruning = spec.data, spec.train, spec.search, spec.pruning
-    size = f", resized to {data.image_size} px" if data.image_size else ""
-    augment = f"shift ±{train.shift} px, rotate ±{train.rotate:g}°"
-    recipe = f"label smoothing {train.label_smoothing:g}, {augment}"
-    grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
-    limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
-    control = f"{100 * pruning.control:.3g} %"
-    return {
-        "study": spec.name,
-        "data": data.dataset + size,
-        **({"images": describe_images(images)} if images else {}),
-        "objectives": ", ".join(search.objectives),
-        "training": f"{plural(train.epochs, 'epoch', thousands=',')}, {recipe}"
-        + (", flip" if train.flip else "")
-        + (f", by {train.function}" if train.function else ""),
-        "search": plural(search.trials, "trial", thousands=",")
-        + f"{limit}, sampler {search.sampler}{grid}",
-        "seed": str(search.seed),
-        "pruning": f"{pruning.pruner}, {control} of trials always run to the end",
-        **_net_facts(spec.model),
-    }
-
-
-def _net_facts(model: ShapeSpec) -> dict[str, str]:
-    if model.factory is not None:
-        return {"net": f"built by {model.factory}"}
-    cap = f", at most {model.max_width}" if model.widths == "geometric" else ""
-    return {"widths": model.widths + cap}
 
 
 def describe_images(images: DatasetSummary) -> str:
@@ -171,24 +168,6 @@ def describe_dimension(dim: Dim | Value) -> str:
         step = f", in steps of {dim.step:g}" if dim.step else ""
         return f"{dim.low:g} to {dim.high:g}{integer}{scale}{step}"
     return f"always {listed([dim])}"
-
-
-_MARKS = {
-    Health.GOOD: Text("ok", "green"),
-    Health.FAIR: Text("WARN", "yellow"),
-    Health.BAD: Text("BAD", "bold red"),
-}
-
-
-def findings_table(findings: Sequence[Finding]) -> RenderableType:
-    """Returns the findings, a line each, with the advice below."""
-    table = facts()
-    table.add_column(overflow="fold")
-    for finding in findings:
-        table.add_row(finding.name, _MARKS[finding.health], Text(finding.found))
-        if finding.advice:
-            table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
-    return EncodingSafe(table)
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
@@ -228,3 +207,14 @@ class _SideBySide:
 
 def _wrapped(words: str, style: str = "") -> Text:
     return Text(words, style, no_wrap=False, overflow="fold")  # even under soft_wrap=True
+
+
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Returns the findings, a line each, with the advice below."""
+    table = facts()
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(finding.name, _MARKS[finding.health], Text(finding.found))
+        if finding.advice:
+            table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
+    return EncodingSafe(table)

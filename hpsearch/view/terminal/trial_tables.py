@@ -142,15 +142,14 @@ def end_summary(
     if chosen:
         parts += [front_table(chosen, objectives=objectives, knee=knee), Text()]
     else:
-        parts += [Text("No trial is complete, so there is no front yet.")]
+        parts.append(Text("No trial is complete, so there is no front yet."))
     table = facts()
     if hypervolume is not None and len(objectives) > 1:
         table.add_row("hypervolume", f"{hypervolume:.4f} of 1")
     table.add_row("pruning", Text(savings_text(saved)))
     parts.append(table)
     if commands:
-        parts += [Text(), Text("next")]
-        parts += [Text(f"  {command}", "bold") for command in commands]
+        parts += [Text(), Text("next"), *(Text(f"  {command}", "bold") for command in commands)]
     return EncodingSafe(Group(*parts))
 
 
@@ -174,8 +173,7 @@ def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) 
     table.add_row("trial", f"{record.number}{control}")
     table.add_row("state", state_text(record))
     measured = {**record.cost, **record.values}
-    names = [*objectives, *(name for name in measured if name not in objectives)]
-    for name in names:
+    for name in dict.fromkeys((*objectives, *measured)):
         if name in measured:
             table.add_row(name, format_value(name, measured[name]))
     if record.params:
@@ -189,8 +187,8 @@ def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) 
             seconds = max(0.0, (record.ended - record.started).total_seconds())
             took = f", took {format_seconds(seconds)}"
         table.add_row("when", f"{record.started:%Y-%m-%d %H:%M}{took}")
-    origin = record.attributes.get("origin")
-    origin = origin if isinstance(origin, Mapping) else {}
+    known = record.attributes.get("origin")
+    origin = known if isinstance(known, Mapping) else {}
     if isinstance(process := origin.get("process"), Mapping):
         table.add_row("process", Text(f"{process.get('pid')} on {process.get('host')}"))
     for name in ("processor", "device", "threads", "versions", "mixed_hardware"):
@@ -209,6 +207,7 @@ def state_text(record: TrialRecord) -> Text:
     """Returns the state of a trial, and its reason if that is known."""
     text = Text(record.state.value, STYLES[record.state])
     reason = record.reason or ""
+    # Some reasons name the epoch themselves.
     if record.state is State.PRUNED and "epoch" not in reason:
         text.append(f" after epoch {len(record.curve)}", "default")
     if record.state is State.WAITING and record.curve:

@@ -105,7 +105,7 @@ def test_a_promise_of_the_search_beyond_the_interval_is_reported(thrice, searche
 
     console = Console(width=400, file=io.StringIO())
     console.print(result(taken, folder="model"))
-    for text in (console.file.getvalue(), card(taken, params=1, onnx=False)):
+    for text in (console.file.getvalue(), card(taken, params=1)):
         assert words is None or words in text
         assert ("than the interval above allows" in text) is (words is not None)
 

@@ -34,7 +34,7 @@ from hpsearch.util.messages import messages_to
 from hpsearch.view.dashboard import annotator as annotating
 from hpsearch.view.dashboard.annotator import Annotator
 from hpsearch.view.dashboard.auth import Login, read_only
-from hpsearch.view.dashboard.server import open_patiently, serve
+from hpsearch.view.dashboard.server import open_with_retry, serve
 from hpsearch.view.report import narrative
 from tests.integration.conftest import fresh_database
 from tests.integration.studies import dump, make_spec, make_study, origin, search, simulate
@@ -408,7 +408,7 @@ def test_a_server_without_tables_is_waited_for_and_left_unchanged(postgres):
         open_storage(text, create=True).close()
 
     with messages_to(said.append):
-        opened = open_patiently(text, pause=others_make_it)
+        opened = open_with_retry(text, pause=others_make_it)
     assert study_names(opened) == []
     assert len(said) == 1
     opened.close()
@@ -416,7 +416,7 @@ def test_a_server_without_tables_is_waited_for_and_left_unchanged(postgres):
 
 def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
     with pytest.raises(NotMadeError, match="no database at"), messages_to(pytest.fail):
-        open_patiently(str(tmp_path / "none.db"))
+        open_with_retry(str(tmp_path / "none.db"))
 
 
 def test_a_login_admits_only_its_user_and_password(url):

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hpsearch.core.trial import Epoch
-from hpsearch.view.dashboard.annotations import picture, table
+from hpsearch.view.dashboard.annotations import curve_csv, curve_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -31,8 +31,8 @@ def curve_of(*accuracies: float, trained: float = 0.5) -> tuple[Epoch, ...]:
 
 
 def drawn(curve: tuple[Epoch, ...]) -> ElementTree.Element:
-    root = ElementTree.fromstring(picture(curve))
-    assert not any(word in picture(curve) for word in ("nan", "inf"))
+    root = ElementTree.fromstring(curve_svg(curve))
+    assert not any(word in curve_svg(curve) for word in ("nan", "inf"))
     return root
 
 
@@ -73,7 +73,7 @@ def test_every_curve_is_drawn_within_the_picture(curve):
 
 def test_the_table_holds_every_number_unchanged():
     curve = curve_of(0.123456789, 0.6)
-    rows = list(csv.DictReader(io.StringIO(table(curve))))
+    rows = list(csv.DictReader(io.StringIO(curve_csv(curve))))
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert float(rows[0]["val_accuracy"]) == 0.123456789
     assert float(rows[1]["val_loss"]) == 1.0
