@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value
+from hpsearch.core.dimensions import (
+    OPTIMIZERS,
+    RECIPE_OPTIMIZER,
+    ChoiceDim,
+    Dim,
+    FloatDim,
+    IntDim,
+    Value,
+)
 from hpsearch.core.plural import plural
 from hpsearch.core.space import Space, dims
 
@@ -71,9 +79,8 @@ INITIAL_TRIALS = 5
 RECIPE: Mapping[str, Value] = {
     "head": "flatten",
     "dropout": 0.1,
-    "optimizer": "adamw",
-    "learning_rate": 6e-3,
-    "weight_decay": 0.02,
+    "optimizer": RECIPE_OPTIMIZER,
+    **OPTIMIZERS[RECIPE_OPTIMIZER].rates,
     "batch_size": 128,
     "schedule": "one-cycle",
 }

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 
 import torch
 
-from hpsearch.core.dimensions import BUILT_IN, ChoiceDim, Dim, Value
+from hpsearch.core.dimensions import (
+    BUILT_IN,
+    CHEAPEST_OPTIMIZER,
+    COSTLIEST_OPTIMIZER,
+    ChoiceDim,
+    Dim,
+    Value,
+)
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
@@ -111,8 +118,16 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, s
     return epoch.train_seconds * full / (kept // batch)
 
 
-_CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
-_EXPENSIVE: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
+_CHEAP: Mapping[str, Value] = {
+    "head": "gap",
+    "optimizer": CHEAPEST_OPTIMIZER,
+    "batch_norm": False,
+}
+_EXPENSIVE: Mapping[str, Value] = {
+    "head": "flatten",
+    "optimizer": COSTLIEST_OPTIMIZER,
+    "batch_norm": True,
+}
 
 
 def _end(name: str, dim: Dim, *, cheap: bool) -> Value:
