@@ -166,12 +166,7 @@ def _refuse_image_size(spec: DataSpec, what: str) -> None:
         )
 
 
-def load(
-    spec: DataSpec,
-    *,
-    data_dir: Path | None = None,
-    seed: int = 0,
-) -> ImageData:
+def load(spec: DataSpec, *, data_dir: Path | None = None, seed: int = 0) -> ImageData:
     """Returns the images that ``spec`` names, split; from the cache if they were decoded before.
 
     Args:
@@ -231,7 +226,10 @@ def cut(
     train, val, test = sizes
     fractions = {"test": 0.0 if test else spec.test_fraction}
     fractions["val"] = 0.0 if val else spec.val_fraction
-    groups = _shuffled_by_class(labels[:train], n_classes=len(classes), seed=seed)
+    order = np.random.default_rng(seed).permutation(train)
+    by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
+    last = np.cumsum(np.bincount(labels[:train], minlength=len(classes)))[:-1]
+    groups = np.split(by_class, last)
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in arrays.PARTS}
     for name, group in zip(classes, groups, strict=True):
         counts = {
@@ -254,14 +252,6 @@ def cut(
         val=np.arange(train, train + val) if val else drawn["val"],
         test=np.arange(train + val, sum(sizes)) if test else drawn["test"],
     )
-
-
-def _shuffled_by_class(labels: np.ndarray, *, n_classes: int, seed: int) -> list[np.ndarray]:
-    """Returns the indices of each class's images, in random order."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
-    counts = np.bincount(labels, minlength=n_classes)
-    return np.split(by_class, np.cumsum(counts)[:-1])
 
 
 def _mean_std(

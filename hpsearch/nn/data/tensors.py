@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,16 @@ class Tensors:
         """(C, H, W) of one image."""
         _, channels, height, width = self.train_images.shape
         return channels, height, width
+
+    def few(self, count: int) -> Tensors:
+        """Returns the first ``count`` training images and one validation image."""
+        return replace(
+            self,
+            train_images=self.train_images[:count],
+            train_labels=self.train_labels[:count],
+            val_images=self.val_images[:1],
+            val_labels=self.val_labels[:1],
+        )
 
 
 def tensors(

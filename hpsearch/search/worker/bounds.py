@@ -98,17 +98,10 @@ def _probe_seconds(trial: TrialSpec, images: Tensors, device: torch.device, *, s
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)
-    few = dataclasses.replace(
-        images,
-        train_images=images.train_images[:kept],
-        train_labels=images.train_labels[:kept],
-        val_images=images.val_images[:1],
-        val_labels=images.val_labels[:1],
-    )
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:
-        (epoch,) = train(model, few, recipe, device=device)
+        (epoch,) = train(model, images.few(kept), recipe, device=device)
     except Diverged as exc:  # only a custom training: the built-in one is stable at this rate
         raise SpecError(
             f"{exc} in the first steps of an extreme trial of the space, expected finite losses;"
