@@ -51,12 +51,7 @@ space.batch_size smaller values'
     """
     if "batch_size" not in space:  # a custom training function decides on its own batches
         return None
-    batch_size = space["batch_size"]
-    smallest = (
-        _smallest(batch_size)
-        if isinstance(batch_size, (ChoiceDim, FloatDim, IntDim))
-        else int(batch_size)
-    )
+    smallest = _smallest(space["batch_size"])
     steps = max(1, images // smallest) * epochs
     if steps >= MIN_STEPS:
         return None
@@ -66,10 +61,10 @@ space.batch_size smaller values'
     )
 
 
-def _smallest(batch_size: Dim) -> int:
+def _smallest(batch_size: Dim | Value) -> int:
     if isinstance(batch_size, ChoiceDim):
         return min(int(choice) for choice in batch_size.choices)
-    return int(batch_size.low)
+    return int(batch_size.low if isinstance(batch_size, (FloatDim, IntDim)) else batch_size)
 
 
 INITIAL_TRIALS = 5

@@ -46,7 +46,17 @@ def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     for name, text in _split(settings):
         if name in drawn:
             chosen[name] = _parse_value(name, text, space)
-            _check_contained(name, chosen[name], drawn[name])
+            dim = drawn[name]
+            if not dim.contains(chosen[name]):
+                if isinstance(dim, ChoiceDim):
+                    legal = f"one of {listed(dim.choices)}"
+                else:
+                    steps = f" in steps of {dim.step}" if dim.step else ""
+                    legal = f"{dim.low} to {dim.high}{steps}"
+                raise SpecError(
+                    f"--set {name}: found {chosen[name]!r}, the study searches {legal}; choose from"
+                    " that"
+                )
         else:
             _check_fixed(name, text, space, drawn)
 
@@ -74,6 +84,9 @@ def _split(settings: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
+_BOOLEANS: Mapping[str, Value] = {"true": True, "false": False}
+
+
 def _parse_value(name: str, text: str, space: Space) -> Value:
     """Converts a dimension's text; ``space`` must have the dimension if it is a custom one."""
     if name not in BUILT_IN:
@@ -81,7 +94,7 @@ def _parse_value(name: str, text: str, space: Space) -> Value:
     domain = BUILT_IN[name]
     raw: Value = text
     if domain.kind is bool:
-        raw = {"true": True, "false": False}.get(text.lower(), text)
+        raw = _BOOLEANS.get(text.lower(), text)
     elif domain.kind in (int, float):
         try:
             number = float(text)
@@ -109,16 +122,6 @@ def _parse_custom_value(name: str, text: str, dim: Dim | Value) -> Value:
     if not math.isfinite(value):
         raise SpecError(f"--set {name}: found {text!r}, expected {expected} that is finite")
     return value
-
-
-def _check_contained(name: str, value: Value, dim: Dim) -> None:
-    if dim.contains(value):
-        return
-    if isinstance(dim, ChoiceDim):
-        legal = f"one of {listed(dim.choices)}"
-    else:
-        legal = f"{dim.low} to {dim.high}" + (f" in steps of {dim.step}" if dim.step else "")
-    raise SpecError(f"--set {name}: found {value!r}, the study searches {legal}; choose from that")
 
 
 def _check_fixed(name: str, text: str, space: Space, drawn: Mapping[str, Dim]) -> None:
@@ -195,17 +198,12 @@ def parse_overrides(settings: Sequence[str], custom_space: Space | None = None) 
 
 
 def _parse_recipe_value(name: str, text: str) -> Value:
-    default = getattr(RecipeSpec(), name)
-    if isinstance(default, bool):
-        value: Value | None = {"true": True, "false": False}.get(text.lower())
-    else:
-        try:
-            value = type(default)(text)
-        except ValueError:
-            value = None
-    if value is None:
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
-        raise SpecError(f"--set {name}: found {text!r}, expected {kind}")
+    kind = type(getattr(RecipeSpec(), name))
+    try:
+        value: Value = _BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as exc:
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise SpecError(f"--set {name}: found {text!r}, expected {expected}") from exc
     return value
 
 

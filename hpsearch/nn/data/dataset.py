@@ -187,15 +187,19 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, seed: int = 0) -> Imag
         source = arrays.npz(path)
     stored = cache.fetch(source)
     split = cut(stored.labels, sizes=stored.sizes, classes=stored.classes, spec=spec, seed=seed)
-    mean, std = _mean_std(stored, split.train)
+    # each channel's mean and deviation over the training images, from the sums of each image
+    _, height, width, _ = stored.images.shape
+    total = stored.moments[split.train].sum(axis=0)  # (C, 2)
+    mean, square = (total / (len(split.train) * height * width)).T
+    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # a constant channel must not divide by 0
     return ImageData(
         name=source.name,
         images=stored.images,
         labels=stored.labels,
         classes=stored.classes,
         split=split,
-        mean=mean,
-        std=std,
+        mean=tuple((mean / 255).tolist()),
+        std=tuple((std / 255).tolist()),
         content=stored.content,
     )
 
@@ -252,14 +256,3 @@ def cut(
         val=np.arange(train, train + val) if val else drawn["val"],
         test=np.arange(train + val, sum(sizes)) if test else drawn["test"],
     )
-
-
-def _mean_std(
-    stored: cache.Stored, train: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns each channel's mean and deviation over the training images, scaled to [0, 1]."""
-    _, height, width, _ = stored.images.shape
-    total = stored.moments[train].sum(axis=0)  # (C, 2)
-    mean, square = (total / (len(train) * height * width)).T
-    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # a constant channel must not divide by 0
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
