@@ -25,9 +25,7 @@ MIN_STEPS = 100  # a training with fewer steps hardly learns anything
 def limit_batch_size(batch_size: Dim, images: int) -> Dim:
     """Returns the batch sizes with ``STEPS_PER_EPOCH`` steps an epoch; if none, the smallest one.
 
-    Args:
-        batch_size: the space's dimension.
-        images: the number of training images.
+    ``images`` is the number of training images.
 
     >>> limit_batch_size(ChoiceDim(choices=(64, 128, 256)), 3500).choices
     (64, 128)
@@ -89,12 +87,8 @@ def initial_trial(space: Space, number: int, images: int | None = None) -> dict[
     is the recipe's, moved to the nearest values in the space. The sampler draws the rest. So the
     whole length of the front exists from the start, and pruning has strong trials to compare with.
     (Similar, for the cheap end alone: FLAML's low-cost start, Wu et al. 2021, arXiv 2005.01571.)
-    With few images the batches are smaller than the recipe's, to take enough steps per epoch.
-
-    Args:
-        space: the search space.
-        number: the trial.
-        images: the number of training images, if known.
+    With few training images the batches are smaller than the recipe's, to take enough steps per
+    epoch.
 
     >>> from hpsearch.core.space import default_space
     >>> first, last = (initial_trial(default_space("geometric"), number) for number in (0, 4))

@@ -58,11 +58,7 @@ def add_import_path(folder: Path | None) -> None:
 
 
 def import_function(key: str, name: str) -> Callable[..., Any]:
-    """Imports a function by its dotted name; this runs the module.
-
-    Args:
-        key: the key of the study file, for error messages.
-        name: module and attribute, as ``mypackage.nets:build``.
+    """Imports a function by its name, as ``mypackage.nets:build``; this runs the module.
 
     Raises:
         SpecError: the module cannot be imported, or has no such function.
@@ -93,11 +89,7 @@ def check_user_code(spec: StudySpec, *, folder: Path | None) -> None:
     """Imports the functions that a study names, if any, and checks their signatures.
 
     Writes no files, not even bytecode. Whether the functions work is checked with the data, see
-    :mod:`hpsearch.nn.training.smoke_test`.
-
-    Args:
-        spec: the study.
-        folder: where to look for its modules, see :func:`add_import_path`.
+    :mod:`hpsearch.nn.training.smoke_test`. ``folder`` is as for :func:`add_import_path`.
 
     Raises:
         SpecError: a function cannot be imported, or does not accept its arguments.

@@ -129,10 +129,7 @@ def compare(
 ) -> Comparison:
     """Compares two or more studies of the same objectives and images.
 
-    Args:
-        entrants: the studies.
-        objectives: the names of their objectives.
-        same_clock: whether a second of training means the same in all of them.
+    ``same_clock``: whether a second of training means the same in all of them.
     """
     quality = first_quality(objectives)
     bounds = common_bounds([entrant.bounds for entrant in entrants], objectives)

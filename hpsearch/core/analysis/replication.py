@@ -51,13 +51,7 @@ class Replication:
 def replications(
     records: Sequence[TrialRecord], repeats: Sequence[Repeat], objectives: Sequence[str]
 ) -> tuple[Replication, ...]:
-    """Returns the replications by trial, the cheapest of the study's values first.
-
-    Args:
-        records: the study's trials, by number.
-        repeats: the trainings with fresh seeds, of any of them.
-        objectives: the names of the study's objectives.
-    """
+    """Returns the replications of any of the trials, the cheapest by the study's values first."""
     by_trial: dict[int, list[Repeat]] = {}
     for repeat in repeats:
         by_trial.setdefault(repeat.trial, []).append(repeat)

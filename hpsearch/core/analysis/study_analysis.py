@@ -163,7 +163,7 @@ def analyse(
         records: its trials, by number.
         bounds: each objective's range, which the hypervolume is measured in; empty: not known.
         environment: its spec, data and hardware.
-        importance: the importance of hyperparameters, for each target.
+        importance: one per target.
         confirmed: the replications with fresh seeds.
     """
     spec = environment.spec

@@ -217,12 +217,8 @@ def cut(
     Of each class with n training images, ``round(n × fraction)`` and at least 1 go to each part
     that is cut. The test images are drawn first: they do not depend on the validation fraction.
 
-    Args:
-        labels: (N,), training first, then validation, then test.
-        sizes: the number of images in each part that the data brings.
-        classes: names for the messages.
-        spec: holds the fractions.
-        seed: fixes the draw.
+    ``labels`` (N,) are those of training first, then validation, then test, with ``sizes`` in each
+    part that the data brings. ``spec`` holds the fractions, and ``seed`` fixes the draw.
 
     Raises:
         DataError: a class has too few images.

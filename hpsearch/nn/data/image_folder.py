@@ -246,10 +246,8 @@ def _header(path: str) -> tuple[str, int]:
 def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) -> np.ndarray:
     """Returns the image as (height, width, channels) uint8: upright, scaled, its centre cropped.
 
-    Args:
-        path: the file.
-        size: the side of a square, or height and width, in pixels.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+    ``size`` is the side of a square, or height and width, in pixels; ``channels`` is 1 (gray),
+    3 (RGB) or 4 (RGBA).
 
     Raises:
         DataError: the image is damaged; the message names the file.

@@ -67,7 +67,7 @@ def tensors(
         val: the indices of the validation images.
         mean: per channel, of images scaled to [0, 1].
         std: per channel, of images scaled to [0, 1].
-        classes: the number of classes.
+        classes: their number.
         device: receives the tensors.
     """
 

@@ -45,11 +45,8 @@ def gather(
     Files that are no image, and ``.npz`` files that do not fit, are reported one line each and
     skipped; in a folder only files with the suffix of an image are read.
 
-    Args:
-        paths: files and folders.
-        size: the model's height and width, in pixels.
-        channels: the model's channels.
-        refuse: called with a message for each file that cannot be read; by default it is logged.
+    ``size`` is the model's height and width in pixels, ``channels`` its channels. ``refuse`` is
+    called with a message for each file that cannot be read; by default it is logged.
     """
     waiting: list[str] = []
     for path in map(Path, paths):
@@ -77,13 +74,10 @@ def gather(
 def as_images(
     images: npt.NDArray[np.uint8], *, size: tuple[int, int], channels: int, what: str
 ) -> Pixels:
-    """Returns an array of images as (N, H, W, C) uint8, scaled if they have another size.
+    """Returns N×H×W, N×H×W×C or N×C×H×W images as (N, H, W, C) uint8, scaled to ``size``.
 
-    Args:
-        images: N×H×W, N×H×W×C or N×C×H×W.
-        size: height and width to return, in pixels.
-        channels: the number that the images must have.
-        what: names the images in messages.
+    ``size`` is height and width in pixels, ``channels`` the number that the images must have, and
+    ``what`` names them in messages.
 
     Raises:
         DataError: the type or the number of channels is wrong.

@@ -58,13 +58,8 @@ def describe(model: LoadedModel) -> dict[str, Any]:
 def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) -> float:
     """Writes the model as an ONNX file if its predictions match torch's on every image.
 
-    Args:
-        path: the file.
-        model: the model.
-        images: (N, H, W, C) uint8, real images, N at least 1.
-
-    Returns:
-        The largest difference of a probability.
+    ``images`` is (N, H, W, C) uint8, real images, N at least 1. Returns the largest difference of a
+    probability.
 
     Raises:
         ModelError: the model cannot be exported, the most probable class differs on an image, or

@@ -75,12 +75,7 @@ def worker_memory(trial: TrialSpec, images: Tensors, *, device: torch.device) ->
     """Returns the bytes of GPU memory that a worker process needs to train the trial.
 
     Measured as the memory that the allocator reserves in a few steps, the images included, plus a
-    CUDA context. A trial that does not fit needs the whole GPU.
-
-    Args:
-        trial: the trial with the largest need of those that the process will train.
-        images: on the device.
-        device: a CUDA device.
+    CUDA context; pass the trial with the largest need. One that does not fit needs the whole GPU.
     """
     free_memory(device)
     torch.cuda.reset_peak_memory_stats(device)
