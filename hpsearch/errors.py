@@ -141,6 +141,18 @@ def expected_of(problem: Mapping[str, Any]) -> str:
     return _KINDS[kind] + " without quotes" * (reason == "type" and bool(is_quoted))
 
 
+def expect(ok: bool, key: str, found: object, expected: str) -> None:
+    """Raises ValueError unless ``ok``: the key of a study file has the value ``found``."""
+    if not ok:
+        raise ValueError(f"{key}: found {found!r}, expected {expected}")
+
+
+def expect_known(key: str, found: str, known: Iterable[str]) -> None:
+    """Raises ValueError with a hint unless the value of the key is one of the known ones."""
+    if found not in known:
+        raise ValueError(f"{key}: found {found!r}; {nearest(found, known)}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns a hint that lists the known names, and suggests the nearest one.
 

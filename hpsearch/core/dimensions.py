@@ -130,7 +130,36 @@ class Domain:
         return self.kind(value)
 
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """An optimizer, and the values that suit it.
+
+    ``momentum`` is None if it has no such dimension. Weight decay is decoupled for AdamW, and an L2
+    penalty for the others.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    momentum: float | None = None
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The values of the two dimensions that every optimizer has."""
+        return {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+
+
+# Validation accuracy on mnist5k after 8 epochs, one seed each: adamw and adam 99.1 %, rmsprop 98.7,
+# sgd 98.8 (rmsprop at a third of the rate 98.0, sgd at half of it 98.4). The order is that of the
+# choices in the built-in space; `hpsearch.nn.training.optimizer` has their classes.
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "sgd": Optimizer(learning_rate=0.1, weight_decay=5e-4, momentum=0.9),
+    "adam": Optimizer(learning_rate=6e-3, weight_decay=1e-5),
+    "adamw": Optimizer(learning_rate=6e-3, weight_decay=0.02),
+    "rmsprop": Optimizer(learning_rate=6e-3, weight_decay=1e-5),
+}
+WITH_MOMENTUM = tuple(name for name, known in OPTIMIZERS.items() if known.momentum is not None)
+RECIPE_OPTIMIZER = "adamw"  # of the first trials, and of a training without a search
+CHEAPEST_OPTIMIZER, COSTLIEST_OPTIMIZER = "sgd", "adamw"  # in time and memory per step
 SCHEDULES = ("constant", "cosine", "one-cycle")
 HEADS = ("flatten", "gap")
 MAX_BLOCKS = 12
@@ -148,7 +177,7 @@ BUILT_IN: Mapping[str, Domain] = {
     "batch_norm": Domain(kind=bool, choices=(False, True)),
     "head": Domain(kind=str, choices=HEADS),
     "dropout": Domain(kind=float, low=0.0, high=0.9),
-    "optimizer": Domain(kind=str, choices=OPTIMIZERS),
+    "optimizer": Domain(kind=str, choices=tuple(OPTIMIZERS)),
     "momentum": Domain(kind=float, low=0.0, high=0.999),
     "learning_rate": Domain(kind=float, low=1e-8, high=10.0),
     "weight_decay": Domain(kind=float, low=0.0, high=10.0),
@@ -210,7 +239,10 @@ def _parse_range(raw: Mapping[str, Any], domain: Domain | None) -> FloatDim | In
     log, step = raw.get("log", False), raw.get("step")
     if not isinstance(log, bool):
         raise ValueError(f"found log = {log!r}, expected true or false")
-    if step is not None and not _is_step(step, domain.kind):
+    is_number = isinstance(step, (int, float)) and not isinstance(step, bool)
+    if step is not None and not (
+        is_number and math.isfinite(step) and (domain.kind is not int or step == int(step))
+    ):
         raise ValueError(f"found step = {step!r}, expected a {domain.kind.__name__} above 0")
     low, high = domain.check(raw["low"]), domain.check(raw["high"])
     if domain.kind is int:
@@ -218,13 +250,6 @@ def _parse_range(raw: Mapping[str, Any], domain: Domain | None) -> FloatDim | In
             low=int(low), high=int(high), log=log, step=None if step is None else int(step)
         )
     return FloatDim(low=float(low), high=float(high), log=log, step=step)
-
-
-def _is_step(step: Any, kind: type) -> bool:
-    """Whether it is a finite number, and a whole one where the dimension's type is int."""
-    if isinstance(step, bool) or not isinstance(step, (int, float)) or not math.isfinite(step):
-        return False
-    return kind is not int or step == int(step)
 
 
 _SIMILAR = 0.9  # of difflib: "learning_rat" scores 0.96 with "learning_rate", "n_block" 0.93

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value
+from hpsearch.core.dimensions import (
+    OPTIMIZERS,
+    RECIPE_OPTIMIZER,
+    ChoiceDim,
+    Dim,
+    FloatDim,
+    IntDim,
+    Value,
+)
 from hpsearch.core.plural import plural
 from hpsearch.core.space import Space, dims
 
@@ -17,9 +25,7 @@ MIN_STEPS = 100  # a training with fewer steps hardly learns anything
 def limit_batch_size(batch_size: Dim, images: int) -> Dim:
     """Returns the batch sizes with ``STEPS_PER_EPOCH`` steps an epoch; if none, the smallest one.
 
-    Args:
-        batch_size: the space's dimension.
-        images: the number of training images.
+    ``images`` is the number of training images.
 
     >>> limit_batch_size(ChoiceDim(choices=(64, 128, 256)), 3500).choices
     (64, 128)
@@ -43,12 +49,7 @@ space.batch_size smaller values'
     """
     if "batch_size" not in space:  # a custom training function decides on its own batches
         return None
-    batch_size = space["batch_size"]
-    smallest = (
-        _smallest(batch_size)
-        if isinstance(batch_size, (ChoiceDim, FloatDim, IntDim))
-        else int(batch_size)
-    )
+    smallest = _smallest(space["batch_size"])
     steps = max(1, images // smallest) * epochs
     if steps >= MIN_STEPS:
         return None
@@ -58,10 +59,10 @@ space.batch_size smaller values'
     )
 
 
-def _smallest(batch_size: Dim) -> int:
+def _smallest(batch_size: Dim | Value) -> int:
     if isinstance(batch_size, ChoiceDim):
         return min(int(choice) for choice in batch_size.choices)
-    return int(batch_size.low)
+    return int(batch_size.low if isinstance(batch_size, (FloatDim, IntDim)) else batch_size)
 
 
 INITIAL_TRIALS = 5
@@ -71,9 +72,8 @@ INITIAL_TRIALS = 5
 RECIPE: Mapping[str, Value] = {
     "head": "flatten",
     "dropout": 0.1,
-    "optimizer": "adamw",
-    "learning_rate": 6e-3,
-    "weight_decay": 0.02,
+    "optimizer": RECIPE_OPTIMIZER,
+    **OPTIMIZERS[RECIPE_OPTIMIZER].rates,
     "batch_size": 128,
     "schedule": "one-cycle",
 }
@@ -87,12 +87,8 @@ def initial_trial(space: Space, number: int, images: int | None = None) -> dict[
     is the recipe's, moved to the nearest values in the space. The sampler draws the rest. So the
     whole length of the front exists from the start, and pruning has strong trials to compare with.
     (Similar, for the cheap end alone: FLAML's low-cost start, Wu et al. 2021, arXiv 2005.01571.)
-    With few images the batches are smaller than the recipe's, to take enough steps per epoch.
-
-    Args:
-        space: the search space.
-        number: the trial.
-        images: the number of training images, if known.
+    With few training images the batches are smaller than the recipe's, to take enough steps per
+    epoch.
 
     >>> from hpsearch.core.space import default_space
     >>> first, last = (initial_trial(default_space("geometric"), number) for number in (0, 4))

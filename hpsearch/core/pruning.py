@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hpsearch.errors import nearest
+from hpsearch.errors import expect, expect_known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +39,15 @@ class Rule:
     min_finished: int = 5
 
     def __post_init__(self) -> None:
-        if self.pruner not in PRUNERS:
-            raise ValueError(
-                f"pruning.pruner: found {self.pruner!r}; {nearest(self.pruner, PRUNERS)}"
-            )
+        expect_known("pruning.pruner", self.pruner, PRUNERS)
         limits = {"risk": (0, 1), "margin": (0, 100), "percentile": (0, 100), "control": (0, 1)}
         for key, (low, high) in limits.items():
             value = getattr(self, key)
-            if not low <= value <= high:
-                raise ValueError(f"pruning.{key}: found {value!r}, expected {low} to {high}")
-        if self.reduction < 2:
-            raise ValueError(f"pruning.reduction: found {self.reduction!r}, expected 2 or more")
-        if self.min_finished < 1:
-            raise ValueError(
-                f"pruning.min_finished: found {self.min_finished!r}, expected 1 or more"
-            )
-        if any(rung < 1 for rung in self.rungs):
-            raise ValueError(f"pruning.rungs: found {list(self.rungs)}, expected epochs from 1 on")
+            expect(low <= value <= high, f"pruning.{key}", value, f"{low} to {high}")
+        expect(self.reduction >= 2, "pruning.reduction", self.reduction, "2 or more")
+        expect(self.min_finished >= 1, "pruning.min_finished", self.min_finished, "1 or more")
+        positive = all(rung >= 1 for rung in self.rungs)
+        expect(positive, "pruning.rungs", list(self.rungs), "epochs from 1 on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,21 +205,8 @@ def _margin(case: Case) -> Verdict | None:
     return case.verdict(case.loss, (1 + slack) * case.loss_of(best), best)
 
 
-def _median(case: Case) -> Verdict | None:
-    """Prunes above the median loss at this epoch of all finished trials, ignoring cost.
-
-    The classic rule of single-objective search (Golovin et al. 2017, Vizier). With a cost among
-    the objectives it prunes the cheap end of the front.
-    """
-    return _above_quantile(case, case.finished, 0.5)
-
-
-def _percentile(case: Case) -> Verdict | None:
-    """Prunes if worse than the best ``percentile`` per cent of the finished rivals."""
-    return _above_quantile(case, case.rivals, case.rule.percentile / 100)
-
-
 def _above_quantile(case: Case, rivals: Sequence[Peer], q: float) -> Verdict | None:
+    """Prunes above the q-quantile of the rivals' losses at this epoch."""
     reached = case.reached(rivals)
     if not reached:
         return None
@@ -254,8 +233,10 @@ def _asha(case: Case) -> Verdict | None:
 PRUNERS: Mapping[str, Callable[[Case], Verdict | None]] = {
     "forecast": _forecast,
     "margin": _margin,
-    "median": _median,
-    "percentile": _percentile,
+    # The classic rule of single-objective search (Golovin et al. 2017, Vizier) ignores cost: with
+    # one among the objectives it prunes the cheap end of the front.
+    "median": lambda case: _above_quantile(case, case.finished, 0.5),
+    "percentile": lambda case: _above_quantile(case, case.rivals, case.rule.percentile / 100),
     "asha": _asha,
     "none": lambda case: None,
 }

@@ -12,6 +12,7 @@ from hpsearch.core.dimensions import (
     HEADS,
     OPTIMIZERS,
     SCHEDULES,
+    WITH_MOMENTUM,
     ChoiceDim,
     Dim,
     FloatDim,
@@ -66,8 +67,8 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
     """Returns one configuration: every active dimension's value, fixed ones included.
 
     ``suggest`` is called, in a fixed order, for each active dimension that is not fixed. A width
-    exists only if its block exists, momentum only with SGD. Without ``n_blocks``, as with a custom
-    model, ``width`` is a dimension like any other.
+    exists only if its block exists, momentum only with an optimizer that has it. Without
+    ``n_blocks``, as with a custom model, ``width`` is a dimension like any other.
 
     >>> space = {"n_blocks": 2, "width": IntDim(low=8, high=64), "optimizer": "adam",
     ...          "momentum": 0.9}
@@ -88,7 +89,7 @@ def draw(space: Space, suggest: Callable[[str, Dim], Value]) -> dict[str, Value]
         if by_block and name == "width":
             for block in width_names(int(params["n_blocks"])):
                 add(block, space.get(block, space["width"]))
-        elif name != "momentum" or params.get("optimizer", "sgd") == "sgd":
+        elif name != "momentum" or params.get("optimizer", WITH_MOMENTUM[0]) in WITH_MOMENTUM:
             add(name, space[name])
     return params
 
@@ -106,8 +107,8 @@ def dims(space: Space) -> dict[str, Dim]:
         drawn[name] = dim
         return dim.choices[-1] if isinstance(dim, ChoiceDim) else dim.high  # the most blocks
 
-    optimizer = space.get("optimizer", "sgd")
-    # Momentum is drawn with one optimizer only, so each of them is tried.
+    optimizer = space.get("optimizer", WITH_MOMENTUM[0])
+    # Momentum is drawn with some optimizers only, so each of them is tried.
     for value in optimizer.choices if isinstance(optimizer, ChoiceDim) else (optimizer,):
         draw({**space, "optimizer": value}, record)
     if isinstance(optimizer, ChoiceDim):
@@ -128,7 +129,7 @@ _SHARED: Space = {
     "batch_norm": ChoiceDim(choices=(True, False)),
     "head": ChoiceDim(choices=HEADS),
     "dropout": FloatDim(low=0.0, high=0.5),
-    "optimizer": ChoiceDim(choices=OPTIMIZERS),
+    "optimizer": ChoiceDim(choices=tuple(OPTIMIZERS)),
     "momentum": FloatDim(low=0.8, high=0.98),
     "learning_rate": FloatDim(low=3e-4, high=0.1, log=True),
     "weight_decay": FloatDim(low=1e-6, high=0.03, log=True),

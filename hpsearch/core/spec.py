@@ -16,26 +16,16 @@ from hpsearch.core.initial_trials import RECIPE
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import TRAINING, Space, dims, width_names
-from hpsearch.errors import SpecError, nearest
+from hpsearch.errors import SpecError, expect, expect_known
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
 WIDTHS = ("geometric", "per-block")
 _FORBID = {"extra": "forbid"}
 
 
-def _expect(ok: bool, key: str, found: object, expected: str) -> None:
-    if not ok:
-        raise ValueError(f"{key}: found {found!r}, expected {expected}")
-
-
-def _expect_known(key: str, found: str, known: tuple[str, ...] | Mapping[str, Any]) -> None:
-    if found not in known:
-        raise ValueError(f"{key}: found {found!r}; {nearest(found, known)}")
-
-
 def _expect_dotted(key: str, found: str | None) -> None:
     ok = found is None or re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*(\.\w+)*", found)
-    _expect(bool(ok), key, found, "a module and a name in it, as 'mypackage.nets:build'")
+    expect(bool(ok), key, found, "a module and a name in it, as 'mypackage.nets:build'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +45,12 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         ok = bool(self.dataset) and "\0" not in self.dataset
-        _expect(ok, "data.dataset", self.dataset, "a name or a path")
+        expect(ok, "data.dataset", self.dataset, "a name or a path")
         size = self.image_size
-        _expect(size is None or 8 <= size <= 512, "data.image_size", size, "8 to 512 pixels")
+        expect(size is None or 8 <= size <= 512, "data.image_size", size, "8 to 512 pixels")
         for key in ("val_fraction", "test_fraction"):
             value = getattr(self, key)
-            _expect(0 < value <= 0.5, f"data.{key}", value, "a fraction above 0, at most 0.5")
+            expect(0 < value <= 0.5, f"data.{key}", value, "a fraction above 0, at most 0.5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +82,11 @@ class RecipeSpec:
 
     def __post_init__(self) -> None:
         _expect_dotted("train.function", self.function)
-        _expect(1 <= self.epochs <= 10_000, "train.epochs", self.epochs, "1 to 10000")
+        expect(1 <= self.epochs <= 10_000, "train.epochs", self.epochs, "1 to 10000")
         smoothing = self.label_smoothing
-        _expect(0 <= smoothing < 1, "train.label_smoothing", smoothing, "0 to below 1")
-        _expect(0 <= self.shift <= 64, "train.shift", self.shift, "0 to 64 pixels")
-        _expect(0 <= self.rotate <= 180, "train.rotate", self.rotate, "0 to 180 degrees")
+        expect(0 <= smoothing < 1, "train.label_smoothing", smoothing, "0 to below 1")
+        expect(0 <= self.shift <= 64, "train.shift", self.shift, "0 to 64 pixels")
+        expect(0 <= self.rotate <= 180, "train.rotate", self.rotate, "0 to 180 degrees")
 
 
 def check_shift(shift: int, *, height: int, width: int) -> None:
@@ -137,9 +127,9 @@ class ShapeSpec:
         # a custom model has no built-in widths, so setting them is a mistake
         for key in ("widths", "max_width") if self.factory else ():
             found, default = getattr(self, key), getattr(ShapeSpec(), key)
-            _expect(found == default, f"model.{key}", found, "none with model.factory; drop it")
-        _expect_known("model.widths", self.widths, WIDTHS)
-        _expect(1 <= self.max_width <= 4096, "model.max_width", self.max_width, "1 to 4096")
+            expect(found == default, f"model.{key}", found, "none with model.factory; drop it")
+        expect_known("model.widths", self.widths, WIDTHS)
+        expect(1 <= self.max_width <= 4096, "model.max_width", self.max_width, "1 to 4096")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,20 +153,20 @@ class SearchSpec:
     max_failures: int = 5
 
     def __post_init__(self) -> None:
-        _expect(1 <= self.trials <= 10**7, "search.trials", self.trials, "1 or more")
+        expect(1 <= self.trials <= 10**7, "search.trials", self.trials, "1 or more")
         key, objectives = "search.objectives", list(self.objectives)
-        _expect(len(objectives) > 0, key, objectives, "at least one")
+        expect(len(objectives) > 0, key, objectives, "at least one")
         for name in objectives:
-            _expect_known(key, name, OBJECTIVES)
-        _expect(len(set(objectives)) == len(objectives), key, objectives, "each objective once")
-        _expect_known("search.sampler", self.sampler, SAMPLERS)
-        _expect(2 <= self.grid_points <= 1000, "search.grid_points", self.grid_points, "2 to 1000")
-        _expect(0 <= self.seed < 2**63, "search.seed", self.seed, "0 to 2**63 - 1")
+            expect_known(key, name, OBJECTIVES)
+        expect(len(set(objectives)) == len(objectives), key, objectives, "each objective once")
+        expect_known("search.sampler", self.sampler, SAMPLERS)
+        expect(2 <= self.grid_points <= 1000, "search.grid_points", self.grid_points, "2 to 1000")
+        expect(0 <= self.seed < 2**63, "search.seed", self.seed, "0 to 2**63 - 1")
         timeout = self.timeout
         ok = timeout is None or 0 < timeout < math.inf
-        _expect(ok, "search.timeout", timeout, "more than 0 seconds")
-        _expect(1 <= self.workers <= 4096, "search.workers", self.workers, "1 or more")
-        _expect(self.max_failures >= 1, "search.max_failures", self.max_failures, "1 or more")
+        expect(ok, "search.timeout", timeout, "more than 0 seconds")
+        expect(1 <= self.workers <= 4096, "search.workers", self.workers, "1 or more")
+        expect(self.max_failures >= 1, "search.max_failures", self.max_failures, "1 or more")
         if self.sampler == "grid+random" and not self.grid:
             raise ValueError(
                 "search.grid: found nothing, expected the dimensions that 'grid+random' covers"
@@ -197,10 +187,10 @@ class StudySpec:
     space: Space
 
     def __post_init__(self) -> None:
-        _expect(bool(self.name.strip()), "name", self.name, "a name that is not empty")
+        expect(bool(self.name.strip()), "name", self.name, "a name that is not empty")
         drawn = dims(self.space)
         for name in self.search.grid:
-            _expect_known("search.grid", name, tuple(drawn))
+            expect_known("search.grid", name, tuple(drawn))
 
     @property
     def has_user_code(self) -> bool:

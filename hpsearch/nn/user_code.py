@@ -58,11 +58,7 @@ def add_import_path(folder: Path | None) -> None:
 
 
 def import_function(key: str, name: str) -> Callable[..., Any]:
-    """Imports a function by its dotted name; this runs the module.
-
-    Args:
-        key: the key of the study file, for error messages.
-        name: module and attribute, as ``mypackage.nets:build``.
+    """Imports a function by its name, as ``mypackage.nets:build``; this runs the module.
 
     Raises:
         SpecError: the module cannot be imported, or has no such function.
@@ -71,11 +67,11 @@ def import_function(key: str, name: str) -> Callable[..., Any]:
     try:
         function: Any = importlib.import_module(module)
     except (Exception, SystemExit) as exc:  # a module may raise anything
-        hint = ""
-        if isinstance(exc, ModuleNotFoundError):
-            hint = "; install it, run from its folder or set HPSEARCH_CODE to that folder"
-        message = f"{key}: {name!r} cannot be imported: {_one_line(exc)}{hint}"
-        raise SpecError(message) from exc
+        missing = isinstance(exc, ModuleNotFoundError)
+        hint = "; install it, run from its folder or set HPSEARCH_CODE to that folder"
+        raise SpecError(
+            f"{key}: {name!r} cannot be imported: {_one_line(exc)}{hint if missing else ''}"
+        ) from exc
     for part in path.split("."):
         if not hasattr(function, part):
             raise SpecError(
@@ -93,11 +89,7 @@ def check_user_code(spec: StudySpec, *, folder: Path | None) -> None:
     """Imports the functions that a study names, if any, and checks their signatures.
 
     Writes no files, not even bytecode. Whether the functions work is checked with the data, see
-    :mod:`hpsearch.nn.training.smoke_test`.
-
-    Args:
-        spec: the study.
-        folder: where to look for its modules, see :func:`add_import_path`.
+    :mod:`hpsearch.nn.training.smoke_test`. ``folder`` is as for :func:`add_import_path`.
 
     Raises:
         SpecError: a function cannot be imported, or does not accept its arguments.
@@ -135,12 +127,9 @@ def _check_signature(key: str, name: str, function: Callable[..., Any]) -> None:
 
 def user_functions(trial: TrialSpec) -> dict[str, str]:
     """Returns the names of a trial's user functions by key, in the order in which they run."""
-    functions = {}
-    if isinstance(trial.model, FactorySpec):
-        functions["model.factory"] = trial.model.factory
-    if trial.train.function is not None:
-        functions["train.function"] = trial.train.function
-    return functions
+    factory = trial.model.factory if isinstance(trial.model, FactorySpec) else None
+    named = {"model.factory": factory, "train.function": trial.train.function}
+    return {key: name for key, name in named.items() if name is not None}
 
 
 @contextlib.contextmanager
@@ -160,8 +149,8 @@ def user_code_errors(key: str, name: str) -> Iterator[None]:
 
 def user_code_error(key: str, name: str, exc: BaseException) -> SpecError:
     """Returns the one-line error that blames an exception on a user function."""
-    line = failing_line(name, exc)
-    return SpecError(f"{key}: {name!r} fails on this study: {_one_line(exc)}{line}")
+    what = f"{_one_line(exc)}{failing_line(name, exc)}"
+    return SpecError(f"{key}: {name!r} fails on this study: {what}")
 
 
 def failing_user_code(trial: TrialSpec, exc: BaseException) -> tuple[str, str] | None:

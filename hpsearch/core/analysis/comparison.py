@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from hpsearch.core.analysis.hypervolume_history import HypervolumePoint, hypervolume_history
-from hpsearch.core.analysis.pareto import ParetoFront, Point, dominates, front, nondominated
+from hpsearch.core.analysis.pareto import Point, dominates, front, nondominated
 from hpsearch.core.analysis.pruning_stats import Bounds, counts
 from hpsearch.core.analysis.recommendation import Pick, pick
 from hpsearch.core.analysis.statistics import gain
@@ -129,10 +129,7 @@ def compare(
 ) -> Comparison:
     """Compares two or more studies of the same objectives and images.
 
-    Args:
-        entrants: the studies.
-        objectives: the names of their objectives.
-        same_clock: whether a second of training means the same in all of them.
+    ``same_clock``: whether a second of training means the same in all of them.
     """
     quality = first_quality(objectives)
     bounds = common_bounds([entrant.bounds for entrant in entrants], objectives)
@@ -234,34 +231,28 @@ def _shares(
         study: [tuple(utility(name, r.values[name]) for name in objectives) for r in own.trials]
         for study, own in fronts.items()
     }
-    joint = nondominated([point for own in points.values() for point in own])
-    return [_share(e, fronts[e.study], points, objectives) for e in entrants], len(joint)
-
-
-def _share(
-    entrant: ComparedSearch,
-    own: ParetoFront,
-    points: Mapping[str, Sequence[Point]],
-    objectives: Sequence[str],
-) -> Share:
-    beaten = {
-        study: [any(dominates(other, point) for other in others) for point in points[entrant.study]]
-        for study, others in points.items()
-        if study != entrant.study
-    }
-    is_beaten = [any(by) for by in zip(*beaten.values(), strict=True)]
-    picks = {r.number: pick(r, val_images=entrant.val_images) for r in own.trials}
-    assert own.knee is not None, "an entrant has a complete trial"
-    quality, best = first_quality(objectives), None
-    if quality is not None:
-        best = picks[max(own.trials, key=lambda r: utility(quality, r.values[quality])).number]
-    return Share(
-        trials=tuple(picks.values()),
-        unbeaten=tuple(n for n, lost in zip(picks, is_beaten, strict=True) if not lost),
-        beaten_by={study: sum(by) for study, by in beaten.items()},
-        best=best,
-        knee=picks[own.knee],
-    )
+    quality, shares = first_quality(objectives), []
+    for entrant in entrants:
+        own = fronts[entrant.study]
+        assert own.knee is not None, "an entrant has a complete trial"
+        beaten = {
+            study: [any(dominates(rival, p) for rival in rivals) for p in points[entrant.study]]
+            for study, rivals in points.items()
+            if study != entrant.study
+        }
+        is_beaten = [any(by) for by in zip(*beaten.values(), strict=True)]
+        picks = {r.number: pick(r, val_images=entrant.val_images) for r in own.trials}
+        best = quality and max(own.trials, key=lambda r: utility(quality, r.values[quality]))
+        shares.append(
+            Share(
+                trials=tuple(picks.values()),
+                unbeaten=tuple(n for n, lost in zip(picks, is_beaten, strict=True) if not lost),
+                beaten_by={study: sum(by) for study, by in beaten.items()},
+                best=picks[best.number] if best else None,
+                knee=picks[own.knee],
+            )
+        )
+    return shares, len(nondominated([point for own in points.values() for point in own]))
 
 
 def _lead(performances: Sequence[Performance], val_images: int | None) -> Lead:

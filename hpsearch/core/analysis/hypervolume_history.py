@@ -56,12 +56,8 @@ def hypervolume_history(
 ) -> tuple[HypervolumePoint, ...]:
     """Returns one point for every trial that counts, in the order in which they ended.
 
-    Empty if the bounds of the objectives are not known.
-
-    Args:
-        records: the study's trials.
-        bounds: each objective's range, which the hypervolume is measured in.
-        epochs: those of a full training.
+    ``bounds`` is each objective's range, which the hypervolume is measured in: without bounds there
+    are no points. ``epochs`` are those of a full training.
     """
     if not bounds:
         return ()
@@ -125,18 +121,13 @@ def first_reaching(history: Sequence[HypervolumePoint], share: float) -> Hypervo
 def recent_gain(
     history: Sequence[HypervolumePoint], on_front: Collection[int]
 ) -> RecentGain | None:
-    """Returns the gain of the last quarter of the trials.
+    """Returns the gain of the last quarter of the trials, given the numbers of those on the front.
 
     None with fewer than 20 of them, and if the hypervolume is 0.
-
-    Args:
-        history: one point per trial.
-        on_front: the numbers of the front's trials.
     """
-    if len(history) < ENOUGH or history[-1].hypervolume <= 0:
+    if len(history) < ENOUGH or (final := history[-1].hypervolume) <= 0:
         return None
     last = history[-(len(history) // 4) :]
-    final = history[-1].hypervolume
     gained = final - history[-len(last) - 1].hypervolume
     outlook = Outlook.HELP if gained >= MUCH * final else Outlook.LITTLE
     return RecentGain(

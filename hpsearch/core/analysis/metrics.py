@@ -106,22 +106,17 @@ def confusion(
 
 def by_class(matrix: Matrix, classes: Sequence[str]) -> tuple[ClassScore, ...]:
     """Returns each class's scores, in the classes' order."""
-    scores = []
-    for name, right, support, predicted in zip(
-        classes, matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0), strict=True
-    ):
-        recall = float(right / support) if support else None
-        precision = float(right / predicted) if predicted else None
-        scores.append(
-            ClassScore(
-                name=name,
-                support=int(support),
-                accuracy=recall,
-                precision=precision,
-                recall=recall,
-            )
+    columns = (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+    return tuple(
+        ClassScore(
+            name=name,
+            support=int(support),
+            accuracy=float(right / support) if support else None,
+            precision=float(right / predicted) if predicted else None,
+            recall=float(right / support) if support else None,
         )
-    return tuple(scores)
+        for name, right, support, predicted in zip(classes, *columns, strict=True)
+    )
 
 
 def confused_pairs(matrix: Matrix, classes: Sequence[str], *, most: int) -> tuple[Confused, ...]:

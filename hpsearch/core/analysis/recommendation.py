@@ -101,11 +101,8 @@ def recommend(
 ) -> Recommendation:
     """Returns the knee and its neighbours on the front.
 
-    Args:
-        front: the study's front.
-        objectives: their names, in the study's order.
-        val_images: how many images an accuracy was counted on; None if that is not known.
-        chance: the accuracy of guessing, 0-1; None if that is not known.
+    ``val_images`` is how many images an accuracy was counted on, ``chance`` the accuracy of
+    guessing, 0-1; None if that is not known.
     """
     # Alternatives need a cost to pay and a quality to gain.
     quality, cost = first_quality(objectives), next(iter(costs(objectives)), None)

@@ -51,28 +51,17 @@ class Replication:
 def replications(
     records: Sequence[TrialRecord], repeats: Sequence[Repeat], objectives: Sequence[str]
 ) -> tuple[Replication, ...]:
-    """Returns the replications by trial, the cheapest of the study's values first.
-
-    Args:
-        records: the study's trials, by number.
-        repeats: the trainings with fresh seeds, of any of them.
-        objectives: the names of the study's objectives.
-    """
+    """Returns the replications of any of the trials, the cheapest by the study's values first."""
     by_trial: dict[int, list[Repeat]] = {}
     for repeat in repeats:
         by_trial.setdefault(repeat.trial, []).append(repeat)
-    found = {n: _summarise(n, of) for n, of in by_trial.items() if n < len(records)}
+    found = {n: _summarise(records[n], of) for n, of in by_trial.items() if n < len(records)}
     if not found:
         return ()
     # A front of its own: of the means, which may rank the trials otherwise than the search did.
     means = front([_at_its_means(records[n], r, objectives) for n, r in found.items()], objectives)
     ranked = [
-        replace(
-            replication,
-            flattered=_overestimate(records[n], replication),
-            is_front=n in means.numbers,
-            is_knee=n == means.knee,
-        )
+        replace(replication, is_front=n in means.numbers, is_knee=n == means.knee)
         for n, replication in found.items()
     ]
     prices = costs(objectives) or objectives
@@ -84,7 +73,7 @@ def replications(
     return tuple(sorted(ranked, key=price))
 
 
-def _summarise(number: int, repeats: Sequence[Repeat]) -> Replication:
+def _summarise(record: TrialRecord, repeats: Sequence[Repeat]) -> Replication:
     ended = [repeat for repeat in repeats if repeat.reason is None]
     spreads = {}
     for name in sorted({name for repeat in ended for name in repeat.values}):
@@ -92,11 +81,13 @@ def _summarise(number: int, repeats: Sequence[Repeat]) -> Replication:
         known = [repeat.values[name] for repeat in ended if not (repeat.elsewhere and timed)]
         if known:
             spreads[name] = mean_and_deviation(known)
+    searched, mean = reached(record).get("accuracy"), spreads.get("accuracy")
     return Replication(
-        number=number,
+        number=record.number,
         repeats=len(repeats),
         diverged=len(repeats) - len(ended),
         spreads=spreads,
+        flattered=None if searched is None or mean is None else searched - mean.mean,
     )
 
 
@@ -107,13 +98,6 @@ def _at_its_means(
     values = {name: found.spreads[name].mean for name in objectives if name in found.spreads}
     whole = len(values) == len(objectives)
     return replace(record, values=values, state=State.COMPLETE if whole else State.FAILED)
-
-
-def _overestimate(record: TrialRecord, found: Replication) -> float | None:
-    searched = reached(record).get("accuracy")
-    if searched is None or "accuracy" not in found.spreads:
-        return None
-    return searched - found.spreads["accuracy"].mean
 
 
 def mean_optimism(trials: Sequence[Replication]) -> float | None:

@@ -74,11 +74,6 @@ def select_trial(
 ) -> TrialRecord:
     """Returns the selected complete trial; of equals the one trained fastest, then the earliest.
 
-    Args:
-        records: the study's trials, by number.
-        objectives: the names of the study's objectives.
-        choice: holds one way.
-
     Raises:
         SpecError: ``choice`` holds no way.
         StudyError: there is no such trial, or it is not complete.

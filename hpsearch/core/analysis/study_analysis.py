@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -163,7 +163,7 @@ def analyse(
         records: its trials, by number.
         bounds: each objective's range, which the hypervolume is measured in; empty: not known.
         environment: its spec, data and hardware.
-        importance: the importance of hyperparameters, for each target.
+        importance: one per target.
         confirmed: the replications with fresh seeds.
     """
     spec = environment.spec
@@ -250,7 +250,19 @@ def as_plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     # Not by its fields: a record holds attributes that a report does not show.
     if isinstance(value, RankedTrial):
-        return _plain_trial(value)
+        record, measured = value.record, value.pick
+        value = {
+            "number": record.number,
+            "state": record.state,
+            "is_front": value.is_front,
+            "is_knee": value.is_knee,
+            "params": record.params,
+            "values": record.values,
+            "measured": measured.measured,
+            "accuracy_interval": (measured.low, measured.high),
+            "seed": record.seed,
+            "curve": record.curve,
+        }
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):  # a trial's is local, without a zone
@@ -262,19 +274,3 @@ def as_plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {name: as_plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value
-
-
-def _plain_trial(trial: RankedTrial) -> dict[str, Any]:
-    record, measured = trial.record, trial.pick
-    return {
-        "number": record.number,
-        "state": record.state.value,
-        "is_front": trial.is_front,
-        "is_knee": trial.is_knee,
-        "params": as_plain(record.params),
-        "values": as_plain(record.values),
-        "measured": as_plain(measured.measured),
-        "accuracy_interval": as_plain((measured.low, measured.high)),
-        "seed": record.seed,
-        "curve": [as_plain(asdict(epoch)) for epoch in record.curve],
-    }

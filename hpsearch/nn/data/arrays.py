@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -177,7 +176,13 @@ def _decode_npz(path: Path) -> Decoded:
     parts = {part: _part(arrays, part, path) for part in present}
     labels = parts["train"][1]
     if "classes" in arrays:
-        classes = _class_names(arrays["classes"], path)
+        names = arrays["classes"]
+        if names.dtype.kind not in "US" or names.ndim != 1:
+            raise DataError(
+                f"{path}: classes has type {names.dtype} and shape {_size(names.shape)}, expected a"
+                " list of strings; save classes=numpy.array(['first', 'second'])"
+            )
+        classes = tuple(n.decode() if isinstance(n, bytes) else n for n in names.tolist())
     else:  # limited by the number of labels: a stray large one must not name a million classes
         classes = tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
     return joined(parts, classes=classes, origin=str(path))
@@ -255,13 +260,3 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
             " convert one-hot labels with y.argmax(axis=1)"
         )
     return labels.astype(np.int64)
-
-
-def _class_names(names: np.ndarray, path: Path) -> tuple[str, ...]:
-    if names.dtype.kind not in "US" or names.ndim != 1:
-        raise DataError(
-            f"{path}: classes has type {names.dtype} and shape {_size(names.shape)}, expected a"
-            " list of strings; save classes=numpy.array(['first', 'second'])"
-        )
-    listed: list[Any] = names.tolist()
-    return tuple(name.decode() if isinstance(name, bytes) else name for name in listed)

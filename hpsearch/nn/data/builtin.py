@@ -12,7 +12,6 @@ import string
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -78,8 +77,7 @@ def find(name: str, *, data_dir: Path) -> Source:
         file = _packaged_file(name)
         signature = sign(name, *stat(file))
         return Source(name=name, signature=signature, decode=lambda: _decode_packaged(name, file))
-    paths = _present(name, data_dir)
-    if not paths:
+    if not (paths := _present(name, data_dir)):
         _download(name, data_dir=data_dir)
         paths = _present(name, data_dir)
     if not paths:
@@ -222,7 +220,7 @@ def _decode_verified(name: str, data_dir: Path) -> Decoded:
         sums = {f"{_CIFAR}/{file}": md5 for file, md5 in listed}
     else:
         splits = datasets.SVHN.split_list
-        sums = {splits[part][1]: splits[part][2] for part in ("train", "test")}
+        sums = {splits[part][1]: splits[part][2] for part in _OFFICIAL}
     damaged = [file for file, md5 in sums.items() if not check_integrity(data_dir / file, md5)]
     if damaged:
         raise DataError(
@@ -243,8 +241,11 @@ def _download(name: str, *, data_dir: Path) -> None:
     """Downloads into a temporary folder, then moves the unpacked files into the data directory."""
     _log.info("downloading %s to %s", name, data_dir)
     is_new = not data_dir.exists()
+    # Limits the wait for a network that does not answer; torchvision sets no limit.
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
-        with temporary_folder(data_dir / name) as folder, _socket_timeout():
+        with temporary_folder(data_dir / name) as folder:
             _link_archive(name, data_dir=data_dir, folder=folder)
             _run_torchvision(name, folder)
             for path in sorted(folder.rglob("*")):
@@ -255,6 +256,7 @@ def _download(name: str, *, data_dir: Path) -> None:
     except _FAILURES as exc:
         raise _missing(name, data_dir, reason(exc)) from exc
     finally:
+        socket.setdefaulttimeout(timeout_before)
         if is_new:
             with contextlib.suppress(OSError):  # it is not empty: the download succeeded
                 data_dir.rmdir()
@@ -295,17 +297,6 @@ def _link_archive(name: str, *, data_dir: Path, folder: Path) -> None:
     if check_integrity(data_dir / archive, md5):
         (folder / archive).parent.mkdir(parents=True, exist_ok=True)
         (folder / archive).symlink_to((data_dir / archive).absolute())
-
-
-@contextlib.contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """Limits the wait for a network that does not answer; torchvision sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _missing(name: str, data_dir: Path, why: str) -> DataError:

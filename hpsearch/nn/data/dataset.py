@@ -166,12 +166,7 @@ def _refuse_image_size(spec: DataSpec, what: str) -> None:
         )
 
 
-def load(
-    spec: DataSpec,
-    *,
-    data_dir: Path | None = None,
-    seed: int = 0,
-) -> ImageData:
+def load(spec: DataSpec, *, data_dir: Path | None = None, seed: int = 0) -> ImageData:
     """Returns the images that ``spec`` names, split; from the cache if they were decoded before.
 
     Args:
@@ -192,15 +187,19 @@ def load(
         source = arrays.npz(path)
     stored = cache.fetch(source)
     split = cut(stored.labels, sizes=stored.sizes, classes=stored.classes, spec=spec, seed=seed)
-    mean, std = _mean_std(stored, split.train)
+    # each channel's mean and deviation over the training images, from the sums of each image
+    _, height, width, _ = stored.images.shape
+    total = stored.moments[split.train].sum(axis=0)  # (C, 2)
+    mean, square = (total / (len(split.train) * height * width)).T
+    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # a constant channel must not divide by 0
     return ImageData(
         name=source.name,
         images=stored.images,
         labels=stored.labels,
         classes=stored.classes,
         split=split,
-        mean=mean,
-        std=std,
+        mean=tuple((mean / 255).tolist()),
+        std=tuple((std / 255).tolist()),
         content=stored.content,
     )
 
@@ -218,12 +217,8 @@ def cut(
     Of each class with n training images, ``round(n × fraction)`` and at least 1 go to each part
     that is cut. The test images are drawn first: they do not depend on the validation fraction.
 
-    Args:
-        labels: (N,), training first, then validation, then test.
-        sizes: the number of images in each part that the data brings.
-        classes: names for the messages.
-        spec: holds the fractions.
-        seed: fixes the draw.
+    ``labels`` (N,) are those of training first, then validation, then test, with ``sizes`` in each
+    part that the data brings. ``spec`` holds the fractions, and ``seed`` fixes the draw.
 
     Raises:
         DataError: a class has too few images.
@@ -231,7 +226,10 @@ def cut(
     train, val, test = sizes
     fractions = {"test": 0.0 if test else spec.test_fraction}
     fractions["val"] = 0.0 if val else spec.val_fraction
-    groups = _shuffled_by_class(labels[:train], n_classes=len(classes), seed=seed)
+    order = np.random.default_rng(seed).permutation(train)
+    by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
+    last = np.cumsum(np.bincount(labels[:train], minlength=len(classes)))[:-1]
+    groups = np.split(by_class, last)
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in arrays.PARTS}
     for name, group in zip(classes, groups, strict=True):
         counts = {
@@ -254,22 +252,3 @@ def cut(
         val=np.arange(train, train + val) if val else drawn["val"],
         test=np.arange(train + val, sum(sizes)) if test else drawn["test"],
     )
-
-
-def _shuffled_by_class(labels: np.ndarray, *, n_classes: int, seed: int) -> list[np.ndarray]:
-    """Returns the indices of each class's images, in random order."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]  # stable: random inside a class
-    counts = np.bincount(labels, minlength=n_classes)
-    return np.split(by_class, np.cumsum(counts)[:-1])
-
-
-def _mean_std(
-    stored: cache.Stored, train: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns each channel's mean and deviation over the training images, scaled to [0, 1]."""
-    _, height, width, _ = stored.images.shape
-    total = stored.moments[train].sum(axis=0)  # (C, 2)
-    mean, square = (total / (len(train) * height * width)).T
-    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # a constant channel must not divide by 0
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

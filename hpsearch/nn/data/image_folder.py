@@ -27,6 +27,7 @@ from hpsearch.nn.data.arrays import (
     reason,
     sign,
 )
+from hpsearch.nn.runtime.cpu import usable_cpus
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +55,7 @@ class _File:
     changed: int  # nanoseconds
 
 
-class _UnfitError(DataError):
+class UnfitError(DataError):
     """An image that cannot be used: the problem, what was expected and what to do."""
 
     def __init__(self, path: str | Path, problem: str, expected: str) -> None:
@@ -139,8 +140,7 @@ def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
                 f" {', '.join(SUFFIXES[:3])}; add images or remove the folder"
             )
         for entry in entries:
-            info = entry.stat()
-            size, changed = info.st_size, info.st_mtime_ns
+            size, changed = entry.stat().st_size, entry.stat().st_mtime_ns  # cached by the entry
             files.append(_File(path=entry.path, part=part, label=label, size=size, changed=changed))
     if not files:
         raise DataError(f"{top}: found no image, expected class folders; fill or remove it")
@@ -161,11 +161,7 @@ def _images(folder: Path | str) -> Iterator[os.DirEntry[str]]:
 
 
 def _decode(
-    files: list[_File],
-    classes: tuple[str, ...],
-    *,
-    root: Path,
-    image_size: int | None,
+    files: list[_File], classes: tuple[str, ...], *, root: Path, image_size: int | None
 ) -> Decoded:
     _log.info(
         "decoding %s images of %s (once; later starts use the cache)",
@@ -173,8 +169,8 @@ def _decode(
         root.name,
     )
     # First all headers: the number of channels and the size must be known before decoding.
-    headers = _in_threads(lambda file: _header(file.path), files)
-    good = [header for header in headers if not isinstance(header, _UnfitError)]
+    headers = in_threads(lambda file: _header(file.path), files)
+    good = [header for header in headers if not isinstance(header, UnfitError)]
     if not good:
         raise _refusal(headers, root)
     channels = 1 if all(mode in _GRAY for mode, _ in good) else 3
@@ -183,11 +179,11 @@ def _decode(
     images = np.empty((len(files), size, size, channels), np.uint8)  # (N, H, W, C)
 
     def decode(index: int) -> None:
-        if not isinstance(headers[index], _UnfitError):
+        if not isinstance(headers[index], UnfitError):
             images[index] = read_image(files[index].path, size=size, channels=channels)
 
-    results = [*headers, *_in_threads(decode, range(len(files)))]
-    if any(isinstance(result, _UnfitError) for result in results):
+    results = [*headers, *in_threads(decode, range(len(files)))]
+    if any(isinstance(result, UnfitError) for result in results):
         raise _refusal(results, root)
     labels = np.array([file.label for file in files], np.int64)  # (N,)
     counts = Counter(file.part for file in files)
@@ -202,7 +198,7 @@ def _decode(
 
 def _refusal(results: Sequence[object], root: Path) -> DataError:
     """Returns one error that names all unfit images, or the first ones of many."""
-    unfit = sorted((r for r in results if isinstance(r, _UnfitError)), key=lambda each: each.path)
+    unfit = sorted((r for r in results if isinstance(r, UnfitError)), key=lambda each: each.path)
     if len(unfit) == 1:
         return unfit[0]
     lines = [f"{os.path.relpath(each.path, root)}: {each.problem}" for each in unfit[:_NAMED]]
@@ -213,18 +209,18 @@ def _refusal(results: Sequence[object], root: Path) -> DataError:
     )
 
 
-def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R | _UnfitError]:
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R | UnfitError]:
     """Returns the result for each item; an unfit image's error is returned, not raised."""
 
-    def attempt(item: T) -> R | _UnfitError:
+    def attempt(item: T) -> R | UnfitError:
         try:
             return work(item)
-        except _UnfitError as exc:
+        except UnfitError as exc:
             return exc
 
     # In slices: a task per image would cost as much as decoding a small one.
     slices = [items[i : i + _SLICE] for i in range(0, len(items), _SLICE)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
         done = pool.map(lambda some: [attempt(item) for item in some], slices)
         return [result for results in done for result in results]
 
@@ -239,7 +235,7 @@ def _header(path: str) -> tuple[str, int]:
     except (*_DAMAGE, Image.DecompressionBombError) as exc:
         raise _damaged(path, exc) from exc
     if side < SMALLEST:
-        raise _UnfitError(
+        raise UnfitError(
             path,
             f"found an image whose shorter side is {side} pixels",
             f"expected at least {SMALLEST}×{SMALLEST}; replace or remove it",
@@ -250,10 +246,8 @@ def _header(path: str) -> tuple[str, int]:
 def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) -> np.ndarray:
     """Returns the image as (height, width, channels) uint8: upright, scaled, its centre cropped.
 
-    Args:
-        path: the file.
-        size: the side of a square, or height and width, in pixels.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+    ``size`` is the side of a square, or height and width, in pixels; ``channels`` is 1 (gray),
+    3 (RGB) or 4 (RGBA).
 
     Raises:
         DataError: the image is damaged; the message names the file.
@@ -266,7 +260,10 @@ def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) 
             # Decodes a JPEG at a reduced size, which is faster.
             image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
             upright = ImageOps.exif_transpose(image)
-            return fit(_eight_bit(upright), size=(height, width), channels=channels)
+            if upright.mode.startswith("I"):  # 16-bit gray, which Pillow would clip to 8 bits
+                wide = np.asarray(upright).astype(np.int64)
+                upright = Image.fromarray(np.clip(wide // 257, 0, 255).astype(np.uint8))
+            return fit(upright, size=(height, width), channels=channels)
     except (*_DAMAGE, Image.DecompressionBombError) as exc:
         raise _damaged(path, exc) from exc
 
@@ -281,20 +278,10 @@ def fit(image: Image.Image, *, size: tuple[int, int], channels: int) -> np.ndarr
     return np.asarray(fitted, np.uint8).reshape(height, width, channels)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Returns the image with 16-bit gray scaled to 8 bits; Pillow would clip it."""
-    if not image.mode.startswith("I"):
-        return image
-    from PIL import Image
-
-    wide = np.asarray(image).astype(np.int64)
-    return Image.fromarray(np.clip(wide // 257, 0, 255).astype(np.uint8))
-
-
-def _damaged(path: str | Path, exc: BaseException) -> DataError:
+def _damaged(path: str | Path, exc: BaseException) -> UnfitError:
     if isinstance(exc, FileNotFoundError):
-        return _UnfitError(path, "no such file", "expected an image; check the path")
+        return UnfitError(path, "no such file", "expected an image; check the path")
     why = reason(exc).replace(f" {str(path)!r}", "")  # our message begins with the path already
-    return _UnfitError(
+    return UnfitError(
         path, f"cannot be decoded ({why})", "expected an image; replace or remove the file"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,16 @@ class Tensors:
         _, channels, height, width = self.train_images.shape
         return channels, height, width
 
+    def few(self, count: int) -> Tensors:
+        """Returns the first ``count`` training images and one validation image."""
+        return replace(
+            self,
+            train_images=self.train_images[:count],
+            train_labels=self.train_labels[:count],
+            val_images=self.val_images[:1],
+            val_labels=self.val_labels[:1],
+        )
+
 
 def tensors(
     images: npt.NDArray[np.uint8],
@@ -57,7 +67,7 @@ def tensors(
         val: the indices of the validation images.
         mean: per channel, of images scaled to [0, 1].
         std: per channel, of images scaled to [0, 1].
-        classes: the number of classes.
+        classes: their number.
         device: receives the tensors.
     """
 

@@ -69,12 +69,9 @@ def build(
     A block pools only if the shorter side is at least 4 pixels, so that every depth is possible
     with every image size.
 
-    Args:
-        spec: the net; a custom model is built by its factory.
-        input_shape: (C, H, W) of one image, each side at least 8 pixels.
-        classes: the number of logits that the net returns for an image.
-        seed: fixes the initial weights without changing torch's global random state; None draws
-            from that state.
+    A custom model is built by its factory. ``input_shape`` is (C, H, W) of one image, each side at
+    least 8 pixels. ``seed`` fixes the initial weights without changing torch's global random state;
+    None draws from that state.
 
     Raises:
         DataError: the images are smaller than 8×8.

@@ -34,9 +34,15 @@ def measure(
     image = torch.zeros(1, *input_shape, device=device).contiguous(memory_format=layout)
     with torch.inference_mode():
         counted = _count(model, image)
-        latency_ms = _latency_ms(model, image)
+        # the first passes allocate memory and choose kernels
+        for _ in range(_WARM_UPS):
+            _timed(model, image)
+        runs: list[float] = []
+        while len(runs) < _MIN_RUNS or (len(runs) < _MAX_RUNS and sum(runs) < _BUDGET_SECONDS):
+            runs.append(_timed(model, image))
     model.train(was_training)
-    return {**counted, "latency_ms": latency_ms}
+    # the median ignores passes that were preempted
+    return {**counted, "latency_ms": statistics.median(runs) * 1e3}
 
 
 def count(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) -> dict[str, float]:
@@ -56,16 +62,6 @@ def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
         model(image)
     params = sum(parameter.numel() for parameter in model.parameters())
     return {"params": params, "flops": int(counter.get_total_flops())}
-
-
-def _latency_ms(model: nn.Module, image: Tensor) -> float:
-    # the first passes allocate memory and choose kernels
-    for _ in range(_WARM_UPS):
-        _timed(model, image)
-    seconds: list[float] = []
-    while len(seconds) < _MIN_RUNS or (len(seconds) < _MAX_RUNS and sum(seconds) < _BUDGET_SECONDS):
-        seconds.append(_timed(model, image))
-    return statistics.median(seconds) * 1e3  # the median ignores passes that were preempted
 
 
 def _timed(model: nn.Module, image: Tensor) -> float:

@@ -77,19 +77,15 @@ def _quotas(root: Path) -> Iterator[float]:
         # A container sees its own group as the mount itself, so the path may not exist there.
         inner = mount / path.lstrip("/")
         for group in (inner, *inner.parents):
-            yield from _quota(group)
+            with contextlib.suppress(OSError, ValueError):  # version 2, "max" if unlimited
+                quota, period = (group / "cpu.max").read_text().split()
+                yield float(quota) / float(period)
+            with contextlib.suppress(OSError, ValueError):  # version 1, -1 if unlimited
+                limit = float((group / "cpu.cfs_quota_us").read_text())
+                if limit > 0:
+                    yield limit / float((group / "cpu.cfs_period_us").read_text())
             if group == mount:
                 break
-
-
-def _quota(group: Path) -> Iterator[float]:
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (group / "cpu.max").read_text().split()  # version 2, "max" if unlimited
-        yield float(quota) / float(period)
-    with contextlib.suppress(OSError, ValueError):
-        limit = float((group / "cpu.cfs_quota_us").read_text())  # version 1, -1 if unlimited
-        if limit > 0:
-            yield limit / float((group / "cpu.cfs_period_us").read_text())
 
 
 def _presence_directory() -> Path:

@@ -106,14 +106,7 @@ def assign_gpus(gpus: Sequence[str], *, workers: int, share: float | None) -> li
 
 
 def check_room(gpu: str, *, workers: int, needed: int, free: int, total: int) -> None:
-    """Checks that a GPU's memory has room for its workers; all sizes in bytes.
-
-    Args:
-        gpu: its name, for the message.
-        workers: the number of workers that share it.
-        needed: memory that each worker needs.
-        free: memory that is not in use.
-        total: memory of the GPU.
+    """Checks that a GPU's free memory has room for what each worker needs; sizes in bytes.
 
     Raises:
         DeviceError: the workers need more memory than is free.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +14,13 @@ import numpy.typing as npt
 from hpsearch.core.plural import plural
 from hpsearch.errors import DataError
 from hpsearch.nn.data.arrays import opened_npz
-from hpsearch.nn.data.image_folder import SUFFIXES, fit, read_image
-from hpsearch.nn.runtime.cpu import usable_cpus
+from hpsearch.nn.data.image_folder import SUFFIXES, UnfitError, fit, in_threads, read_image
 
 _log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 
 _AT_ONCE = 4096  # files that are read before they are classified
-_SLICE = 64  # files per task of a thread
 _KEYS = ("x", "x_test", "images", "x_val", "x_train")  # arrays of an .npz file, by preference
 _NAMED = 5  # skipped files that a message names
 
@@ -49,11 +45,8 @@ def gather(
     Files that are no image, and ``.npz`` files that do not fit, are reported one line each and
     skipped; in a folder only files with the suffix of an image are read.
 
-    Args:
-        paths: files and folders.
-        size: the model's height and width, in pixels.
-        channels: the model's channels.
-        refuse: called with a message for each file that cannot be read; by default it is logged.
+    ``size`` is the model's height and width in pixels, ``channels`` its channels. ``refuse`` is
+    called with a message for each file that cannot be read; by default it is logged.
     """
     waiting: list[str] = []
     for path in map(Path, paths):
@@ -81,13 +74,10 @@ def gather(
 def as_images(
     images: npt.NDArray[np.uint8], *, size: tuple[int, int], channels: int, what: str
 ) -> Pixels:
-    """Returns an array of images as (N, H, W, C) uint8, scaled if they have another size.
+    """Returns N×H×W, N×H×W×C or N×C×H×W images as (N, H, W, C) uint8, scaled to ``size``.
 
-    Args:
-        images: N×H×W, N×H×W×C or N×C×H×W.
-        size: height and width to return, in pixels.
-        channels: the number that the images must have.
-        what: names the images in messages.
+    ``size`` is height and width in pixels, ``channels`` the number that the images must have, and
+    ``what`` names them in messages.
 
     Raises:
         DataError: the type or the number of channels is wrong.
@@ -139,27 +129,20 @@ def read_all(paths: Sequence[str | Path], *, size: tuple[int, int], channels: in
 def _of_files(
     paths: Sequence[str], size: tuple[int, int], channels: int, refuse: Callable[[str], None]
 ) -> Iterator[Batch]:
-    def read(path: str) -> Pixels | DataError:
-        try:
-            return read_image(path, size=size, channels=channels)
-        except DataError as exc:
-            return exc
+    def read(path: str) -> Pixels:
+        return read_image(path, size=size, channels=channels)
 
-    with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            chunk = paths[start : start + _AT_ONCE]
-            # In slices: a task per image would cost as much as decoding a small one.
-            slices = [chunk[i : i + _SLICE] for i in range(0, len(chunk), _SLICE)]
-            done = pool.map(lambda some: [read(path) for path in some], slices)
-            names, images = [], []
-            for path, image in zip(chunk, itertools.chain.from_iterable(done), strict=True):
-                if isinstance(image, DataError):
-                    refuse(_printable(str(image)))
-                else:
-                    names.append(_printable(path))
-                    images.append(image)
-            if images:
-                yield Batch(names=tuple(names), pixels=np.stack(images))
+    for start in range(0, len(paths), _AT_ONCE):
+        chunk = paths[start : start + _AT_ONCE]
+        names, images = [], []
+        for path, image in zip(chunk, in_threads(read, chunk), strict=True):
+            if isinstance(image, UnfitError):
+                refuse(_printable(str(image)))
+            else:
+                names.append(_printable(path))
+                images.append(image)
+        if images:
+            yield Batch(names=tuple(names), pixels=np.stack(images))
 
 
 def _printable(path: str) -> str:

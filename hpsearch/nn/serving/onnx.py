@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,24 +51,15 @@ def describe(model: LoadedModel) -> dict[str, Any]:
             "shape": ["batch", height, width, config.channels],
             "layout": "N×H×W×C, values from 0 to 255; scaling is in the graph, resizing is not",
         },
-        "output": {
-            "name": _OUTPUT,
-            "type": "float32",
-            "shape": ["batch", len(config.classes)],
-        },
+        "output": {"name": _OUTPUT, "type": "float32", "shape": ["batch", len(config.classes)]},
     }
 
 
 def write_onnx(path: Path, model: LoadedModel, images: npt.NDArray[np.uint8]) -> float:
     """Writes the model as an ONNX file if its predictions match torch's on every image.
 
-    Args:
-        path: the file.
-        model: the model.
-        images: (N, H, W, C) uint8, real images, N at least 1.
-
-    Returns:
-        The largest difference of a probability.
+    ``images`` is (N, H, W, C) uint8, real images, N at least 1. Returns the largest difference of a
+    probability.
 
     Raises:
         ModelError: the model cannot be exported, the most probable class differs on an image, or
@@ -114,8 +103,12 @@ class _WholeModel(nn.Module):
 def _exported(model: LoadedModel) -> bytes:
     height, width = model.config.size
     example = torch.zeros(2, height, width, model.config.channels, dtype=torch.uint8)
+    # the exporter's warnings and log lines are meant for its developers
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with _silenced():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _WholeModel(model).eval(),
                 (example,),
@@ -131,21 +124,10 @@ def _exported(model: LoadedModel) -> bytes:
             " model.onnx was not written, the rest of the model folder was; try other versions of"
             " torch, onnx and onnxscript"
         ) from exc
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Suppresses the exporter's warnings and log lines, which are meant for its developers."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
     finally:
         logging.disable(before)
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
 
 
 def _run(content: bytes, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -101,14 +101,9 @@ def probabilities(
     """Returns the probability of each class for each image, (N, classes) float32 on the processor.
 
     Computes in float32, whatever type the training used, without dropout and with the batch-norm
-    statistics of the training.
-
-    Args:
-        model: on the device.
-        images: (N, C, H, W) uint8, channels-last, N at least 1, on any device.
-        mean: per channel, of images scaled to [0, 1].
-        std: per channel, of images scaled to [0, 1].
-        device: computes the probabilities.
+    statistics of the training. The model is on ``device``; ``images`` (N, C, H, W) uint8,
+    channels-last, N at least 1, on any; ``mean`` and ``std`` are per channel, of images scaled to
+    [0, 1].
     """
     model.eval()
     _, _, height, width = images.shape

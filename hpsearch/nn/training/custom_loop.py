@@ -55,18 +55,12 @@ def train(
     function = import_function("train.function", spec.function)
     model = model.to(device).to(memory_format=torch.channels_last)
     first = progress.epoch + 1  # before the call: the function updates it
-    returned: Any = function(
-        model,
-        data,
-        spec,
-        params=dict(spec.params),
-        device=device,
-        stop=stop,
-        progress=progress,
-    )
+    more = {"params": dict(spec.params), "device": device, "stop": stop, "progress": progress}
+    returned: Any = function(model, data, spec, **more)
     if not hasattr(returned, "__iter__"):
-        found = type(returned).__name__
-        raise TypeError(f"returned {found}, expected an iterator of hpsearch.Epoch")
+        raise TypeError(
+            f"returned {type(returned).__name__}, expected an iterator of hpsearch.Epoch"
+        )
     iterator = iter(returned)
     for number in range(first, spec.epochs + 1):
         # Each epoch has its own seed, so that a resumed training draws the same numbers.

@@ -173,14 +173,9 @@ def evaluate(
 ) -> tuple[float, float]:
     """Returns the mean cross-entropy (nats) and the accuracy (0–1) of the model on the images.
 
-    Both are NaN without images.
-
-    Args:
-        model: on the images' device.
-        images: (N, C, H, W) uint8, channels-last.
-        labels: (N,) int64.
-        mean: per channel, of images scaled to [0, 1].
-        std: the standard deviation per channel, of images scaled to [0, 1].
+    Both are NaN without images. ``images`` (N, C, H, W) uint8, channels-last, ``labels`` (N,) int64
+    and the model are on one device; ``mean`` and ``std`` are per channel, of images scaled to
+    [0, 1].
     """
     if not len(labels):
         return math.nan, math.nan

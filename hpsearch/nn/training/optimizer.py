@@ -26,7 +26,7 @@ def make_optimizer(
     """Returns the spec's optimizer over the model's parameters, in the device's fastest form.
 
     Fused on CPU and CUDA; RMSprop has no fused form and works on lists. SGD with momentum uses
-    Nesterov's. ``weight_decay`` is decoupled for AdamW and an L2 penalty for the others.
+    Nesterov's.
     """
     fused: dict[str, Any] = {"fused": True} if device.type in ("cpu", "cuda") else {}
     optimizers: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {

@@ -29,6 +29,7 @@ def smoke_test(trial: TrialSpec, images: Tensors, *, device: torch.device) -> No
     if not user_functions(trial):
         return
     try:
+        # a function of its own, so that its net is gone when memory is freed
         _train_one_batch(trial, images, device=device)
     except Exception as exc:
         if not is_out_of_memory(exc.__cause__ or exc):
@@ -45,16 +46,9 @@ def _train_one_batch(trial: TrialSpec, images: Tensors, *, device: torch.device)
         _check_logits(net.eval(), images, device=device)
         net.train()
     size = max(2, min(trial.train.batch_size, len(images.train_labels)))
-    batch = replace(
-        images,
-        train_images=images.train_images[:size],
-        train_labels=images.train_labels[:size],
-        val_images=images.val_images[:1],
-        val_labels=images.val_labels[:1],
-    )
     one_epoch = replace(trial.train, epochs=1)
     with user_code_errors(*functions[-1]), contextlib.suppress(Diverged):
-        list(train(net, batch, one_epoch, device=device))
+        list(train(net, images.few(size), one_epoch, device=device))
 
 
 @torch.inference_mode()
@@ -81,12 +75,7 @@ def worker_memory(trial: TrialSpec, images: Tensors, *, device: torch.device) ->
     """Returns the bytes of GPU memory that a worker process needs to train the trial.
 
     Measured as the memory that the allocator reserves in a few steps, the images included, plus a
-    CUDA context. A trial that does not fit needs the whole GPU.
-
-    Args:
-        trial: the trial with the largest need of those that the process will train.
-        images: on the device.
-        device: a CUDA device.
+    CUDA context; pass the trial with the largest need. One that does not fit needs the whole GPU.
     """
     free_memory(device)
     torch.cuda.reset_peak_memory_stats(device)

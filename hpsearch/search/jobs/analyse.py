@@ -6,7 +6,7 @@ import builtins
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -26,7 +26,7 @@ from hpsearch.core.analysis.study_analysis import (
 )
 from hpsearch.core.objectives import utility
 from hpsearch.core.space import without_effect
-from hpsearch.core.trial import State
+from hpsearch.core.trial import State, TrialRecord
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
 from hpsearch.search.study.study import Study
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 ENOUGH = 20  # complete trials, so that the best tenth is at least two of them
 
 
-def importances(study: Study) -> tuple[Importance, ...]:
+def importances(study: Study, records: Sequence[TrialRecord]) -> tuple[Importance, ...]:
     """Returns the importance of each hyperparameter for each objective, and for being on the front.
 
     Importance for belonging to the best tenth of the complete trials. Dimensions of the built-in
     net and training that cannot change a cost are left out of its ranking: if good trials are alike
     in them, the sampler caused it. Empty with fewer than 20 complete trials, and if Optuna finds no
-    importance (no dimension was sampled, or all trials are alike).
+    importance (no dimension was sampled, or all trials are alike). ``records`` are the study's.
     """
     handle = study.handle
-    complete = [r for r in study.records() if r.state is State.COMPLETE]
+    complete = [r for r in records if r.state is State.COMPLETE]
     finite = sum(all(map(math.isfinite, record.values.values())) for record in complete)
     # With fewer, the best tenth says more about chance than about the dimensions.
     if finite < ENOUGH:
@@ -118,12 +118,16 @@ def _ped_anova() -> type[PedAnovaImportanceEvaluator]:
 
 def analyse_study(study: Study) -> StudyAnalysis:
     """Returns the analysis of the study in its present state, for a report."""
-    return replace(essentials(study), importance=importances(study))
+    records = study.records()
+    return replace(_analyse(study, records), importance=importances(study, records))
 
 
 def essentials(study: Study) -> StudyAnalysis:
     """Returns the analysis without the importance of hyperparameters, which takes the longest."""
-    records = study.records()
+    return _analyse(study, study.records())
+
+
+def _analyse(study: Study, records: Sequence[TrialRecord]) -> StudyAnalysis:
     attributes = study.current_attributes()
     environment = Environment(
         spec=study.spec,

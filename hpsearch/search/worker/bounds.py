@@ -8,7 +8,14 @@ from collections.abc import Mapping
 
 import torch
 
-from hpsearch.core.dimensions import BUILT_IN, ChoiceDim, Dim, Value
+from hpsearch.core.dimensions import (
+    BUILT_IN,
+    CHEAPEST_OPTIMIZER,
+    COSTLIEST_OPTIMIZER,
+    ChoiceDim,
+    Dim,
+    Value,
+)
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
@@ -22,8 +29,16 @@ from hpsearch.nn.training.loop import Diverged
 
 Bounds = dict[str, tuple[float, float]]
 
-_CHEAP: Mapping[str, Value] = {"head": "gap", "optimizer": "sgd", "batch_norm": False}
-_EXPENSIVE: Mapping[str, Value] = {"head": "flatten", "optimizer": "adamw", "batch_norm": True}
+_CHEAP: Mapping[str, Value] = {
+    "head": "gap",
+    "optimizer": CHEAPEST_OPTIMIZER,
+    "batch_norm": False,
+}
+_EXPENSIVE: Mapping[str, Value] = {
+    "head": "flatten",
+    "optimizer": COSTLIEST_OPTIMIZER,
+    "batch_norm": True,
+}
 
 
 def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> Bounds:
@@ -97,17 +112,10 @@ def _cost(
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)
-    few = dataclasses.replace(
-        images,
-        train_images=images.train_images[:kept],
-        train_labels=images.train_labels[:kept],
-        val_images=images.val_images[:1],
-        val_labels=images.val_labels[:1],
-    )
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:
-        (epoch,) = train(model, few, recipe, device=device)
+        (epoch,) = train(model, images.few(kept), recipe, device=device)
     except Diverged as exc:  # only a custom training: the built-in one is stable at this rate
         raise SpecError(
             f"{exc} in the first steps of an extreme trial of the space, expected finite losses;"

@@ -16,6 +16,10 @@ from tests.integration.studies import make_spec, make_study, search
 FIXED = {"optimizer": "adam", "dropout": 0.1, "weight_decay": 1e-4, "batch_norm": True}
 
 
+def importances_of(study):
+    return importances(study, study.records())
+
+
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory):
     opened = open_storage(str(tmp_path_factory.mktemp("importance") / "s.db"), create=True)
@@ -26,7 +30,7 @@ def storage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(storage):
     """The importances of a study of 120 trials."""
-    return importances(searched(storage, "large", trials=120))
+    return importances_of(searched(storage, "large", trials=120))
 
 
 def searched(storage, name, **search_):
@@ -59,7 +63,7 @@ def test_what_cannot_change_a_cost_has_no_share_in_it(found, storage):
 
     assert {"learning_rate", "schedule", "batch_size"} <= accuracy == on_front
     assert accuracy - seconds == {"learning_rate", "schedule"}
-    costs = importances(searched(storage, "costs", objectives=("params", "train_seconds")))
+    costs = importances_of(searched(storage, "costs", objectives=("params", "train_seconds")))
     params, seconds, on_front = (set(one.shares) for one in costs)
     assert not params & {"learning_rate", "schedule", "batch_size"}
     assert seconds == on_front == params | {"batch_size"}
@@ -71,18 +75,18 @@ def test_with_custom_code_every_dimension_keeps_its_share(storage):
     study = make_study(storage, spec)
     search(study)
 
-    assert all("learning_rate" in one.shares for one in importances(study))
+    assert all("learning_rate" in one.shares for one in importances_of(study))
 
 
 def test_one_objective_has_no_front_to_be_on(storage):
-    found = importances(searched(storage, "one", trials=60, objectives=("accuracy",)))
+    found = importances_of(searched(storage, "one", trials=60, objectives=("accuracy",)))
 
     assert [one.target for one in found] == ["accuracy"]
     assert next(iter(found[0].shares)) == "learning_rate"  # for high accuracy, not for low
 
 
 def test_three_objectives_have_a_share_each(storage):
-    found = importances(
+    found = importances_of(
         searched(storage, "three", objectives=("accuracy", "train_seconds", "params"))
     )
 
@@ -90,7 +94,7 @@ def test_three_objectives_have_a_share_each(storage):
 
 
 def test_too_few_trials_and_a_fixed_space_have_no_importance(storage):
-    assert importances(searched(storage, "few", trials=ENOUGH - 1)) == ()
+    assert importances_of(searched(storage, "few", trials=ENOUGH - 1)) == ()
     everything = {
         "n_blocks": 2,
         "base_width": 8,
@@ -104,7 +108,7 @@ def test_too_few_trials_and_a_fixed_space_have_no_importance(storage):
     spec = make_spec("fixed", trials=25, pruner="none", space={**FIXED, **everything})
     fixed = make_study(storage, spec)
     search(fixed)
-    assert importances(fixed) == ()
+    assert importances_of(fixed) == ()
 
 
 def test_scikit_learn_stays_out_and_others_still_get_the_whole_of_optuna(storage, found):
@@ -113,7 +117,8 @@ import sys
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.jobs.analyse import importances
 from hpsearch.search.storage.storage import open_storage
-assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
+study = open_study(open_storage(sys.argv[1], create=False), 'large')
+assert len(importances(study, study.records())) == 3
 assert not {"sklearn", "torch", "pandas"} & set(sys.modules), "too much was imported"
 import importlib.util
 assert importlib.util.find_spec("sklearn") is not None
@@ -144,7 +149,8 @@ def halfway(event, arguments):
         threads[0].join(timeout=60)
 threads = []
 sys.addaudithook(halfway)
-assert len(importances(open_study(open_storage(sys.argv[1], create=False), 'large'))) == 3
+study = open_study(open_storage(sys.argv[1], create=False), 'large')
+assert len(importances(study, study.records())) == 3
 assert seen == [True, True, True], seen
 import optuna
 assert optuna.importance.get_param_importances is not None

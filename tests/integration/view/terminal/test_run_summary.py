@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ def test_report_and_summary_share_one_analysis(sqlite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = make_study(sqlite, make_spec(trials=12, sampler="random"))
     search(study)
-    names = {function.__code__: function.__name__ for function in COUNTED}
+    names = {inspect.unwrap(each).__code__: each.__name__ for each in COUNTED}
     calls = Counter()
 
     def count(frame, event, _):
