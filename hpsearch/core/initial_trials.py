@@ -101,6 +101,7 @@ def initial_trial(space: Space, number: int, images: int | None = None) -> dict[
     recipe = {**RECIPE, "batch_norm": share >= 0.5}  # helps deep nets only, but slows every net
     preset: dict[str, Value] = {}
     for name, dim in dims(space).items():
+        # the nearest batch size that still takes enough steps
         if name == "batch_size" and images is not None:
             dim = limit_batch_size(dim, images)
         if name in _SIZES:

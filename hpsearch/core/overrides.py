@@ -60,6 +60,7 @@ def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
         else:
             _check_fixed(name, text, space, drawn)
 
+    # a configuration that has as few dimensions as the settings allow
     def suggest(name: str, dim: Dim) -> Value:
         if name in chosen:
             return chosen[name]
@@ -249,6 +250,7 @@ def apply_overrides(
     except ValueError as exc:
         raise SpecError(f"--set {str(exc).removeprefix('train.')}") from exc
     merged = {**params, **overrides.params}
+    # a custom model may use the names of widths for dimensions of its own
     if spec.model.factory is None:
         spec, merged = _with_widths(spec, params, overrides.params)
     # the trial may have been drawn with an optimizer without momentum
@@ -277,6 +279,7 @@ def _with_widths(
             " width and its growth; keep one"
         )
     if geometric and spec.model.widths == "per-block":
+        # the first block's width is the natural base of the widths that replace it
         spec = dataclasses.replace(spec, model=ShapeSpec(widths="geometric", max_width=_WIDEST))
         merged = {"base_width": merged["width_1"], "growth": _DEFAULT_NET["growth"], **merged}
     if by_block or spec.model.widths == "per-block":
@@ -293,6 +296,7 @@ def _by_block(
     names = width_names(int(merged["n_blocks"]))
     known = params
     if spec.model.widths == "geometric":
+        # blocks that the user does not name keep the widths that they have now
         base, growth = int(merged["base_width"]), float(merged["growth"])
         grown = geometric_widths(len(names), base, growth, spec.model.max_width)
         known = dict(zip(names, grown, strict=True))

@@ -328,7 +328,7 @@ def resolve(spec: StudySpec, *, number: int, params: Mapping[str, Value]) -> Tri
     train = TrainSpec(
         **{key: p[key] for key in drawn},
         momentum=p.get("momentum", 0.0),
-        **dataclasses.asdict(spec.train),
+        **dataclasses.asdict(spec.train),  # the settings that all trainings share
         params=dict(params) if custom else {},
         seed=seed,
     )

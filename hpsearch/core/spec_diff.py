@@ -71,6 +71,7 @@ def describe_changes(changed: Changes) -> str:
         for key, (old, new) in changed.items()
         if key not in images
     ]
+    # images are described together, as one fact that all their keys show
     image_changes = {images[key]: pair for key, pair in changed.items() if key in images}
     if image_changes:
         parts.append(f"the images ({describe_image_changes(image_changes)})")

@@ -69,7 +69,7 @@ def hypervolume_history(
     seconds = 0.0
     history: list[HypervolumePoint] = []
     for record in ended:
-        seconds += spent_seconds(record, epochs=epochs)
+        seconds += spent_seconds(record, epochs=epochs)  # failed trials cost time too
         if record.state is State.COMPLETE and set(bounds) <= set(record.values):
             front.add(merit(record.values, bounds))
         if record.state.counts:

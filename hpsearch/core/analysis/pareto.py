@@ -136,6 +136,7 @@ def knee(points: Sequence[Point]) -> int:
     best_first = max(range(len(points)), key=lambda i: (points[i][0], tuple(points[i][1:]), -i))
     if len(points) <= 2 or len(points[0]) == 1:
         return best_first
+    # the sum of an end's scaled merits is 1: more lies beyond the line between the ends
     lows = [min(column) for column in zip(*points, strict=True)]
     spans = [max(c) - low for c, low in zip(zip(*points, strict=True), lows, strict=True)]
     beyond = [
@@ -177,6 +178,7 @@ def front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ParetoFr
     kept = nondominated(points)
     if not kept:
         return ParetoFront()
+    # the knee is sought among the worthy trials only, the front keeps the others
     good = [kept[i] for i in worthy([complete[i].values for i in kept])]
     best = complete[good[knee([points[i] for i in good])]].number
     trials = sorted(

@@ -76,6 +76,7 @@ def replications(
 def _summarise(record: TrialRecord, repeats: Sequence[Repeat]) -> Replication:
     ended = [repeat for repeat in repeats if repeat.reason is None]
     spreads = {}
+    # seconds of other hardware would not measure the spread of this training
     for name in sorted({name for repeat in ended for name in repeat.values}):
         timed = OBJECTIVES[name].is_timed
         known = [repeat.values[name] for repeat in ended if not (repeat.elsewhere and timed)]

@@ -249,6 +249,7 @@ def _download(name: str, *, data_dir: Path) -> None:
             _link_archive(name, data_dir=data_dir, folder=folder)
             _run_torchvision(name, folder)
             for path in sorted(folder.rglob("*")):
+                # the archives have been unpacked and would only take space
                 if path.is_file() and path.suffix not in (".gz", ".zip"):
                     target = data_dir / path.relative_to(folder)
                     target.parent.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,7 @@ def fetch(source: Source) -> Stored:
                 directory(),
                 exc.strerror or exc,
             )
+    # as mapped files are, so that code that writes to them fails in either case
     for array in (decoded.images, decoded.labels, sums):
         array.setflags(write=False)
     return _open(folder) or Stored(

@@ -29,6 +29,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         padding = kernel_size // 2  # keeps height and width
+        # batch norm subtracts the mean, and a bias with it
         self.conv = nn.Conv2d(channels, width, kernel_size, padding=padding, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
         self.pools = pools
@@ -95,6 +96,7 @@ def _classifier(spec: ModelSpec, input_shape: tuple[int, int, int], classes: int
     channels, height, width = input_shape
     blocks = []
     for features in spec.widths:
+        # pooling a smaller image would leave less than 2 pixels a side
         pools = min(height, width) >= 4
         blocks.append(
             Block(

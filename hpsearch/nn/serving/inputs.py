@@ -51,7 +51,7 @@ def gather(
     waiting: list[str] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".npz" and os.path.isfile(path):
-            yield from _of_files(waiting, size, channels, refuse)
+            yield from _of_files(waiting, size, channels, refuse)  # keeps the order of the paths
             waiting = []
             try:
                 batch = _of_npz(path, size=size, channels=channels)

@@ -68,6 +68,7 @@ def load_model(
             " wrote; check the path"
         )
     config = read_config(folder)
+    # the weights are checked against the net that the config describes
     net = _build(folder / CONFIG, config, factory)
     _read_weights(folder / WEIGHTS, net)
     picked = pick_device(device)

@@ -66,6 +66,7 @@ def train(
         # Each epoch has its own seed, so that a resumed training draws the same numbers.
         with seeded(derive_seed(spec.seed, number, "dropout"), device):
             epoch = next(iterator, None)
+        # a function that returns early was asked to, or has a fault
         if epoch is None and stop():
             raise Interrupted
         yield _checked(epoch, number, spec.epochs, validated=len(data.val_labels) > 0)
