@@ -104,6 +104,7 @@ def _cost(
         val_images=images.val_images[:1],
         val_labels=images.val_labels[:1],
     )
+    # The time does not depend on the rate; a tiny one keeps the losses finite.
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:
