@@ -43,7 +43,15 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         SpecError: the file is missing or not TOML, or holds an unknown key or illegal value.
     """
     path = Path(path)
-    if (images := _images_instead(path)) is not None:
+    # A usual mistake: images are passed as the study file.
+    images = None
+    if path.is_dir():
+        images = "a folder"
+    elif path.suffix == ".npz":
+        images = "an .npz file"
+    elif str(path) in DATASETS and not path.exists():
+        images = "the name of a data set"
+    if images is not None:
         hint = f"pass images as --dataset {shlex.quote(str(path))}"
         raise SpecError(f"study file {path}: found {images}, expected a TOML file; {hint}")
     try:
@@ -69,15 +77,6 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         raise SpecError(f"{path}: found invalid TOML ({exc}); {hint}") from exc
     raw.setdefault("name", path.stem)
     return build_spec(raw, overrides, source=str(path))
-
-
-def _images_instead(path: Path) -> str | None:
-    """Returns the kind of images that were passed as the study file, a usual mistake."""
-    if path.is_dir():
-        return "a folder"
-    if path.suffix == ".npz":
-        return "an .npz file"
-    return "the name of a data set" if str(path) in DATASETS and not path.exists() else None
 
 
 def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpec:

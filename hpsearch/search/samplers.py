@@ -298,6 +298,7 @@ def sample(
             value = fixed[name]
         elif possible.single():
             value = dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
+        # The joint draw covers only dimensions that earlier trials share.
         elif name in joint() and possible._contains(possible.to_internal_repr(joint()[name])):
             value = joint()[name]
         else:

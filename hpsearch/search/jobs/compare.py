@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from hpsearch.core.initial_trials import INITIAL_TRIALS
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.plural import plural
 from hpsearch.core.spec_diff import dotted
-from hpsearch.core.trial import State, TrialRecord
+from hpsearch.core.trial import State
 from hpsearch.errors import DeviceError, StudyError
 from hpsearch.search.samplers import LEARNING
 from hpsearch.search.storage.records import CHANGES, DATA, REFERENCE
@@ -56,14 +56,11 @@ def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = Fa
     keys = dict.fromkeys(key for each in settings for key in each if key not in _IGNORED)
     values = {key: tuple(each.get(key) for each in settings) for key in keys}
     differences = {key: each for key, each in values.items() if any(v != each[0] for v in each)}
-    caveats = [*_caveats(studies, same_clock=same_clock)]
-    for study, search in zip(studies, searches, strict=True):
-        caveats += _caveats_of_one(study, search.records)
     return replace(
         compare_searches(searches, objectives=first.objectives, same_clock=same_clock),
         differences=differences,
         repeats=repeats(names, differences),
-        caveats=tuple(caveats),
+        caveats=tuple(_caveats(studies, searches, same_clock=same_clock)),
     )
 
 
@@ -133,40 +130,34 @@ def _same_hardware(studies: Sequence[Study]) -> bool:
     return True
 
 
-def _caveats(studies: Sequence[Study], *, same_clock: bool) -> list[str]:
-    """What limits the comparison as a whole, in sentences."""
-    caveats = []
+def _caveats(
+    studies: Sequence[Study], searches: Sequence[ComparedSearch], *, same_clock: bool
+) -> Iterator[str]:
+    """What limits the comparison as a whole, then the results of each study, in sentences."""
     if any(_reference(study) != _reference(studies[0]) for study in studies):
         where = "; ".join(f"{study.name} on {hardware(_reference(study))}" for study in studies)
         treatment = "treated as equal" if same_clock else "not compared"
-        caveats.append(f"Seconds on different hardware are {treatment}: {where}.")
+        yield f"Seconds on different hardware are {treatment}: {where}."
     if any(_data(study).get("split") != _data(studies[0]).get("split") for study in studies):
-        caveats.append(
-            "The studies measure accuracy on different validation images, which adds noise."
-        )
+        yield "The studies measure accuracy on different validation images, which adds noise."
     learning = [study.name for study in studies if study.spec.search.sampler in LEARNING]
     if 0 < len(learning) < len(studies):
-        caveats.append(
+        yield (
             f"Only {', '.join(learning)} began with {INITIAL_TRIALS} trials of a recipe known to be"
             " good, as every learning sampler does."
         )
-    return caveats
-
-
-def _caveats_of_one(study: Study, records: Sequence[TrialRecord]) -> list[str]:
-    """What limits the results of one study: too few trials, changes, other hardware."""
-    caveats, target = [], study.spec.search.trials
-    counted = sum(record.state.counts for record in records)
-    if counted < target:
-        caveats.append(f"{study.name} has {counted:,} of its {target:,} trials so far.")
-    changed = {key for change in study.attributes.get(CHANGES, ()) for key in change["changed"]}
-    if changed := changed.difference(_IGNORED):
-        caveats.append(f"{study.name} was changed during its search: {', '.join(sorted(changed))}.")
-    elsewhere = sum("mixed_hardware" in record.attributes.get("origin", {}) for record in records)
-    if elsewhere:
-        trials = plural(elsewhere, "trial", thousands=",")
-        caveats.append(f"{study.name} has {trials} that ran on other hardware than the rest.")
-    return caveats
+    for study, search in zip(studies, searches, strict=True):
+        target = study.spec.search.trials
+        counted = sum(record.state.counts for record in search.records)
+        if counted < target:
+            yield f"{study.name} has {counted:,} of its {target:,} trials so far."
+        changed = {key for change in study.attributes.get(CHANGES, ()) for key in change["changed"]}
+        if changed := changed.difference(_IGNORED):
+            yield f"{study.name} was changed during its search: {', '.join(sorted(changed))}."
+        origins = [record.attributes.get("origin", {}) for record in search.records]
+        if elsewhere := sum("mixed_hardware" in origin for origin in origins):
+            trials = plural(elsewhere, "trial", thousands=",")
+            yield f"{study.name} has {trials} that ran on other hardware than the rest."
 
 
 def _data(study: Study) -> Mapping[str, Any]:

@@ -183,6 +183,7 @@ def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         names = catalog.study_names(opened)
         studies = f"{len(names)} stud{'y' if len(names) == 1 else 'ies'}"
+        # Reading alone would not show missing permissions.
         with contextlib.suppress(_RollbackError), opened.transaction():
             study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
             trial = opened.backend.create_new_trial(study)

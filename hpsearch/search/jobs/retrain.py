@@ -208,6 +208,7 @@ def retrain(
 
     data = _load_data(plan, options)
     images = _to_device(data, device, hold_out=hold_out)
+    # Memory, shapes and user code fail in the first steps, not after the whole training.
     base = plan.spec.search.seed if seed is None else seed
     trials = [plan.trial_spec(base, index) for index in range(seeds)]
     if plan.spec.has_user_code:

@@ -28,9 +28,14 @@ _NETWORK = frozenset(
     fuse.juicefs fuse.mount-s3 fuse.mountpoint-s3 fuse.goofys fuse.blobfuse fuse.blobfuse2
     fuse.davfs""".split()  # noqa: SIM905 (a list of 32 lines)
 )
-
-
 _MOUNTS = Path("/proc/self/mountinfo")
+_BUSY_SECONDS = 60
+_CONNECT_SECONDS = 10
+_MAKING_TRIES = 5
+_EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process created it first
+_SMALLEST_DATABASE = 512  # bytes, the smallest page; SQLite reads a shorter file as empty
+_UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
+_VERSION = sql("SELECT version_num FROM alembic_version")
 
 
 def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
@@ -72,13 +77,6 @@ def _kind(tail: str) -> str:
         return "fuse.davfs" if is_address else f"fuse.{source}"
     # gVisor passes its host's files to a sandbox this way, without a network between them.
     return "gvisor" if kind == "9p" and "rfdno=" in tail else kind
-
-
-_BUSY_SECONDS = 60
-_CONNECT_SECONDS = 10
-_MAKING_TRIES = 5
-_EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process created it first
-_SMALLEST_DATABASE = 512  # bytes, the smallest page; SQLite reads a shorter file as empty
 
 
 def sqlalchemy_url(url: URL) -> str:
@@ -160,10 +158,6 @@ def server_age_seconds(engine: Engine) -> float:
         return float(connection.execute(_UP_FOR).scalar_one())
 
 
-_UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
-_VERSION = sql("SELECT version_num FROM alembic_version")
-
-
 def _check_complete(complete: bool, masked: str) -> None:
     """Refuses to read a database that is still being created: a reader would take part in it."""
     if not complete:
@@ -207,6 +201,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             f"found a folder at {masked}, expected an SQLite file; name a file in it"
         )
     try:
+        # Read-only, because a check must not create or change the file.
         address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -238,6 +238,7 @@ def count_states(session: Session, study_id: int) -> StateCounts:
     query = select(_trials.c.state, func.count(), ends).where(in_study).group_by(_trials.c.state)
     tally = {STATES[state]: (number, end) for state, number, end in session.execute(query)}
     counts = {state: tally.get(state, (0, None))[0] for state in State}
+    # A trial that counts ends a row of failures.
     last = max((end for state, (_, end) in tally.items() if state.counts and end), default=None)
     # Trials of a state are only read if there are any: most studies have none that failed or wait.
     failed, waiting = [], None

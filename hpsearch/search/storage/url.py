@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from hpsearch.errors import StorageError
 
 DEFAULT_URL = "sqlite:///hpsearch.db"
+_FILE = "PGPASSWORD_FILE"
 
 
 def named_or_default(text: str | None) -> str:
@@ -82,10 +83,6 @@ def mask(url: URL) -> str:
     return re.sub(r":\*\*\*@[^?]*(?:@|%40)", ":***@", text)
 
 
-_PASSWORD = "PGPASSWORD"
-_FILE = "PGPASSWORD_FILE"
-
-
 def with_password(url: URL) -> URL:
     """Returns the URL with the password from the file that ``PGPASSWORD_FILE`` names.
 
@@ -96,7 +93,7 @@ def with_password(url: URL) -> URL:
         StorageError: the file cannot be read.
     """
     path = os.environ.get(_FILE)
-    known = url.password or url.query.get("password") or os.environ.get(_PASSWORD)
+    known = url.password or url.query.get("password") or os.environ.get("PGPASSWORD")
     if known or not path:
         return url
     try:

@@ -148,7 +148,7 @@ class Lease:
         Raises:
             LeaseLost: the lease was lost to another worker.
         """
-        entry = history_entry(self._read(), HandoffReason.HANDED_BACK)
+        entry = _history_entry(self._read(), HandoffReason.HANDED_BACK)
         history = [*self.attributes.get("history", ()), entry]
 
         def write(session: Session) -> None:
@@ -177,7 +177,7 @@ class Lease:
         return read(self.storage.backend.get_trial(self.trial_id), self.study_spec)
 
 
-def history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
+def _history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     """Returns the entry in a trial's history for a start that was handed back now, or was lost.
 
     A lost start ended at its last heartbeat, if it sent any. The times carry their time zone,
@@ -231,7 +231,7 @@ def recover(
     signal that ended it; else as lost.
     """
     record = read(storage.backend.get_trial(trial.trial_id), spec)
-    last = history_entry(record, HandoffReason.LOST)
+    last = _history_entry(record, HandoffReason.LOST)
     number = signals.get(last["pid"]) if last["host"] == identity()["host"] else None
     if number is not None:
         last["signal"] = number

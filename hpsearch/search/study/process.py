@@ -35,16 +35,29 @@ def is_gone(process: Mapping[str, Any]) -> bool:
     process that started at another time.
     """
     here = identity()
+    # Another host's processes cannot be seen.
     if any(process.get(key) != here[key] for key in ("host", "node")):
         return False
     if process.get("boot") != here["boot"]:
         return True
+    # Another container's pids mean other processes here.
     if process.get("namespace") != here["namespace"]:
         return False
     started = _started(process["pid"])
     if started is not None:
         return bool(started != process.get("started"))
-    return not _exists(process["pid"])
+    # Without an entry in /proc, or as a zombie, it has ended; without /proc, the system is asked.
+    if Path("/proc/self").exists():
+        return True
+    if sys.platform == "win32":
+        return False  # os.kill with 0 would send Ctrl-C there
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _started(pid: int) -> int | None:
@@ -54,20 +67,6 @@ def _started(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    if Path("/proc/self").exists():
-        return False  # _started found no entry in /proc, or a zombie
-    if sys.platform == "win32":
-        return True  # os.kill with 0 would send Ctrl-C there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read(path: str) -> str | None:

@@ -112,6 +112,7 @@ def _cost(
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)
+    # The time does not depend on the rate; a tiny one keeps the losses finite.
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:

@@ -101,7 +101,9 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
         HpsearchError: a check failed; nothing has been written.
     """
     _check_grid(spec)
+    # When to stop waiting for a lost database: a worker may still have to store an epoch.
     gives_up = stop.gives_up if spec.search.workers == 1 else stop.is_signalled
+    # The database is checked first, because loading the data may take minutes.
     storage, known = _open_existing(spec, options, gives_up=gives_up)
     threads = _thread_count(options, known, workers=spec.search.workers)
     resources = _load_resources(spec, options, threads)
@@ -157,10 +159,7 @@ def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) 
     resources = _load_resources(spec, options, _thread_count(options, study, workers=1))
     _check_hardware(study, resources.reference, allow_mixed=options.mixed_hardware)
     equipped = catalog.attach_data(
-        study,
-        data=resources.fingerprint,
-        reference=resources.reference,
-        bounds=resources.bounds,
+        study, data=resources.fingerprint, reference=resources.reference, bounds=resources.bounds
     )
     return _prepared(equipped, options, resources)
 
@@ -218,6 +217,7 @@ def run(
     if options.mixed_hardware:
         arguments.append("--mixed-hardware")
     counted = sum(number for state, number in study.tally().items() if state.counts)
+    # A worker without a trial would load the data for nothing.
     left = max(1, study.spec.search.trials - counted)
     commands = [
         worker_command("--device", device, *arguments) for device in prepared.devices[:left]
@@ -279,8 +279,7 @@ def versions() -> dict[str, str]:
 
 def hardware(reference: Mapping[str, Any]) -> str:
     """Returns the hardware that seconds are measured on as text: processor and threads."""
-    threads = reference["threads"]
-    return f"{reference['processor']} with {plural(threads, 'thread')}"
+    return f"{reference['processor']} with {plural(reference['threads'], 'thread')}"
 
 
 def _open_existing(
@@ -316,6 +315,7 @@ def _load_resources(spec: StudySpec, options: WorkerOptions, threads: int) -> _R
     images = tensors_of(data, device=device)
     _, height, width = images.input_shape
     check_shift(spec.train.shift, height=height, width=width)
+    # User code fails here, before a study is created, rather than in its first trials.
     if spec.has_user_code:
         add_import_path(options.code)
         for trial in extreme_trials(spec):

@@ -121,6 +121,7 @@ class Pool:
 
     def _check_workers(self, records: Sequence[TrialRecord]) -> bool:
         """Starts workers that are due and restarts dead ones; returns whether any is left."""
+        # Workers that wait for their start or restart would find nothing to do.
         if self.study.status() is StudyStatus.DONE:
             self._workers = [worker for worker in self._workers if worker.process is not None]
         dead: dict[int, int] = {}  # exit codes by pid
@@ -164,6 +165,7 @@ class Pool:
 
         ``dead`` holds exit codes by process id.
         """
+        # The missing heartbeats would release the trials only after a minute.
         self.study.reap(signals={pid: -code for pid, code in dead.items() if code < 0})
         # Grows with every epoch and with every trial that ends.
         tally = counts(records)

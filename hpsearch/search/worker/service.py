@@ -93,6 +93,7 @@ class _Service:
             touch_alive_file()
             began = time.monotonic()
             studies = self._open_studies(storage)
+            # Trials to start come before waiting for another study's last trials.
             study = next((study for study, status in studies if status is None), None)
             if self.name is not None and studies:
                 study = studies[0][0]

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 5.0
 _READ_RATIO = 50  # times the duration of a read until the next one
+_WRITE_SHARE = 0.01  # of the time, at most, for writing checkpoints
 
 
 class PeerTrials:
@@ -71,6 +72,7 @@ class PeerTrials:
             self._peers = peers(records, self._number, self._names)
             ended = time.monotonic()
             self._due = ended + max(_FRESH_SECONDS, _READ_RATIO * (ended - began))
+        # The seconds of the whole training are not known yet.
         costs_so_far = {**cost, "train_seconds": curve[-1].train_seconds}
         return should_prune(
             [epoch.val_loss for epoch in curve],
@@ -102,9 +104,6 @@ def explain(verdict: Verdict) -> str:
         f"{loss} {verdict.value:.4g} after epoch {verdict.epoch} is above {verdict.limit:.4g}"
         f" (trial {verdict.beaten_by})"
     )
-
-
-_WRITE_SHARE = 0.01  # of the time, at most, for writing checkpoints
 
 
 class Checkpointer:
