@@ -25,8 +25,17 @@ class MessageHandler(logging.Handler):
         self.show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Shows the record's message; an error inside ``show`` reaches the caller."""
-        self.show(self.format(record))
+        """Shows the record's message.
+
+        An error inside ``show`` reaches the caller, but not from a warning: a trial must survive a
+        full disk or a closed terminal that its warning cannot be written to.
+        """
+        try:
+            self.show(self.format(record))
+        except Exception:
+            if record.levelno < logging.WARNING:
+                raise
+            self.handleError(record)
 
     @contextmanager
     def showing(self, show: Show) -> Iterator[None]:

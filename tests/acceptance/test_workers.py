@@ -155,6 +155,15 @@ def test_a_submitted_study_is_worked_on_by_any_worker(shell, study_file, cli, re
         )
 
 
+def test_a_study_is_submitted_where_the_checkpoints_cannot_be_reached(
+    study_file, cli, tmp_path, monkeypatch
+):
+    """Its workers write them, perhaps in a network that this machine is not in."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HPSEARCH_ARTIFACTS", str(tmp_path / "file" / "checkpoints"))
+    assert cli("submit", study_file, "--trials", 3).code == 0
+
+
 def test_a_submitted_study_is_checked_like_one_that_is_run(shell, cli):
     (shell.folder / "dark.toml").write_text("[data]\ndataset = 'digits'\n[train]\nshift = 4\n")
     refused = cli("submit", "dark.toml")

@@ -6,7 +6,7 @@ import functools
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,11 +127,13 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
             gpus_per_worker=options.gpus_per_worker,
             footprint=lambda: worker_memory(most_memory_trial(spec), images, device=device),
         )
-    study = catalog.create_or_resume(
-        storage
-        or open_storage(
+    # A server may have restarted meanwhile: opening it reads its age, and so spares live workers.
+    if storage is None or not storage.is_sqlite:
+        storage = open_storage(
             options.storage, create=True, artifacts=options.artifacts, gives_up=gives_up
-        ),
+        )
+    study = catalog.create_or_resume(
+        storage,
         spec,
         data=resources.fingerprint,
         reference=resources.reference,
@@ -172,7 +174,8 @@ def submit(spec: StudySpec, options: WorkerOptions) -> Study:
     """
     _check_grid(spec)
     examine(spec, data_dir=options.data_dir, code=options.code)
-    storage, known = _open_existing(spec, options)
+    # The workers keep the checkpoints; this machine need not reach their location.
+    storage, known = _open_existing(spec, replace(options, artifacts=None))
     study = catalog.submit(storage or open_storage(options.storage, create=True), spec)
     _log_changes(known, study)
     return study
@@ -285,10 +288,7 @@ def hardware(reference: Mapping[str, Any]) -> str:
 def _open_existing(
     spec: StudySpec, options: WorkerOptions, *, gives_up: Callable[[], bool] = lambda: False
 ) -> tuple[Storage | None, Study | None]:
-    """Opens the database and the study of that name, each None if missing.
-
-    A missing SQLite file is not created, only checked: it must be possible to create it.
-    """
+    """Opens the database and the study, each None if missing; checks a file yet to be created."""
     if not exists(options.storage):
         check_storage(options.storage, artifacts=options.artifacts)
         return None, None
