@@ -8,6 +8,7 @@ whose lock is free, is removed as the remains of a killed process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -131,6 +132,9 @@ def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
                 f"{target}: found a {kind.name}, expected no folder or an empty one; name another"
                 " with -o, or pass --force to replace it"
             )
+        # Moving a folder aside takes the right to write in it, too: found out before the work.
+        if present and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # Permissions alone do not show whether a folder can be made: make one.
         above = next((parent for parent in target.parents if parent.exists()), target)
         Path(tempfile.mkdtemp(prefix=PREFIX, dir=above)).rmdir()

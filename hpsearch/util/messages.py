@@ -10,11 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 Show = Callable[[str], None]
 
 _LOGGER = logging.getLogger("hpsearch")
-_LOGGER.addHandler(logging.NullHandler())  # a library prints nothing by itself
 
 
 class MessageHandler(logging.Handler):
@@ -47,23 +47,51 @@ class MessageHandler(logging.Handler):
             self.show = before
 
 
+class _Receivers(MessageHandler):
+    """Passes each record to the function of the innermost :func:`messages_to` around its caller."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: _receiver.get()(text))
+        self._lock, self._contexts, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def enter(self) -> None:
+        """Adds the handler with the first context, and opens the logger for ``INFO``."""
+        with self._lock:
+            if not self._contexts:
+                self._level = _LOGGER.level
+                if not _LOGGER.isEnabledFor(logging.INFO):
+                    _LOGGER.setLevel(logging.INFO)
+                _LOGGER.addHandler(self)
+            self._contexts += 1
+
+    def leave(self) -> None:
+        """Removes the handler with the last context, and restores the logger's level."""
+        with self._lock:
+            self._contexts -= 1
+            if not self._contexts:
+                _LOGGER.removeHandler(self)
+                _LOGGER.setLevel(self._level)
+
+
+_receiver: ContextVar[Show] = ContextVar("receiver", default=lambda text: None)
+_receivers = _Receivers()
+
+
 @contextmanager
 def messages_to(show: Show | None) -> Iterator[None]:
-    """Passes the messages of this thread to ``show`` inside the context; None changes nothing.
+    """Passes messages logged inside the context to ``show``; None changes nothing.
 
-    Messages of ``INFO`` and above are passed even if the ``hpsearch`` logger has a higher level.
+    They are the messages of this thread, and of threads that run in a copy of its
+    ``contextvars`` context: calls in several threads do not receive each other's messages. While a
+    context is open, the ``hpsearch`` logger passes on ``INFO`` and above.
     """
     if show is None:
         yield
         return
-    handler, thread = MessageHandler(show), threading.get_ident()
-    handler.addFilter(lambda record: record.thread == thread)
-    before = _LOGGER.level
-    if not _LOGGER.isEnabledFor(logging.INFO):
-        _LOGGER.setLevel(logging.INFO)
-    _LOGGER.addHandler(handler)
+    token = _receiver.set(show)
+    _receivers.enter()
     try:
         yield
     finally:
-        _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(before)
+        _receivers.leave()
+        _receiver.reset(token)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import os
@@ -190,8 +191,10 @@ def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]
                 _log.warning("no heartbeat of trial %d: %s", lease.number, message)
         lease.storage.sessions.remove()
 
-    # Daemon: a heartbeat that hangs must not keep the process alive.
-    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.number}", daemon=True)
+    # Daemon: a heartbeat that hangs must not keep the process alive. In the caller's context, so
+    # that its warnings reach the function that receives the caller's messages.
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(beat,), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

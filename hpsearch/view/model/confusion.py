@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 
 from hpsearch.core.analysis.metrics import Scores
 from hpsearch.core.plural import plural
 
-# It warns of a home that cannot be written, and while it looks for fonts at its first use.
+# matplotlib warns, already while it is imported, of a home that cannot be written.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.font_manager import findfont, get_font  # noqa: E402
 
 _FONT = "DejaVu Sans"  # ships with matplotlib and knows most alphabets
 _DPI = 100

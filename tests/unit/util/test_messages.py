@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 
@@ -38,16 +39,50 @@ def test_an_error_of_the_function_that_shows_a_message_reaches_the_caller(handle
         LOGGER.info("decoding 10 images")
 
 
-def test_messages_are_those_of_this_thread_and_only_inside_the_context():
+def in_thread(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    thread.join()
+
+
+def test_messages_are_received_inside_the_context_and_from_threads_that_copy_it():
     shown = []
     with messages_to(shown.append):
         LOGGER.info("%s images", 10)
         LOGGER.debug("not for users")
-        other = threading.Thread(target=lambda: LOGGER.warning("of another thread"))
-        other.start()
-        other.join()
+        in_thread(LOGGER.warning, "of a thread that belongs to another call")
+        in_thread(contextvars.copy_context().run, LOGGER.warning, "no heartbeat")
     LOGGER.warning("afterwards")
-    assert shown == ["10 images"]
+    assert shown == ["10 images", "no heartbeat"]
+
+
+def test_calls_in_several_threads_receive_their_own_messages_whichever_ends_first():
+    package = logging.getLogger("hpsearch")
+    before, first, second = package.level, [], []
+    entered, left = threading.Event(), threading.Event()
+
+    def other_call():
+        with messages_to(second.append):
+            entered.set()
+            left.wait(60)
+            LOGGER.info("of the second")
+
+    thread = threading.Thread(target=other_call)
+    with messages_to(first.append):
+        thread.start()
+        assert entered.wait(60)
+        LOGGER.info("of the first")
+    left.set()
+    thread.join()
+    assert (first, second) == (["of the first"], ["of the second"])
+    assert package.level == before
+
+
+def test_nested_calls_receive_a_message_once():
+    outer, inner = [], []
+    with messages_to(outer.append), messages_to(inner.append):
+        LOGGER.info("once")
+    assert (outer, inner) == ([], ["once"])
 
 
 def test_without_a_function_messages_are_only_logged(caplog):
