@@ -156,11 +156,14 @@ def _plan(
 
 def _check_output(folder: Path, *, threads: int | None, onnx: bool, force: bool) -> None:
     """Raises the errors of threads and output now, not after the data is loaded or trained on."""
-    from hpsearch.nn.runtime.cpu import decide_threads
+    from hpsearch.nn.runtime.cpu import decide_threads, prepare_environment
+
+    # Before the next line imports torch, which reads the environment once: threads that spin made
+    # an epoch beside a busy process many times slower.
+    prepare_environment(decide_threads(requested=threads, workers=1))
     from hpsearch.nn.serving.model_folder import MODEL_FOLDER
     from hpsearch.util.atomic import check_target
 
-    decide_threads(requested=threads, workers=1)
     check_target(folder, MODEL_FOLDER, force=force)
     if onnx:
         from hpsearch.nn.serving.onnx import check_installed

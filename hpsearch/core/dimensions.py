@@ -243,7 +243,8 @@ def _parse_range(raw: Mapping[str, Any], domain: Domain | None) -> FloatDim | In
     if step is not None and not (
         is_number and math.isfinite(step) and (domain.kind is not int or step == int(step))
     ):
-        raise ValueError(f"found step = {step!r}, expected a {domain.kind.__name__} above 0")
+        number = "a whole number" if domain.kind is int else "a number"
+        raise ValueError(f"found step = {step!r}, expected {number} above 0")
     low, high = domain.check(raw["low"]), domain.check(raw["high"])
     if domain.kind is int:
         return IntDim(

@@ -87,7 +87,8 @@ def verdict(compared: Comparison) -> list[str]:
     if behind:
         at = _spent_at(behind[0].overtaken, compared)
         words.append(
-            f"{compared.ranking[0]} reached the hypervolume of {behind[0].study} after {at}."
+            f"The hypervolume that {behind[0].study} has there, {compared.ranking[0]} reached after"
+            f" {at}."
         )
     words += _chance(compared)
     counts = {one.study: len(one.front.unbeaten) for one in compared.studies}

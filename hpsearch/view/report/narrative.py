@@ -147,10 +147,13 @@ def confirmed_words(analysis: StudyAnalysis) -> list[str]:
         )
     if gone := [str(again.number) for again in front if not again.is_front]:
         trials, are = ("trials", "are") if len(gone) > 1 else ("trial", "is")
-        words.append(f"By these means, {trials} {', '.join(gone)} {are} no longer on the front.")
+        words.append(
+            f"By the means of the retrained trials, {trials} {', '.join(gone)} {are} no longer on"
+            " the front."
+        )
     new_knee = next((again.number for again in analysis.confirmed if again.is_knee), None)
     if knee is not None and new_knee not in (None, knee.number):
-        words.append(f"By these means, the knee is trial {new_knee}.")
+        words.append(f"By the means of the retrained trials, the knee is trial {new_knee}.")
     return words
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.core.analysis.pruning_stats import Savings
+from hpsearch.core.plural import plural
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 from hpsearch.search.jobs.rerun import TOLERANCE, Rerun
 from hpsearch.view.format import (
@@ -254,7 +255,7 @@ def rerun_line(before: Epoch, now: Epoch) -> RenderableType:
 def rerun_verdict(compared: Rerun) -> str:
     """Returns in a line whether a rerun reproduced its trial."""
     if compared.is_equal:
-        return f"identical to the last bit, {len(compared.now)} epochs"
+        return f"identical to the last bit, {plural(len(compared.now), 'epoch')}"
     old, new = compared.before[-1], compared.now[-1]
     values = (
         f"accuracy {format_value('accuracy', old.val_accuracy)} before,"

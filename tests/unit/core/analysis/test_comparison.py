@@ -119,7 +119,7 @@ def test_where_seconds_do_not_compare_equal_trials_decide():
     assert [one.at_seconds for one in found.studies] == [None, None]
     assert [one.at_equal for one in found.studies] == pytest.approx([0.375, 0.625])
     assert "After 2 trials each, slower" in verdict(found)[0]
-    assert verdict(found)[1] == "slower reached the hypervolume of slow after 1 trial."
+    assert verdict(found)[1] == "The hypervolume that slow has there, slower reached after 1 trial."
 
 
 def test_stopped_and_failed_trials_cost_what_they_trained():
@@ -199,9 +199,9 @@ def test_it_is_shown_in_a_table_and_in_words():
     assert all(len(line) <= 60 for line in told.splitlines())
     assert " ".join(words.split()) == (
         "After 20.0 s of training each, fast (0.7500) is ahead of slow (0.3750) in hypervolume."
-        " fast reached the hypervolume of slow after 1.00 s. The joint front of all trials holds 2"
-        " trials: 0 of slow and 2 of fast. The best accuracy is that of fast, 25.0 points above the"
-        " best of slow."
+        " The hypervolume that slow has there, fast reached after 1.00 s. The joint front of all"
+        " trials holds 2 trials: 0 of slow and 2 of fast. The best accuracy is that of fast, 25.0"
+        " points above the best of slow."
     )
     assert "Each study is a single search" in small
     assert "(train_seconds 1.00 s to 1 min 40 s)" in " ".join(small.split())
@@ -223,7 +223,7 @@ def test_several_are_shown_in_the_order_of_their_hypervolume():
         "After 20.0 s of training each, fast (0.7500) and twin (0.7500) are level: less than 1 %"
         " apart in hypervolume, ahead of slow (0.3750) and the third (0.2500)."
     )
-    assert passed == "fast reached the hypervolume of slow after 1.00 s."
+    assert passed == "The hypervolume that slow has there, fast reached after 1.00 s."
     assert joint == (
         "The joint front of all trials holds 2 trials, equal ones counted once: 0 of slow, 2 of"
         " fast, 0 of the third and 2 of twin."

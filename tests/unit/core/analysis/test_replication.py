@@ -94,14 +94,14 @@ def test_the_answer_says_what_training_again_showed():
     )
     assert "On average, the accuracy of 4 retrained trials of the front is 0.5 points" in told
     assert "0.5 points lower than in the search." in told
-    assert "By these means, trial 2 is no longer on the front." in told
+    assert "By the means of the retrained trials, trial 2 is no longer on the front." in told
     assert "Retrained" not in words_of("answer", findings_of(STUDY))
 
 
 def test_another_knee_and_a_knee_that_diverges_are_reported():
     slow = [r for r in AGAIN if r.trial != 1] + repeats(1, (0.70, 2.0), (0.72, 2.0))
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, slow, TWO)))
-    assert "By these means, the knee is trial 2." in told
+    assert "By the means of the retrained trials, the knee is trial 2." in told
 
     lost = [Repeat(trial=1, place=0, seed=0, values={}, reason="diverged: NaN")]
     told = words_of("answer", findings_of(STUDY, confirmed=replications(STUDY, lost, TWO)))
