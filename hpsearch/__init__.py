@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpsearch.config import load_study_file as load_study_file
     from hpsearch.core.trial import Epoch as Epoch
     from hpsearch.errors import HpsearchError as HpsearchError
-    from hpsearch.nn.serving.model_folder import load_model as load_model
+    from hpsearch.nn.serving.predict import load_model as load_model
 
 _MODULES = {
     "Epoch": "hpsearch.core.trial",
@@ -25,7 +25,7 @@ _MODULES = {
     "StudyHandle": "hpsearch.api.studies",
     "compare": "hpsearch.api.evaluate",
     "confirm": "hpsearch.api.evaluate",
-    "load_model": "hpsearch.nn.serving.model_folder",
+    "load_model": "hpsearch.nn.serving.predict",
     "load_study_file": "hpsearch.config",
     "open_study": "hpsearch.api.studies",
     "run": "hpsearch.api.run",

@@ -189,3 +189,14 @@ def _abridged(names: list[str]) -> list[str]:
         elif number == "1":
             shown.append(f"{name} …")
     return shown
+
+
+def plural(number: int, noun: str, *, thousands: str = "") -> str:
+    """Returns the number and the noun, with an s unless the number is 1.
+
+    ``thousands`` is the thousands separator, "," or "".
+
+    >>> plural(1, "trial"), plural(0, "fresh seed"), plural(4000, "trial", thousands=",")
+    ('1 trial', '0 fresh seeds', '4,000 trials')
+    """
+    return f"{number:{thousands}} {noun}{'s' * (number != 1)}"

@@ -7,17 +7,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpsearch.api.run_options import RunOptions
+from hpsearch.api.run import RunOptions
 from hpsearch.errors import SpecError, translate_errors
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
     from hpsearch.api.studies import StudyHandle
     from hpsearch.core.analysis.comparison import Comparison
-    from hpsearch.core.analysis.replication import Repeat, Replication
+    from hpsearch.core.analysis.statistics import Repeat, Replication
     from hpsearch.core.trial import Epoch
-    from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress
-    from hpsearch.search.jobs.rerun import Rerun
+    from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress, Rerun
 
 
 def confirm(
@@ -60,7 +59,7 @@ def confirm(
         HpsearchError: a trial, the data or the device is invalid; nothing was trained.
     """
     from hpsearch.api.studies import open_study
-    from hpsearch.core.analysis.replication import Repeat
+    from hpsearch.core.analysis.statistics import Repeat
 
     if type(seeds) is not int or seeds < 1:
         raise SpecError(f"seeds: found {seeds!r}, expected a whole number, 1 or more; pass one")
@@ -128,7 +127,7 @@ def rerun(
     Raises:
         HpsearchError: the trial was never trained, or the data or the device is invalid.
     """
-    from hpsearch.search.jobs import rerun as job
+    from hpsearch.search.jobs import confirm as job
 
     with translate_errors():
         return job.rerun(
@@ -158,7 +157,7 @@ def compare(
         StorageError: the database does not exist or cannot be read.
     """
     from hpsearch.api.studies import open_database
-    from hpsearch.search.jobs import compare as job
+    from hpsearch.search.jobs import analyse as job
 
     if isinstance(studies, str):
         raise SpecError(f"studies: found {studies!r}, expected names; pass a list of two or more")

@@ -3,25 +3,94 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hpsearch.api.run_options import RunOptions
 from hpsearch.api.studies import Notify, StudyHandle, handle_of, open_study
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import translate_errors
+from hpsearch.nn.runtime.cpu import HardwareOptions
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
     from hpsearch.core.spec import DatasetSummary
     from hpsearch.search.jobs.doctor import Finding
     from hpsearch.search.study.study import Study
-    from hpsearch.search.worker.observer import Observer
+    from hpsearch.search.worker.launch import WorkerOptions
+    from hpsearch.search.worker.work_loop import Observer
+
+
+def _overrides(key: str) -> Any:
+    """A field that overrides a key of the study file; None keeps the file's value."""
+    return field(default=None, metadata={"key": key})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(HardwareOptions):
+    """The options of ``hpsearch run``; :func:`hpsearch.run` documents each.
+
+    Fields that override no key of the study file say where and how this process works. A new one
+    that concerns the hardware belongs in ``HardwareOptions``, which ``WorkerOptions`` has, too.
+    """
+
+    trials: int | None = _overrides("search.trials")
+    study: str | None = _overrides("name")
+    storage: str | None = None
+    dataset: str | None = _overrides("data.dataset")
+    data_dir: str | Path | None = None
+    image_size: int | None = _overrides("data.image_size")
+    epochs: int | None = _overrides("train.epochs")
+    timeout: float | str | None = _overrides("search.timeout")
+    seed: int | None = _overrides("search.seed")
+    sampler: str | None = _overrides("search.sampler")
+    pruner: str | None = _overrides("pruning.pruner")
+    objectives: Sequence[str] | str | None = _overrides("search.objectives")
+    workers: int | None = _overrides("search.workers")
+    artifacts: str | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Returns the values by study-file key, as ``load_study_file`` takes them.
+
+        >>> found = RunOptions(seed=7, objectives="accuracy, params", device="cpu").overrides()
+        >>> {key: value for key, value in found.items() if value is not None}
+        {'search.seed': 7, 'search.objectives': ['accuracy', 'params']}
+        """
+        # The other fields describe this process, not the study.
+        keys = {each.name: each.metadata["key"] for each in fields(self) if each.metadata}
+        values = {key: getattr(self, name) for name, key in keys.items()}
+        if (names := self.objectives) is not None:
+            listed = names.split(",") if isinstance(names, str) else names
+            values["search.objectives"] = [name.strip() for name in listed]
+        return values
+
+    def worker_options(self, *, code: Path | None = None) -> WorkerOptions:
+        """Returns the options of a worker, with defaults from the environment.
+
+        Args:
+            code: the folder in which modules with user code are looked for first.
+        """
+        from hpsearch.search.storage.url import named_or_default
+        from hpsearch.search.worker.launch import WorkerOptions
+
+        names = {each.name for each in fields(self)} & {each.name for each in fields(WorkerOptions)}
+        given = {name: getattr(self, name) for name in names}
+        data_dir = self.data_dir or os.environ.get("HPSEARCH_DATA")
+        artifacts = self.artifacts
+        if artifacts is None:  # an empty text is an error, which the worker reports
+            artifacts = os.environ.get("HPSEARCH_ARTIFACTS") or None
+        resolved = {
+            "storage": named_or_default(self.storage),
+            "data_dir": Path(data_dir) if data_dir else None,
+            "artifacts": artifacts,
+        }
+        return WorkerOptions(**{**given, **resolved}, code=code)
+
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +193,7 @@ def _run_silently(
     notify: Notify | None,
     ended: Callable[[TrialRecord], None],
 ) -> StudyHandle:
-    from hpsearch.search.worker.observer import EndedTrials
+    from hpsearch.search.worker.work_loop import EndedTrials
 
     with translate_errors(), messages_to(notify):
         closed = search(
@@ -190,9 +259,8 @@ def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
     Raises:
         HpsearchError: the study cannot be run on this machine.
     """
-    from hpsearch.search.worker.observer import Observer
     from hpsearch.search.worker.service import serve
-    from hpsearch.search.worker.work_loop import StopSignal
+    from hpsearch.search.worker.work_loop import Observer, StopSignal
 
     stop = StopSignal.of_a_worker()
 
@@ -219,7 +287,7 @@ def submit(source: SpecSource, options: RunOptions) -> None:
     Raises:
         HpsearchError: as :func:`run`; nothing was written.
     """
-    from hpsearch.search.study.status import StudyStatus
+    from hpsearch.search.storage.records import StudyStatus
     from hpsearch.search.worker import launch
 
     spec, code = _read(source, options)
@@ -238,7 +306,7 @@ def submit(source: SpecSource, options: RunOptions) -> None:
 
 def watch(study: StudyHandle, *, watching: Watching) -> str:
     """Shows a study that runs elsewhere until its workers get no more trials; returns why."""
-    from hpsearch.search.worker.observer import follow
+    from hpsearch.search.worker.work_loop import follow
 
     with watching(study, lambda: False) as observer:
         return follow(study.study, observer).words

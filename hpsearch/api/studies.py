@@ -162,7 +162,7 @@ class StudyHandle:
 
     def stop(self) -> None:
         """Asks all workers of the study to end after their current trial."""
-        from hpsearch.search.study.status import StudyStatus
+        from hpsearch.search.storage.records import StudyStatus
 
         with translate_errors():
             status = self.study.status()

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.api.run_options import RunOptions
+from hpsearch.api.run import RunOptions
 from hpsearch.errors import ModelError, SpecError
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
-    from hpsearch.core.analysis.selection import TrialSelection
+    from hpsearch.core.analysis.recommendation import TrialSelection
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.predict import LoadedModel
     from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
@@ -96,7 +96,7 @@ def train(
         HpsearchError: an option, the data, the device or the database is invalid; nothing was
             written.
     """
-    from hpsearch.core.analysis.selection import TrialSelection
+    from hpsearch.core.analysis.recommendation import TrialSelection
 
     with messages_to(notify):
         _check_numbers(trial=trial, image_size=image_size, epochs=epochs, seeds=seeds, seed=seed)
@@ -135,7 +135,7 @@ def _plan(
 ) -> RetrainPlan:
     """What to train: a study's trial if one is selected or a study is named, else a set network."""
     from hpsearch.api.studies import open_study
-    from hpsearch.core.analysis.selection import nothing_chosen
+    from hpsearch.core.analysis.recommendation import nothing_chosen
     from hpsearch.search.jobs.retrain import plan_by_hand, plan_of_study
 
     if isinstance(settings, Mapping):
@@ -161,7 +161,7 @@ def _check_output(folder: Path, *, threads: int | None, onnx: bool, force: bool)
     # Before the next line imports torch, which reads the environment once: threads that spin made
     # an epoch beside a busy process many times slower.
     prepare_environment(decide_threads(requested=threads, workers=1))
-    from hpsearch.nn.serving.model_folder import MODEL_FOLDER
+    from hpsearch.nn.serving.predict import MODEL_FOLDER
     from hpsearch.util.atomic import check_target
 
     check_target(folder, MODEL_FOLDER, force=force)
@@ -199,7 +199,7 @@ def _retrain(
 
 def _write(taken: RetrainedModel, folder: Path, *, onnx: bool, force: bool) -> Trained:
     """Writes the folder atomically; without model.onnx if that computes something else."""
-    from hpsearch.nn.serving.model_folder import MODEL_FOLDER, write_model
+    from hpsearch.nn.serving.predict import MODEL_FOLDER, write_model
     from hpsearch.util.atomic import atomic_folder
 
     params = sum(parameter.numel() for parameter in taken.model.net.parameters())
@@ -296,8 +296,7 @@ def predict(
     # Thread settings come before the first import of torch, which reads them then.
     n_threads = cpu.decide_threads(requested=threads, workers=1)
     cpu.prepare_environment(n_threads)
-    from hpsearch.nn.serving.model_folder import load_model
-    from hpsearch.nn.serving.predict import classify
+    from hpsearch.nn.serving.predict import classify, load_model
 
     cpu.apply_threads(n_threads)
     return classify(load_model(Path(model), device=device, factory=factory), images, top=top)

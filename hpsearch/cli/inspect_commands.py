@@ -6,7 +6,7 @@ from functools import partial
 
 import typer
 
-from hpsearch.api.run_options import RunOptions
+from hpsearch.api.run import RunOptions
 from hpsearch.cli import options
 from hpsearch.cli.output import (
     command_line,

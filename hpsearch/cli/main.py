@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import typer
 from typer.core import TyperGroup
 
-from hpsearch.api.run_options import RunOptions
+from hpsearch.api.run import RunOptions
 from hpsearch.cli import inspect_commands, model_commands, options
 from hpsearch.cli.output import (
     command_messages,
@@ -229,7 +229,7 @@ def _typed_options(context: typer.Context) -> list[str]:
 
 def _print_end(study: StudyHandle, *, again: list[str]) -> None:
     """Writes the report and prints the front, the savings by pruning and the next commands."""
-    from hpsearch.view.terminal.run_summary import ending_view, write_report
+    from hpsearch.view.terminal.study_tables import ending_view, write_report
 
     analysis = study.analysis()  # once, for the report and for the screen
     named = study.storage_options

@@ -8,7 +8,7 @@ import typer
 
 from hpsearch.api import evaluate
 from hpsearch.api import train as api
-from hpsearch.api.run_options import RunOptions
+from hpsearch.api.run import RunOptions
 from hpsearch.cli import options
 from hpsearch.cli.output import command_line, display, note, print_json, print_result
 from hpsearch.errors import HpsearchError

@@ -150,7 +150,7 @@ class Optimizer:
 
 # Validation accuracy on mnist5k after 8 epochs, one seed each: adamw and adam 99.1 %, rmsprop 98.7,
 # sgd 98.8 (rmsprop at a third of the rate 98.0, sgd at half of it 98.4). The order is that of the
-# choices in the built-in space; `hpsearch.nn.training.optimizer` has their classes.
+# choices in the built-in space; `hpsearch.nn.training.loop` has their classes.
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "sgd": Optimizer(learning_rate=0.1, weight_decay=5e-4, momentum=0.9),
     "adam": Optimizer(learning_rate=6e-3, weight_decay=1e-5),

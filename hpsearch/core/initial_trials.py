@@ -15,8 +15,8 @@ from hpsearch.core.dimensions import (
     IntDim,
     Value,
 )
-from hpsearch.core.plural import plural
 from hpsearch.core.space import Space, dims
+from hpsearch.errors import plural
 
 STEPS_PER_EPOCH = 20  # at least, in the first trials
 MIN_STEPS = 100  # a training with fewer steps hardly learns anything

@@ -114,7 +114,7 @@ class ShapeSpec:
     """How channel widths are drawn: ``geometric`` (base width and growth) or ``per-block``.
 
     ``max_width`` caps geometric widths. ``factory`` names a function that builds a custom model
-    instead, as ``mypackage.nets:build`` (see :mod:`hpsearch.nn.models.custom`).
+    instead, as ``mypackage.nets:build`` (see :mod:`hpsearch.nn.models`).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _FORBID

@@ -34,7 +34,7 @@ class _Contract:
 
 _CONTRACTS: Mapping[str, _Contract] = {
     "model.factory": _Contract(
-        positional=("params", "input_shape", "classes"), caller="hpsearch.nn.models.custom"
+        positional=("params", "input_shape", "classes"), caller="hpsearch.nn.models"
     ),
     "train.function": _Contract(
         positional=("model", "data", "spec"),
@@ -89,7 +89,7 @@ def check_user_code(spec: StudySpec, *, folder: Path | None) -> None:
     """Imports the functions that a study names, if any, and checks their signatures.
 
     Writes no files, not even bytecode. Whether the functions work is checked with the data, see
-    :mod:`hpsearch.nn.training.smoke_test`. ``folder`` is as for :func:`add_import_path`.
+    :mod:`hpsearch.nn.training.custom_loop`. ``folder`` is as for :func:`add_import_path`.
 
     Raises:
         SpecError: a function cannot be imported, or does not accept its arguments.

@@ -11,8 +11,8 @@ from hpsearch.core.analysis.pruning_stats import Savings
 from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.dimensions import BUILT_IN, Value
 from hpsearch.core.objectives import OBJECTIVES, Quantity
-from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
+from hpsearch.errors import plural
 
 FINE = 10_000  # images: one of them is 0.01 %, and the standard error of 99 % is 0.1 %
 BARS = "▁▂▃▄▅▆▇█"

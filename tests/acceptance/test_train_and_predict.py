@@ -322,7 +322,7 @@ def test_an_export_holds_the_trials_the_curves_and_a_study_file_that_checks(
     from pyarrow import parquet
 
     from hpsearch.config import load_study_file
-    from hpsearch.core.spec_diff import identity
+    from hpsearch.core.spec_text import identity
 
     where = ("--storage", finished.database)
     result = cli("export", "small", "-o", "tables", *where)

@@ -100,7 +100,7 @@ def time_steps(configuration, seconds: float) -> Steps:
     import torch
     from bench_epoch import random_data
 
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
     from hpsearch.nn.training import loop as trainer
 
     steps: Steps = []

@@ -94,7 +94,7 @@ def ours(widths: tuple[int, ...], count: int) -> Callable[[], None]:
     import torch
 
     from hpsearch.core.spec import ModelSpec, TrainSpec
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
     from hpsearch.nn.training.loop import epochs
 
     data = random_data(count)

@@ -32,8 +32,7 @@ from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.process import identity
+from hpsearch.search.study.leases import Lease, process_identity
 from hpsearch.search.study.study import Study
 
 EPOCHS = 10
@@ -92,12 +91,12 @@ class Ours:
             storage, spec, data={}, reference={"threads": 1}, bounds=lambda: bounds
         )
         columns = {f: [getattr(epoch(n + 1), f) for n in range(EPOCHS)] for f in Epoch.__slots__}
-        origin = {"process": identity(), "starts": 1, "seed": 0, "control": False}
+        origin = {"process": process_identity(), "starts": 1, "seed": 0, "control": False}
         fill(storage, self.study.handle, {"curve": columns, "cost": COST, "origin": origin}, size)
         self.timed = Timed()
 
     def __call__(self) -> None:
-        lease = self.study.acquire({"process": identity()})
+        lease = self.study.acquire({"process": process_identity()})
         assert isinstance(lease, Lease)
         lease.write_cost(COST)
         for n in range(EPOCHS):

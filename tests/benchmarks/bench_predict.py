@@ -25,8 +25,7 @@ def main() -> None:
     options = parser_of(__doc__, repeats=9, threads=cpu.usable_cpus()).parse_args()
     settle(options.threads)
     cpu.keep_freed_memory()
-    from hpsearch.nn.serving.model_folder import load_model
-    from hpsearch.nn.serving.predict import classify
+    from hpsearch.nn.serving.predict import classify, load_model
 
     print(describe_environment())
     with tempfile.TemporaryDirectory() as name:
@@ -57,9 +56,9 @@ def write(folder: Path) -> int:
 
     from hpsearch.core.spec import DataSpec, ModelSpec
     from hpsearch.nn.data.dataset import load
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
     from hpsearch.nn.serving.model_config import ModelConfig
-    from hpsearch.nn.serving.model_folder import write_model
+    from hpsearch.nn.serving.predict import write_model
 
     data = load(DataSpec())
     spec = ModelSpec(widths=(8, 16), batch_norm=False)

@@ -56,7 +56,7 @@ def train(path: str, *, seed: int, epochs_: int, device):
 
     from hpsearch.core.spec import ModelSpec, TrainSpec
     from hpsearch.nn.data.tensors import tensors
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
     from hpsearch.nn.training.loop import epochs
 
     with np.load(path) as sample:

@@ -79,9 +79,9 @@ def again(folder: str, out: str, threads: int, other: bool) -> None:
     """Trains the complete trials again in this process and writes how far each ended."""
     settle(threads)
     from hpsearch.core.spec import resolve
-    from hpsearch.nn.training.failures import build_net, epochs_of
+    from hpsearch.nn.training.custom_loop import build_net, epochs_of
     from hpsearch.nn.training.loop import Diverged
-    from hpsearch.search.jobs.rerun import Rerun
+    from hpsearch.search.jobs.confirm import Rerun
     from hpsearch.search.storage.storage import open_storage
     from hpsearch.search.study.catalog import open_study
     from hpsearch.search.worker.launch import WorkerOptions, attach_worker

@@ -313,10 +313,10 @@ def check_space(spec: StudySpec, trials: Sequence[Mapping[str, Any]]) -> None:
 def flops_of(spec: StudySpec, params: Mapping[str, Any]) -> int:
     """Returns the operations of one image's forward pass through a net of the plain script."""
     from hpsearch.core.spec import resolve
-    from hpsearch.nn.models.cost import count
+    from hpsearch.nn.models import count_costs
 
     model = resolve(spec, number=0, params=params).model
-    return int(count(model, INPUT_SHAPE, CLASSES)["flops"])
+    return int(count_costs(model, INPUT_SHAPE, CLASSES)["flops"])
 
 
 def score_bounds(spec: StudySpec) -> dict[str, tuple[float, float]]:

@@ -123,7 +123,7 @@ def load_images(spec: StudySpec) -> Any:
 
 def train_net(spec: StudySpec, net: Net, images: Any, device: Any) -> int:
     """Builds and trains one net; returns the epochs, fewer than wanted if it diverged."""
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
     from hpsearch.nn.training.loop import Diverged, epochs
 
     trial = resolve(spec, number=net.number, params=net.params)

@@ -25,8 +25,7 @@ from hpsearch.search.storage.records import TRIAL_STATES, columns_of
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.storage.tables import clock as clock_of
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.process import identity
+from hpsearch.search.study.leases import Lease, process_identity
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.work_loop import BEAT_SECONDS, heartbeats
 
@@ -142,7 +141,7 @@ def ask(
     """Asks every question so often; returns ``asked``, ``worker`` and ``server`` of a crowd."""
     clock.events.clear()
     claims: list[Lease] = []
-    origin = {"process": identity(), "threads": 1}
+    origin = {"process": process_identity(), "threads": 1}
     curve = curve_of(epochs, trial=0)
     found: dict[str, dict[str, float]] = {"asked": {}, "worker": {}, "server": {}}
 
@@ -190,7 +189,7 @@ def trial_of(
     params, drawn = draw_at_random(study.spec.space, seed=number)
     curve, spec = curve_of(epochs, trial=number), resolve(study.spec, number=number, params=params)
     plain = {"model": asdict(spec.model), "train": asdict(spec.train)}
-    origin = {"process": identity(), "threads": 1, "starts": 1, "seed": 0, "control": False}
+    origin = {"process": process_identity(), "threads": 1, "starts": 1, "seed": 0, "control": False}
     known = {"curve": columns_of(curve), "cost": COST, "spec": plain, "origin": origin}
     return optuna.create_trial(
         state=TRIAL_STATES[state],

@@ -20,11 +20,10 @@ from typing import Any
 from processes import gather
 
 from hpsearch.core.trial import Curve, Epoch, Outcome, State
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.process import identity
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.study.leases import Lease, process_identity
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.trainer import PeerTrials
 from hpsearch.search.worker.work_loop import heartbeats
@@ -146,7 +145,7 @@ def run_trial(study: Study, lease: Lease, work: Work, clock: Clock) -> None:
 def labour(work: Work, start: Any, diaries: Any) -> None:
     """What a worker process does: opens the study, waits for all others, and works till the end."""
     study = open_study(open_storage(work.url, create=False), work.study)
-    clock, trials, origin = Clock(), [], {"process": identity(), "threads": 1}
+    clock, trials, origin = Clock(), [], {"process": process_identity(), "threads": 1}
     watch_lock(clock)
     start.wait(_OPENING_SECONDS)
     began = first = last = time.perf_counter()

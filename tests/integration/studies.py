@@ -13,7 +13,7 @@ from hpsearch.core.spec import RecipeSpec, SearchSpec, StudySpec
 from hpsearch.core.trial import Epoch, Outcome, State
 from hpsearch.search.storage.tables import clock
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.process import identity
+from hpsearch.search.study.leases import process_identity
 from hpsearch.search.worker.trainer import PeerTrials
 
 EPOCHS = 4
@@ -46,7 +46,7 @@ def make_study(storage, spec=None, data=DATA, reference=REFERENCE):
 
 
 def origin():
-    return {"process": identity(), **REFERENCE}
+    return {"process": process_identity(), **REFERENCE}
 
 
 def database_time(study):
@@ -114,9 +114,9 @@ def work_in_process(url, name, go):
 
     It stands still in its first trial until the file ``go`` is there.
     """
+    from hpsearch.search.storage.records import StudyStatus
     from hpsearch.search.storage.storage import open_storage
     from hpsearch.search.study.catalog import open_study
-    from hpsearch.search.study.status import StudyStatus
 
     study = open_study(open_storage(url, create=True), name)
     while True:

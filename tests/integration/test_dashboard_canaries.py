@@ -98,7 +98,7 @@ def routes(app):
     return {f"{route.method} {route.rule}" for route in app.routes}
 
 
-@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/annotator.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/server.py"])
 def test_notes_figures_and_files_are_read_from_a_studys_system_attributes(app):
     status, _, body = ask(app, "/api/studies/0")
     detail = json.loads(body)
@@ -139,7 +139,7 @@ def test_a_note_is_saved_as_the_version_after_the_shown_one(app):
     assert json.loads(ask(app, "/api/studies/0")[2])["note"] == {"version": 2, "body": "mine"}
 
 
-@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/annotator.py"])
+@canary(fix=["hpsearch/view/dashboard/annotations.py", "hpsearch/view/dashboard/server.py"])
 def test_a_file_is_read_from_the_store_and_has_its_own_address(app):
     status, headers, body = ask(app, f"/artifacts/0/0/{KEY}")
     assert (status, headers["Content-Type"]) == ("200", "image/svg+xml")
@@ -157,7 +157,7 @@ def test_only_these_requests_write(app):
 
 @canary(
     fix=[
-        "hpsearch/view/dashboard/annotator.py",
+        "hpsearch/view/dashboard/server.py",
         "hpsearch/view/dashboard/server.py",
         "hpsearch/view/dashboard/server.py",
     ]

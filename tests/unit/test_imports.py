@@ -43,14 +43,13 @@ def test_looking_at_hpsearch_imports_nothing_heavy(code):
 
 
 def test_a_training_leaves_torchs_compiler_where_it_is():
-    """The canary of nn/compiler: torch imports its compiler at an optimizer's first call."""
+    """The canary of nn/runtime/device: torch imports its compiler at an optimizer's first call."""
     process = python(
         """
 import sys, torch
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.nn.data.tensors import Tensors
-from hpsearch.nn.models.cost import measure
-from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models import build, measure_costs
 from hpsearch.nn.training.loop import epochs
 cpu, shape = torch.device("cpu"), (1, 8, 8)
 images, labels = torch.zeros(32, *shape, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
@@ -58,7 +57,7 @@ data = Tensors(train_images=images, train_labels=labels, val_images=images, val_
                mean=(0.0,), std=(1.0,), classes=2)
 for optimizer in ("sgd", "adam", "adamw", "rmsprop"):
     model = build(ModelSpec(widths=(4,)), shape, 2, seed=0)
-    measure(model, shape, device=cpu)
+    measure_costs(model, shape, device=cpu)
     spec = TrainSpec(epochs=1, batch_size=16, optimizer=optimizer, learning_rate=0.1, momentum=0.9)
     list(epochs(model, data, spec, device=cpu))
 sys.stderr.write("torch._dynamo" * ("torch._dynamo" in sys.modules))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from hpsearch.core.analysis.hypervolume_history import HypervolumePoint, hypervolume_history
+from hpsearch.core.analysis.history import HypervolumePoint, hypervolume_history
 from hpsearch.core.analysis.pareto import Point, dominates, front, nondominated
 from hpsearch.core.analysis.pruning_stats import Bounds, counts
 from hpsearch.core.analysis.recommendation import Pick, pick

@@ -16,12 +16,16 @@ from hpsearch.core.analysis.effects import (
     depth_effect,
     optimizer_effect,
 )
-from hpsearch.core.analysis.hypervolume_history import (
+from hpsearch.core.analysis.history import (
     HypervolumePoint,
+    Presence,
     RecentGain,
+    Span,
     first_reaching,
     hypervolume_history,
+    presence,
     recent_gain,
+    timeline,
 )
 from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.analysis.pruning_stats import (
@@ -34,8 +38,7 @@ from hpsearch.core.analysis.pruning_stats import (
     study_hypervolume,
 )
 from hpsearch.core.analysis.recommendation import Pick, Recommendation, pick, recommend
-from hpsearch.core.analysis.replication import Replication, mean_optimism
-from hpsearch.core.analysis.timeline import Presence, Span, presence, timeline
+from hpsearch.core.analysis.statistics import Replication, mean_optimism
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.core.plural import plural
 from hpsearch.core.spec import DatasetSummary, DataSpec
-from hpsearch.errors import DataError, nearest
+from hpsearch.errors import DataError, nearest, plural
 from hpsearch.nn.data import arrays, builtin, cache, image_folder
 
 DATASETS = builtin.NAMES

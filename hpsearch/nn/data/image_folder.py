@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from hpsearch.core.plural import plural
-from hpsearch.errors import DataError
+from hpsearch.errors import DataError, plural
 from hpsearch.nn.data.arrays import (
     PARTS,
     SMALLEST,

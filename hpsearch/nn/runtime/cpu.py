@@ -15,11 +15,11 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hpsearch.core.plural import plural
-from hpsearch.errors import SpecError
+from hpsearch.errors import SpecError, plural
 
 if sys.platform != "win32":
     import fcntl
@@ -30,6 +30,20 @@ _SPINS = 3000  # rounds that a waiting OpenMP thread spins before it sleeps
 _KEPT_MEMORY = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareOptions:
+    """The part of the hardware that a run or worker uses; None selects a default.
+
+    ``gpus_per_worker`` is the share of a GPU that a worker needs (None: workers are spread evenly
+    over the GPUs).
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    gpus_per_worker: float | None = None
+    mixed_hardware: bool = False
 
 
 def processor(*, root: Path = Path("/")) -> str:

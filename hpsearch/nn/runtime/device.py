@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from hpsearch.core.plural import plural
-from hpsearch.errors import DeviceError, nearest
+from hpsearch.errors import DeviceError, nearest, plural
 from hpsearch.nn.runtime.cpu import processor
 
 KINDS = ("auto", "cpu", "cuda", "mps")

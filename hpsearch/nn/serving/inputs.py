@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpsearch.core.plural import plural
-from hpsearch.errors import DataError
+from hpsearch.errors import DataError, plural
 from hpsearch.nn.data.arrays import opened_npz
 from hpsearch.nn.data.image_folder import SUFFIXES, UnfitError, fit, in_threads, read_image
 

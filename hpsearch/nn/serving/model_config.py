@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from hpsearch.core.dimensions import BUILT_IN, MAX_BLOCKS, check_custom_value
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
 from hpsearch.errors import ModelError
-from hpsearch.nn.models.cnn import MIN_SIDE
+from hpsearch.nn.models import MIN_SIDE
 
 FORMAT = "hpsearch-model"
 VERSION = 1  # of the folder: raise it when an older hpsearch could misread a new one

@@ -24,7 +24,7 @@ def build_net(trial: TrialSpec, images: Tensors) -> nn.Module:
     Raises:
         HpsearchError: memory is full, or a custom factory failed.
     """
-    from hpsearch.nn.models.cnn import build
+    from hpsearch.nn.models import build
 
     with translate_failures(trial):
         return build(trial.model, images.input_shape, images.classes, seed=trial.seed)

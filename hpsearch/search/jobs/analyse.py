@@ -1,4 +1,4 @@
-"""The analysis of a stored study, with the importance of its hyperparameters."""
+"""The analysis of a stored study, with importances, and the comparison of several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import builtins
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from hpsearch.core.analysis.replication import replications
+from hpsearch.core.analysis.comparison import ComparedSearch, Comparison, repeats
+from hpsearch.core.analysis.comparison import compare as compare_searches
+from hpsearch.core.analysis.statistics import replications
 from hpsearch.core.analysis.study_analysis import (
     Environment,
     Importance,
@@ -24,11 +27,18 @@ from hpsearch.core.analysis.study_analysis import (
     analyse,
     settings,
 )
-from hpsearch.core.objectives import utility
+from hpsearch.core.initial_trials import INITIAL_TRIALS
+from hpsearch.core.objectives import OBJECTIVES, utility
 from hpsearch.core.space import without_effect
+from hpsearch.core.spec_text import dotted
 from hpsearch.core.trial import State, TrialRecord
+from hpsearch.errors import DeviceError, StudyError, plural
+from hpsearch.search.samplers import LEARNING
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
+from hpsearch.search.storage.storage import Storage
+from hpsearch.search.study import catalog
 from hpsearch.search.study.study import Study
+from hpsearch.search.worker.launch import hardware
 
 if TYPE_CHECKING:
     from optuna.importance import PedAnovaImportanceEvaluator
@@ -144,3 +154,151 @@ def _analyse(study: Study, records: Sequence[TrialRecord]) -> StudyAnalysis:
         environment=environment,
         confirmed=replications(records, repeats_of(attributes), study.objectives),
     )
+
+
+# Studies have the same images if these are equal; the validation split may differ.
+_IMAGE_KEYS = ("content", "shape", "classes")
+# Settings without influence on how a study searches.
+_IGNORED = (
+    "name",
+    "data.dataset",
+    "search.trials",
+    "search.timeout",
+    "search.workers",
+    "search.max_failures",
+    "search.objectives",
+)
+
+
+def compare(storage: Storage, names: Sequence[str], *, mixed_hardware: bool = False) -> Comparison:
+    """Compares the current trials of two or more studies of a database.
+
+    ``mixed_hardware`` treats the seconds of different hardware as equal.
+
+    Raises:
+        StudyError: the studies are fewer than two, not different or not comparable.
+        DeviceError: an objective is measured in seconds of different hardware.
+    """
+    _check_names(names)
+    studies = [catalog.open_study(storage, name) for name in names]
+    searches = [_compared_search(study) for study in studies]
+    first, *others = studies
+    for other in others:
+        _check_comparable(first, other)
+    same_clock = mixed_hardware or _same_hardware(studies)
+    settings = [dotted(study.spec) for study in studies]
+    keys = dict.fromkeys(key for each in settings for key in each if key not in _IGNORED)
+    values = {key: tuple(each.get(key) for each in settings) for key in keys}
+    differences = {key: each for key, each in values.items() if any(v != each[0] for v in each)}
+    return replace(
+        compare_searches(searches, objectives=first.objectives, same_clock=same_clock),
+        differences=differences,
+        repeats=repeats(names, differences),
+        caveats=tuple(_caveats(studies, searches, same_clock=same_clock)),
+    )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise StudyError(
+            f"found study {repeated[0]!r} more than once, expected different studies; name each"
+            " once"
+        )
+    if len(names) < 2:
+        found = f"only one study, {names[0]!r}" if names else "no study"
+        raise StudyError(
+            f"found {found}, expected two or more to compare; name them (see `hpsearch list`)"
+        )
+
+
+def _compared_search(study: Study) -> ComparedSearch:
+    records = study.records()
+    if not any(record.state is State.COMPLETE for record in records):
+        raise StudyError(
+            f"no trial of study {study.name!r} is complete, expected one or more to compare; run it"
+            f" first (see `hpsearch status --study {study.name}`)"
+        )
+    return ComparedSearch(
+        study=study.name,
+        records=records,
+        epochs=study.spec.train.epochs,
+        bounds=study.bounds,
+        val_images=_data(study).get("val"),
+    )
+
+
+def _check_comparable(first: Study, other: Study) -> None:
+    """Refuses studies with different objectives or different images."""
+    if set(first.objectives) != set(other.objectives):
+        raise StudyError(
+            f"study {other.name!r} optimises {', '.join(other.objectives)}, but {first.name!r}"
+            f" optimises {', '.join(first.objectives)}; compare studies with the same objectives"
+        )
+    expected, found = _data(first), _data(other)
+    if differing := [key for key in _IMAGE_KEYS if expected.get(key) != found.get(key)]:
+        raise StudyError(
+            f"study {other.name!r} has other images than {first.name!r}"
+            f" ({other.spec.data.dataset!r} and {first.spec.data.dataset!r} differ in"
+            f" {', '.join(differing)}); compare studies of the same images"
+        )
+
+
+def _same_hardware(studies: Sequence[Study]) -> bool:
+    """Whether all studies measure seconds on the same hardware.
+
+    Raises:
+        DeviceError: they do not, and an objective is measured in seconds.
+    """
+    first, *others = studies
+    for other in others:
+        if _reference(first) == _reference(other):
+            continue
+        if any(OBJECTIVES[name].is_timed for name in first.objectives):
+            raise DeviceError(
+                f"study {other.name!r} measures its seconds on {hardware(_reference(other))}, but"
+                f" {first.name!r} on {hardware(_reference(first))}; run both on the same hardware,"
+                " or pass --mixed-hardware to treat the seconds as equal"
+            )
+        return False
+    return True
+
+
+def _caveats(
+    studies: Sequence[Study], searches: Sequence[ComparedSearch], *, same_clock: bool
+) -> Iterator[str]:
+    """What limits the comparison as a whole, then the results of each study, in sentences."""
+    if any(_reference(study) != _reference(studies[0]) for study in studies):
+        where = "; ".join(f"{study.name} on {hardware(_reference(study))}" for study in studies)
+        treatment = "treated as equal" if same_clock else "not compared"
+        yield f"Seconds on different hardware are {treatment}: {where}."
+    if any(_data(study).get("split") != _data(studies[0]).get("split") for study in studies):
+        yield "The studies measure accuracy on different validation images, which adds noise."
+    learning = [study.name for study in studies if study.spec.search.sampler in LEARNING]
+    if 0 < len(learning) < len(studies):
+        yield (
+            f"Only {', '.join(learning)} began with {INITIAL_TRIALS} trials of a recipe known to be"
+            " good, as every learning sampler does."
+        )
+    for study, search in zip(studies, searches, strict=True):
+        target = study.spec.search.trials
+        counted = sum(record.state.counts for record in search.records)
+        if counted < target:
+            yield f"{study.name} has {counted:,} of its {target:,} trials so far."
+        changed = {key for change in study.attributes.get(CHANGES, ()) for key in change["changed"]}
+        if changed := changed.difference(_IGNORED):
+            yield f"{study.name} was changed during its search: {', '.join(sorted(changed))}."
+        origins = [record.attributes.get("origin", {}) for record in search.records]
+        if elsewhere := sum("mixed_hardware" in origin for origin in origins):
+            trials = plural(elsewhere, "trial", thousands=",")
+            yield f"{study.name} has {trials} that ran on other hardware than the rest."
+
+
+def _data(study: Study) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = study.attributes.get(DATA, {})
+    return data
+
+
+def _reference(study: Study) -> Mapping[str, Any]:
+    reference: Mapping[str, Any] = study.attributes.get(REFERENCE, {})
+    return reference

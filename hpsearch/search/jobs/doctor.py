@@ -24,8 +24,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.core.plural import plural
-from hpsearch.errors import HpsearchError, NotMadeError, StorageError
+from hpsearch.errors import HpsearchError, NotMadeError, StorageError, plural
 from hpsearch.nn.data import builtin, cache
 from hpsearch.nn.runtime import cpu
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.space import ordered
-from hpsearch.core.study_file import to_toml
+from hpsearch.core.spec_text import to_toml
 from hpsearch.core.trial import Epoch, TrialRecord
 from hpsearch.search.study.study import Study
 from hpsearch.util.atomic import FolderKind, atomic_folder, check_target

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.analysis.metrics import Scores, score
-from hpsearch.core.analysis.selection import TrialSelection, select_trial
+from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
 from hpsearch.core.analysis.statistics import MeanAndDeviation, mean_and_deviation
 from hpsearch.core.dimensions import Value
 from hpsearch.core.overrides import apply_overrides, default_configuration, parse_overrides
@@ -24,7 +24,7 @@ from hpsearch.core.spec import (
     resolve,
     with_dataset,
 )
-from hpsearch.core.spec_diff import describe_image_changes, differences
+from hpsearch.core.spec_text import describe_image_changes, differences
 from hpsearch.core.trial import Curve, Epoch, reached
 from hpsearch.errors import HpsearchError, SpecError, StudyError
 from hpsearch.nn.runtime import cpu
@@ -203,7 +203,7 @@ def retrain(
     threads = cpu.decide_threads(requested=options.threads, workers=1)
     device = configure_torch(options, threads)  # before the modules that import torch
     from hpsearch.nn.serving.predict import LoadedModel
-    from hpsearch.nn.training.smoke_test import smoke_test
+    from hpsearch.nn.training.custom_loop import smoke_test
     from hpsearch.nn.user_code import add_import_path
 
     data = _load_data(plan, options)

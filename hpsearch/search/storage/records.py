@@ -1,7 +1,8 @@
-"""Trials in Optuna's storage as our records: the attribute keys, and how they are read."""
+"""Trials and the status of studies as plain records: attribute keys, and how they are read."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.core.analysis.replication import Repeat
+from hpsearch.core.analysis.statistics import Repeat
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, from_json
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
@@ -118,3 +119,24 @@ def repeats_of(attributes: Mapping[str, Any]) -> list[Repeat]:
         if key.startswith(f"{CONFIRMED}:")
     )
     return sorted(repeats, key=lambda repeat: (repeat.trial, repeat.place))
+
+
+class StudyStatus(enum.Enum):
+    """Why a worker gets no trial now, and so how its run ended.
+
+    ``label`` is the run's end in a word, as `hpsearch run` prints it; ``words`` is the predicate of
+    a sentence about the study.
+    """
+
+    DONE = "done", "needs no more trials"
+    USED_UP = "done", "has tried every cell of its grid"
+    # Other workers run the last trials; one of these may come back.
+    BUSY = "left to others", "waits for its last trials"
+    STOPPED = "stopped", "is stopped; `hpsearch run` goes on with it"  # by `hpsearch stop`
+    FAILING = "failing", "has ended after too many failures in a row"
+    TIMED_OUT = "timed out", "is left at the end of the run's time"  # the study would go on
+    INTERRUPTED = "interrupted", "was interrupted"  # by Ctrl-C or SIGTERM; the study would go on
+
+    def __init__(self, label: str, words: str) -> None:
+        self.label = label
+        self.words = words

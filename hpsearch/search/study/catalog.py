@@ -16,7 +16,7 @@ from optuna.samplers import RandomSampler
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.spec import StudySpec, to_json
-from hpsearch.core.spec_diff import describe_changes, differences, identity, steering
+from hpsearch.core.spec_text import describe_changes, differences, identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError, nearest
 from hpsearch.search.storage.artifacts import checkpoint_prefix
@@ -28,13 +28,13 @@ from hpsearch.search.storage.records import (
     REFERENCE,
     SPEC,
     STOP,
+    StudyStatus,
     spec_of,
 )
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import count_states
 from hpsearch.search.study.leases import stale_trials
-from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 
 _log = logging.getLogger(__name__)

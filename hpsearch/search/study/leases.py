@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
-from hpsearch.core.analysis.timeline import HandoffReason
+from hpsearch.core.analysis.history import HandoffReason
 from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import StudySpec, TrialSpec
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
@@ -20,7 +26,71 @@ from hpsearch.search.storage.records import TRIAL_STATES, columns_of, read
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import RunningTrial, StateCounts
-from hpsearch.search.study.process import identity, is_gone
+
+
+def process_identity() -> dict[str, Any]:
+    """Returns the identity of this process: host, boot, namespace, pid and start time."""
+    pid, node, namespace = os.getpid(), uuid.getnode(), None
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return {
+        "host": socket.gethostname(),
+        # The address of a network card, because machines cloned from one image share their name.
+        "node": None if node >> 40 & 1 else node,  # Python draws a random number without a card
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "namespace": namespace,
+        "pid": pid,
+        "started": _started(pid),
+    }
+
+
+def process_is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether the process has certainly ended; False if this host cannot know.
+
+    It has ended if it ran on this host before the last boot, or if its pid is free or belongs to a
+    process that started at another time.
+    """
+    here = process_identity()
+    # Another host's processes cannot be seen.
+    if any(process.get(key) != here[key] for key in ("host", "node")):
+        return False
+    if process.get("boot") != here["boot"]:
+        return True
+    # Another container's pids mean other processes here.
+    if process.get("namespace") != here["namespace"]:
+        return False
+    started = _started(process["pid"])
+    if started is not None:
+        return bool(started != process.get("started"))
+    # Without an entry in /proc, or as a zombie, it has ended; without /proc, the system is asked.
+    if Path("/proc/self").exists():
+        return True
+    if sys.platform == "win32":
+        return False  # os.kill with 0 would send Ctrl-C there
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _started(pid: int) -> int | None:
+    """The start time in clock ticks since boot; None without /proc, and for an ended process."""
+    stat = _read(f"/proc/{pid}/stat")
+    if stat is None:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
 
 STALE_SECONDS = 60.0  # without a heartbeat, until a trial is taken from its worker
 _CURVE_COLUMNS = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
@@ -212,7 +282,7 @@ def stale_trials(
 
     def is_stale(trial: RunningTrial) -> bool:
         process = trial.origin.get("process")
-        if process is None or is_gone(process):
+        if process is None or process_is_gone(process):
             return True
         if token is not None and trial.origin.get("claim") == token:
             return True
@@ -232,7 +302,7 @@ def recover(
     """
     record = read(storage.backend.get_trial(trial.trial_id), spec)
     last = _history_entry(record, HandoffReason.LOST)
-    number = signals.get(last["pid"]) if last["host"] == identity()["host"] else None
+    number = signals.get(last["pid"]) if last["host"] == process_identity()["host"] else None
     if number is not None:
         last["signal"] = number
     history = [*record.attributes.get("history", ()), last]

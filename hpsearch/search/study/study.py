@@ -31,6 +31,7 @@ from hpsearch.search.storage.records import (
     DATA,
     SPEC,
     STOP,
+    StudyStatus,
     read,
     read_spec,
     slot_of,
@@ -39,7 +40,6 @@ from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.storage.tables import StateCounts, count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
-from hpsearch.search.study.status import StudyStatus
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

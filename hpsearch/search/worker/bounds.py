@@ -21,8 +21,7 @@ from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, TrialSpec, resolve
 from hpsearch.errors import SpecError
 from hpsearch.nn.data.tensors import Tensors
-from hpsearch.nn.models.cnn import build
-from hpsearch.nn.models.cost import count, measure
+from hpsearch.nn.models import build, count_costs, measure_costs
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.custom_loop import train
 from hpsearch.nn.training.loop import Diverged
@@ -61,7 +60,7 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
             free_memory(device)  # outside the handler, whose traceback holds the tensors
         low = _cost(cheapest, images, device, steps=32)
         if high is None:  # scale the cost of the cheapest trial by the number of operations
-            counted = count(most_expensive.model, images.input_shape, images.classes)
+            counted = count_costs(most_expensive.model, images.input_shape, images.classes)
             flops = counted["flops"]
             high = {**{name: low[name] * flops / low["flops"] for name in low}, **counted}
         for name in low:
@@ -108,7 +107,7 @@ def _cost(
 ) -> dict[str, float]:
     """Measures a trial's costs; estimates its seconds from a few steps on the first images."""
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-    cost = measure(model, images.input_shape, device=device)
+    cost = measure_costs(model, images.input_shape, device=device)
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)

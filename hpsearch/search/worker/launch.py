@@ -13,24 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
-from hpsearch.core.plural import plural
 from hpsearch.core.spec import DatasetSummary, StudySpec, check_shift, with_dataset
-from hpsearch.core.spec_diff import describe_changes, differences, steering
-from hpsearch.errors import DeviceError
+from hpsearch.core.spec_text import describe_changes, differences, steering
+from hpsearch.errors import DeviceError, plural
 from hpsearch.nn.runtime import cpu
+from hpsearch.nn.runtime.cpu import HardwareOptions
 from hpsearch.nn.user_code import CODE, add_import_path, check_user_code
 from hpsearch.search.samplers import grid_cells
 from hpsearch.search.storage.artifacts import check_artifacts
-from hpsearch.search.storage.records import REFERENCE
+from hpsearch.search.storage.records import REFERENCE, StudyStatus
 from hpsearch.search.storage.storage import Storage, check_storage, exists, open_storage
 from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study import catalog
-from hpsearch.search.study.process import identity
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.study.leases import process_identity
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool, worker_command
-from hpsearch.search.worker.work_loop import StopSignal, work
+from hpsearch.search.worker.work_loop import Observer, StopSignal, work
 
 if TYPE_CHECKING:
     import torch
@@ -41,23 +39,18 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """Location and hardware of a search; None selects a default.
+class WorkerOptions(HardwareOptions):
+    """Locations and hardware of a search; None selects a default.
 
     ``code`` is the folder that is searched first for user modules, before the current one (None:
     that of ``HPSEARCH_CODE``). ``artifacts`` is the location of checkpoints (None: the default of
-    the database). ``gpus_per_worker`` is the share of a GPU that a worker needs (None: workers are
-    spread evenly over the GPUs).
+    the database).
     """
 
     storage: str
     data_dir: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    mixed_hardware: bool = False
     artifacts: str | None = None
     code: Path | None = None
-    gpus_per_worker: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +107,7 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
     else:
         _check_hardware(known, resources.reference, allow_mixed=options.mixed_hardware)
     from hpsearch.nn.runtime.device import assign_devices, check_share
-    from hpsearch.nn.training.smoke_test import worker_memory
+    from hpsearch.nn.training.custom_loop import worker_memory
     from hpsearch.search.worker.bounds import most_memory_trial
 
     images, device = resources.images, resources.device
@@ -308,7 +301,7 @@ def _load_resources(spec: StudySpec, options: WorkerOptions, threads: int) -> _R
     from hpsearch.nn.data.dataset import load
     from hpsearch.nn.data.tensors import tensors_of
     from hpsearch.nn.runtime.device import describe
-    from hpsearch.nn.training.smoke_test import smoke_test
+    from hpsearch.nn.training.custom_loop import smoke_test
     from hpsearch.search.worker.bounds import extreme_trials, objective_bounds
 
     data = load(spec.data, data_dir=options.data_dir, seed=spec.search.seed)
@@ -333,7 +326,12 @@ def _prepared(
     study: Study, options: WorkerOptions, resources: _Resources, *, devices: Sequence[str] = ()
 ) -> PreparedStudy:
     reference, device = resources.reference, resources.device
-    origin = {"process": identity(), **reference, "versions": versions(), "index": device.index}
+    origin = {
+        "process": process_identity(),
+        **reference,
+        "versions": versions(),
+        "index": device.index,
+    }
     if _check_hardware(study, reference, allow_mixed=options.mixed_hardware):
         origin["mixed_hardware"] = True
     return PreparedStudy(

@@ -17,10 +17,9 @@ from typing import Self
 from hpsearch.core.analysis.pruning_stats import counts
 from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, StudyError
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.observer import Follower, Observer
-from hpsearch.search.worker.work_loop import PARENT, StopSignal
+from hpsearch.search.worker.work_loop import PARENT, Follower, Observer, StopSignal
 
 _log = logging.getLogger(__name__)
 

@@ -12,15 +12,14 @@ from datetime import datetime
 
 from hpsearch.core.spec import to_json
 from hpsearch.errors import AwayError, DataError, DeviceError, SpecError, StorageError, StudyError
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import AWAY_SECONDS
 from hpsearch.search.storage.storage import Storage, open_storage
 from hpsearch.search.study import catalog
-from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
 from hpsearch.search.worker.launch import WorkerOptions
-from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import StopSignal, close, touch_alive_file
+from hpsearch.search.worker.work_loop import Observer, StopSignal, close, touch_alive_file
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from hpsearch.core.pruning import Peer, Verdict, should_prune
 from hpsearch.core.trial import Curve, Interrupted, Outcome, State, TrialRecord
 from hpsearch.errors import StorageError
 from hpsearch.nn.data.tensors import Tensors
-from hpsearch.nn.models.cnn import build
-from hpsearch.nn.models.cost import measure
+from hpsearch.nn.models import build, measure_costs
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.custom_loop import train
@@ -27,8 +26,7 @@ from hpsearch.nn.user_code import failing_user_code
 from hpsearch.search.storage.records import curve_of
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.observer import Observer
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import Observer, StopSignal
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +191,7 @@ class Trainer:
         progress, curve = checkpointer.restore(model, device=device)
         cost: Mapping[str, float] | None = lease.attributes.get("cost") if curve else None
         if cost is None:  # a resumed trial keeps the costs by which it was judged before
-            cost = measure(model, self.images.input_shape, device=device)
+            cost = measure_costs(model, self.images.input_shape, device=device)
         lease.write_cost(cost, curve)
         self.observer.started(lease.number, lease.params, cost)
         for epoch in curve:

@@ -29,7 +29,7 @@ from hpsearch.search.storage.records import (
 )
 from hpsearch.view.document import Section, Table, body, escaped
 from hpsearch.view.format import format_interval, format_value, spoken
-from hpsearch.view.report import effect_sections, figures, front_sections
+from hpsearch.view.report import effect_sections, figures, front
 from hpsearch.view.report.theme import ACCENT, FAINT, FAINTER, GRID, INK, MUTED, evenly, word
 
 FIGURE_BYTES = 150_000  # of one figure: a page requests all of them every few seconds
@@ -116,7 +116,7 @@ def annotate(
 
 
 def _study_note(findings: StudyAnalysis, storage_options: Sequence[str]) -> str:
-    answer, winners = front_sections.answer(findings), _winners(findings)
+    answer, winners = front.answer(findings), _winners(findings)
     depth = effect_sections.depth(findings)
     lines = [f"## {escaped(answer.title)}", *body(replace(answer, notes=()))]
     if winners is not None:
@@ -138,7 +138,7 @@ def _winners(findings: StudyAnalysis) -> Section | None:
     knees = {s.record.number for s in findings.front if s.is_knee}
     kept = evenly(findings.front, _SHOWN_WINNERS)
     shown = tuple(s for s in findings.front if s in kept or s.record.number in knees)
-    section = front_sections.winners(replace(findings, front=shown), ())
+    section = front.winners(replace(findings, front=shown), ())
     if section is None:
         return None
     tables = [
@@ -153,7 +153,7 @@ def _winners(findings: StudyAnalysis) -> Section | None:
 
 
 def _train_command(number: int, study: str, storage_options: Sequence[str]) -> list[str]:
-    command = front_sections.train_command(number, study, storage_options)
+    command = front.train_command(number, study, storage_options)
     return ["", f"To train trial {number} for use:", "", "```bash", command, "```"]
 
 

@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from hpsearch.core.analysis.metrics import Scores
 from hpsearch.core.analysis.statistics import MeanAndDeviation
-from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec, TrialSpec
+from hpsearch.errors import plural
 from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
 from hpsearch.view.format import format_seconds, format_value, spelled
 

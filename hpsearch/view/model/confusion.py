@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsearch.core.analysis.metrics import Scores
-from hpsearch.core.plural import plural
+from hpsearch.errors import plural
 
 # matplotlib warns, already while it is imported, of a home that cannot be written.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

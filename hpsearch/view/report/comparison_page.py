@@ -13,8 +13,7 @@ from hpsearch.view.document import Drawing, Section, Table
 from hpsearch.view.format import listed
 from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.report.figures import rises, spent_axis
-from hpsearch.view.report.front_figure import around, is_staircase, log_axis, measured_lines
-from hpsearch.view.report.front_sections import pairs
+from hpsearch.view.report.front import around, is_staircase, log_axis, measured_lines, pairs
 from hpsearch.view.report.report import page, written
 from hpsearch.view.report.theme import ACCENT, ALARM, FAINT, INK, MUTED, empty, safe
 

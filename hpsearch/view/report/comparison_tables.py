@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpsearch.core.analysis.comparison import Comparison, Lead
-from hpsearch.core.analysis.hypervolume_history import HypervolumePoint
+from hpsearch.core.analysis.history import HypervolumePoint
 from hpsearch.core.dimensions import listed as typed
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.plural import plural
+from hpsearch.errors import plural
 from hpsearch.view.format import format_points, format_seconds, format_value, listed
 
 Row = tuple[str, list[str]]  # its name, and a cell for each study

@@ -12,9 +12,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hpsearch.core.analysis.effects import Group
-from hpsearch.core.analysis.hypervolume_history import HypervolumePoint
+from hpsearch.core.analysis.history import HandoffReason, HypervolumePoint, Span
 from hpsearch.core.analysis.study_analysis import Importance, RankedTrial
-from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.view.format import describe, format_value

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpsearch.core.analysis.effects import DepthEffect, OptimizerEffect, SufficientDepth
-from hpsearch.core.analysis.hypervolume_history import ENOUGH, Outlook, first_reaching
+from hpsearch.core.analysis.history import ENOUGH, Outlook, first_reaching
 from hpsearch.core.analysis.pruning_stats import Audit
 from hpsearch.core.analysis.recommendation import Pick, Recommendation, Step
-from hpsearch.core.analysis.replication import Replication
+from hpsearch.core.analysis.statistics import Replication
 from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.plural import plural
 from hpsearch.core.trial import TrialRecord
+from hpsearch.errors import plural
 from hpsearch.view.format import (
     format_interval,
     format_percent,

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,14 +17,104 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
+from hpsearch.core.analysis import study_analysis
 from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
-from hpsearch.core.study_file import to_toml
-from hpsearch.errors import HpsearchError, nearest
+from hpsearch.core.spec_text import to_toml
+from hpsearch.errors import HpsearchError, nearest, plural
 from hpsearch.util.atomic import atomic_write
-from hpsearch.view.document import SPAN, Section, markdown
-from hpsearch.view.report import effect_sections, front_sections, run_sections
-from hpsearch.view.report.theme import DARK
+from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
+from hpsearch.view.format import format_percent, format_seconds, savings_text
+from hpsearch.view.report import effect_sections, figures, front, narrative
+from hpsearch.view.report.theme import DARK, SHOWN_SPANS
+
+
+def timeline(analysis: StudyAnalysis) -> Section | None:
+    """Returns which worker ran which trial when."""
+    spans, presence = analysis.timeline, analysis.presence
+    if not spans:
+        return None
+    caption = f"{SHOWN_SPANS:,} of {len(spans):,} trials are drawn, evenly spaced."
+    return Section(
+        key="timeline",
+        title="The workers over time",
+        words=[
+            f"{plural(presence.workers, 'worker')}, {format_seconds(presence.seconds)} from the"
+            f" first start to the last end, {format_percent(presence.busy)} of"
+            f" {'its' if presence.workers == 1 else 'their'} time in trials."
+        ],
+        drawings=[
+            Drawing(
+                key="timeline-workers",
+                about="the trials of each worker in time",
+                draw=partial(figures.timeline, spans),
+                rows=presence.workers,
+            )
+        ],
+        captions=[caption] if len(spans) > SHOWN_SPANS else [],
+    )
+
+
+def savings(analysis: StudyAnalysis) -> Section | None:
+    """Returns the savings by stopping trials early, and their possible cost."""
+    if not analysis.trials:
+        return None
+    return Section(
+        key="savings",
+        title="What stopping early saved",
+        words=[
+            f"The search {savings_text(analysis.savings)}.",
+            *narrative.audit_words(analysis.audit),
+        ],
+    )
+
+
+def environment(analysis: StudyAnalysis) -> Section:
+    """Returns the study file, the data and the hardware, to run the study again."""
+    return Section(
+        key="environment",
+        title="Run it again",
+        words=["Save the study file below as study.toml; this command runs the same search:"],
+        tables=[
+            Table(header=(), rows=((Code(text="hpsearch run study.toml"),),)),
+            Table(header=(), rows=tuple(_facts(analysis.environment))),
+        ],
+        hidden=[("The study file", Code(text=to_toml(analysis.environment.spec)))],
+    )
+
+
+def _facts(known: study_analysis.Environment) -> list[tuple[Cell, ...]]:
+    data = known.data
+    size = " × ".join(str(side) for side in data.get("shape", ()))
+    names = {"train": "train", "val": "validation", "test": "test"}
+    parts = [f"{data[part]:,} {name}" for part, name in names.items() if part in data]
+    prints = [f"{key} {data[key]}" for key in ("content", "split") if key in data]
+    of_images = {
+        "image size": f"{size} (channels × height × width)" if size else "",
+        "classes": ", ".join(str(name) for name in data.get("classes", ())),
+        "split": ", ".join(parts),
+        "data fingerprint": ", ".join(prints),
+    }
+    facts: list[tuple[Cell, ...]] = [("data", known.spec.data.dataset)]
+    facts += [(name, text) for name, text in of_images.items() if text]
+    if "processor" in known.reference:
+        threads = plural(known.reference.get("threads", 1), "thread")
+        facts.append(("seconds are measured on", f"{known.reference['processor']}, {threads}"))
+    for setting in known.settings:
+        versions = ", ".join(f"{name} {version}" for name, version in setting.versions.items())
+        trials = plural(setting.trials, "trial", thousands=",")
+        facts.append((f"{trials} ran on", f"{setting.processor}; {versions}"))
+    seed = f"{known.spec.search.seed}; each trial's seed follows from it and the trial's number"
+    facts.append(("seed", seed))
+    for change in known.changes:
+        changed = change["changed"].items()
+        settings = ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed)
+        at = change["at"][:16].replace("T", " ")
+        facts.append(("changed during the study", f"{at} UTC: {settings}"))
+    if known.created is not None:
+        facts.append(("created", f"{known.created:%Y-%m-%d %H:%M} UTC"))
+    return facts
+
 
 FORMATS = ("html", "md", "json")
 STDOUT = Path("-")
@@ -58,17 +149,17 @@ def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list
     ``storage_options`` name the storage, for the commands to type.
     """
     made = [
-        front_sections.answer(findings),
-        front_sections.front(findings),
-        front_sections.winners(findings, storage_options),
+        front.answer(findings),
+        front.front(findings),
+        front.winners(findings, storage_options),
         effect_sections.depth(findings),
         effect_sections.optimizers(findings),
         effect_sections.curves(findings),
         effect_sections.importance(findings),
         effect_sections.attainment(findings),
-        run_sections.timeline(findings),
-        run_sections.savings(findings),
-        run_sections.environment(findings),
+        timeline(findings),
+        savings(findings),
+        environment(findings),
     ]
     return [section for section in made if section is not None]
 

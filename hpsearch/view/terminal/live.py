@@ -20,10 +20,10 @@ from hpsearch.errors import HpsearchError
 from hpsearch.search.storage.records import REFERENCE
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import hardware
-from hpsearch.search.worker.observer import Observer
+from hpsearch.search.worker.work_loop import Observer
 from hpsearch.view.format import format_seconds
-from hpsearch.view.terminal.rendering import print_line
 from hpsearch.view.terminal.screen import FrontPanel, Snapshot, closing, draw, outcome
+from hpsearch.view.terminal.trial_tables import print_line
 
 _TICK = 0.5  # seconds between two checks for changes
 _PACE_OVER = 20  # recent trials whose pace predicts the time left

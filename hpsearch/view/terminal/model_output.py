@@ -10,18 +10,23 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from hpsearch.core.analysis.replication import Repeat, Replication, mean_optimism
+from hpsearch.core.analysis.statistics import Repeat, Replication, mean_optimism
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.core.objectives import OBJECTIVES
-from hpsearch.core.plural import plural
 from hpsearch.core.spec import FactorySpec
 from hpsearch.core.trial import Epoch, TrialRecord, reached
+from hpsearch.errors import plural
 from hpsearch.search.jobs.confirm import OnResult, ReplicationProgress
 from hpsearch.search.jobs.retrain import RetrainedModel
 from hpsearch.view.format import format_points, format_seconds, format_spread, format_value
 from hpsearch.view.model.card import accuracy, apart, interval, net, origin, percent, seeds_text
-from hpsearch.view.terminal.rendering import EncodingSafe, EncodingSafeTable, facts, print_line
-from hpsearch.view.terminal.trial_tables import knee_mark
+from hpsearch.view.terminal.trial_tables import (
+    EncodingSafe,
+    EncodingSafeTable,
+    facts,
+    knee_mark,
+    print_line,
+)
 
 
 def epoch_line(number: int, seeds: int, epoch: Epoch, *, epochs: int) -> RenderableType:

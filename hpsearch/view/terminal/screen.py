@@ -11,11 +11,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from hpsearch.core.analysis.pareto import front
-from hpsearch.core.plural import plural
 from hpsearch.core.trial import State, TrialRecord
+from hpsearch.errors import plural
 from hpsearch.view.format import describe, format_value
-from hpsearch.view.terminal.rendering import EncodingSafe
-from hpsearch.view.terminal.trial_tables import STYLES, short_front, state_text
+from hpsearch.view.terminal.trial_tables import STYLES, EncodingSafe, short_front, state_text
 
 _FRONT_HEAD = 4  # lines above the first trial of the front: blank, title, header and rule
 _LABEL = 9  # columns

@@ -19,12 +19,11 @@ from hpsearch.core.trial import Interrupted, Outcome, State
 from hpsearch.errors import HpsearchError, ModelError, SpecError, StudyError
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors
-from hpsearch.nn.models.cnn import build
-from hpsearch.nn.training.custom_loop import train
+from hpsearch.nn.models import build
+from hpsearch.nn.training.custom_loop import smoke_test, train
 from hpsearch.nn.training.loop import Progress, epochs
-from hpsearch.nn.training.smoke_test import smoke_test
 from hpsearch.nn.user_code import add_import_path
-from hpsearch.search.jobs.rerun import rerun
+from hpsearch.search.jobs.confirm import rerun
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
 from hpsearch.search.worker.bounds import extreme_trials

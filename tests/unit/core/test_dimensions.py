@@ -11,8 +11,7 @@ from hpsearch.core.initial_trials import INITIAL_TRIALS, initial_trial
 from hpsearch.core.overrides import apply_overrides, parse_overrides
 from hpsearch.core.space import TRAINING, cells, dims, draw
 from hpsearch.core.spec import FactorySpec, ModelSpec, from_json, resolve, to_dict, to_json
-from hpsearch.core.spec_diff import differences, identity
-from hpsearch.core.study_file import to_toml
+from hpsearch.core.spec_text import differences, identity, to_toml
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import SpecError
 from hpsearch.view.format import describe

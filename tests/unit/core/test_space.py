@@ -16,7 +16,7 @@ from hpsearch.core.spec import (
     resolve,
     to_json,
 )
-from hpsearch.core.spec_diff import differences, identity
+from hpsearch.core.spec_text import differences, identity
 from hpsearch.errors import SpecError
 
 GEOMETRIC = default_space("geometric")

@@ -9,8 +9,7 @@ import torch
 import hpsearch
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.nn.data.tensors import tensors
-from hpsearch.nn.models.cnn import build
-from hpsearch.nn.models.cost import measure
+from hpsearch.nn.models import build, measure_costs
 from hpsearch.nn.runtime.device import (
     autocast_dtype,
     available,
@@ -19,7 +18,7 @@ from hpsearch.nn.runtime.device import (
     pick_device,
 )
 from hpsearch.nn.serving.model_config import ModelConfig
-from hpsearch.nn.serving.model_folder import write_model
+from hpsearch.nn.serving.predict import write_model
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.loop import Progress, epochs
 from hpsearch.nn.training.step_timer import StepTimer
@@ -98,7 +97,9 @@ def test_the_clock_measures_the_work_of_the_device_and_not_its_launch(device):
 
 
 def test_costs_and_names_are_reported(images, device):
-    cost = measure(build(NET, images.input_shape, 10, seed=1), images.input_shape, device=device)
+    cost = measure_costs(
+        build(NET, images.input_shape, 10, seed=1), images.input_shape, device=device
+    )
     assert set(cost) == {"params", "flops", "latency_ms"}
     assert cost["latency_ms"] > 0
     assert describe(device).startswith(f"{device.type}: ")

@@ -12,11 +12,10 @@ from PIL import Image
 import hpsearch
 from hpsearch.core.spec import ModelSpec
 from hpsearch.errors import DataError, ModelError
-from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models import build
 from hpsearch.nn.serving.inputs import gather
 from hpsearch.nn.serving.model_config import ModelConfig
-from hpsearch.nn.serving.model_folder import load_model, write_model
-from hpsearch.nn.serving.predict import LoadedModel
+from hpsearch.nn.serving.predict import LoadedModel, load_model, write_model
 from hpsearch.util.messages import messages_to
 
 CPU = torch.device("cpu")

@@ -12,10 +12,17 @@ from sklearn.datasets import load_digits
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import Interrupted
 from hpsearch.nn.data.tensors import Batches, Scaler, rotate, tensors
-from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models import build
 from hpsearch.nn.runtime.device import autocast_dtype
-from hpsearch.nn.training.loop import Diverged, Progress, epochs, evaluate
-from hpsearch.nn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from hpsearch.nn.training.loop import (
+    Diverged,
+    Progress,
+    epochs,
+    evaluate,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,10 +12,9 @@ from hpsearch.core.space import default_space, draw
 from hpsearch.core.spec import DataSpec, SearchSpec, ShapeSpec, StudySpec, resolve
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import Batches, tensors_of
-from hpsearch.nn.models.cnn import build
-from hpsearch.nn.training.loop import epochs
-from hpsearch.nn.training.optimizer import make_optimizer
-from hpsearch.nn.training.smoke_test import train_few_steps, worker_memory
+from hpsearch.nn.models import build
+from hpsearch.nn.training.custom_loop import train_few_steps, worker_memory
+from hpsearch.nn.training.loop import epochs, make_optimizer
 from hpsearch.search.worker.bounds import most_memory_trial
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 
 from hpsearch.core.spec import RecipeSpec
 from hpsearch.errors import DeviceError, HpsearchError, StudyError
-from hpsearch.search.jobs.compare import compare
+from hpsearch.search.jobs.analyse import compare
 from hpsearch.search.study import catalog
 from tests.integration.studies import REFERENCE, make_spec, make_study, origin, search
 

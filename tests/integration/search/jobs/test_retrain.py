@@ -17,7 +17,7 @@ from hpsearch.core.spec import DataSpec, ModelSpec, TrainSpec
 from hpsearch.errors import HpsearchError, SpecError
 from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors
-from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models import build
 from hpsearch.nn.training.loop import epochs
 from hpsearch.view.model.card import card
 from hpsearch.view.terminal.model_output import result

@@ -16,15 +16,15 @@ from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
 from hpsearch.nn.data.tensors import tensors
-from hpsearch.nn.models.cnn import build
+from hpsearch.nn.models import build
 from hpsearch.nn.training.checkpoint import pack, unpack
 from hpsearch.nn.training.loop import Progress, epochs
 from hpsearch.search.storage import artifacts as artifacts_module
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study.catalog import delete, open_study
-from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker.trainer import Checkpointer
 from tests.integration import studies
 from tests.servers import own_s3

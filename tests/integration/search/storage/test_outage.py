@@ -13,10 +13,10 @@ from hpsearch.core.trial import State
 from hpsearch.errors import StorageError
 from hpsearch.search.storage import retry
 from hpsearch.search.storage import storage as storages
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import Outage
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import work_loop
 from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies

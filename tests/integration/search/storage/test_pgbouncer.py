@@ -6,8 +6,8 @@ import time
 import psycopg
 import pytest
 
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.servers import pooler

@@ -164,8 +164,8 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
 
     from sqlalchemy.engine import make_url
 
+    from hpsearch.search.storage.records import StudyStatus
     from hpsearch.search.study.catalog import open_study
-    from hpsearch.search.study.status import StudyStatus
     from tests.integration.conftest import fresh_database
     from tests.integration.studies import make_spec, make_study, origin
 

@@ -12,8 +12,8 @@ from hpsearch.core.space import draw
 from hpsearch.core.trial import Outcome, State
 from hpsearch.search import samplers
 from hpsearch.search.storage import tables
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
 from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent

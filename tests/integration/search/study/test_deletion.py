@@ -8,11 +8,11 @@ from hpsearch.core.dimensions import ChoiceDim, IntDim
 from hpsearch.core.trial import State
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.artifacts import Artifacts
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.catalog import delete, open_numbered, open_studies, open_study
 from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.status import StudyStatus
 from tests.integration import studies
 
 GRID = {"n_blocks": IntDim(low=1, high=3), "optimizer": ChoiceDim(choices=("sgd", "adam"))}

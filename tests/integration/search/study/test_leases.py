@@ -13,15 +13,14 @@ from datetime import datetime
 import pytest
 from sqlalchemy import text
 
-from hpsearch.core.analysis.timeline import HandoffReason, timeline
+from hpsearch.core.analysis.history import HandoffReason, timeline
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import leases
 from hpsearch.search.study.catalog import delete, open_study
-from hpsearch.search.study.leases import Lease, LeaseLost
-from hpsearch.search.study.process import identity, is_gone
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.study.leases import Lease, LeaseLost, process_identity, process_is_gone
 from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
@@ -120,7 +119,7 @@ class TestSilence:
         for _ in range(3):
             gone = subprocess.Popen([sys.executable, "-c", ""])
             gone.wait()
-            process = {**identity(), "pid": gone.pid, "started": 0}
+            process = {**process_identity(), "pid": gone.pid, "started": 0}
             study.acquire({**studies.origin(), "process": process})
             study.reap(signals={gone.pid: 9})
         failed = study.record(0)
@@ -324,9 +323,9 @@ def test_no_worker_is_taken_for_gone_just_after_the_clock_has_jumped(storage, ho
 
 
 def test_a_machine_cloned_from_the_same_image_is_another_machine():
-    here = identity()
-    assert is_gone({**here, "boot": "an earlier one"})
-    assert not is_gone({**here, "boot": "its own", "node": (here["node"] or 0) + 1})
+    here = process_identity()
+    assert process_is_gone({**here, "boot": "an earlier one"})
+    assert not process_is_gone({**here, "boot": "its own", "node": (here["node"] or 0) + 1})
 
 
 def test_a_supervisors_and_the_parents_signal_are_one():
@@ -363,5 +362,5 @@ def test_a_process_is_known_where_there_is_no_network_card(monkeypatch):
     monkeypatch.setattr(uuid, "getnode", lambda: random.getrandbits(48) | 1 << 40)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert is_gone({**identity(), "pid": gone.pid})
-    assert not is_gone(identity())
+    assert process_is_gone({**process_identity(), "pid": gone.pid})
+    assert not process_is_gone(process_identity())

@@ -7,11 +7,11 @@ import pytest
 
 from hpsearch.core.dimensions import ChoiceDim
 from hpsearch.errors import StudyError
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import delete, open_studies, open_study
 from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.status import StudyStatus
-from hpsearch.search.worker import observer
+from hpsearch.search.worker import work_loop
 from tests.integration import studies
 from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 
@@ -75,7 +75,7 @@ def test_a_total_is_not_lowered_below_what_others_run(storage):
 
 
 def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypatch):
-    monkeypatch.setattr(observer, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(work_loop, "_POLL_SECONDS", 0.01)
     study = studies.make_study(sqlite, studies.make_spec(trials=2))
     ended = []
 
@@ -85,7 +85,7 @@ def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypat
 
     def watch():
         opened = open_storage(str(sqlite.url.database), create=False)
-        ended.append(observer.follow(open_study(opened), Watching()))
+        ended.append(work_loop.follow(open_study(opened), Watching()))
         opened.close()
 
     watching = threading.Thread(target=watch)

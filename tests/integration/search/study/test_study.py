@@ -14,12 +14,10 @@ from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
 from hpsearch.errors import StudyError
 from hpsearch.search.samplers import make_sampler
-from hpsearch.search.storage.records import CHANGES
+from hpsearch.search.storage.records import CHANGES, StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
-from hpsearch.search.study.leases import Lease
-from hpsearch.search.study.process import identity, is_gone
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.study.leases import Lease, process_identity, process_is_gone
 from hpsearch.search.worker.launch import _check_grid
 from hpsearch.util.messages import messages_to
 from tests.integration.studies import (
@@ -138,7 +136,7 @@ class TestHandingBack:
 
     def test_the_trial_of_a_dead_process_is_taken_up_again(self, storage):
         study = make_study(storage)
-        gone = {**identity(), "pid": 2**22 - 1, "started": 1}
+        gone = {**process_identity(), "pid": 2**22 - 1, "started": 1}
         lease = study.acquire({**origin(), "process": gone})
         again = study.acquire(origin())
         assert (again.number, again.params) == (lease.number, lease.params)
@@ -154,10 +152,10 @@ class TestHandingBack:
         assert study.acquire(origin()).number == 1
 
     def test_a_process_on_another_host_is_not_known_to_be_gone(self):
-        assert not is_gone({**identity(), "host": "elsewhere", "pid": 1})
-        assert not is_gone(identity())
-        assert is_gone({**identity(), "started": 1})
-        assert is_gone({**identity(), "boot": "an earlier one"})
+        assert not process_is_gone({**process_identity(), "host": "elsewhere", "pid": 1})
+        assert not process_is_gone(process_identity())
+        assert process_is_gone({**process_identity(), "started": 1})
+        assert process_is_gone({**process_identity(), "boot": "an earlier one"})
 
 
 FEW = {

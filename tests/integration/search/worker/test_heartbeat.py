@@ -6,7 +6,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.worker.work_loop import ALIVE, StopSignal, heartbeats, touch_alive_file, work
 from tests.integration.studies import make_spec, make_study, origin
 

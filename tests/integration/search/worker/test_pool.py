@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from hpsearch.errors import StudyError
-from hpsearch.search.study.status import StudyStatus
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.worker import launch, pool
-from hpsearch.search.worker.observer import Observer
 from hpsearch.search.worker.pool import Pool
-from hpsearch.search.worker.work_loop import StopSignal
+from hpsearch.search.worker.work_loop import Observer, StopSignal
 from hpsearch.util.messages import messages_to
 from tests.integration.studies import make_spec, make_study, origin, search
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from hpsearch.config import read_spec
+from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
-from hpsearch.search.study.status import StudyStatus
 from hpsearch.search.worker import launch, service
 from hpsearch.search.worker.work_loop import StopSignal
 from hpsearch.util.messages import messages_to

@@ -16,13 +16,13 @@ from hpsearch.nn.data.dataset import load
 from hpsearch.nn.data.tensors import tensors_of
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume
-from hpsearch.search.study.process import identity
+from hpsearch.search.study.leases import process_identity
 from hpsearch.search.worker.bounds import objective_bounds
 from hpsearch.search.worker.trainer import Trainer
 from hpsearch.search.worker.work_loop import StopSignal
 
 CPU = torch.device("cpu")
-ORIGIN = {"process": identity(), "device": "cpu", "processor": "test", "threads": 1}
+ORIGIN = {"process": process_identity(), "device": "cpu", "processor": "test", "threads": 1}
 
 
 class Silent:

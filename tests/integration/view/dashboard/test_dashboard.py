@@ -31,10 +31,9 @@ from hpsearch.search.storage.records import CONFIRMED
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study, study_names
 from hpsearch.util.messages import messages_to
-from hpsearch.view.dashboard import annotator as annotating
-from hpsearch.view.dashboard.annotator import Annotator
+from hpsearch.view.dashboard import server as annotating
 from hpsearch.view.dashboard.auth import Login, read_only
-from hpsearch.view.dashboard.server import open_with_retry, serve
+from hpsearch.view.dashboard.server import Annotator, open_with_retry, serve
 from hpsearch.view.report import narrative
 from tests.integration.conftest import fresh_database
 from tests.integration.studies import dump, make_spec, make_study, origin, search, simulate

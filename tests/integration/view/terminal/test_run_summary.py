@@ -12,7 +12,7 @@ from rich.console import Console
 from hpsearch.core.analysis import pareto, recommendation, study_analysis
 from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.study.study import Study
-from hpsearch.view.terminal.run_summary import ending_view, write_report
+from hpsearch.view.terminal.study_tables import ending_view, write_report
 from tests.integration.studies import make_spec, make_study, search
 
 COUNTED = (

@@ -8,11 +8,11 @@ import io
 import pytest
 from rich.console import Console
 
-from hpsearch.core.analysis import replication
-from hpsearch.core.analysis.replication import Repeat, replications
+from hpsearch.core.analysis import statistics
+from hpsearch.core.analysis.statistics import Repeat, replications
 from hpsearch.view import format
 from hpsearch.view.document import UNKNOWN
-from hpsearch.view.report.front_figure import front
+from hpsearch.view.report.front import front_figure
 from hpsearch.view.terminal.model_output import confirmed_table
 from tests.unit.core.analysis.test_study_analysis import TWO, findings_of
 from tests.unit.trials import trial
@@ -47,7 +47,7 @@ AGAIN = [
 ]
 
 
-@pytest.mark.parametrize("module", [replication, format])
+@pytest.mark.parametrize("module", [statistics, format])
 def test_the_examples_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -110,7 +110,7 @@ def test_another_knee_and_a_knee_that_diverges_are_reported():
 
 def test_the_figure_has_the_means_with_bars_and_room_for_them():
     found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN, TWO))
-    drawn = front(found.trials, x="train_seconds", y="accuracy", confirmed=found.confirmed)
+    drawn = front_figure(found.trials, x="train_seconds", y="accuracy", confirmed=found.confirmed)
     (rings,) = [trace for trace in drawn.data if trace.name == "retrained"]
 
     assert list(rings.x) == pytest.approx([1.0, 2.1, 4.1, 16.0])
@@ -121,7 +121,7 @@ def test_the_figure_has_the_means_with_bars_and_room_for_them():
     low, high = drawn.layout.yaxis.range
     assert low < min(rings.y)
     assert high > max(rings.y)
-    bare = front(found.trials, x="train_seconds", y="accuracy")
+    bare = front_figure(found.trials, x="train_seconds", y="accuracy")
     assert "retrained" not in [trace.name for trace in bare.data]
 
 
@@ -134,7 +134,7 @@ def test_the_best_of_one_objective_is_marked_as_such():
 
 
 def test_the_table_of_the_front_says_what_each_came_to():
-    from hpsearch.view.report.front_sections import winners
+    from hpsearch.view.report.front import winners
 
     found = findings_of(STUDY, confirmed=replications(STUDY, AGAIN[2:], TWO))
     (table,) = winners(found, []).tables

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.core.analysis.selection import TrialSelection, select_trial
+from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
 from hpsearch.core.trial import Epoch, State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 

@@ -10,19 +10,22 @@ from datetime import timedelta, timezone
 import pytest
 
 from hpsearch.config import build_spec
-from hpsearch.core.analysis.hypervolume_history import (
+from hpsearch.core.analysis.history import (
+    HandoffReason,
     HypervolumePoint,
     Outlook,
+    Presence,
     first_reaching,
     hypervolume_history,
+    presence,
     recent_gain,
     spent_seconds,
+    timeline,
 )
 from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.analysis.pruning_stats import audit
 from hpsearch.core.analysis.study_analysis import Environment, analyse, as_plain, failures, settings
-from hpsearch.core.analysis.timeline import HandoffReason, Presence, presence, timeline
-from hpsearch.core.study_file import to_toml
+from hpsearch.core.spec_text import to_toml
 from hpsearch.core.trial import State, TrialRecord, reached
 from tests.unit.trials import START, trial
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.search.jobs.rerun import excuse
+from hpsearch.search.jobs.confirm import excuse
 
 ORIGIN = {
     "device": "cpu",

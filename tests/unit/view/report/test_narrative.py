@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
+from hpsearch.core.analysis.history import HandoffReason, Span
 from hpsearch.core.analysis.study_analysis import Importance
-from hpsearch.core.analysis.timeline import HandoffReason, Span
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError
 from hpsearch.view.document import Code
 from hpsearch.view.report import report, theme
 from hpsearch.view.report.figures import curves, depth, hypervolume, importance
 from hpsearch.view.report.figures import timeline as timeline_figure
-from hpsearch.view.report.front_figure import front
+from hpsearch.view.report.front import front_figure
 from hpsearch.view.report.report import default_path, page, render, sections, write
 from hpsearch.view.report.theme import FAINTER, SHOWN_TRIALS
 from tests.unit.core.analysis.test_study_analysis import TWO, findings_of, verdict
@@ -392,7 +392,7 @@ def named(figure):
 
 
 def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
-    figure = front(findings_of(STUDY).trials, x="train_seconds", y="accuracy")
+    figure = front_figure(findings_of(STUDY).trials, x="train_seconds", y="accuracy")
     traces = named(figure)
 
     assert list(traces["front"].x) == [1.0, 2.0, 4.0, 16.0]
@@ -409,7 +409,9 @@ def test_the_front_figure_shows_the_front_with_its_bars_and_the_others_faint():
 def test_the_view_leaves_out_trials_that_learned_little():
     junk = trial(9, 0.1, 0.5)
     range_of = [
-        front(findings_of(records).trials, x="train_seconds", y="accuracy").layout.yaxis.range
+        front_figure(
+            findings_of(records).trials, x="train_seconds", y="accuracy"
+        ).layout.yaxis.range
         for records in ([*STUDY[:4], junk], STUDY[:4])
     ]
 
@@ -432,12 +434,12 @@ def test_a_front_of_three_objectives_is_no_staircase_in_two_of_them():
         objectives=objectives,
     )
 
-    traces = named(front(found.trials, x="train_seconds", y="accuracy"))
+    traces = named(front_figure(found.trials, x="train_seconds", y="accuracy"))
     assert (traces["front"].mode, len(traces["front"].x)) == ("markers", 3)
-    figure = front(found.trials, x="train_seconds", y="params")
+    figure = front_figure(found.trials, x="train_seconds", y="params")
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
     assert figure.layout.yaxis.range is None
-    two = named(front(findings_of(STUDY).trials, x="train_seconds", y="accuracy"))
+    two = named(front_figure(findings_of(STUDY).trials, x="train_seconds", y="accuracy"))
     assert two["front"].mode == "lines+markers"
 
 
@@ -445,7 +447,7 @@ def test_of_thousands_of_trials_the_whole_front_and_some_others_are_drawn():
     many = [trial(n, 0.5 + 1e-5 * (n % 7), 2.0 + n, epochs=1) for n in range(4000)]
     found = findings_of([*STUDY[:4], *(t for t in many if t.number > 3)])
 
-    traces = named(front(found.trials, x="train_seconds", y="accuracy"))
+    traces = named(front_figure(found.trials, x="train_seconds", y="accuracy"))
     assert len(traces["front"].x) == len(found.front)
     assert len(traces["complete"].x) == SHOWN_TRIALS
     assert "1,500 of 3,996 trials are drawn" in words_of("front", found)

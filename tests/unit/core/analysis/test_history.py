@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hpsearch.core.analysis.hypervolume_history import hypervolume_history
+from hpsearch.core.analysis.history import hypervolume_history
 from hpsearch.core.analysis.pareto import Staircase, dominates, front, hypervolume, nondominated
 from hpsearch.core.analysis.pruning_stats import study_hypervolume
 from tests.unit.trials import trial

@@ -4,8 +4,7 @@ import pytest
 
 from hpsearch.config import build_spec, load_study_file
 from hpsearch.core.spec import to_json
-from hpsearch.core.spec_diff import identity
-from hpsearch.core.study_file import to_toml
+from hpsearch.core.spec_text import identity, to_toml
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Models built from specs, and their costs."""
