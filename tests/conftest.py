@@ -20,6 +20,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Keeps the user's cache and settings out of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
         patch.delenv("HPSEARCH_STORAGE", raising=False)
         patch.delenv("HPSEARCH_DATA", raising=False)
         yield

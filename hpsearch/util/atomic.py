@@ -3,6 +3,9 @@
 Temporary files and folders are named ``.hpsearch-tmp-…``. Every temporary folder holds a marker
 file, locked by the process that writes it. Only a folder whose marker names the same target, and
 whose lock is free, is removed as the remains of a killed process.
+
+Other users may plant links and named pipes in a shared folder: :func:`open_regular` opens neither,
+and :func:`check_private_folder` finds folders that others can write.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +31,9 @@ if sys.platform != "win32":
 PREFIX = ".hpsearch-tmp-"
 MARKER = "hpsearch-target"  # holds the name of the target
 _NEW, _OLD = "new", "old"  # the folder that is written, and the one that it replaces
+# A link as the last part of a path is not followed, and a named pipe does not block. Windows
+# has neither flag.
+_NO_SURPRISE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:
@@ -149,6 +156,10 @@ def _remove_leftovers(target: Path) -> None:
     except OSError:
         return
     for outer in (target.parent / name for name in names):
+        try:
+            check_private_folder(outer)  # as mkdtemp makes it
+        except OSError:
+            continue  # of another user, or a link to another place
         with _locked(outer / MARKER, "rb") as marker:
             if marker is not None and marker.read() == os.fsencode(target.name):
                 _remove(outer, target)
@@ -172,7 +183,7 @@ def _locked(path: Path, mode: Literal["rb", "xb"]) -> Iterator[IO[bytes] | None]
         file: IO[bytes] | None = None
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
-                opened = stack.enter_context(path.open(mode))
+                opened = stack.enter_context(open_regular(path, mode))
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file = opened
         yield file
@@ -182,3 +193,52 @@ def _unwritable(target: Path, exc: OSError) -> HpsearchError:
     return HpsearchError(
         f"{target}: cannot be written ({exc.strerror or exc}); make room or name another with -o"
     )
+
+
+def open_regular(path: Path, mode: Literal["rb", "xb"] = "rb") -> IO[bytes]:
+    """Opens a regular file to read it, or a new one to write it; never a link, a pipe, a device.
+
+    Raises:
+        OSError: it is something else, or cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, mode, opener=_open_without_surprise))
+        # Checked on what was opened: a path could be replaced between a check and the opening.
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        stack.pop_all()
+    return file
+
+
+def _open_without_surprise(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_SURPRISE, 0o666)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Makes a folder that only this user can write, with the folders above it, if it is missing.
+
+    Raises:
+        OSError: it cannot be made, or as :func:`check_private_folder`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    check_private_folder(folder)
+
+
+def check_private_folder(folder: Path) -> None:
+    """Checks that a path is a folder, not a link to one, which only this user can write.
+
+    Raises:
+        OSError: it is something else, or missing.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
+    elif hasattr(os, "getuid") and found.st_uid != os.getuid():
+        what = f"a folder of user {found.st_uid}"
+    elif hasattr(os, "getuid") and found.st_mode & 0o022:
+        what = f"a folder with the permissions {stat.S_IMODE(found.st_mode):o}"
+    else:
+        return
+    raise PermissionError(f"{folder}: found {what}, expected a folder that only you can write")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 
@@ -52,6 +53,27 @@ def test_a_fault_is_reported_with_its_remedy(cli, tmp_path, monkeypatch):
     assert "the folder /no/such/folder does not exist; create it" in result.out.replace("\n", " ")
     assert "unset it: spinning threads" in result.out.replace("\n", " ")
     assert "BAD" in result.out
+
+
+def test_a_planted_link_is_reported_and_nothing_behind_it_is_touched(cli, tmp_path, monkeypatch):
+    """Before, a link planted in the folder of temporary files had every file behind it deleted."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("precious")
+    for name in ("TMPDIR", "XDG_RUNTIME_DIR"):
+        place = tmp_path / name
+        place.mkdir(mode=0o700)
+        monkeypatch.setenv(name, str(place))
+        (place / f"hpsearch-workers-{os.getuid()}").symlink_to(precious)
+        (place / "hpsearch-workers").symlink_to(precious)
+
+    result = cli("doctor", "--json")
+
+    assert result.code == 0
+    finding = found(result)["workers"]
+    assert finding["health"] == "fair"
+    assert "found a link, expected a folder that only you can write" in finding["found"]
+    assert (precious / "thesis.tex").read_text() == "precious"
 
 
 def test_a_database_of_another_version_is_bad(copied, cli):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.nn.data.arrays import Decoded, Source
+from hpsearch.nn.runtime.cpu import cache_directory
 from hpsearch.util.atomic import atomic_write, temporary_folder
 
 _log = logging.getLogger(__name__)
@@ -44,14 +44,6 @@ class Stored:
     sizes: tuple[int, int, int]
 
 
-def directory() -> Path:
-    """Returns the cache's folder: HPSEARCH_CACHE, or hpsearch in the user's cache directory."""
-    chosen = os.environ.get("HPSEARCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsearch"
-
-
 def fetch(source: Source) -> Stored:
     """Returns the source's arrays from the cache, decoding them into it first if needed.
 
@@ -60,7 +52,7 @@ def fetch(source: Source) -> Stored:
     Raises:
         DataError: the source cannot be decoded.
     """
-    top = directory() / f"v{VERSION}"
+    top = cache_directory() / f"v{VERSION}"
     entry = top / "index" / source.signature
     try:
         stored = _open(top / "arrays" / entry.read_text(encoding="ascii").strip())
@@ -80,7 +72,7 @@ def fetch(source: Source) -> Stored:
             _log.info(
                 "cannot write the cache %s (%s); working in memory. Set HPSEARCH_CACHE to a"
                 " directory that can be written",
-                directory(),
+                cache_directory(),
                 exc.strerror or exc,
             )
     # as mapped files are, so that code that writes to them fails in either case

@@ -11,8 +11,8 @@ import ctypes
 import logging
 import os
 import platform
+import re
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from hpsearch.errors import SpecError, plural
+from hpsearch.util.atomic import check_private_folder, make_private_folder, open_regular
 
 if sys.platform != "win32":
     import fcntl
@@ -102,10 +103,28 @@ def _quotas(root: Path) -> Iterator[float]:
                 break
 
 
-def _presence_directory() -> Path:
-    """Returns the folder of the lock files of this user's workers on this host."""
+def cache_directory() -> Path:
+    """Returns the cache's folder: HPSEARCH_CACHE, or hpsearch in the user's cache directory."""
+    chosen = os.environ.get("HPSEARCH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsearch"
+
+
+def presence_directory() -> Path:
+    """Returns the folder of the lock files of this user's workers.
+
+    In ``XDG_RUNTIME_DIR`` if only this user can write there, otherwise in the cache directory.
+    Never in the folder of temporary files: other users could plant a link there.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        # After `su`, the variable may still name the folder of another user.
+        with contextlib.suppress(OSError):
+            check_private_folder(Path(runtime))
+            return Path(runtime) / "hpsearch-workers"
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir()) / f"hpsearch-workers-{user}"
+    return cache_directory() / f"workers-{user}"
 
 
 @contextlib.contextmanager
@@ -116,7 +135,7 @@ def worker_presence(*, directory: Path | None = None) -> Iterator[None]:
     so that a killed worker is not counted. Logs a warning if the file cannot be made.
     """
     try:
-        path, file = _lock_file(directory or _presence_directory())
+        path, file = _lock_file(directory or presence_directory())
     except OSError as exc:
         _log.warning(
             "other workers on this host do not count this one (%s); set --threads for each", exc
@@ -130,12 +149,17 @@ def worker_presence(*, directory: Path | None = None) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def _lock_prefix() -> str:
+    """The host's name: a cache directory may be shared by several hosts."""
+    return f"{platform.node()}-"
+
+
 def _lock_file(directory: Path) -> tuple[Path, IO[bytes]]:
     """Returns a new file in the directory and its handle, which holds a lock."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(directory)
     while True:
-        path = directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        file = path.open("wb")
+        path = directory / f"{_lock_prefix()}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        file = open_regular(path, "xb")
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():  # else live_workers removed it between the opening and the locking
@@ -144,23 +168,30 @@ def _lock_file(directory: Path) -> tuple[Path, IO[bytes]]:
 
 
 def live_workers(*, directory: Path | None = None) -> int:
-    """Returns how many workers of this user run on this host now, this process included."""
+    """Returns how many workers of this user run on this host now, this process included.
+
+    Returns 0 if the folder of the lock files is not this user's alone.
+    """
+    directory = directory or presence_directory()
     try:
-        paths = list((directory or _presence_directory()).iterdir())
+        check_private_folder(directory)
+        names = os.listdir(directory)
     except OSError:
         return 0
-    return sum(_is_locked(path) for path in paths)
+    ours = re.compile(rf"{re.escape(_lock_prefix())}[0-9]+-[0-9a-f]{{8}}")
+    return sum(_is_locked(directory / name) for name in names if ours.fullmatch(name))
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a live process holds the file's lock; removes the file if none does."""
+    """Whether a live process holds the file's lock; removes an empty file if none does."""
     if sys.platform == "win32":
         return True
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # Shared: two processes that count at the same time must not count each other's lock.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            if os.fstat(file.fileno()).st_size == 0:  # as _lock_file leaves it
+                path.unlink(missing_ok=True)
     except BlockingIOError:
         return True
     except OSError:

@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import HpsearchError, NotMadeError, StorageError, plural
-from hpsearch.nn.data import builtin, cache
+from hpsearch.nn.data import builtin
 from hpsearch.nn.runtime import cpu
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
 from hpsearch.search.storage.engine import (
@@ -38,6 +38,7 @@ from hpsearch.search.storage.retry import first_line
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
 from hpsearch.search.study import catalog
+from hpsearch.util.atomic import check_private_folder
 
 _ROUND_TRIPS = 21
 _SLOW_MS = 50.0
@@ -124,6 +125,13 @@ def _check_load() -> Iterator[Finding]:
     cpus, alive = cpu.usable_cpus(), cpu.live_workers()
     busy = f", {plural(alive, 'worker')} running" if alive else ""
     yield _good("cores", f"{cpus} usable: {cpu.processor()}{busy}")
+    try:
+        check_private_folder(cpu.presence_directory())
+    except FileNotFoundError:
+        pass  # made by the first worker
+    except OSError as exc:
+        advice = "remove it, or fix its permissions: until then each worker uses all cores"
+        yield _fair("workers", str(exc), advice)
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy and policy.upper() != "PASSIVE":
         advice = "unset it: spinning threads slow down a search as soon as anything else runs"
@@ -136,7 +144,7 @@ def _check_load() -> Iterator[Finding]:
 
 def _check_folders(data_dir: Path | None) -> Iterator[Finding]:
     yield _check_folder("data", data_dir or Path("data"), "choose another with --data-dir")
-    folder = cache.directory()
+    folder = cpu.cache_directory()
     finding = _check_folder("cache", folder, "choose another with HPSEARCH_CACHE")
     if finding.health is Health.GOOD and network_filesystem(folder) is not None:
         advice = "set HPSEARCH_CACHE to a local folder: images are mapped from it while training"

@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import StorageError
+from hpsearch.util.atomic import open_regular
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # limits for S3
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
@@ -64,10 +65,15 @@ class Artifacts:
             _log.warning("the checkpoint %s: %s", consequence, exc)
 
     def read(self, key: str) -> bytes | None:
-        """Returns a file's content; None if it is missing."""
+        """Returns a file's content; None if it is missing, or is a link, a pipe or a device."""
         with self._log_errors(f"{key} cannot be read"):
             try:
-                with self.store.open_reader(key) as file:
+                # The names of checkpoints are known: in a shared folder, a pipe would block us.
+                with (
+                    self.store.open_reader(key)
+                    if self.folder is None
+                    else open_regular(self.folder / key)
+                ) as file:
                     return file.read()
             except (ArtifactNotFound, FileNotFoundError):
                 return None
@@ -89,7 +95,8 @@ class Artifacts:
                 self.store.remove(key)
             if self.folder is not None:
                 for draft in self.folder.glob(f"{glob.escape(key)}.*.part"):
-                    draft.unlink(missing_ok=True)
+                    if _DRAFT.sub("", draft.name) == key:  # else another program's file
+                        draft.unlink(missing_ok=True)
 
 
 def open_artifacts(url: URL, location: str | None) -> Artifacts | None:

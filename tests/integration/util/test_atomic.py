@@ -17,6 +17,8 @@ from hpsearch.util.atomic import (
     atomic_folder,
     atomic_write,
     check_target,
+    make_private_folder,
+    open_regular,
     temporary_folder,
 )
 
@@ -252,3 +254,43 @@ def test_a_temporary_folder_is_removed_whatever_happens_inside(tmp_path):
         fail(folder)
 
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no links without privileges")
+def test_links_and_pipes_that_others_planted_are_left_alone(tmp_path):
+    """In a shared folder anybody may make a folder that looks like a leftover of ours."""
+    precious = tmp_path / "precious"
+    (precious / "old").mkdir(parents=True)
+    (precious / MARKER).write_text("box")
+    (tmp_path / f"{PREFIX}link").symlink_to(precious)
+    (tmp_path / f"{PREFIX}open").mkdir(mode=0o777)
+    (tmp_path / f"{PREFIX}open").chmod(0o777)
+    (tmp_path / f"{PREFIX}open" / MARKER).write_text("box")
+    (tmp_path / f"{PREFIX}pipe").mkdir(mode=0o700)
+    os.mkfifo(tmp_path / f"{PREFIX}pipe" / MARKER)
+    before = sorted(tmp_path.rglob("*"))
+
+    check_target(tmp_path / "box", KIND, force=True)  # the pipe does not block it
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes, no modes")
+def test_only_regular_files_and_folders_of_ours_are_trusted(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=r"symbolic links|it is not a regular file"):
+            open_regular(tmp_path / name)
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"content"
+
+    make_private_folder(tmp_path / "deep" / "own")
+    assert (tmp_path / "deep" / "own").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "own").symlink_to("deep/own")
+    (tmp_path / "deep").chmod(0o777)
+    for name, found in [("own", "a link"), ("file", "a file"), ("deep", "permissions 777")]:
+        with pytest.raises(PermissionError, match=f"{found}.*, expected a folder that only you"):
+            make_private_folder(tmp_path / name)
+    assert (tmp_path / "file").read_bytes() == b"content"

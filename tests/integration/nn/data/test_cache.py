@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from hpsearch.core.spec import DataSpec
-from hpsearch.nn.data import cache, dataset
+from hpsearch.nn.data import dataset
+from hpsearch.nn.runtime.cpu import cache_directory
 from hpsearch.util.atomic import MARKER, PREFIX
 from hpsearch.util.messages import messages_to
 
@@ -120,9 +121,9 @@ def test_a_cache_that_cannot_be_written_costs_one_line(spec, tmp_path, monkeypat
 def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.delenv("HPSEARCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.directory() == tmp_path / "hpsearch"
+    assert cache_directory() == tmp_path / "hpsearch"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.directory() == Path.home() / ".cache" / "hpsearch"
+    assert cache_directory() == Path.home() / ".cache" / "hpsearch"
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(spec, cached):

@@ -210,6 +210,29 @@ class TestArtifacts:
         assert kept.read("k") is None
         kept.remove("k")
 
+    @pytest.mark.parametrize("planted", ["pipe", "link", "folder"])
+    def test_what_others_planted_as_a_checkpoint_is_not_opened(self, tmp_path, planted, caplog):
+        """The names are known to all; before, opening a pipe blocked a worker without end."""
+        kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
+        kept.folder.mkdir()
+        (tmp_path / "precious").write_bytes(b"precious")
+        (kept.folder / "k.mine.part").write_bytes(b"precious")
+        make = {
+            "pipe": os.mkfifo,
+            "link": lambda path: path.symlink_to(tmp_path / "precious"),
+            "folder": lambda path: path.mkdir(),
+        }
+        make[planted](kept.folder / "k")
+
+        assert kept.read("k") is None
+        assert "the checkpoint k cannot be read" in caplog.text
+        kept.save("k", b"new")  # replaces it, except for a folder
+        assert kept.read("k") == (None if planted == "folder" else b"new")
+        kept.remove("k")
+
+        assert (tmp_path / "precious").read_bytes() == b"precious"
+        assert (kept.folder / "k.mine.part").read_bytes() == b"precious"
+
     def test_what_a_killed_writer_has_left_goes_with_the_file(self, tmp_path):
         kept = open_artifacts(parse_url(f"{tmp_path}/a.db"), None)
         kept.save("other", b"kept")

@@ -1,8 +1,10 @@
 """Cores, quotas, live workers and the number of threads that follows."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +88,76 @@ def test_a_worker_that_cannot_make_its_file_still_works(tmp_path):
     (tmp_path / "file").write_text("")
     with cpu.worker_presence(directory=tmp_path / "file"):
         assert cpu.live_workers(directory=tmp_path / "file") == 0
+
+
+@pytest.fixture
+def places(monkeypatch, tmp_path):
+    """The folders of the environment, in the test's own; "foreign" holds another user's files."""
+    for name, place in (("HPSEARCH_CACHE", "cache"), ("XDG_RUNTIME_DIR", "run"), ("TMPDIR", "tmp")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+        (tmp_path / place).mkdir(mode=0o700)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").touch()
+    (tmp_path / "foreign" / f"{platform.node()}-1-00000000").touch()  # like a dead worker's
+    return tmp_path
+
+
+def left(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_lock_files_lie_where_only_the_user_can_write(places, monkeypatch):
+    with cpu.worker_presence():
+        assert cpu.live_workers() == 1
+        assert [path.parts[0] for path in map(Path, left(places / "run"))] == [
+            "hpsearch-workers"
+        ] * 2
+    for value, mode in ((None, 0o700), ("", 0o700), (str(places / "run"), 0o777)):
+        (places / "run").chmod(mode)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value or "")
+        with cpu.worker_presence():
+            assert cpu.live_workers() == 1
+            assert len(left(places / "cache")) == 2
+    assert left(places / "tmp") == []
+
+
+@pytest.mark.parametrize("planted", ["link", "open", "file"])
+def test_a_planted_folder_is_neither_read_nor_swept(places, planted, caplog):
+    """Before, counting deleted the files behind a link in the folder of temporary files."""
+    before = left(places / "foreign")
+    folder = cpu.presence_directory()
+    if planted == "link":
+        folder.symlink_to(places / "foreign")
+    elif planted == "open":
+        (places / "foreign").rename(folder)
+        folder.chmod(0o777)
+    else:
+        folder.write_text("precious")
+
+    assert cpu.live_workers() == 0
+    with cpu.worker_presence():
+        assert "other workers on this host do not count this one" in caplog.text
+        assert "expected a folder that only you can write" in caplog.text
+
+    if planted == "file":
+        assert folder.read_text() == "precious"
+    else:
+        assert left(folder) == before
+
+
+def test_only_empty_lock_files_of_this_host_are_swept(places):
+    folder = cpu.presence_directory()
+    with cpu.worker_presence():
+        for name in ("thesis.tex", "elsewhere-1-00000000"):
+            (folder / name).touch()
+        ours = folder / f"{platform.node()}-"
+        Path(f"{ours}1-00000000").touch()
+        Path(f"{ours}2-00000000").write_text("not empty")
+        Path(f"{ours}3-00000000").symlink_to(places / "foreign" / "thesis.tex")
+        os.mkfifo(f"{ours}4-00000000")
+        assert cpu.live_workers() == 1
+    kept = {path.name.removeprefix(ours.name) for path in folder.iterdir()}
+    assert kept == {"thesis.tex", "elsewhere-1-00000000", *(f"{i}-00000000" for i in (2, 3, 4))}
 
 
 @pytest.mark.parametrize(
