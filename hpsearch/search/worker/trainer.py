@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 
 import torch
 from torch import nn
@@ -19,11 +21,11 @@ from hpsearch.errors import StorageError
 from hpsearch.nn.data.tensors import Tensors
 from hpsearch.nn.models import build, measure_costs
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
-from hpsearch.nn.training.checkpoint import pack, unpack
+from hpsearch.nn.training.checkpoint import Checkpoint, fits, pack, unpack
 from hpsearch.nn.training.custom_loop import train
 from hpsearch.nn.training.loop import Diverged, Progress
 from hpsearch.nn.user_code import failing_user_code
-from hpsearch.search.storage.records import curve_of
+from hpsearch.search.storage.records import DATA, curve_of
 from hpsearch.search.study.leases import Lease, LeaseLost
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.work_loop import Observer, StopSignal
@@ -104,6 +106,22 @@ def explain(verdict: Verdict) -> str:
     )
 
 
+def _owner(study: Study, lease: Lease) -> str:
+    """Returns the digest of everything that a trial's training follows from."""
+    parts = [
+        study.created.isoformat(),
+        study.attributes.get(DATA),
+        asdict(lease.spec),  # number and seed included
+        dict(lease.params),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _exact(curve: Curve) -> str:
+    """Returns the curve as text that is equal for equal numbers, NaN included."""
+    return repr([[float(value) for value in astuple(epoch)] for epoch in curve])
+
+
 class Checkpointer:
     """Writes the checkpoints of one trial to the study's artifacts.
 
@@ -116,19 +134,45 @@ class Checkpointer:
     ) -> None:
         self._artifacts = lease.storage.artifacts
         self._key = lease.checkpoint_key
-        # An artifact may outlive its database: number and seed alone could be another study's.
-        self._owner = f"{study.created.isoformat()} {lease.number} {lease.spec.seed}"
+        self._number = lease.number
+        self._owner = _owner(study, lease)
+        self._stored = curve_of(lease.attributes.get("curve"))
         self._clock = clock
         self._may_write_at = clock()
 
     def restore(self, model: nn.Module, *, device: torch.device) -> tuple[Progress, Curve]:
-        """Loads the weights of an earlier start; returns its progress and curve, or empty ones."""
+        """Loads the weights of an earlier start; returns its progress and curve, or empty ones.
+
+        Logs why the trial starts over, if epochs are lost or a checkpoint was not used.
+        """
         packed = self._artifacts.read(self._key) if self._artifacts is not None else None
-        checkpoint = unpack(packed, device=device) if packed is not None else None
-        if checkpoint is None or checkpoint.owner != self._owner:
+        if packed is None:
+            if self._stored:
+                message = "trial %s starts over: no checkpoint of its %s epochs is available here"
+                _log.info(message, self._number, len(self._stored))
+            return Progress(), ()
+        checkpoint = unpack(packed, device=device)
+        problem = self._problem(checkpoint, model)
+        if checkpoint is None or problem is not None:
+            _log.warning("trial %s starts over: %s %s", self._number, self._key, problem)
             return Progress(), ()
         model.load_state_dict(checkpoint.weights)
         return checkpoint.progress, checkpoint.curve
+
+    def _problem(self, checkpoint: Checkpoint | None, model: nn.Module) -> str | None:
+        """Returns why the trial cannot resume from the checkpoint; None if it can."""
+        if checkpoint is None:
+            return "is damaged, or of another version of hpsearch"
+        if checkpoint.owner != self._owner:
+            return "is of another configuration (do two databases share --artifacts?)"
+        # A copy of the database has the same study and trials. Measured seconds never repeat, so
+        # epochs that both have show that the checkpoint continues what this database holds.
+        common = min(len(checkpoint.curve), len(self._stored))
+        if not common or _exact(checkpoint.curve[:common]) != _exact(self._stored[:common]):
+            return "has epochs that this database lacks (does a copy of it share --artifacts?)"
+        if not fits(checkpoint.weights, model):
+            return "does not fit the network that its factory builds now"
+        return None
 
     def keep(
         self, model: nn.Module, progress: Progress, curve: Curve, *, now: bool = False
@@ -196,9 +240,6 @@ class Trainer:
         self.observer.started(lease.number, lease.params, cost)
         for epoch in curve:
             self.observer.trained(lease.number, epoch)
-        if not curve and (lost := len(curve_of(lease.attributes.get("curve")))):
-            message = "trial %s starts over: no checkpoint of its %s epochs is available here"
-            _log.info(message, lease.number, lost)
         others = PeerTrials(study, lease.number, on_read=self.observer.sync)
         details: dict[str, object] = {}
         epochs = train(
