@@ -111,19 +111,24 @@ class StudyHandle:
         """Writes the report, atomically; returns its path.
 
         Args:
-            path: the file; None: ``report-STUDY`` in the current folder.
+            path: the file; None: ``report-STUDY`` in the current folder, with a digest if that
+                is not this study's report.
             kind: ``html`` (one page that opens offline), ``md``, or ``json`` (all the numbers);
                 None: the suffix of the path, else ``html``.
 
         Raises:
-            HpsearchError: the kind is unknown, or the file cannot be written.
+            HpsearchError: the kind is unknown, the file cannot be written, or another study's
+                report is there.
         """
         from hpsearch.view.report.report import default_path, format_of, write
 
         if kind is None:
             kind = format_of(None if path is None else Path(path))
         text = self.report_text(kind)
-        target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
+        if path is None:
+            target = default_path(self.name, self.study.created, suffix=f".{kind}")
+        else:
+            target = Path(path)
         write(text, target)
         return target
 

@@ -157,14 +157,12 @@ def report(
     Example: hpsearch report -o report.html
     """
     from hpsearch.api.studies import open_study
-    from hpsearch.view.report.report import STDOUT, check_format, default_path, format_of
+    from hpsearch.view.report.report import STDOUT, check_format, format_of
 
     kind = format_of(output) if format_ is None else format_
     check_format(kind)  # before the database is opened
     opened = open_study(study, storage=storage)
-    if output is None:
-        output = default_path(opened.name) if kind == "html" else STDOUT
-    if output == STDOUT:
+    if output == STDOUT or (output is None and kind != "html"):
         typer.echo(opened.report_text(kind))
     else:
         note(f"wrote {opened.report(output, kind=kind)}")

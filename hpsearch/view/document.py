@@ -71,17 +71,20 @@ class Section:
     hidden: Sequence[tuple[str, Code]] = ()
 
 
-def markdown(sections: Sequence[Section], *, subject: str, about: str) -> str:
+def markdown(sections: Sequence[Section], *, subject: str, about: str, mark: str) -> str:
     """Returns the report as Markdown, without the figures.
 
     Args:
         sections: the first one is the answer; its title is the headline.
         subject: the study or studies, by name.
         about: when and by which version the report was written.
+        mark: identifies the study, see :func:`hpsearch.view.report.report.mark`; not displayed.
     """
     answer, *rest = sections
     lines = [
         f"# {escaped(answer.title)}",
+        "",
+        f"<!-- {mark} -->",
         "",
         f"{escaped(subject[:1].upper() + subject[1:])}. {escaped(about)}",
     ]

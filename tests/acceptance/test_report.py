@@ -16,7 +16,9 @@ import pytest
 from hpsearch.config import build_spec
 from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.storage.storage import open_storage
+from hpsearch.search.study.catalog import open_study
 from hpsearch.view.report.report import as_numbers, render, sections
+from hpsearch.view.terminal.study_tables import write_report
 from tests.acceptance.browser import Browser
 from tests.acceptance.conftest import assert_one_line
 from tests.integration.studies import make_spec, make_study, search
@@ -72,6 +74,47 @@ def test_the_name_of_the_file_decides_the_format_unless_it_is_given(finished, cl
 
     begins = {path.name: path.read_text(encoding="utf-8")[:2] for path in tmp_path.iterdir()}
     assert begins == {"r.md": "# ", "r.json": "{\n", "r.HTM": "<!", "r": "<!", "said.html": "# "}
+
+
+def test_no_study_overwrites_the_report_of_another(cli, tmp_path, monkeypatch):
+    """Before, `a b` and `a/b`, and studies of one name in two databases, shared a file."""
+    monkeypatch.chdir(tmp_path)
+    studies = [(f"{base}.db", name) for base in ("one", "two") for name in ("a b", "a/b", "same")]
+    for base in ("one.db", "two.db"):
+        with closing(open_storage(base, create=True)) as storage:
+            for name in [name for at, name in studies if at == base]:
+                search(make_study(storage, make_spec(name, trials=3, objectives=("accuracy",))))
+
+    def write_all():
+        told = {}
+        for base, name in studies:
+            result = cli("report", "--study", name, "--storage", base)
+            *left, line = result.err.splitlines()
+            assert (result.code, line[:6]) == (0, "wrote ")
+            told[base, name] = line.removeprefix("wrote ")
+            unchanged = "report-same.html is not a report of this study, so it is left unchanged"
+            assert left == ([unchanged] if (base, name) == ("two.db", "same") else [])
+        return told
+
+    first = write_all()
+    assert len({path.name for path in tmp_path.glob("*.html")}) == len(set(first.values())) == 6
+    assert first["one.db", "same"] == "report-same.html"
+    assert write_all() == first
+    for (base, name), path in first.items():
+        page = Path(path).read_text(encoding="utf-8")
+        assert f"study {name} · hpsearch report" in page
+        assert f"--storage {base}" in page
+    with closing(open_storage("two.db", create=False)) as storage:  # as a run does at its end
+        found = analyse_study(open_study(storage, "same"))
+        assert str(write_report(found, storage_options=())) == first["two.db", "same"]
+
+    kept = Path("report-same.html").read_bytes()
+    for command in ("report a/b", "compare a/b same"):
+        line = [*command.split(), "--storage", "two.db", "-o", "report-same.html"]
+        wanted = "report-same.html: found a report of another study, expected a new file or"
+        result = cli(*line)
+        assert_one_line(result, wanted, "remove it, or name another with -o")
+    assert Path("report-same.html").read_bytes() == kept
 
 
 def test_a_dash_is_stdout(finished, cli, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -23,7 +24,7 @@ class ComparedSearch:
     """A study to compare: its trials, at least one of them complete.
 
     ``epochs`` are those of a full training, ``bounds`` the study's own, ``val_images`` how many an
-    accuracy was counted on (None: not known).
+    accuracy was counted on (None: not known), ``created`` is when the study was made.
     """
 
     study: str
@@ -31,6 +32,7 @@ class ComparedSearch:
     epochs: int
     bounds: Bounds
     val_images: int | None = None
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,11 @@ class Performance:
     studies share: the final one, and ``at_seconds`` and ``at_trials``, at the point that all have
     reached. ``nearly`` is where it first had 99 % of the leader's hypervolume at that point,
     ``overtaken`` where the leader first had as much as this study; None: never. ``course`` is its
-    hypervolume over time.
+    hypervolume over time. Name and creation time identify a study.
     """
 
     study: str
+    created: datetime | None
     counts: Mapping[str, int]
     trials: int
     seconds: float
@@ -146,6 +149,7 @@ def compare(
     performances = [
         Performance(
             study=entrant.study,
+            created=entrant.created,
             counts=counts(entrant.records),
             trials=run[-1].trials,
             seconds=run[-1].seconds,

@@ -225,6 +225,7 @@ def _compared_search(study: Study) -> ComparedSearch:
         epochs=study.spec.train.epochs,
         bounds=study.bounds,
         val_images=_data(study).get("val"),
+        created=study.created,
     )
 
 

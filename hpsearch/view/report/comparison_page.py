@@ -14,7 +14,7 @@ from hpsearch.view.format import listed
 from hpsearch.view.report.comparison_tables import rows, small_print, verdict
 from hpsearch.view.report.figures import rises, spent_axis
 from hpsearch.view.report.front import around, is_staircase, log_axis, measured_lines, pairs
-from hpsearch.view.report.report import page, written
+from hpsearch.view.report.report import mark, page, written
 from hpsearch.view.report.theme import ACCENT, ALARM, FAINT, INK, MUTED, empty, safe
 
 _COLOURS = (ACCENT, ALARM, INK, FAINT)
@@ -50,6 +50,7 @@ def comparison_page(compared: Comparison) -> str:
         [answer, *_fronts(compared), over_time, numbers],
         subject=f"studies {listed([one.study for one in compared.studies])}",
         about=written(),
+        mark=mark(*((one.study, one.created) for one in compared.studies)),
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
+import hashlib
 import json
+import logging
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,7 +25,7 @@ from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.spec_text import to_toml
 from hpsearch.errors import HpsearchError, nearest, plural
-from hpsearch.util.atomic import atomic_write
+from hpsearch.util.atomic import atomic_write, open_regular
 from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
 from hpsearch.view.format import format_percent, format_seconds, savings_text
 from hpsearch.view.report import effect_sections, figures, front, narrative
@@ -116,9 +119,12 @@ def _facts(known: study_analysis.Environment) -> list[tuple[Cell, ...]]:
     return facts
 
 
+_log = logging.getLogger(__name__)
+
 FORMATS = ("html", "md", "json")
 STDOUT = Path("-")
 _PAGES = (".html", ".htm")
+_NAME_BYTES = 100  # of a study's name in a file name, at most
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|d|nats|points|[kMGT])(?:\W|$))")
 
 
@@ -135,12 +141,44 @@ def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str]
         return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
     parts = sections(findings, storage_options=storage_options)
     make = page if kind == "html" else markdown
-    return make(parts, subject=f"study {findings.study}", about=written())
+    return make(
+        parts,
+        subject=f"study {findings.study}",
+        about=written(),
+        mark=mark((findings.study, findings.environment.created)),
+    )
 
 
 def written() -> str:
     """Returns when and by which version a report was written."""
     return f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by hpsearch {version('hpsearch')}."
+
+
+_MARK = re.compile(rb"hpsearch-report-of:[0-9a-f]{16}")
+_HEAD_BYTES = 4096  # of a file, which hold its mark
+
+
+def mark(*studies: tuple[str, datetime | None]) -> str:
+    """Returns a text in a report that identifies its studies, each by name and creation time.
+
+    It stands near the beginning, before anything that users can name.
+    """
+    names = json.dumps([(name, created and created.isoformat()) for name, created in studies])
+    return f"hpsearch-report-of:{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+def _mark_in(text: bytes) -> str | None:
+    found = _MARK.search(text[:_HEAD_BYTES])
+    return None if found is None else found[0].decode()
+
+
+def _mark_of(path: Path) -> str | None:
+    """Returns the mark of the report in a file; None if it is no report, or cannot be read."""
+    try:
+        with open_regular(Path(os.path.realpath(path))) as file:
+            return _mark_in(file.read(_HEAD_BYTES))
+    except OSError:
+        return None
 
 
 def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list[Section]:
@@ -164,13 +202,14 @@ def sections(findings: StudyAnalysis, *, storage_options: Sequence[str]) -> list
     return [section for section in made if section is not None]
 
 
-def page(sections: Sequence[Section], *, subject: str, about: str) -> str:
+def page(sections: Sequence[Section], *, subject: str, about: str, mark: str) -> str:
     """Returns the report as HTML.
 
     Args:
         sections: the first one is the answer; its title is the headline of the page.
         subject: the study or studies, by name.
         about: a line in the footer: when and by which version the page was written.
+        mark: identifies the study or studies, see :func:`mark`; not displayed.
     """
     answer, *rest = sections
     drawings = [drawing for section in sections for drawing in section.drawings]
@@ -183,6 +222,7 @@ def page(sections: Sequence[Section], *, subject: str, about: str) -> str:
             rest=rest,
             subject=subject,
             about=about,
+            mark=mark,
             drawn={"figures": figures, "dark": dict(DARK)} if figures else None,
             plotly=_plotly_packed() if figures else None,
         )
@@ -215,7 +255,8 @@ def _plotly_packed() -> str:
 
 def as_numbers(findings: StudyAnalysis) -> dict[str, object]:
     """Returns the analysis for JSON, with the spec and the study file."""
-    plain: dict[str, object] = as_plain(findings)
+    made = mark((findings.study, findings.environment.created))
+    plain: dict[str, object] = {"mark": made, **as_plain(findings)}  # first, see _HEAD_BYTES
     spec = findings.environment.spec
     savings, audit = findings.savings, findings.audit
     plain["savings"] = {**as_plain(savings), "share": savings.share}
@@ -261,14 +302,26 @@ def check_format(kind: str) -> None:
         raise HpsearchError(f"--format: found {kind!r}; {nearest(kind, FORMATS)}")
 
 
-def default_path(study: str) -> Path:
-    """Returns the file name of the page of a study, in the current folder.
+def default_path(study: str, created: datetime | None, *, suffix: str = ".html") -> Path:
+    """Returns the file of the study's report in the current folder, never that of another study.
 
-    >>> str(default_path("mnist5k")), str(default_path("my/own: study"))
-    ('report-mnist5k.html', 'report-my-own-study.html')
+    It is ``report-STUDY.html``. A digest of the study follows if its name does not fit in a file
+    name, or if that file is there and is not this study's report.
+
+    >>> str(default_path("no-such-study", None)), str(default_path("my/own: study", None))
+    ('report-no-such-study.html', 'report-my-own-study-21f49fc1.html')
     """
-    slug = re.sub(r"[^\w.-]+", "-", study).strip("-.")[:100]
-    return Path(f"report-{slug or 'study'}.html")
+    plain = re.sub(r"[^\w.-]+", "-", study).strip("-.")
+    digest = mark((study, created))[-16:-8]
+    # Most file systems allow names of 255 bytes; a letter has up to four.
+    short = plain.encode()[:_NAME_BYTES].decode(errors="ignore") or "study"
+    path, distinct = (Path(f"report-{name}{suffix}") for name in (short, f"{short}-{digest}"))
+    if short != study:
+        return distinct
+    if (path.is_symlink() or path.is_file()) and _mark_of(path) != mark((study, created)):
+        _log.info("%s is not a report of this study, so it is left unchanged", path)
+        return distinct
+    return path
 
 
 def write(text: str, path: Path) -> None:
@@ -277,10 +330,16 @@ def write(text: str, path: Path) -> None:
     A link is followed; a folder or a device of this name is left alone.
 
     Raises:
-        HpsearchError: it cannot be written there.
+        HpsearchError: it cannot be written there, or another study's report is there.
     """
+    theirs = _mark_of(path)
+    if theirs is not None and theirs != _mark_in(text[:_HEAD_BYTES].encode()):
+        raise HpsearchError(
+            f"{path}: found a report of another study, expected a new file or a report of the"
+            " same; remove it, or name another with -o"
+        )
     try:
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # unlike resolve(), accepts a loop of links
         if target.exists() and not target.is_file():
             raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
         atomic_write(target, text)

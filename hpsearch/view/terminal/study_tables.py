@@ -239,7 +239,7 @@ def write_report(analysis: StudyAnalysis, *, storage_options: Sequence[str]) -> 
     # Loads Plotly, which a run needs only here.
     from hpsearch.view.report.report import default_path, render, write
 
-    path = default_path(analysis.study)
+    path = default_path(analysis.study, analysis.environment.created)
     try:
         write(render(analysis, "html", storage_options=storage_options), path)
     except HpsearchError as exc:

@@ -8,7 +8,9 @@ import doctest
 import gzip
 import itertools
 import json
+import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from hpsearch.view.report import report, theme
 from hpsearch.view.report.figures import curves, depth, hypervolume, importance
 from hpsearch.view.report.figures import timeline as timeline_figure
 from hpsearch.view.report.front import front_figure
-from hpsearch.view.report.report import default_path, page, render, sections, write
+from hpsearch.view.report.report import default_path, mark, page, render, sections, write
 from hpsearch.view.report.theme import FAINTER, SHOWN_TRIALS
 from tests.unit.core.analysis.test_study_analysis import TWO, findings_of, verdict
 from tests.unit.trials import trial
@@ -335,7 +337,9 @@ def test_the_page_needs_nothing_from_elsewhere():
 
 
 def test_numbers_stay_with_their_units():
-    html = page(sections(findings_of(STUDY), storage_options=()), subject="study s", about="")
+    html = page(
+        sections(findings_of(STUDY), storage_options=()), subject="study s", about="", mark="m"
+    )
 
     assert "95.0\u00a0% accuracy and 2.00\u00a0s of" in html
 
@@ -380,11 +384,58 @@ def test_a_link_to_a_report_is_followed(tmp_path):
     assert (tmp_path / "r.html").read_text() == "one"
 
 
-def test_a_study_name_of_any_kind_makes_a_file_name():
-    assert str(default_path("a/b\\c: d")) == "report-a-b-c-d.html"
-    assert str(default_path("../..")) == "report-study.html"
-    assert str(default_path("Größe")) == "report-Größe.html"
-    assert len(str(default_path("x" * 300))) < 120
+NAMES = ["a b", "a/b", "a:b", "a-b", "A-B", ".", "..", "../..", "", "-", ".a", "a.", "x" * 300]
+NAMES += ["é" * 300, "数" * 101, "x" * 299 + "y", "Größe", "report", "con", "a\nb"]
+
+
+def test_study_names_of_any_kind_make_different_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = {name: default_path(name, None) for name in NAMES}
+    for path in paths.values():
+        path.touch()
+
+    assert len(list(tmp_path.iterdir())) == len(NAMES)
+    assert str(paths["a-b"]) == "report-a-b.html"
+    assert str(paths["Größe"]) == "report-Größe.html"
+    assert re.fullmatch(r"report-a-b-[0-9a-f]{8}\.html", str(paths["a/b"]))
+    assert all(len(os.fsencode(path)) < 130 for path in paths.values())
+
+
+def test_a_file_that_is_not_the_studys_report_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monday, tuesday = (datetime(2030, 1, day, tzinfo=UTC) for day in (7, 8))
+    first = default_path("s", monday)
+    write(f"<!-- {mark(('s', monday))} -->", first)
+
+    assert str(first) == str(default_path("s", monday)) == "report-s.html"
+    second = default_path("s", tuesday)  # of the same name in another database
+    assert re.fullmatch(r"report-s-[0-9a-f]{8}\.html", str(second))
+    first.write_text("precious")
+    assert default_path("s", tuesday) == second
+    first.unlink()
+    (tmp_path / "precious").write_text("precious")
+    for target in ("precious", "missing"):
+        first.symlink_to(target)
+        assert default_path("s", monday) != first
+        first.unlink()
+
+
+@pytest.mark.parametrize("kind", ["html", "md", "json"])
+def test_another_studys_report_is_not_overwritten(tmp_path, kind):
+    path = tmp_path / f"r.{kind}"
+    write(render(findings_of(STUDY, name="one"), kind), path)
+    kept = path.read_bytes()
+    message = "found a report of another study, expected a new file or a report of the same"
+
+    with pytest.raises(HpsearchError, match=message):
+        write(render(findings_of(STUDY, name="two"), kind), path)
+    with pytest.raises(HpsearchError, match=message):
+        write(f"<!-- {mark(('one', None), ('two', None))} -->", path)  # a comparison
+    assert path.read_bytes() == kept
+
+    write(render(findings_of(STUDY, name="one"), kind), path)  # the same study's
+    path.write_text("notes")
+    write(render(findings_of(STUDY, name="two"), kind), path)  # no report, and named by the user
 
 
 def named(figure):
