@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the same curve as unbroken, and nothing but one's own."""
 
 import dataclasses
+import math
 import os
 import secrets
 import signal
@@ -404,6 +405,27 @@ def test_a_lost_trials_checkpoint_is_removed_after_the_lock_is_let_go(sqlite):
         fall_silent(study, study.acquire(ELSEWHERE))
     study.reap()
     assert removed == [(study.checkpoint_key(0), State.FAILED)]
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_epochs_are_compared_exactly_in_each_database(storage, tmp_path, stored):
+    """A worker may die before or after its checkpoint, and an older backup has fewer epochs."""
+    storage.artifacts = open_artifacts(storage.url, str(tmp_path / "checkpoints"))
+    study = studies.make_study(storage, studies.make_spec(trials=5))
+    lease = study.acquire(studies.origin())
+    curve = tuple(
+        dataclasses.replace(e, train_loss=e.epoch / 3, val_loss=math.nan, wall_seconds=1e-7 / 3)
+        for e in studies.curve_of(lease)
+    )
+    model = build(MODEL, (1, 8, 8), 10, seed=0)
+    lease.write_cost(studies.cost_of(lease))
+    Checkpointer(study, lease).keep(model, Progress(epoch=2, optimizer={}), curve[:2])
+    lease.write_epoch(curve[:stored])
+    lease = again(study, lease)
+
+    progress, kept = Checkpointer(study, lease).restore(model, device=CPU)
+
+    assert (progress.epoch, len(kept)) == (2, 2)
 
 
 @pytest.fixture
