@@ -1,4 +1,6 @@
-"""Files and folders that appear whole or not at all: written beside the target, then renamed.
+"""Files and folders that appear whole or not at all, and files that are read with limits.
+
+Both are written beside the target, then renamed. :func:`open_regular` reads files that others made.
 
 Temporary files and folders are named ``.hpsearch-tmp-…``. Every temporary folder holds a marker
 file, locked by the process that writes it. Only a folder whose marker names the same target, and
@@ -12,10 +14,12 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal
 
@@ -27,6 +31,58 @@ if sys.platform != "win32":
 PREFIX = ".hpsearch-tmp-"
 MARKER = "hpsearch-target"  # holds the name of the target
 _NEW, _OLD = "new", "old"  # the folder that is written, and the one that it replaces
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@contextlib.contextmanager
+def open_regular(path: str | Path) -> Iterator[BufferedReader]:
+    """Yields a regular file, opened for reading; never waits for another process.
+
+    Raises:
+        OSError: the file cannot be opened, or is a folder, pipe, socket or device.
+    """
+    try:
+        check_regular(path, os.stat(path))  # before opening, which may act on a device
+    except ValueError as exc:  # a NUL, or characters that no path can have
+        raise OSError(errno.EINVAL, "not a path", str(path)) from exc
+    with open(path, "rb", opener=_open_at_once) as file:
+        check_regular(path, os.fstat(file.fileno()))
+        yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # without the flag, a pipe that took the file's place since would wait for a writer
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_regular(path: str | Path, status: os.stat_result) -> None:
+    """Refuses a file whose ``status`` is not that of a regular file.
+
+    Raises:
+        OSError: its ``strerror`` names the kind of file.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise OSError(errno.EINVAL, f"not a regular file but {kind}", str(path))
+
+
+def read_regular(path: str | Path, *, most: int) -> bytes:
+    """Returns the content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as :func:`open_regular`, or the file is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)  # not the size from stat: it is 0 for files of /proc
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:

@@ -17,6 +17,7 @@ from hpsearch.util.atomic import (
     atomic_folder,
     atomic_write,
     check_target,
+    read_regular,
     temporary_folder,
 )
 
@@ -252,3 +253,28 @@ def test_a_temporary_folder_is_removed_whatever_happens_inside(tmp_path):
         fail(folder)
 
     assert names(tmp_path) == []
+
+
+def test_a_pipe_that_takes_a_files_place_is_refused_too(tmp_path, monkeypatch):
+    """Opened without waiting for a writer, although it was a regular file when it was looked at."""
+    (tmp_path / "file").write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    status = os.stat(tmp_path / "file")
+    monkeypatch.setattr(atomic.os, "stat", lambda path: status)
+
+    with pytest.raises(OSError, match="not a regular file but a named pipe"):
+        read_regular(tmp_path / "pipe", most=10)
+
+
+def test_a_file_larger_than_the_limit_is_refused(tmp_path):
+    (tmp_path / "file").write_text("text")
+
+    assert read_regular(tmp_path / "file", most=4) == b"text"
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        read_regular(tmp_path / "file", most=3)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_a_text_that_no_path_can_be_is_an_error_of_the_system_as_well(path):
+    with pytest.raises(OSError, match="not a path"):
+        read_regular(path, most=10)
