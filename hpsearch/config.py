@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -18,8 +19,9 @@ from hpsearch.core import space
 from hpsearch.core.dimensions import BUILT_IN
 from hpsearch.core.pruning import Rule
 from hpsearch.core.spec import DataSpec, RecipeSpec, SearchSpec, ShapeSpec, StudySpec, to_dict
-from hpsearch.errors import SpecError, closest, expected_of, nearest
+from hpsearch.errors import SpecError, closest, expect_plain, expected_of, nearest, shown
 from hpsearch.nn.data.dataset import DATASETS, default_name
+from hpsearch.util.atomic import read_regular
 
 SECTIONS: Mapping[str, type] = {
     "data": DataSpec,
@@ -29,6 +31,7 @@ SECTIONS: Mapping[str, type] = {
     "pruning": Rule,
 }
 _TOP = ("name", *SECTIONS, "space")
+_MOST_BYTES = 2**16  # of a study file; tomllib takes a minute for some files of a megabyte
 _MIN_SIMILARITY = 0.8  # of difflib, for a key that may belong to another table
 
 
@@ -45,7 +48,7 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
     path = Path(path)
     # A usual mistake: images are passed as the study file.
     images = None
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for names that are too long
         images = "a folder"
     elif path.suffix == ".npz":
         images = "an .npz file"
@@ -55,7 +58,9 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         hint = f"pass images as --dataset {shlex.quote(str(path))}"
         raise SpecError(f"study file {path}: found {images}, expected a TOML file; {hint}")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
+        content = read_regular(path, most=_MOST_BYTES)
+        text = content.decode("utf-8-sig")  # Windows editors write a byte-order mark
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         raw = tomllib.loads(text)
     except FileNotFoundError as exc:
         hint = "pass the path of a TOML file (examples are in studies/)"
@@ -67,14 +72,20 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         raise SpecError(
             f"study file {path} cannot be read ({exc}); expected a TOML file; save it as UTF-8"
         ) from exc
-    except tomllib.TOMLDecodeError as exc:
+    except RecursionError as exc:
+        found = "lists or tables nested too deep"
+        raise SpecError(f"{path}: found {found}, expected a study file; flatten them") from exc
+    except ValueError as exc:
+        # tomllib lets pass what int() raises for numbers of more than 4,300 digits
+        is_syntax = isinstance(exc, tomllib.TOMLDecodeError)
+        problem = str(exc) if is_syntax else "a whole number of more than 4,300 digits"
         match = re.search(r"at line (\d+)", str(exc))
         line = text.splitlines()[int(match[1]) - 1] if match else ""
         hint = "fix that line"
         # The usual cause: a Windows path between double quotes, where \ starts an escape.
         if re.search(r'"[^"]*\\', line):
             hint = "write the path with / for \\, or between single quotes"
-        raise SpecError(f"{path}: found invalid TOML ({exc}); {hint}") from exc
+        raise SpecError(f"{path}: found invalid TOML ({problem}); {hint}") from exc
     raw.setdefault("name", path.stem)
     return build_spec(raw, overrides, source=str(path))
 
@@ -108,8 +119,11 @@ def build_spec(
     Raises:
         SpecError: an unknown key or an illegal value; the message begins with ``source``.
     """
-    tables = _merge(raw or {}, overrides or {}, source)
     try:
+        # Before all else: values nested too deep cannot even be printed.
+        for key, value in (*(raw or {}).items(), *(overrides or {}).items()):
+            expect_plain(key, value)
+        tables = _merge(raw or {}, overrides or {}, source)
         parts = {name: _section(name, kind, tables) for name, kind in SECTIONS.items()}
         model, table = parts["model"], tables.get("space", {})
         custom_model, custom_training = (
@@ -126,7 +140,7 @@ def build_spec(
         )
         name = tables.get("name", default_name(parts["data"].dataset))
         if not isinstance(name, str):
-            raise ValueError(f"name: found {name!r}, expected a text")
+            raise ValueError(f"name: found {shown(name)}, expected a text")
         return StudySpec(name=name, space=dims, **parts)
     except ValueError as exc:
         raise SpecError(f"{source}: {exc}") from exc
@@ -135,9 +149,10 @@ def build_spec(
 def _merge(raw: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key, value in raw.items():
         if key not in _TOP:
-            raise SpecError(f"{source}: found the unknown key {key!r}; {_key_hint(key, _TOP)}")
+            hint = _key_hint(key, _TOP)
+            raise SpecError(f"{source}: found the unknown key {shown(key)}; {hint}")
         if key != "name" and not isinstance(value, Mapping):
-            raise SpecError(f"{source}: {key}: found {value!r}, expected a table [{key}]")
+            raise SpecError(f"{source}: {key}: found {shown(value)}, expected a table [{key}]")
     tables = {key: dict(v) if isinstance(v, Mapping) else v for key, v in raw.items()}
     for dotted, value in overrides.items():
         if value is None:
@@ -196,8 +211,9 @@ def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
         return f"{key}: found an unknown key; {_key_hint(str(error['loc'][-1]), _keys(kind))}"
     if error["type"] == "tuple_type" and isinstance(error["input"], str):
         parts = [part.strip() for part in error["input"].split(",")]
-        return f"{key}: found {error['input']!r}, expected a list, e.g. {json.dumps(parts)}"
-    return f"{key}: found {error['input']!r}, expected {expected_of(error)}"
+        example = json.dumps(parts)[:100]
+        return f"{key}: found {shown(error['input'])}, expected a list, e.g. {example}"
+    return f"{key}: found {shown(error['input'])}, expected {expected_of(error)}"
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -217,4 +233,4 @@ def parse_duration(text: str) -> float:
         return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    raise ValueError(f"timeout: found {text!r}, expected a duration such as 90s, 30m or 1h30m")
+    raise ValueError(f"timeout: found {shown(text)}, expected a duration such as 90s, 30m or 1h30m")

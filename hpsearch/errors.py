@@ -118,6 +118,8 @@ _KINDS = {
     "bool": "true or false",
     "tuple": "a list",
 }
+_LONGEST = 200  # characters of a value in a message
+_DEEPEST = 32  # levels of lists and tables in a file
 _BOUNDS = {"greater_than_equal": ("ge", "or more"), "less_than_equal": ("le", "or less")}
 
 
@@ -144,13 +146,60 @@ def expected_of(problem: Mapping[str, Any]) -> str:
 def expect(ok: bool, key: str, found: object, expected: str) -> None:
     """Raises ValueError unless ``ok``: the key of a study file has the value ``found``."""
     if not ok:
-        raise ValueError(f"{key}: found {found!r}, expected {expected}")
+        raise ValueError(f"{key}: found {shown(found)}, expected {expected}")
+
+
+def shown(value: object) -> str:
+    """Returns the value as a message shows it: on one line, cut after 200 characters.
+
+    >>> shown("a\\n"), len(shown("x" * 1000))
+    ("'a\\\\n'", 202)
+    """
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+
+
+def is_text(value: str) -> bool:
+    """Whether a database and a terminal can hold the text: UTF-8 without NUL.
+
+    Bytes of a command line that are not UTF-8 arrive as surrogates, which UTF-8 cannot encode.
+
+    >>> is_text("größe"), is_text("\\udcff"), is_text("a\\0b")
+    (True, False, False)
+    """
+    try:
+        return "\0" not in value and value == value.encode().decode()
+    except UnicodeError:
+        return False
+
+
+def expect_plain(key: str, value: object) -> None:
+    """Raises ValueError if the value of the key, or one inside it, is one that JSON may lose.
+
+    Those are lists and tables nested more than 32 deep, whole numbers beyond 64 bits, and texts
+    that are not :func:`is_text`. Values of other types pass.
+    """
+    waiting = [(key, value, 0)]  # a list: recursion would fail on the values that are refused here
+    while waiting:
+        name, found, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ValueError(f"{key}: found values nested more than {_DEEPEST} deep; flatten them")
+        if isinstance(found, str):
+            expect(is_text(found), name, found, "text in UTF-8 without NUL")
+        elif isinstance(found, int) and not -(2**63) <= found < 2**63:
+            # not the number itself: Python refuses to print one of more than 4,300 digits
+            bits = found.bit_length()
+            raise ValueError(f"{name}: found a whole number of {bits} bits, expected at most 63")
+        elif isinstance(found, Mapping):
+            waiting += [(f"{name}.{str(inner)[:40]}", of, depth + 1) for inner, of in found.items()]
+        elif isinstance(found, list | tuple):
+            waiting += [(name, of, depth + 1) for of in found]
 
 
 def expect_known(key: str, found: str, known: Iterable[str]) -> None:
     """Raises ValueError with a hint unless the value of the key is one of the known ones."""
     if found not in known:
-        raise ValueError(f"{key}: found {found!r}; {nearest(found, known)}")
+        raise ValueError(f"{key}: found {shown(found)}; {nearest(found, known)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

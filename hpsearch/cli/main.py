@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -208,6 +209,12 @@ def dashboard(
     api.dashboard(storage, host=host, port=port, writable=writable, user=auth, password_of=ask)
 
 
+for _typer in (app, inspect_commands.app, model_commands.app):
+    for _command in _typer.registered_commands:
+        if _command.callback is not None:
+            _command.callback = options.checked(_command.callback)
+
+
 def _typed_options(context: typer.Context) -> list[str]:
     """The study file and the options given on the command line, to print the command again.
 
@@ -240,6 +247,8 @@ def _print_end(study: StudyHandle, *, again: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 success, 1 a bug, 2 invalid input, 130 Ctrl-C."""
+    # Pillow warns about damage that it can live with, in lines for programmers.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with command_messages():
         code = _run_command(arguments)
     sys.exit(code if isinstance(code, int) else 0)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
-from hpsearch.errors import StudyError
+from hpsearch.errors import HpsearchError, StudyError, is_text, shown
 
 Command = Callable[..., None]
 
@@ -248,6 +248,26 @@ def expand_keywords(types: type, defaults: Callable[..., object]) -> Callable[[C
         return command
 
     return decorate
+
+
+def checked(command: Command) -> Command:
+    """Lets a command refuse a text that is not UTF-8, which no database and no JSON can hold.
+
+    Paths may hold any bytes.
+    """
+
+    @functools.wraps(command)
+    def with_text(**values: Any) -> None:
+        for name, value in values.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not is_text(text):
+                    option = name.removesuffix("_option").strip("_").replace("_", "-")
+                    raise HpsearchError(
+                        f"--{option}: found {shown(text)}, expected text in UTF-8; type it again"
+                    )
+        command(**values)
+
+    return with_text
 
 
 def named_study(*, required: bool = False) -> Callable[[Command], Command]:

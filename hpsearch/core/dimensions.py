@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.errors import closest, nearest
+from hpsearch.errors import closest, nearest, shown
 
 Value = bool | int | float | str
 
@@ -65,7 +65,7 @@ class ChoiceDim:
         if not self.choices:
             raise ValueError("found an empty list of choices, expected at least one; add a value")
         if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"found a choice twice in {list(self.choices)}; name each once")
+            raise ValueError(f"found a choice twice in {shown(list(self.choices))}; name each once")
 
     def contains(self, value: Value) -> bool:
         """Whether the value is one of the choices."""
@@ -117,16 +117,18 @@ class Domain:
             if value not in self.choices or isinstance(value, bool) != (self.kind is bool):
                 close = closest(value, map(str, self.choices)) if isinstance(value, str) else None
                 raise ValueError(
-                    f"found {value!r}, expected one of {listed(self.choices)}"
+                    f"found {shown(value)}, expected one of {listed(self.choices)}"
                     + f"; did you mean {close!r}?" * (close is not None)
                 )
             return self.kind(value)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-            raise ValueError(f"found {value!r}, expected a number from {self.low} to {self.high}")
+            raise ValueError(
+                f"found {shown(value)}, expected a number from {self.low} to {self.high}"
+            )
         if not self.low <= value <= self.high:  # first: int() fails on NaN and infinity
-            raise ValueError(f"found {value!r}, expected {self.low} to {self.high}")
+            raise ValueError(f"found {shown(value)}, expected {self.low} to {self.high}")
         if self.kind is int and value != int(value):
-            raise ValueError(f"found {value!r}, expected a whole number")
+            raise ValueError(f"found {shown(value)}, expected a whole number")
         return self.kind(value)
 
 
@@ -230,21 +232,21 @@ def _parse_range(raw: Mapping[str, Any], domain: Domain | None) -> FloatDim | In
         domain = Domain(kind=int if whole else float, low=-1e300, high=1e300)
     if domain.choices:
         raise ValueError(
-            f"found the range {dict(raw)}, expected a value or a list of {domain.choices}"
+            f"found the range {shown(dict(raw))}, expected a value or a list of {domain.choices}"
         )
     if set(raw) - {"low", "high", "log", "step"} or not {"low", "high"} <= set(raw):
         raise ValueError(
-            f"found keys {sorted(raw)}, expected low and high, and optionally log or step"
+            f"found keys {shown(sorted(raw))}, expected low and high, and optionally log or step"
         )
     log, step = raw.get("log", False), raw.get("step")
     if not isinstance(log, bool):
-        raise ValueError(f"found log = {log!r}, expected true or false")
+        raise ValueError(f"found log = {shown(log)}, expected true or false")
     is_number = isinstance(step, (int, float)) and not isinstance(step, bool)
     if step is not None and not (
         is_number and math.isfinite(step) and (domain.kind is not int or step == int(step))
     ):
         number = "a whole number" if domain.kind is int else "a number"
-        raise ValueError(f"found step = {step!r}, expected {number} above 0")
+        raise ValueError(f"found step = {shown(step)}, expected {number} above 0")
     low, high = domain.check(raw["low"]), domain.check(raw["high"])
     if domain.kind is int:
         return IntDim(
@@ -281,5 +283,5 @@ def check_custom_value(value: Any) -> bool | int | float | str:
     """
     finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, (bool, int, float, str)) or not finite:
-        raise ValueError(f"found {value!r}, expected a finite number, a text, true or false")
+        raise ValueError(f"found {shown(value)}, expected a finite number, a text, true or false")
     return value

@@ -177,11 +177,15 @@ def overlay(
     return {name: merged[name] for name in ordered(merged)}
 
 
+_MOST_VALUES = 2**17  # of a grid's dimension: more than a grid may have cells
+
+
 def grid_values(dim: Dim, points: int) -> tuple[Value, ...]:
     """Returns the values a grid takes from a dimension, lowest first.
 
     Choices and whole numbers on a linear scale give all their values; floats without a step, and
-    whole numbers on a log scale, give ``points`` values, evenly spaced on their scale.
+    whole numbers on a log scale, give ``points`` values, evenly spaced on their scale. A list
+    longer than any grid may be is cut.
 
     >>> grid_values(FloatDim(low=0.001, high=0.1, log=True), 3)
     (0.001, 0.01, 0.1)
@@ -191,10 +195,10 @@ def grid_values(dim: Dim, points: int) -> tuple[Value, ...]:
     if isinstance(dim, ChoiceDim):
         return dim.choices
     if isinstance(dim, IntDim) and not dim.log:
-        return tuple(range(dim.low, dim.high + 1, dim.step or 1))
+        return tuple(range(dim.low, dim.high + 1, dim.step or 1)[:_MOST_VALUES])
     if dim.step is not None:
         # the tolerance keeps the last step if the division falls just short of a whole number
-        count = int((dim.high - dim.low) / dim.step + 1e-9) + 1
+        count = int(min((dim.high - dim.low) / dim.step, _MOST_VALUES) + 1e-9) + 1
         return tuple(dim.low + i * dim.step for i in range(count))
     spaced = (_at_share(dim, i / (points - 1) if points > 1 else 0.5) for i in range(points))
     if isinstance(dim, IntDim):
@@ -232,7 +236,8 @@ def cells(space: Space, names: Sequence[str], points: int) -> Iterator[dict[str,
                 return chosen[name]
             if name in names:
                 undecided.setdefault(name, dim)
-            return grid_values(dim, points)[0]
+            # not its list of values, which may be long: this one only decides which others exist
+            return dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
 
         draw(space, suggest)
         if not undecided:

@@ -16,7 +16,7 @@ from hpsearch.core.initial_trials import RECIPE
 from hpsearch.core.objectives import OBJECTIVES
 from hpsearch.core.pruning import Rule
 from hpsearch.core.space import TRAINING, Space, dims, width_names
-from hpsearch.errors import SpecError, expect, expect_known
+from hpsearch.errors import SpecError, expect, expect_known, is_text
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "qmc", "grid", "grid+random")
 WIDTHS = ("geometric", "per-block")
@@ -44,7 +44,7 @@ class DataSpec:
     test_fraction: float = 0.15
 
     def __post_init__(self) -> None:
-        ok = bool(self.dataset) and "\0" not in self.dataset
+        ok = bool(self.dataset) and is_text(self.dataset)
         expect(ok, "data.dataset", self.dataset, "a name or a path")
         size = self.image_size
         expect(size is None or 8 <= size <= 512, "data.image_size", size, "8 to 512 pixels")
@@ -188,6 +188,7 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         expect(bool(self.name.strip()), "name", self.name, "a name that is not empty")
+        expect(is_text(self.name), "name", self.name, "a name in UTF-8 without NUL")
         drawn = dims(self.space)
         for name in self.search.grid:
             expect_known("search.grid", name, tuple(drawn))

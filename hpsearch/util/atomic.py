@@ -1,11 +1,13 @@
-"""Files and folders that appear whole or not at all: written beside the target, then renamed.
+"""Files and folders that appear whole or not at all, and files that are read with limits.
+
+Both are written beside the target, then renamed. :func:`open_regular` reads files that others made.
 
 Temporary files and folders are named ``.hpsearch-tmp-…``. Every temporary folder holds a marker
 file, locked by the process that writes it. Only a folder whose marker names the same target, and
 whose lock is free, is removed as the remains of a killed process.
 
-Other users may plant links and named pipes in a shared folder: :func:`open_regular` opens neither,
-and :func:`check_private_folder` finds folders that others can write.
+Other users may plant links and named pipes in a shared folder: :func:`open_regular` can refuse
+both, and :func:`check_private_folder` finds folders that others can write.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -31,9 +34,14 @@ if sys.platform != "win32":
 PREFIX = ".hpsearch-tmp-"
 MARKER = "hpsearch-target"  # holds the name of the target
 _NEW, _OLD = "new", "old"  # the folder that is written, and the one that it replaces
-# A link as the last part of a path is not followed, and a named pipe does not block. Windows
-# has neither flag.
-_NO_SURPRISE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:
@@ -183,7 +191,7 @@ def _locked(path: Path, mode: Literal["rb", "xb"]) -> Iterator[IO[bytes] | None]
         file: IO[bytes] | None = None
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
-                opened = stack.enter_context(open_regular(path, mode))
+                opened = stack.enter_context(open_regular(path, mode, follow_links=False))
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file = opened
         yield file
@@ -195,23 +203,63 @@ def _unwritable(target: Path, exc: OSError) -> HpsearchError:
     )
 
 
-def open_regular(path: Path, mode: Literal["rb", "xb"] = "rb") -> IO[bytes]:
-    """Opens a regular file to read it, or a new one to write it; never a link, a pipe, a device.
+def open_regular(
+    path: str | Path, mode: Literal["rb", "xb"] = "rb", *, follow_links: bool = True
+) -> IO[bytes]:
+    """Opens a regular file to read it, or a new one to write it; never waits for another process.
+
+    Args:
+        follow_links: whether the last part of the path may be a symbolic link; False in folders
+            where others may plant one.
 
     Raises:
-        OSError: it is something else, or cannot be opened.
+        OSError: the file cannot be opened, or is a folder, pipe, socket or device; ``strerror``
+            names the kind.
     """
+    # without O_NONBLOCK, a pipe that took the file's place since would wait for a writer
+    extra = getattr(os, "O_NONBLOCK", 0)
+    extra |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
+    try:
+        if mode == "rb":  # before opening, which may act on a device
+            check_regular(path, os.stat(path, follow_symlinks=follow_links))
+        opener = partial(_open, extra=extra)
+        file = open(path, mode, opener=opener)  # noqa: SIM115 (the caller closes it)
+    except ValueError as exc:  # a NUL, or characters that no path can have
+        raise OSError(errno.EINVAL, "not a path", str(path)) from exc
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, mode, opener=_open_without_surprise))
-        # Checked on what was opened: a path could be replaced between a check and the opening.
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        stack.enter_context(file)
+        # on the opened file: a path could be replaced between a check and the opening
+        check_regular(path, os.fstat(file.fileno()))
         stack.pop_all()
     return file
 
 
-def _open_without_surprise(path: str, flags: int) -> int:
-    return os.open(path, flags | _NO_SURPRISE, 0o666)
+def _open(path: str, flags: int, *, extra: int) -> int:
+    return os.open(path, flags | extra, 0o666)
+
+
+def check_regular(path: str | Path, status: os.stat_result) -> None:
+    """Refuses a file whose ``status`` is not that of a regular file.
+
+    Raises:
+        OSError: its ``strerror`` names the kind of file.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise OSError(errno.EINVAL, f"not a regular file but {kind}", str(path))
+
+
+def read_regular(path: str | Path, *, most: int) -> bytes:
+    """Returns the content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as :func:`open_regular`, or the file is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)  # not the size from stat: it is 0 for files of /proc
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
 
 
 def make_private_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -20,6 +21,20 @@ STUDY_FILES = {
         "[train]\nshift = 14",
         "train.shift: found 14 on images of 28×28 pixels, expected at most 13, less than half",
     ),
+    "deep nesting": ("a = " + "[" * 3000, "study.toml: found lists or tables nested too deep"),
+    "deep dots": (f"search.{'.'.join('a' * 3000)} = 1", "search: found values nested more than 32"),
+    "too many digits": (
+        f"[search]\ntrials = {'9' * 5000}",
+        "whole number of more than 4,300 digits",
+    ),
+    "a huge number": (
+        f"[search]\nseed = 0x{'f' * 5000}",
+        "search.seed: found a whole number of 20",
+    ),
+    "not a number": ("[train]\nlabel_smoothing = nan", "train.label_smoothing: found nan"),
+    "NUL in the name": ('name = "a\\u0000b"', r"name: found 'a\x00b', expected text in UTF-8"),
+    "a long value": (f'[data]\nval_fraction = "{"x" * 9000}"', f"found '{'x' * 199} …, expected"),
+    "an enormous file": ("# " + "x" * 70_000, "(larger than 65,536 bytes)"),
     "not a duration": ('[search]\ntimeout = "soon"', "timeout: found 'soon'", "30m or 1h30m"),
 }
 
@@ -289,6 +304,33 @@ def test_mixed_hardware_is_let_in_and_marked(copied, cli):
 def test_a_bad_input_to_the_real_process_is_one_line_too(shell):
     assert_one_line(shell.run("run", "--trials", 0), "search.trials: found 0")
     assert list(shell.folder.iterdir()) == []
+
+
+TEXTS = ("run --study", "submit --study", "run --dataset", "list --storage", "front --study")
+
+
+@pytest.mark.parametrize("command", [*TEXTS, "enqueue small --set", "stop", "train -o m --set"])
+def test_text_that_is_not_utf8_is_refused_and_makes_no_database(command, cli, tmp_path):
+    """A shell passes bytes as they are, and Python turns those that are not UTF-8 into these."""
+    assert_one_line(cli(*command.split(), "\udcff"), r": found '\udcff', expected text in UTF-8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_of_a_command_line_that_are_not_utf8_reach_the_real_process(shell):
+    assert_one_line(
+        shell.run("run", "--study", "\udcff"), "--study: found", "expected text in UTF-8"
+    )
+    assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["list --storage", "run", "predict m"])
+def test_a_pipe_without_a_writer_is_refused_at_once(command, shell):
+    os.mkfifo(shell.folder / "pipe")
+
+    result = shell.run(*command.split(), "pipe")
+
+    assert result.code == 2
+    assert list(shell.folder.iterdir()) == [shell.folder / "pipe"]
 
 
 def test_an_empty_study_name_before_the_options_is_none_too(copied, cli):

@@ -300,3 +300,24 @@ def test_a_duration_is_read_in_seconds(text, seconds):
 def test_a_text_that_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match=f"timeout: found '{text}', expected a duration such as"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_a_name_is_text_that_a_database_can_hold(name):
+    with pytest.raises(SpecError, match=r"name: found '.*', expected text in UTF-8 without NUL"):
+        build_spec(None, {"name": name})
+    with pytest.raises(ValueError, match=r"name: found '.*', expected a name in UTF-8"):
+        replace(build_spec(), name=name)
+
+
+@pytest.mark.parametrize("path", ["a\0b.toml", "x" * 5000])
+def test_a_path_that_cannot_be_is_an_error_of_one_line(path):
+    with pytest.raises(SpecError, match=r"cannot be read \(.+\); expected a TOML file"):
+        load_study_file(path)
+
+
+def test_a_message_quotes_the_beginning_of_a_long_value():
+    with pytest.raises(SpecError) as caught:
+        build_spec({"space": {"n_blocks": "x" * 9000}})
+
+    assert len(str(caught.value)) < 400

@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "core": set(),
     "util": {"core"},
     "nn": {"core", "util"},
-    "config": {"core", "nn"},
+    "config": {"core", "util", "nn"},
     "search": {"core", "util", "nn"},
     "view": {"core", "util", "search"},
     "api": {"core", "util", "nn", "search", "view", "config"},

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hpsearch.errors import DataError
+from hpsearch.errors import DataError, is_text, shown
+from hpsearch.util.atomic import open_regular
 
 PARTS = ("train", "val", "test")
 SMALLEST = 8  # pixels a side
+MOST_PACKED = 1032  # bytes that one byte of a gzip or zip file can stand for
 _CHANNELS = (1, 3, 4)
+_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_PACKED}  # as NumPy writes them
+_READ_HEADER = {  # version 3.0 differs in the names of fields, which images have not
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +135,11 @@ def check_labels(labels: Mapping[str, np.ndarray], classes: tuple[str, ...], ori
             " one"
         )
     for name in classes:
-        # Neither JSON nor a database can hold a file name that is not UTF-8.
-        printable = name.encode("utf-8", "replace").decode("utf-8")
-        if printable != name:
+        if not is_text(name):
+            printable = name.encode("utf-8", "replace").decode("utf-8", "replace")
             raise DataError(
-                f"{origin}: found a class named {printable!r}, expected a name in UTF-8; rename it"
+                f"{origin}: found a class named {shown(printable)}, expected a name in UTF-8;"
+                " rename it"
             )
     for name, values in labels.items():
         if not len(values):
@@ -164,8 +170,7 @@ def npz(path: Path) -> Source:
 
 def _decode_npz(path: Path) -> Decoded:
     wanted = [f"{axis}_{part}" for part in PARTS for axis in "xy"] + ["classes"]
-    with opened_npz(path) as archive:
-        arrays = {name: archive[name] for name in archive.files if name in wanted}
+    arrays = read_npz(path, choose=lambda names: [name for name in names if name in wanted])
     for name in ("x_train", "y_train"):
         if name not in arrays:
             raise DataError(
@@ -182,33 +187,76 @@ def _decode_npz(path: Path) -> Decoded:
                 f"{path}: classes has type {names.dtype} and shape {_size(names.shape)}, expected a"
                 " list of strings; save classes=numpy.array(['first', 'second'])"
             )
-        classes = tuple(n.decode() if isinstance(n, bytes) else n for n in names.tolist())
+        classes = _class_names(names, path)
     else:  # limited by the number of labels: a stray large one must not name a million classes
         classes = tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
     return joined(parts, classes=classes, origin=str(path))
 
 
-@contextlib.contextmanager
-def opened_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Yields the arrays of an ``.npz`` file, each read on access; pickles are refused.
+def _class_names(names: np.ndarray, path: Path) -> tuple[str, ...]:
+    try:
+        # bytes that are not UTF-8 become characters that check_labels refuses
+        return tuple(
+            name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+            for name in names.tolist()
+        )
+    except (ValueError, SystemError) as exc:  # numbers that stand for no character
+        raise DataError(
+            f"{path}: classes cannot be read ({reason(exc)}), expected names in UTF-8; save them"
+            " again"
+        ) from exc
+
+
+def read_npz(path: Path, *, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of an ``.npz`` file that ``choose`` selects from their names.
+
+    Pickles are refused, and arrays larger than the file can hold, before memory is allocated.
 
     Raises:
-        DataError: the file, or an array that is accessed inside the context, cannot be read.
+        DataError: the file or a chosen array cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            magic = (b"PK", np.lib.format.MAGIC_PREFIX[:2])
-            if file.peek(2)[:2] not in magic:  # NumPy would take anything else for a pickle
-                raise ValueError("it is not an archive of arrays")
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
+        with open_regular(path) as file:
+            magic = file.read(2)
+            if magic == np.lib.format.MAGIC_PREFIX[:2]:
                 raise ValueError("it holds a single array")
-            yield archive
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
+            if magic != b"PK":
+                raise ValueError("it is not an archive of arrays")
+            with zipfile.ZipFile(file) as archive:
+                members = {
+                    member.filename.removesuffix(".npy"): member
+                    for member in archive.infolist()
+                    if member.filename.endswith(".npy")
+                }
+                return {name: _read_member(archive, members[name]) for name in choose([*members])}
+    except DataError:
+        raise
+    # zipfile and NumPy raise whatever the damage leads to: TokenError, RuntimeError, …
+    except Exception as exc:
         raise DataError(
             f"{path}: cannot be read ({reason(exc)}), expected plain arrays saved by numpy.savez;"
             " save or copy the file again"
         ) from exc
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Returns one array, after comparing the sizes that its headers claim with each other.
+
+    zipfile itself refuses a member that reaches beyond the end of the file.
+    """
+    name, holds = member.filename, member.file_size
+    most = member.compress_size * _PACKED.get(member.compress_type, 0)
+    if holds > most:
+        raise ValueError(f"{name} claims {holds:,} bytes, expected at most {most:,}")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = _READ_HEADER[version](stream)
+        claimed = stream.tell() + math.prod(shape) * dtype.itemsize
+    if claimed != holds and not dtype.hasobject:
+        raise ValueError(f"{name} claims {claimed:,} bytes and holds {holds:,}")
+    with archive.open(member) as stream:
+        array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
 
 
 def _part(arrays: Mapping[str, np.ndarray], part: str, path: Path) -> tuple[np.ndarray, np.ndarray]:

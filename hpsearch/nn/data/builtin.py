@@ -7,6 +7,7 @@ import gzip
 import importlib.util
 import logging
 import math
+import os
 import socket
 import string
 import tarfile
@@ -18,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.errors import DataError
-from hpsearch.nn.data.arrays import Decoded, Source, joined, reason, sign, stat
-from hpsearch.util.atomic import temporary_folder
+from hpsearch.nn.data.arrays import MOST_PACKED, Decoded, Source, joined, reason, sign, stat
+from hpsearch.util.atomic import open_regular, temporary_folder
 
 _log = logging.getLogger(__name__)
 
@@ -152,9 +153,13 @@ def _present(name: str, data_dir: Path) -> list[Path]:
     paths = []
     for file in _files(name):
         plain, zipped = data_dir / file, data_dir / f"{file}.gz"
-        path = plain if plain.is_file() or name in _FILES else zipped
-        if not path.is_file():
+        path = plain if plain.exists() or name in _FILES else zipped
+        if not path.exists():
             return []
+        if not path.is_file():  # a download could not replace it
+            raise DataError(
+                f"{path}: not a regular file, expected a file of {name}; remove it and run again"
+            )
         paths.append(path)
     return paths
 
@@ -189,23 +194,28 @@ def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
         DataError: the file is damaged, cut short or of another type; the message names it.
     """
     try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with open_regular(path) as file:
+            size, is_zipped = os.fstat(file.fileno()).st_size, path.suffix == ".gz"
+            stream = gzip.GzipFile(fileobj=file) if is_zipped else file
+            # Bytes 0, 0, type and dimensions, then each side as a big-endian 32-bit number.
+            head = stream.read(4 + 4 * dimensions)
+            shape = np.frombuffer(head[4:].ljust(4 * dimensions, b"\0"), ">u4").tolist()
+            claimed = math.prod(shape)
+            # compared before as many bytes are allocated as the header claims
+            fits = claimed <= size * (MOST_PACKED if is_zipped else 1)
+            values = stream.read(claimed + 1) if fits else b""
     except (OSError, EOFError, zlib.error) as exc:
         raise DataError(
             f"{path} cannot be read ({reason(exc)}), expected an IDX file;"
             " delete it and run again to download it"
         ) from exc
-    # Bytes 0, 0, type and dimensions, then each side as a big-endian 32-bit number, then values.
-    head = 4 + 4 * dimensions
-    sides = raw[4:head].ljust(head - 4, b"\0")  # padded: a file that is cut short fails below
-    shape = np.frombuffer(sides, ">u4").tolist()
-    if raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != head + math.prod(shape):
+    is_whole = len(head) == 4 + 4 * dimensions and len(values) == claimed
+    if head[:4] != bytes((0, 0, 8, dimensions)) or not is_whole:
         raise DataError(
-            f"{path} is damaged or incomplete: found {len(raw)} bytes, expected a whole IDX file of"
+            f"{path} is damaged or incomplete: found {size:,} bytes, expected a whole IDX file of"
             f" {dimensions}-dimensional bytes; delete it and run again to download it"
         )
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def _decode_verified(name: str, data_dir: Path) -> Decoded:

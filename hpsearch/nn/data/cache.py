@@ -18,13 +18,13 @@ import numpy as np
 
 from hpsearch.nn.data.arrays import Decoded, Source
 from hpsearch.nn.runtime.cpu import cache_directory
-from hpsearch.util.atomic import atomic_write, temporary_folder
+from hpsearch.util.atomic import atomic_write, read_regular, temporary_folder
 
 _log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout and the decoding: raise it when either changes
 _ARRAYS = ("images", "labels", "moments")
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
+_MOST_BYTES = 2**24  # of a file that is not an array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,8 @@ def fetch(source: Source) -> Stored:
     top = cache_directory() / f"v{VERSION}"
     entry = top / "index" / source.signature
     try:
-        stored = _open(top / "arrays" / entry.read_text(encoding="ascii").strip())
+        name = read_regular(entry, most=_MOST_BYTES).decode("ascii").strip()
+        stored = _open(top / "arrays" / name)
     except (OSError, ValueError):
         stored = None
     if stored is not None:
@@ -114,7 +115,7 @@ def moments(images: np.ndarray) -> np.ndarray:
 def _open(folder: Path) -> Stored | None:
     """Returns the arrays in the folder, or None if they are missing, damaged or were changed."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads(read_regular(folder / "meta.json", most=_MOST_BYTES))
         if meta["files"] != _stats(folder):
             return None
         train, val, test = meta["sizes"]
@@ -124,7 +125,7 @@ def _open(folder: Path) -> Stored | None:
             sizes=(train, val, test),
             **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS},
         )
-    except _DAMAGE:
+    except Exception:  # whatever the damage leads to: the arrays are decoded again
         return None
 
 

@@ -106,8 +106,9 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
     if is_file and path.suffix.lower() == ".npz":
         _refuse_image_size(spec, f"the .npz file {dataset!r}")
     elif exists:
+        kind = "a file of another kind" if is_file else "not a regular file"
         raise DataError(
-            f"{dataset}: found a file of another kind, expected an .npz file, a folder of class"
+            f"{dataset}: found {kind}, expected an .npz file, a folder of class"
             " folders, or a known name; pass one of them"
         )
     elif path.suffix or len(path.parts) > 1 or dataset.startswith((".", "~")):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +26,7 @@ from hpsearch.nn.data.arrays import (
     sign,
 )
 from hpsearch.nn.runtime.cpu import usable_cpus
+from hpsearch.util.atomic import check_regular, open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,11 +35,13 @@ _log = logging.getLogger(__name__)
 
 LARGEST_DEFAULT = 64  # pixels a side, if no image size is given
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+# Pillow's names, whatever the suffix says. Its other decoders stay closed: for EPS it starts
+# Ghostscript. PPM includes PGM.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 _GRAY = ("L", "1", "I", "I;16", "I;16B", "I;16L")
 _SLICE = 32  # images per task of a thread
 _NAMED = 10  # unfit images that a message names
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -111,8 +113,8 @@ def _listing(root: Path) -> tuple[list[_File], tuple[str, ...]]:
         return [f for part, top in parts.items() for f in _part(top, part, classes)], classes
     except OSError as exc:
         raise DataError(
-            f"{exc.filename or root}: cannot be read ({exc.strerror}), expected a folder of class"
-            " folders; check its permissions"
+            f"{exc.filename or root}: cannot be read ({exc.strerror}), expected class folders with"
+            " images; remove it or check its permissions"
         ) from exc
 
 
@@ -139,7 +141,9 @@ def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
                 f" {', '.join(SUFFIXES[:3])}; add images or remove the folder"
             )
         for entry in entries:
-            size, changed = entry.stat().st_size, entry.stat().st_mtime_ns  # cached by the entry
+            status = entry.stat()
+            check_regular(entry.path, status)
+            size, changed = status.st_size, status.st_mtime_ns
             files.append(_File(path=entry.path, part=part, label=label, size=size, changed=changed))
     if not files:
         raise DataError(f"{top}: found no image, expected class folders; fill or remove it")
@@ -147,16 +151,24 @@ def _part(top: Path, part: str, classes: tuple[str, ...]) -> list[_File]:
 
 
 def _images(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """Yields the images in the folder and its subfolders, sorted by name, without hidden ones."""
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
-            continue
+    """Yields the images in the folder and its subfolders, sorted by name, without hidden ones.
+
+    Only the names count: pipes and links to missing files are yielded too, to be refused.
+    """
+    waiting = _visible(folder)  # a stack: folders may lie deeper in each other than functions
+    while waiting:
+        entry = waiting.pop()
         if entry.is_dir():
-            yield from _images(entry.path)
-        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            waiting += _visible(entry.path)
+        elif entry.name.lower().endswith(SUFFIXES):
             yield entry
+
+
+def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
+    """Returns what lies in the folder and is not hidden, the last name first."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name, reverse=True)
 
 
 def _decode(
@@ -226,13 +238,8 @@ def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R | UnfitErro
 
 def _header(path: str) -> tuple[str, int]:
     """Returns an image's mode and shorter side in pixels."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, side = image.mode, min(image.size)
-    except (*_DAMAGE, Image.DecompressionBombError) as exc:
-        raise _damaged(path, exc) from exc
+    with _opened(path) as image:
+        mode, side = image.mode, min(image.size)
     if side < SMALLEST:
         raise UnfitError(
             path,
@@ -254,16 +261,29 @@ def read_image(path: str | Path, *, size: int | tuple[int, int], channels: int) 
     from PIL import Image, ImageOps
 
     height, width = (size, size) if isinstance(size, int) else size
+    with _opened(path) as image:
+        # Decodes a JPEG at a reduced size, which is faster.
+        image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16-bit gray, which Pillow would clip to 8 bits
+            wide = np.asarray(upright).astype(np.int64)
+            upright = Image.fromarray(np.clip(wide // 257, 0, 255).astype(np.uint8))
+        return fit(upright, size=(height, width), channels=channels)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Yields the image in a file; any exception inside the context becomes an UnfitError."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with Image.open(path) as image:
-            # Decodes a JPEG at a reduced size, which is faster.
-            image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit gray, which Pillow would clip to 8 bits
-                wide = np.asarray(upright).astype(np.int64)
-                upright = Image.fromarray(np.clip(wide // 257, 0, 255).astype(np.uint8))
-            return fit(upright, size=(height, width), channels=channels)
-    except (*_DAMAGE, Image.DecompressionBombError) as exc:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as exc:
+        known = ", ".join("PGM, PPM" if name == "PPM" else name for name in FORMATS)
+        raise _damaged(path, ValueError(f"it is none of {known}")) from exc
+    # Decoders raise whatever the damage leads to: RuntimeError, OverflowError, MemoryError, …
+    except Exception as exc:
         raise _damaged(path, exc) from exc
 
 
@@ -280,7 +300,7 @@ def fit(image: Image.Image, *, size: tuple[int, int], channels: int) -> np.ndarr
 def _damaged(path: str | Path, exc: BaseException) -> UnfitError:
     if isinstance(exc, FileNotFoundError):
         return UnfitError(path, "no such file", "expected an image; check the path")
-    why = reason(exc).replace(f" {str(path)!r}", "")  # our message begins with the path already
+    why = exc.strerror if isinstance(exc, OSError) and exc.strerror else reason(exc)
     return UnfitError(
         path, f"cannot be decoded ({why})", "expected an image; replace or remove the file"
     )

@@ -159,7 +159,7 @@ def _lock_file(directory: Path) -> tuple[Path, IO[bytes]]:
     make_private_folder(directory)
     while True:
         path = directory / f"{_lock_prefix()}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        file = open_regular(path, "xb")
+        file = open_regular(path, "xb", follow_links=False)
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():  # else live_workers removed it between the opening and the locking
@@ -187,7 +187,7 @@ def _is_locked(path: Path) -> bool:
     if sys.platform == "win32":
         return True
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow_links=False) as file:
             # Shared: two processes that count at the same time must not count each other's lock.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_size == 0:  # as _lock_file leaves it

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpsearch.errors import DataError, plural
-from hpsearch.nn.data.arrays import opened_npz
+from hpsearch.nn.data.arrays import read_npz
 from hpsearch.nn.data.image_folder import SUFFIXES, UnfitError, fit, in_threads, read_image
 
 _log = logging.getLogger(__name__)
@@ -176,15 +176,17 @@ def _list_folder(folder: Path) -> list[str]:
 
 
 def _of_npz(path: Path, *, size: tuple[int, int], channels: int) -> Batch:
-    with opened_npz(path) as archive:
-        names = archive.files
-        key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else "")
-        array = archive[key] if key else None
-    if array is None:
+    def choose(names: list[str]) -> list[str]:
+        key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else None)
+        if key is not None:
+            return [key]
+        found = ", ".join(names[:_NAMED]) or "no arrays"
         raise DataError(
-            f"{path}: found {', '.join(names) or 'no arrays'}, expected one of {', '.join(_KEYS)},"
+            f"{path}: found {found}, expected one of {', '.join(_KEYS)},"
             " or a single array; save it with numpy.savez(path, x=images)"
         )
+
+    ((key, array),) = read_npz(path, choose=choose).items()
     pixels = as_images(array, size=size, channels=channels, what=f"{path}: {key}")
     if not len(pixels):
         raise DataError(f"{path}: {key}: found no images, expected at least 1; save some")

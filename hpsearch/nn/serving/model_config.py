@@ -12,12 +12,14 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from hpsearch.core.dimensions import BUILT_IN, MAX_BLOCKS, check_custom_value
 from hpsearch.core.spec import FactorySpec, ModelSpec, NetSpec
-from hpsearch.errors import ModelError
+from hpsearch.errors import ModelError, expect_plain, shown
 from hpsearch.nn.models import MIN_SIDE
+from hpsearch.util.atomic import read_regular
 
 FORMAT = "hpsearch-model"
 VERSION = 1  # of the folder: raise it when an older hpsearch could misread a new one
 CONFIG = "config.json"
+_MOST_BYTES = 2**24  # of config.json
 _RESIZE = (
     "upright by its EXIF tag, scaled bilinearly to cover the size, cropped to its middle,"
     " converted to as many channels"
@@ -30,6 +32,7 @@ class ModelConfig:
 
     ``input_shape`` is (C, H, W); ``mean`` and ``std`` are per channel, of images scaled to [0, 1].
     ``onnx`` describes the input and output of ``model.onnx``; empty without that file.
+    ``weights_sha256`` is the hash of the file of weights; None in folders of earlier versions.
     """
 
     model: NetSpec
@@ -39,6 +42,7 @@ class ModelConfig:
     std: tuple[float, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     onnx: Mapping[str, Any] = field(default_factory=dict)
+    weights_sha256: str | None = field(default=None, compare=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,6 +66,7 @@ def write_config(folder: Path, config: ModelConfig) -> None:
         "classes": list(config.classes),
         "mean": list(config.mean),
         "std": list(config.std),
+        "weights_sha256": config.weights_sha256,
         "preprocessing": {
             "size": [height, width],
             "channels": config.channels,
@@ -83,13 +88,20 @@ def read_config(folder: Path) -> ModelConfig:
     """
     path = folder / CONFIG
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(path, most=_MOST_BYTES).decode("utf-8"))
     except FileNotFoundError:
         refuse(path, "is missing")
-    except (OSError, ValueError, RecursionError) as exc:
+    except OSError as exc:
+        refuse(path, f"cannot be read ({exc.strerror})")
+    except (ValueError, RecursionError) as exc:
         refuse(path, f"cannot be read ({exc})")
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         refuse(path, f"found no format {FORMAT!r} in it")
+    try:
+        for key, value in plain.items():
+            expect_plain(key, value)
+    except ValueError as exc:
+        refuse(path, str(exc))
     version = plain.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ModelError(
@@ -98,7 +110,9 @@ def read_config(folder: Path) -> ModelConfig:
     file = _validated(_ConfigFile, plain, path)
     for key, values in (("mean", file.mean), ("std", file.std)):
         if len(values) != file.input_shape[0]:
-            refuse(path, f"found {key} {list(values)}")
+            refuse(path, f"found {key} {shown(list(values))}")
+    if len(set(file.classes)) < len(file.classes):
+        refuse(path, f"found two equal classes in {shown(list(file.classes))}")
     spec: NetSpec
     if "factory" in file.model:
         spec = FactorySpec(**dict(_validated(_CustomModel, file.model, path, prefix="model.")))
@@ -112,6 +126,7 @@ def read_config(folder: Path) -> ModelConfig:
         std=file.std,
         provenance=file.provenance or {},
         onnx=file.onnx or {},
+        weights_sha256=file.weights_sha256,
     )
 
 
@@ -125,7 +140,9 @@ def refuse(path: Path, what: str) -> NoReturn:
 # Strict: pydantic would otherwise accept "3" and true as numbers.
 _Side = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=4096)]
 _Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
-_PerChannel = tuple[Annotated[float, Field(strict=True, allow_inf_nan=False)], ...]
+# Of pixels scaled to [0, 1], so neither can be larger.
+_Mean = Annotated[float, Field(strict=True, ge=0, le=1)]
+_Deviation = Annotated[float, Field(strict=True, gt=0, le=1)]
 
 
 class _ConfigFile(BaseModel):
@@ -135,8 +152,9 @@ class _ConfigFile(BaseModel):
     model: dict[str, Any]
     input_shape: tuple[Literal[1, 3, 4], _Side, _Side]
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    mean: _PerChannel
-    std: _PerChannel
+    mean: tuple[_Mean, ...]
+    std: tuple[_Deviation, ...]
+    weights_sha256: str | None = None
     provenance: dict[str, Any] | None = None
     onnx: dict[str, Any] | None = None
 

@@ -5,23 +5,24 @@ A custom model is code that the folder only names: it runs only if the caller na
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hpsearch.core.spec import FactorySpec
 from hpsearch.errors import DataError, ModelError, plural
 from hpsearch.nn import models as own
+from hpsearch.nn.data.arrays import reason
 from hpsearch.nn.data.tensors import Scaler
 from hpsearch.nn.models import build
 from hpsearch.nn.runtime.device import pick_device
@@ -29,7 +30,7 @@ from hpsearch.nn.serving.inputs import as_images, gather, read_all
 from hpsearch.nn.serving.model_config import CONFIG, ModelConfig, read_config, refuse, write_config
 from hpsearch.nn.training.loop import images_at_once
 from hpsearch.nn.user_code import add_import_path, import_function, user_code_errors
-from hpsearch.util.atomic import FolderKind
+from hpsearch.util.atomic import FolderKind, read_regular
 
 _log = logging.getLogger(__name__)
 
@@ -183,8 +184,13 @@ def write_model(folder: Path, net: nn.Module, config: ModelConfig) -> None:
     weights = {
         name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()
     }
-    (folder / WEIGHTS).write_bytes(save(weights))
-    write_config(folder, config)
+    content = save(weights)
+    (folder / WEIGHTS).write_bytes(content)
+    write_config(folder, replace(config, weights_sha256=_digest(content)))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_model(
@@ -214,7 +220,7 @@ def load_model(
     config = read_config(folder)
     # the weights are checked against the net that the config describes
     net = _build(folder / CONFIG, config, factory)
-    _read_weights(folder / WEIGHTS, net)
+    _read_weights(folder / WEIGHTS, net, digest=config.weights_sha256)
     picked = pick_device(device)
     net = net.to(picked).to(memory_format=torch.channels_last).eval()
     return LoadedModel(config=config, net=net, device=picked)
@@ -243,21 +249,33 @@ def _build(path: Path, config: ModelConfig, factory: str | own.Builder | None) -
         return own.build_custom(spec, config.input_shape, len(config.classes), builder=builder)
 
 
-def _read_weights(path: Path, net: nn.Module) -> None:
-    """Loads the weights after comparing names, shapes and types with the model's."""
+def _read_weights(path: Path, net: nn.Module, *, digest: str | None) -> None:
+    """Loads the weights after comparing names, shapes and types with the model's.
+
+    ``digest`` is the hash that the file must have; None accepts any.
+    """
+    named = net.state_dict()
+    # The model limits the size that is read: its tensors, and a header that describes each.
+    most = sum(w.nbytes for w in named.values()) + 2**20 + 1024 * len(named)
     try:
-        weights = load_file(path)
+        content = read_regular(path, most=most)
+        weights = load(content)
     except FileNotFoundError:
         refuse(path, "is missing")
-    except (SafetensorError, OSError, ValueError) as exc:
-        refuse(path, f"cannot be read ({exc})")
-    expected, present = _shapes(net.state_dict()), _shapes(weights)
+    except OSError as exc:
+        refuse(path, f"cannot be read ({exc.strerror})")
+    # safetensors and torch raise whatever the damage leads to: KeyError, RuntimeError, …
+    except Exception as exc:
+        refuse(path, f"cannot be read ({reason(exc)})")
+    expected, present = _shapes(named), _shapes(weights)
     for name in expected | present:
         if expected.get(name) != present.get(name):
             what, wanted = present.get(name, "nothing"), expected.get(name, "nothing")
             refuse(path, f"found {what} for {name!r} where {CONFIG} says {wanted}")
         if not weights[name].isfinite().all():
             refuse(path, f"found NaN or infinity in {name!r}")
+    if digest not in (None, _digest(content)):
+        refuse(path, f"found other weights than those that {CONFIG} describes by weights_sha256")
     net.load_state_dict(weights, assign=True)
 
 

@@ -72,7 +72,7 @@ class Artifacts:
                 with (
                     self.store.open_reader(key)
                     if self.folder is None
-                    else open_regular(self.folder / key)
+                    else open_regular(self.folder / key, follow_links=False)
                 ) as file:
                     return file.read()
             except (ArtifactNotFound, FileNotFoundError):

@@ -196,10 +196,9 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             )
         _check_writable(path)
         return
-    if path.is_dir():
-        raise StorageError(
-            f"found a folder at {masked}, expected an SQLite file; name a file in it"
-        )
+    if not path.is_file():  # SQLite would wait for a writer at the other end of a pipe
+        found = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise StorageError(f"found {found} at {masked}, expected an SQLite file; name another")
     try:
         # Read-only, because a check must not create or change the file.
         address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"

@@ -19,6 +19,7 @@ from hpsearch.util.atomic import (
     check_target,
     make_private_folder,
     open_regular,
+    read_regular,
     temporary_folder,
 )
 
@@ -281,8 +282,8 @@ def test_only_regular_files_and_folders_of_ours_are_trusted(tmp_path):
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with pytest.raises(OSError, match=r"symbolic links|it is not a regular file"):
-            open_regular(tmp_path / name)
+        with pytest.raises(OSError, match=r"not a regular file but a (link|named pipe)"):
+            open_regular(tmp_path / name, follow_links=False)
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"content"
 
@@ -294,3 +295,28 @@ def test_only_regular_files_and_folders_of_ours_are_trusted(tmp_path):
         with pytest.raises(PermissionError, match=f"{found}.*, expected a folder that only you"):
             make_private_folder(tmp_path / name)
     assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_a_pipe_that_takes_a_files_place_is_refused_too(tmp_path, monkeypatch):
+    """Opened without waiting for a writer, although it was a regular file when it was looked at."""
+    (tmp_path / "file").write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    status = os.stat(tmp_path / "file")
+    monkeypatch.setattr(atomic.os, "stat", lambda path, **_: status)
+
+    with pytest.raises(OSError, match="not a regular file but a named pipe"):
+        read_regular(tmp_path / "pipe", most=10)
+
+
+def test_a_file_larger_than_the_limit_is_refused(tmp_path):
+    (tmp_path / "file").write_text("text")
+
+    assert read_regular(tmp_path / "file", most=4) == b"text"
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        read_regular(tmp_path / "file", most=3)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_a_text_that_no_path_can_be_is_an_error_of_the_system_as_well(path):
+    with pytest.raises(OSError, match="not a path"):
+        read_regular(path, most=10)

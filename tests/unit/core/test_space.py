@@ -1,5 +1,6 @@
 """Dimensions, drawing, grids and configurations given by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -189,3 +190,15 @@ def test_a_baseline_settles_what_it_names():
     with pytest.raises(SpecError, match="found false, but the study fixes it at true; leave"):
         overrides.parse_in_space({**GEOMETRIC, "batch_norm": True}, ["batch_norm=false"])
     assert math.isclose(overrides.parse_in_space(GEOMETRIC, ["dropout=0.25"])["dropout"], 0.25)
+
+
+@pytest.mark.parametrize(
+    "dim", [IntDim(low=0, high=2**62), FloatDim(low=0.0, high=1.0, step=1e-320)]
+)
+def test_a_grid_over_more_values_than_memory_can_hold_is_counted_without_listing_them(dim):
+    """The sampler takes one cell more than a grid may have, and then refuses it."""
+    endless = {"depth": dim, "other": dim, "optimizer": "adam"}
+
+    listed = list(itertools.islice(cells(endless, ["depth"], 3), 100_001))
+
+    assert len(listed) == 100_001
