@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -42,7 +43,7 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
     Raises:
         SpecError: the file is missing or not TOML, or holds an unknown key or illegal value.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     # A usual mistake: images are passed as the study file.
     images = None
     if path.is_dir():

@@ -86,7 +86,7 @@ class RunOptions(HardwareOptions):
             artifacts = os.environ.get("HPSEARCH_ARTIFACTS") or None
         resolved = {
             "storage": named_or_default(self.storage),
-            "data_dir": Path(data_dir) if data_dir else None,
+            "data_dir": Path(os.path.expanduser(data_dir)) if data_dir else None,
             "artifacts": artifacts,
         }
         return WorkerOptions(**{**given, **resolved}, code=code)
@@ -320,9 +320,11 @@ def check(source: SpecSource, options: RunOptions) -> tuple[StudySpec, DatasetSu
     Raises:
         HpsearchError: a value, the data or the user code is invalid.
     """
+    from hpsearch.search.study.catalog import check_names
     from hpsearch.search.worker.launch import examine
 
     spec, code = _read(source, options)
+    check_names(spec)
     return spec, examine(spec, data_dir=options.worker_options().data_dir, code=code)
 
 
@@ -351,5 +353,5 @@ def _read(source: SpecSource, options: RunOptions) -> tuple[StudySpec, Path | No
 
     if isinstance(source, StudySpec):
         return overridden(source, options.overrides()), None
-    path = None if source is None else Path(source)
+    path = None if source is None else Path(os.path.expanduser(source))
     return read_spec(path, options.overrides()), path and path.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def train(
         source = RunOptions(
             study=study, storage=storage, dataset=dataset, image_size=image_size, epochs=epochs
         )
-        plan, folder = _plan(choice, settings, source), Path(output)
+        plan, folder = _plan(choice, settings, source), Path(os.path.expanduser(output))
         _check_output(folder, threads=threads, onnx=onnx, force=force)
         here = RunOptions(seed=seed, data_dir=data_dir, device=device, threads=threads)
         taken = _retrain(
@@ -299,4 +300,5 @@ def predict(
     from hpsearch.nn.serving.predict import classify, load_model
 
     cpu.apply_threads(n_threads)
-    return classify(load_model(Path(model), device=device, factory=factory), images, top=top)
+    loaded = load_model(Path(model), device=device, factory=factory)
+    return classify(loaded, [Path(os.path.expanduser(image)) for image in images], top=top)

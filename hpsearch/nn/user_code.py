@@ -51,7 +51,7 @@ def add_import_path(folder: Path | None) -> None:
     hide the standard library's.
     """
     for path in (folder or os.environ.get(CODE), Path()):
-        resolved = str(Path(path).resolve()) if path is not None else ""
+        resolved = str(Path(os.path.expanduser(path)).resolve()) if path is not None else ""
         if resolved and resolved not in sys.path:
             sys.path.append(resolved)
     importlib.invalidate_caches()

@@ -120,8 +120,17 @@ def test_a_study_file_may_begin_with_the_mark_that_editors_on_windows_write(cli,
     assert "marked" in result.out
 
 
-def test_the_password_of_a_storage_is_not_shown_with_verbose_either(shell):
-    url = "postgresql://user:secret@127.0.0.1:1/x"
+@pytest.mark.parametrize("place", ["URL", "query", "PGPASSWORD", "PGPASSWORD_FILE"])
+def test_the_password_of_a_storage_is_not_shown_with_verbose_either(shell, monkeypatch, place):
+    (shell.folder / "password.txt").write_text("secret")
+    url = "postgresql://user@127.0.0.1:1/x"
+    if place == "URL":
+        url = "postgresql://user:secret@127.0.0.1:1/x"
+    elif place == "query":
+        url += "?password=secret"
+    else:
+        value = "password.txt" if place == "PGPASSWORD_FILE" else "secret"
+        monkeypatch.setenv(place, value)
 
     result = shell.run("--verbose", "status", "--storage", url)
 

@@ -283,6 +283,7 @@ def _open_existing(
 ) -> tuple[Storage | None, Study | None]:
     """Opens the database and the study, each None if missing; checks a file yet to be created."""
     if not exists(options.storage):
+        catalog.check_names(spec)
         check_storage(options.storage, artifacts=options.artifacts)
         return None, None
     check_artifacts(parse_url(options.storage), options.artifacts)
@@ -291,6 +292,8 @@ def _open_existing(
     )
     is_known = spec.name in catalog.study_names(storage)
     known = catalog.open_study(storage, spec.name) if is_known else None
+    if known is None:
+        catalog.check_names(spec)
     storage.close()  # holds no connection while data is loaded; the next use connects again
     return storage, known
 

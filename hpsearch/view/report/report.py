@@ -6,6 +6,7 @@ import base64
 import functools
 import gzip
 import json
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -280,7 +281,7 @@ def write(text: str, path: Path) -> None:
         HpsearchError: it cannot be written there.
     """
     try:
-        target = path.resolve()
+        target = Path(os.path.expanduser(path)).resolve()
         if target.exists() and not target.is_file():
             raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
         atomic_write(target, text)
