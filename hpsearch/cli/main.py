@@ -197,6 +197,7 @@ def dashboard(
     port: options.Port = 8080,
     writable: options.Writable = False,
     auth: options.Auth = None,
+    allowed_host: options.AllowedHosts = None,
 ) -> None:
     """Browse the database's studies in a browser; read-only unless --writable is given.
 
@@ -204,8 +205,15 @@ def dashboard(
     """
     from hpsearch.api import studies as api
 
-    ask = dashboard_password
-    api.dashboard(storage, host=host, port=port, writable=writable, user=auth, password_of=ask)
+    api.dashboard(
+        storage,
+        host=host,
+        port=port,
+        writable=writable,
+        user=auth,
+        password_of=dashboard_password,
+        allowed_hosts=allowed_host or (),
+    )
 
 
 def _typed_options(context: typer.Context) -> list[str]:

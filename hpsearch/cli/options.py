@@ -108,6 +108,14 @@ Writable = Annotated[
         "--writable", help="Allow everyone who can reach it to change and delete studies."
     ),
 ]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="NAME",
+        help="Another host under which browsers reach it, e.g. through a proxy; may be repeated.",
+    ),
+]
 Auth = Annotated[
     str | None,
     typer.Option(
