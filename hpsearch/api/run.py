@@ -69,11 +69,14 @@ class RunOptions(HardwareOptions):
             values["search.objectives"] = [name.strip() for name in listed]
         return values
 
-    def worker_options(self, *, code: Path | None = None) -> WorkerOptions:
+    def worker_options(
+        self, *, code: Path | None = None, allow_code: bool = False
+    ) -> WorkerOptions:
         """Returns the options of a worker, with defaults from the environment.
 
         Args:
             code: the folder in which modules with user code are looked for first.
+            allow_code: run the user code that a study in the database names.
         """
         from hpsearch.search.storage.url import named_or_default
         from hpsearch.search.worker.launch import WorkerOptions
@@ -89,7 +92,7 @@ class RunOptions(HardwareOptions):
             "data_dir": Path(os.path.expanduser(data_dir)) if data_dir else None,
             "artifacts": artifacts,
         }
-        return WorkerOptions(**{**given, **resolved}, code=code)
+        return WorkerOptions(**{**given, **resolved}, code=code, allow_code=allow_code)
 
 
 _log = logging.getLogger(__name__)
@@ -249,12 +252,15 @@ def search(
     return handle
 
 
-def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
+def work(
+    options: RunOptions, *, forever: bool, allow_code: bool = False, watching: Watching
+) -> str:
     """Runs trials of existing studies, oldest first; returns the ending, such as ``done``.
 
     ``options`` say which study (None: every open one), where its data lies here, and the hardware;
-    ``forever`` waits for the next study. ``watching`` shows a study while trials run, unless a
-    command that does so started this worker.
+    ``forever`` waits for the next study; ``allow_code`` allows to import and run the user code that
+    studies name, as ``HPSEARCH_CODE`` does, too. ``watching`` shows a study while trials run,
+    unless a command that does so started this worker.
 
     Raises:
         HpsearchError: the study cannot be run on this machine.
@@ -271,7 +277,7 @@ def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
 
     with stop.listening():
         ending = serve(
-            options.worker_options(),
+            options.worker_options(allow_code=allow_code),
             name=options.study,
             forever=forever,
             dataset=options.dataset,

@@ -102,6 +102,7 @@ def worker(
     threads: options.Threads = None,
     mixed_hardware: options.MixedHardware = False,
     artifacts: options.Artifacts = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Run trials of an existing study, or of every open one, oldest first.
 
@@ -119,7 +120,8 @@ def worker(
         mixed_hardware=mixed_hardware,
         artifacts=artifacts,
     )
-    if work(run_options, forever=forever, watching=watching) == INTERRUPTED:
+    ending = work(run_options, forever=forever, allow_code=allow_code, watching=watching)
+    if ending == INTERRUPTED:
         raise typer.Exit(130)
 
 
