@@ -45,7 +45,7 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
     Raises:
         SpecError: the file is missing or not TOML, or holds an unknown key or illegal value.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     # A usual mistake: images are passed as the study file.
     images = None
     if os.path.isdir(path):  # unlike Path.is_dir, False for names that are too long

@@ -249,3 +249,23 @@ def plural(number: int, noun: str, *, thousands: str = "") -> str:
     ('1 trial', '0 fresh seeds', '4,000 trials')
     """
     return f"{number:{thousands}} {noun}{'s' * (number != 1)}"
+
+
+_ADDRESS = re.compile(r"(\w[\w+.-]*:/+|)([^:]*):.*", re.DOTALL)
+_SECRET = re.compile(r"(\w*(?:pass|secret|key|token)\w*\s*=)[^&;]*", re.IGNORECASE)
+
+
+def mask_text(text: str) -> str:
+    """Returns a place that a user typed, and that may not be understood, without its passwords.
+
+    Hides more rather than less: all between the first colon and the last @, and the rest of a text
+    after a word such as ``password=`` up to the next & or semicolon.
+
+    >>> mask_text("postgresql:/ann:hush@db/x"), mask_text("ann:hu@x/sh@db"), mask_text("runs/a.db")
+    ('postgresql:/ann:***@db/x', 'ann:***@db', 'runs/a.db')
+    >>> mask_text("mysql://db/x?ssl_key=hush&a=b"), mask_text("host=db password = 'hu sh'")
+    ('mysql://db/x?ssl_key=***&a=b', 'host=db password =***')
+    """
+    text = _SECRET.sub(r"\1***", text)
+    before, at, after = text.rpartition("@")
+    return _ADDRESS.sub(r"\1\2:***", before, count=1) + at + after

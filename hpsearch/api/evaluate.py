@@ -30,6 +30,7 @@ def confirm(
     device: str = "auto",
     threads: int | None = None,
     mixed_hardware: bool = False,
+    allow_code: bool = False,
     notify: Callable[[str], None] | None = None,
     repeated: Callable[[Repeat], None] = lambda repeat: None,
 ) -> tuple[Replication, ...]:
@@ -49,6 +50,7 @@ def confirm(
         device: auto, cpu, cuda, cuda:1 or mps.
         threads: CPU threads; None: those of the study.
         mixed_hardware: accept hardware other than the study's; its times are not used.
+        allow_code: import and run the user code that the study in the database names.
         notify: called with each message for the user; None: they are only logged.
         repeated: called with the result of each training.
 
@@ -77,7 +79,14 @@ def confirm(
         mixed_hardware=mixed_hardware,
     )
     with messages_to(notify), open_study(study, storage=storage) as opened:
-        return replicate(opened, options, trials=trials, seeds=seeds, on_progress=on_progress)
+        return replicate(
+            opened,
+            options,
+            trials=trials,
+            seeds=seeds,
+            allow_code=allow_code,
+            on_progress=on_progress,
+        )
 
 
 def replicate(
@@ -86,13 +95,15 @@ def replicate(
     *,
     trials: Sequence[int],
     seeds: int,
+    allow_code: bool = False,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnResult,
 ) -> tuple[Replication, ...]:
     """Retrains trials of an open study with fresh seeds, as :func:`confirm`.
 
-    ``options`` hold the data and the hardware to train on. ``stop`` is asked before every step;
-    true raises KeyboardInterrupt. ``on_progress`` gets each epoch and the result of each training.
+    ``options`` hold the data and the hardware to train on; ``allow_code`` is as there. ``stop`` is
+    asked before every step; true raises KeyboardInterrupt. ``on_progress`` gets each epoch and the
+    result of each training.
     """
     from hpsearch.core.trial import Interrupted
     from hpsearch.search.jobs import confirm as job
@@ -101,7 +112,7 @@ def replicate(
         with translate_errors():
             return job.confirm(
                 study.study,
-                options.worker_options(),
+                options.worker_options(allow_code=allow_code),
                 trials=trials,
                 seeds=seeds,
                 dataset=options.dataset,
@@ -117,12 +128,14 @@ def rerun(
     number: int,
     options: RunOptions,
     *,
+    allow_code: bool = False,
     on_epoch: Callable[[Epoch, Epoch], None],
 ) -> Rerun:
     """Retrains a trial from its record and returns both curves; changes nothing.
 
     ``options`` hold the data and the hardware to train on; threads of None are those of the
-    record. ``on_epoch`` gets each epoch as recorded and as trained now.
+    record. ``allow_code`` is as for :func:`confirm`. ``on_epoch`` gets each epoch as recorded and
+    as trained now.
 
     Raises:
         HpsearchError: the trial was never trained, or the data or the device is invalid.
@@ -133,7 +146,7 @@ def rerun(
         return job.rerun(
             study.study,
             number,
-            options.worker_options(),
+            options.worker_options(allow_code=allow_code),
             dataset=options.dataset,
             on_epoch=on_epoch,
         )

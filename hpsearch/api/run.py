@@ -69,11 +69,14 @@ class RunOptions(HardwareOptions):
             values["search.objectives"] = [name.strip() for name in listed]
         return values
 
-    def worker_options(self, *, code: Path | None = None) -> WorkerOptions:
+    def worker_options(
+        self, *, code: Path | None = None, allow_code: bool = False
+    ) -> WorkerOptions:
         """Returns the options of a worker, with defaults from the environment.
 
         Args:
             code: the folder in which modules with user code are looked for first.
+            allow_code: run the user code that a study in the database names.
         """
         from hpsearch.search.storage.url import named_or_default
         from hpsearch.search.worker.launch import WorkerOptions
@@ -86,10 +89,10 @@ class RunOptions(HardwareOptions):
             artifacts = os.environ.get("HPSEARCH_ARTIFACTS") or None
         resolved = {
             "storage": named_or_default(self.storage),
-            "data_dir": Path(data_dir) if data_dir else None,
+            "data_dir": Path(os.path.expanduser(data_dir)) if data_dir else None,
             "artifacts": artifacts,
         }
-        return WorkerOptions(**{**given, **resolved}, code=code)
+        return WorkerOptions(**{**given, **resolved}, code=code, allow_code=allow_code)
 
 
 _log = logging.getLogger(__name__)
@@ -249,12 +252,15 @@ def search(
     return handle
 
 
-def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
+def work(
+    options: RunOptions, *, forever: bool, allow_code: bool = False, watching: Watching
+) -> str:
     """Runs trials of existing studies, oldest first; returns the ending, such as ``done``.
 
     ``options`` say which study (None: every open one), where its data lies here, and the hardware;
-    ``forever`` waits for the next study. ``watching`` shows a study while trials run, unless a
-    command that does so started this worker.
+    ``forever`` waits for the next study; ``allow_code`` allows to import and run the user code that
+    studies name, as ``HPSEARCH_CODE`` does, too. ``watching`` shows a study while trials run,
+    unless a command that does so started this worker.
 
     Raises:
         HpsearchError: the study cannot be run on this machine.
@@ -271,7 +277,7 @@ def work(options: RunOptions, *, forever: bool, watching: Watching) -> str:
 
     with stop.listening():
         ending = serve(
-            options.worker_options(),
+            options.worker_options(allow_code=allow_code),
             name=options.study,
             forever=forever,
             dataset=options.dataset,
@@ -320,9 +326,11 @@ def check(source: SpecSource, options: RunOptions) -> tuple[StudySpec, DatasetSu
     Raises:
         HpsearchError: a value, the data or the user code is invalid.
     """
+    from hpsearch.search.study.catalog import check_names
     from hpsearch.search.worker.launch import examine
 
     spec, code = _read(source, options)
+    check_names(spec)
     return spec, examine(spec, data_dir=options.worker_options().data_dir, code=code)
 
 
@@ -351,5 +359,5 @@ def _read(source: SpecSource, options: RunOptions) -> tuple[StudySpec, Path | No
 
     if isinstance(source, StudySpec):
         return overridden(source, options.overrides()), None
-    path = None if source is None else Path(source)
+    path = None if source is None else Path(os.path.expanduser(source))
     return read_spec(path, options.overrides()), path and path.parent

@@ -277,6 +277,7 @@ def dashboard(
     writable: bool,
     user: str | None,
     password_of: Callable[[str], str],
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serves the dashboard until Ctrl-C or SIGTERM; logs its URL.
 
@@ -287,15 +288,17 @@ def dashboard(
         writable: allow changes to the studies.
         user: the user name of the login; None: no login.
         password_of: called with the user name; returns the password.
+        allowed_hosts: other hosts under which browsers reach it, as ``search.example.org``.
 
     Raises:
         HpsearchError: the address cannot be used, or is reachable by others without a login.
     """
     from hpsearch.search.storage.url import named_or_default, typed_again
-    from hpsearch.view.dashboard.auth import Login
+    from hpsearch.view.dashboard.auth import HostAndPort, Login
     from hpsearch.view.dashboard.server import ending_at_sigterm, open_with_retry, serve
 
     with ending_at_sigterm():
+        named = [HostAndPort.parse_option(text) for text in allowed_hosts]
         login = None if user is None else Login(user=user, password=password_of(user))
         opened = open_with_retry(named_or_default(storage))
         serve(
@@ -304,6 +307,7 @@ def dashboard(
             port=port,
             writable=writable,
             login=login,
+            allowed_hosts=named,
             storage_options=typed_again(storage, masked=opened.masked),
             ready=lambda url: _log.info(
                 "dashboard of %s at %s (Ctrl-C ends it)", opened.masked, url

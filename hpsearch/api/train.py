@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from hpsearch.core.trial import Epoch
     from hpsearch.nn.serving.predict import LoadedModel
     from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
+    from hpsearch.search.worker.launch import WorkerOptions
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def train(
     hold_out_validation: bool = False,
     onnx: bool = False,
     force: bool = False,
+    allow_code: bool = False,
     stop: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] | None = None,
     tell: Callable[[int, Epoch, int], None] = lambda number, epoch, epochs: None,
@@ -88,6 +91,7 @@ def train(
         hold_out_validation: do not train on the validation images.
         onnx: also write ``model.onnx``.
         force: replace an existing model folder.
+        allow_code: import and run the user code that the study in the database names.
         stop: asked before every step; true raises KeyboardInterrupt.
         notify: called with each message for the user; None: they are only logged.
         tell: called with the index of the training, its latest epoch and the number of epochs.
@@ -110,11 +114,17 @@ def train(
         source = RunOptions(
             study=study, storage=storage, dataset=dataset, image_size=image_size, epochs=epochs
         )
-        plan, folder = _plan(choice, settings, source), Path(output)
+        plan, folder = _plan(choice, settings, source), Path(os.path.expanduser(output))
         _check_output(folder, threads=threads, onnx=onnx, force=force)
-        here = RunOptions(seed=seed, data_dir=data_dir, device=device, threads=threads)
+        here = RunOptions(data_dir=data_dir, device=device, threads=threads)
         taken = _retrain(
-            plan, here, seeds=seeds, hold_out=hold_out_validation, stop=stop, on_epoch=tell
+            plan,
+            here.worker_options(allow_code=allow_code),
+            seeds=seeds,
+            seed=seed,
+            hold_out=hold_out_validation,
+            stop=stop,
+            on_epoch=tell,
         )
         return _write(taken, folder, onnx=onnx, force=force)
 
@@ -173,9 +183,10 @@ def _check_output(folder: Path, *, threads: int | None, onnx: bool, force: bool)
 
 def _retrain(
     plan: RetrainPlan,
-    options: RunOptions,
+    options: WorkerOptions,
     *,
     seeds: int,
+    seed: int | None,
     hold_out: bool,
     stop: Callable[[], bool],
     on_epoch: Callable[[int, Epoch, int], None],
@@ -186,9 +197,9 @@ def _retrain(
     try:
         return retrain(
             plan,
-            options.worker_options(),
+            options,
             seeds=seeds,
-            seed=options.seed,
+            seed=seed,
             hold_out=hold_out,
             stop=stop,
             on_epoch=lambda number, epoch: on_epoch(number, epoch, plan.spec.train.epochs),
@@ -299,4 +310,5 @@ def predict(
     from hpsearch.nn.serving.predict import classify, load_model
 
     cpu.apply_threads(n_threads)
-    return classify(load_model(Path(model), device=device, factory=factory), images, top=top)
+    loaded = load_model(Path(model), device=device, factory=factory)
+    return classify(loaded, [Path(os.path.expanduser(image)) for image in images], top=top)

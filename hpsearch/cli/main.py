@@ -103,6 +103,7 @@ def worker(
     threads: options.Threads = None,
     mixed_hardware: options.MixedHardware = False,
     artifacts: options.Artifacts = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Run trials of an existing study, or of every open one, oldest first.
 
@@ -120,7 +121,8 @@ def worker(
         mixed_hardware=mixed_hardware,
         artifacts=artifacts,
     )
-    if work(run_options, forever=forever, watching=watching) == INTERRUPTED:
+    ending = work(run_options, forever=forever, allow_code=allow_code, watching=watching)
+    if ending == INTERRUPTED:
         raise typer.Exit(130)
 
 
@@ -198,6 +200,7 @@ def dashboard(
     port: options.Port = 8080,
     writable: options.Writable = False,
     auth: options.Auth = None,
+    allowed_host: options.AllowedHosts = None,
 ) -> None:
     """Browse the database's studies in a browser; read-only unless --writable is given.
 
@@ -205,8 +208,15 @@ def dashboard(
     """
     from hpsearch.api import studies as api
 
-    ask = dashboard_password
-    api.dashboard(storage, host=host, port=port, writable=writable, user=auth, password_of=ask)
+    api.dashboard(
+        storage,
+        host=host,
+        port=port,
+        writable=writable,
+        user=auth,
+        password_of=dashboard_password,
+        allowed_hosts=allowed_host or (),
+    )
 
 
 for _typer in (app, inspect_commands.app, model_commands.app):

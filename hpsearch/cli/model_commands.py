@@ -98,6 +98,7 @@ def rerun(
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Retrain a trial from its record and compare: on the same kind of machine, bit for bit.
 
@@ -111,6 +112,7 @@ def rerun(
         open_study(study, storage=storage),
         trial,
         here,
+        allow_code=allow_code,
         on_epoch=lambda before, now: display(rerun_line(before, now)),
     )
     verdict = rerun_verdict(compared)
@@ -131,6 +133,7 @@ def confirm(
     device: options.Device = "auto",
     threads: options.Threads = None,
     mixed_hardware: options.MixedHardware = False,
+    allow_code: options.AllowCode = False,
     json_: options.Json = False,
 ) -> None:
     """Retrain and time the front with fresh seeds, and print means and spread.
@@ -156,7 +159,13 @@ def confirm(
     try:
         with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
             replications = evaluate.replicate(
-                opened, here, trials=trial or (), seeds=seeds, stop=stop, on_progress=on_progress
+                opened,
+                here,
+                trials=trial or (),
+                seeds=seeds,
+                allow_code=allow_code,
+                stop=stop,
+                on_progress=on_progress,
             )
     except KeyboardInterrupt:
         note("interrupted; finished trainings are saved, the same command resumes")

@@ -86,6 +86,14 @@ Artifacts = Annotated[
 MixedHardware = Annotated[
     bool, typer.Option(help="Accept hardware other than the study's; marks its trials.")
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Import and run the custom code that a study in the database names; setting"
+        " HPSEARCH_CODE to its folder allows it, too.",
+    ),
+]
 TrialNumber = Annotated[int, typer.Argument(help="The trial's number.")]
 StudyNames = Annotated[
     list[str], typer.Argument(metavar="STUDY", help="The names of two or more studies.")
@@ -106,6 +114,14 @@ Writable = Annotated[
     bool,
     typer.Option(
         "--writable", help="Allow everyone who can reach it to change and delete studies."
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="NAME",
+        help="Another host under which browsers reach it, e.g. through a proxy; may be repeated.",
     ),
 ]
 Auth = Annotated[
@@ -223,6 +239,7 @@ class TrainKeywords(TypedDict):
         bool, typer.Option("--onnx", help="Also write model.onnx, checked against test images.")
     ]
     force: Force
+    allow_code: AllowCode
 
 
 def expand_keywords(types: type, defaults: Callable[..., object]) -> Callable[[Command], Command]:

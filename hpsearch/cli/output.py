@@ -146,7 +146,7 @@ def dashboard_password(user: str) -> str:
         return named
     if path:
         try:
-            return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            return Path(os.path.expanduser(path)).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as exc:
             raise HpsearchError(
                 f"HPSEARCH_DASHBOARD_PASSWORD_FILE: cannot read {path} ({exc}); expected a file"

@@ -51,10 +51,29 @@ def add_import_path(folder: Path | None) -> None:
     hide the standard library's.
     """
     for path in (folder or os.environ.get(CODE), Path()):
-        resolved = str(Path(path).resolve()) if path is not None else ""
+        resolved = str(Path(os.path.expanduser(path)).resolve()) if path is not None else ""
         if resolved and resolved not in sys.path:
             sys.path.append(resolved)
     importlib.invalidate_caches()
+
+
+def check_allowed(spec: StudySpec, *, is_allowed: bool) -> None:
+    """Refuses to run the user code that a study names, unless ``HPSEARCH_CODE`` or the caller does.
+
+    For studies from a database: others may write to it, and the name may select any module that
+    is installed or in the current folder. A study file that the user passes needs no permission.
+
+    Raises:
+        SpecError: the study names user code, and it is not allowed.
+    """
+    named = {"model.factory": spec.model.factory, "train.function": spec.train.function}
+    code = ", ".join(f"{key} {name!r}" for key, name in named.items() if name is not None)
+    if code and not is_allowed and not os.environ.get(CODE):
+        raise SpecError(
+            f"the database says to import and run {code}, which is not allowed by default; if you"
+            " trust everyone who can write to it, pass --allow-code (in Python: allow_code=True) or"
+            f" set {CODE} to the folder of the code"
+        )
 
 
 def import_function(key: str, name: str) -> Callable[..., Any]:

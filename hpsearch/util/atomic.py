@@ -105,7 +105,7 @@ def atomic_folder(target: Path, kind: FolderKind, *, force: bool) -> Iterator[Pa
         HpsearchError: as :func:`check_target`, or the disk fails.
     """
     check_target(target, kind, force=force)
-    target = target.expanduser().resolve()
+    target = Path(os.path.expanduser(target)).resolve()
     try:
         with temporary_folder(target) as new:
             yield new
@@ -127,7 +127,7 @@ def check_target(target: Path, kind: FolderKind, *, force: bool) -> None:
     Raises:
         HpsearchError: the target is something else, must not be replaced or cannot be written.
     """
-    target = target.expanduser().resolve()
+    target = Path(os.path.expanduser(target)).resolve()
     try:
         _remove_leftovers(target)
         if target.exists() and not target.is_dir():

@@ -98,6 +98,36 @@ OPTIONS = {
         "train.shift: found 4 on images of 8×8 pixels, expected at most 3",
     ),
     "a value without a name": ("train --set =3 -o m", "--set: found '=3', expected NAME=VALUE"),
+    "a mistyped URL": (
+        "list --storage postgresql:/ann:secret@db/x",
+        "found the storage 'postgresql:/ann:***@db/x', expected sqlite:///FILE or postgresql://",
+    ),
+    "a URL without its scheme": ("worker --forever --storage ann:secret@db/x", "'ann:***@db/x'"),
+    "another kind of server": ("dashboard --storage mysql://ann:secret@db/x", "ann:***@db/x"),
+    "settings for a URL": (
+        "submit --storage host=db,user=ann,password=secret",
+        "found connection settings for a storage (host=",
+    ),
+    "keys in the place of artifacts": (
+        "run --artifacts s3://key:secret@bucket/p",
+        "found 's3://key:***@bucket/p', expected s3://BUCKET",
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    "a mistyped place of artifacts": ("run --artifacts s3:/key:secret@bucket", "'s3:/key:***@"),
+    "data on a server": ("run --dataset https://ann:secret@host/x.npz", "https://ann:***@host"),
+    "nobody's home": ("check --dataset ~no-such-user/x", "~no-such-user/x: no such file or folder"),
+    "nobody's home for a model": ("predict ~no-such-user/m a.png", "found no such folder"),
+    "an allowed host as a URL": (
+        "dashboard --allowed-host http://x/",
+        "--allowed-host: found 'http://x/', expected the host name or address",
+    ),
+    "every host allowed": ("dashboard --allowed-host *", "--allowed-host: found '*'", "each one"),
+    "a name too long for a study": (
+        f"run --study {'n' * 513}",
+        "name: found 513 characters ('nnn",
+        "expected at most 512; choose another name",
+    ),
+    "a name of half a character": ("submit --study \udcff", "name: found '\\udcff'", "in UTF-8"),
     "no server": (
         "run --storage postgresql://user:secret@127.0.0.1:1/x",
         "cannot use postgresql://user:***@127.0.0.1:1/x",
@@ -135,8 +165,17 @@ def test_a_study_file_may_begin_with_the_mark_that_editors_on_windows_write(cli,
     assert "marked" in result.out
 
 
-def test_the_password_of_a_storage_is_not_shown_with_verbose_either(shell):
-    url = "postgresql://user:secret@127.0.0.1:1/x"
+@pytest.mark.parametrize("place", ["URL", "query", "PGPASSWORD", "PGPASSWORD_FILE"])
+def test_the_password_of_a_storage_is_not_shown_with_verbose_either(shell, monkeypatch, place):
+    (shell.folder / "password.txt").write_text("secret")
+    url = "postgresql://user@127.0.0.1:1/x"
+    if place == "URL":
+        url = "postgresql://user:secret@127.0.0.1:1/x"
+    elif place == "query":
+        url += "?password=secret"
+    else:
+        value = "password.txt" if place == "PGPASSWORD_FILE" else "secret"
+        monkeypatch.setenv(place, value)
 
     result = shell.run("--verbose", "status", "--storage", url)
 

@@ -104,7 +104,8 @@ def test_a_training_that_diverges_is_reported_and_the_others_go_on(copied, cli):
 def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, shell, cli):
     assert shell.run("run", slow_study, "--threads", 1).code == 0
     database = shell.folder / "hpsearch.db"
-    process = shell.start("confirm", "--trial", 0, "--trial", 1, "--threads", 1)
+    command = ("confirm", "--allow-code", "--trial", 0, "--trial", 1, "--threads", 1)
+    process = shell.start(*command)
     deadline = time.monotonic() + 120
     while not kept(database):
         assert process.poll() is None
@@ -117,7 +118,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, 
     assert result.code == 130
     assert "Traceback" not in result.err
     assert 0 < len(done) < 6, "the signal came too late"
-    again = shell.run("confirm", "--trial", 0, "--trial", 1, "--threads", 1)
+    again = shell.run(*command)
     assert again.code == 0, again.err
     assert f"{6 - len(done)} training" in again.err
     assert {key: kept(database)[key] for key in done} == done

@@ -29,8 +29,8 @@ from tests.integration.studies import make_spec, make_study, search
 PASSWORD = "HPSEARCH_DASHBOARD_PASSWORD"
 
 
-def ask(url: str, login: str | None = None) -> tuple[int, str]:
-    headers = {}
+def ask(url: str, login: str | None = None, host: str = "") -> tuple[int, str]:
+    headers = {"Host": host} if host else {}
     if login is not None:
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     try:
@@ -96,12 +96,18 @@ def test_with_a_login_it_may_be_reached_by_others(finished, shell, tmp_path):
         patch.delenv(PASSWORD, raising=False)
         patch.setenv(f"{PASSWORD}_FILE", "password.txt")
         where = ("--storage", finished.database, "--host", "0.0.0.0", "--port", 0)
-        process = shell.start("dashboard", *where, "--auth", "ann")
+        named = ("--allowed-host", "search.example.org", "--allowed-host", "dashboard")
+        process = shell.start("dashboard", *where, "--auth", "ann", *named)
     said = shell.hear(process)
     (site,) = sites_in(said)
     assert ask(f"{site}/api/studies")[0] == 401
     assert ask(f"{site}/api/studies", "ann:wrong")[0] == 401
     assert ask(f"{site}/api/studies", "ann:psst")[0] == 200
+    for host in ("search.example.org", "dashboard:8080", "192.0.2.7:8080"):
+        assert ask(f"{site}/api/studies", "ann:psst", host)[0] == 200
+    # before the login, so that a foreign page cannot try passwords
+    assert ask(f"{site}/api/studies", "ann:psst", "evil.example")[0] == 421
+    assert ask(f"{site}/api/studies", None, "evil.example")[0] == 421
     process.send_signal(signal.SIGINT)
     assert "psst" not in said + shell.wait(process).err
 

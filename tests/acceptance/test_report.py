@@ -310,6 +310,16 @@ def test_a_damaged_record_is_not_hidden_by_the_report(copied, cli):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions")
+def test_a_tilde_in_an_output_is_the_home_directory(finished, cli, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for command in (("report", "-o", "~/r.md"), ("export", "-o", "~/t")):
+        assert cli(*command, "--storage", finished.database).code == 0
+    assert {path.name for path in home.iterdir()} >= {"r.md", "t"}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_a_page_has_the_permissions_of_the_umask(finished, cli, tmp_path):
     before = os.umask(0o027)
     try:

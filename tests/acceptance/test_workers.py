@@ -138,7 +138,7 @@ def test_a_submitted_study_is_worked_on_by_any_worker(shell, study_file, cli, re
     assert "study 'shared' waits for workers" in submitted.err
     assert cli("status", "--json").json["target"] == 3
 
-    worked = shell.run("worker", "--threads", 1)
+    worked = shell.run("worker", "--allow-code", "--threads", 1)
     again = cli("worker", "--study", "shared")
 
     assert worked.code == 0, worked.err
@@ -258,17 +258,19 @@ def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, t
     import numpy as np
 
     cli("submit", study_file, "--trials", 1)
-    assert shell.run("worker", "--threads", 1).code == 0
+    assert shell.run("worker", "--allow-code", "--threads", 1).code == 0
     cli("submit", study_file, "--trials", 2)
     np.savez(tmp_path / "other.npz", x_train=255 - digits[0], y_train=digits[1])
-    refused = cli("worker", "--study", "shared", "--dataset", "other.npz", "--threads", 1)
+    refused = cli(
+        "worker", "--allow-code", "--study", "shared", "--dataset", "other.npz", "--threads", 1
+    )
     assert refused.code == 2
     assert "study 'shared' has changed: the images (same number, different content)" in refused.err
 
 
 def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, study_file, cli):
     cli("submit", study_file, "--study", "first", "--trials", 1)
-    process = shell.start("worker", "--forever", "--threads", 1)
+    process = shell.start("worker", "--allow-code", "--forever", "--threads", 1)
 
     def is_done(study):
         return cli("status", "--study", study, "--json").json["complete"] == 1
@@ -283,10 +285,10 @@ def test_a_worker_that_waits_serves_the_next_study_and_ends_when_asked(shell, st
 def test_a_study_that_others_finish_is_left_while_another_is_open(shell, study_file, cli):
     cli("submit", study_file, "--study", "first", "--trials", 1)
     shell.hold()
-    first = shell.start("worker", "--study", "first", "--threads", 1)
+    first = shell.start("worker", "--allow-code", "--study", "first", "--threads", 1)
     shell.wait_for_training(first)
     cli("submit", study_file, "--study", "second", "--trials", 1)
-    second = shell.start("worker", "--threads", 1)
+    second = shell.start("worker", "--allow-code", "--threads", 1)
 
     def is_running():
         return cli("status", "--study", "second", "--json").json["running"] == 1
@@ -309,7 +311,9 @@ def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
         if kind == "child":
             monkeypatch.setenv("HPSEARCH_PARENT", str(os.getpid()))
         options = ("--forever",) if kind == "forever" else ()
-        process = shell.start("worker", "--study", "shared", "--threads", 1, *options)
+        process = shell.start(
+            "worker", "--allow-code", "--study", "shared", "--threads", 1, *options
+        )
         assert shell.hear(process).rstrip().endswith("waiting for it")
         start(server)
         shell.wait_until(
@@ -344,7 +348,7 @@ def test_a_study_is_watched_until_it_is_done(shell, study_file, cli):
     cli("submit", study_file, "--trials", 2)
     watching = shell.start("watch", "shared")
     assert "watching study 'shared'" in shell.hear(watching)
-    assert shell.run("worker", "--threads", 1).code == 0
+    assert shell.run("worker", "--allow-code", "--threads", 1).code == 0
     result = shell.wait(watching)
     assert result.code == 0
     assert "2/2  trial" in result.err

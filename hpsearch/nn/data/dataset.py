@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpsearch.core.spec import DatasetSummary, DataSpec
-from hpsearch.errors import DataError, nearest, plural
+from hpsearch.errors import DataError, mask_text, nearest, plural
 from hpsearch.nn.data import arrays, builtin, cache, image_folder
 
 DATASETS = builtin.NAMES
@@ -75,7 +76,7 @@ def default_name(dataset: str) -> str:
     """
     if dataset in DATASETS:
         return dataset
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     return path.stem if path.suffix.lower() == ".npz" else path.absolute().resolve().name
 
 
@@ -86,7 +87,7 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
         DataError: the name is unknown, the path does not exist or is of another kind, or an image
             size is given for data of fixed size.
     """
-    dataset, path = spec.dataset, Path(spec.dataset).expanduser()
+    dataset, path = spec.dataset, Path(os.path.expanduser(spec.dataset))
     if dataset in DATASETS:
         _refuse_image_size(spec, f"the data set {dataset!r}")
         if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
@@ -113,8 +114,9 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
         )
     elif path.suffix or len(path.parts) > 1 or dataset.startswith((".", "~")):
         raise DataError(
-            f"{dataset}: no such file or folder (looked for {path.absolute()}), expected an .npz"
-            f" file, a folder of class folders, or a known name; {nearest(dataset, DATASETS)}"
+            f"{mask_text(dataset)}: no such file or folder (looked for"
+            f" {mask_text(str(path.absolute()))}), expected an .npz file, a folder of class"
+            f" folders, or a known name; {nearest(dataset, DATASETS)}"
         )
     else:
         raise DataError(
@@ -142,7 +144,7 @@ def summarise(spec: DataSpec, *, seed: int) -> DatasetSummary | None:
     Raises:
         DataError: there are no class folders, or one holds no or too few images.
     """
-    path = Path(spec.dataset).expanduser()
+    path = Path(os.path.expanduser(spec.dataset))
     if spec.dataset in DATASETS or not path.is_dir():
         return None
     parts, classes = image_folder.read_labels(path)
@@ -178,9 +180,9 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, seed: int = 0) -> Imag
         DataError: the data is unknown, missing, damaged or unfit.
     """
     check(spec, data_dir=data_dir)
-    path = Path(spec.dataset).expanduser()
+    path = Path(os.path.expanduser(spec.dataset))
     if spec.dataset in DATASETS:
-        source = builtin.find(spec.dataset, data_dir=(data_dir or Path("data")).expanduser())
+        source = builtin.find(spec.dataset, data_dir=data_dir or Path("data"))
     elif path.is_dir():
         source = image_folder.find(path, image_size=spec.image_size)
     else:

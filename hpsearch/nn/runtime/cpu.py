@@ -107,7 +107,7 @@ def cache_directory() -> Path:
     """Returns the cache's folder: HPSEARCH_CACHE, or hpsearch in the user's cache directory."""
     chosen = os.environ.get("HPSEARCH_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpsearch"
 
 

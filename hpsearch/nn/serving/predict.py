@@ -210,7 +210,7 @@ def load_model(
         SpecError: the factory cannot be imported, or fails.
         DeviceError: this machine has no such device.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not os.path.isdir(folder):  # unlike Path.is_dir, False for names that are too long
         what = "a file" if os.path.exists(folder) else "no such folder"
         raise ModelError(

@@ -84,8 +84,8 @@ def confirm(
         if (record.number, index) not in stored
     ]
     if missing:
-        _log_outlook(study, missing)
         prepared = attach_worker(study, options, dataset=dataset)
+        _log_outlook(study, missing)
         for number, (record, index) in enumerate(missing, start=1):
             progress = ReplicationProgress(
                 number=number, total=len(missing), record=record, repeat_index=index, seeds=seeds

@@ -29,6 +29,7 @@ from hpsearch.core.trial import Curve, Epoch, reached
 from hpsearch.errors import HpsearchError, SpecError, StudyError
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.training.failures import build_net, epochs_of, translate_failures
+from hpsearch.nn.user_code import add_import_path, check_allowed
 from hpsearch.search.storage.records import DATA
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.launch import WorkerOptions, configure_torch, versions
@@ -200,11 +201,12 @@ def retrain(
         HpsearchError: the data or the device is not available, memory is full, a training diverged
             or user code failed.
     """
+    # Settings by hand name no code, so it comes from the study's database.
+    check_allowed(plan.spec, is_allowed=options.allow_code)
     threads = cpu.decide_threads(requested=options.threads, workers=1)
     device = configure_torch(options, threads)  # before the modules that import torch
     from hpsearch.nn.serving.predict import LoadedModel
     from hpsearch.nn.training.custom_loop import smoke_test
-    from hpsearch.nn.user_code import add_import_path
 
     data = _load_data(plan, options)
     images = _to_device(data, device, hold_out=hold_out)

@@ -21,7 +21,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from sqlalchemy.engine import URL
 
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.errors import StorageError
+from hpsearch.errors import StorageError, mask_text
+from hpsearch.search.storage.url import looks_like_url
 from hpsearch.util.atomic import open_regular
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # limits for S3
@@ -114,7 +115,12 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
         location = f"{url.database}.artifacts"
     if location.startswith("s3://"):
         return _on_s3(location)
-    folder = Path(location)
+    if looks_like_url(location):
+        raise StorageError(
+            f"--artifacts: found {mask_text(location)!r}, expected a folder or s3://BUCKET/PREFIX;"
+            " correct it, and write a folder with such a name as ./FOLDER"
+        )
+    folder = Path(os.path.expanduser(location))
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         usable = bool(location) and nearest.is_dir() and os.access(nearest, os.W_OK)
@@ -122,8 +128,8 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
         usable = False
     if not usable:
         raise StorageError(
-            f"--artifacts: {location[:200]!r} is not a folder that can be written; fix its"
-            " permissions or name another"
+            f"--artifacts: {mask_text(location)[:200]!r} is not a folder that can be written; fix"
+            " its permissions or name another"
         )
     return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
 
@@ -143,17 +149,20 @@ def check_artifacts(url: URL, location: str | None) -> None:
         code = getattr(exc, "response", {}).get("Error", {}).get("Code")
         if code != "403":  # a key may allow reading and writing objects, but not this request
             raise StorageError(
-                f"--artifacts: {location} cannot be used ({str(exc).splitlines()[0]}), expected an"
-                " existing bucket; create it, or name another"
+                f"--artifacts: {mask_text(str(location))} cannot be used"
+                f" ({str(exc).splitlines()[0]}), expected an existing bucket; create it, or name"
+                " another"
             ) from exc
 
 
 def _on_s3(location: str) -> Artifacts:
-    match = re.fullmatch(r"s3://([^/]+)/?(.*)", location)
+    match = re.fullmatch(r"s3://([^/:@]+)/?([^@]*)", location)
     if match is None:
         raise StorageError(
-            f"--artifacts: found {location!r}, expected s3://BUCKET or s3://BUCKET/PREFIX"
+            f"--artifacts: found {mask_text(location)!r}, expected s3://BUCKET or"
+            " s3://BUCKET/PREFIX; pass keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
+    location = mask_text(location)  # for messages
     try:
         import boto3
         from botocore.config import Config

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.pool import StaticPool
 
-from hpsearch.errors import NotMadeError, StorageError
+from hpsearch.errors import NotMadeError, StorageError, mask_text
 from hpsearch.search.storage.tables import OPTUNA_TABLES
 from hpsearch.search.storage.url import mask, with_password
 
@@ -56,7 +56,7 @@ def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return None
-    target = path.expanduser().absolute().resolve()
+    target = path.absolute().resolve()
     nearest: tuple[int, str] = (0, "")
     for line in lines:
         head, _, tail = line.partition(" - ")
@@ -82,7 +82,9 @@ def _kind(tail: str) -> str:
 def sqlalchemy_url(url: URL) -> str:
     """Returns the URL for the driver, with its password: never show it."""
     if url.get_backend_name() == "sqlite" and is_read_only(path := Path(url.database or "")):
-        return f"sqlite:///{_immutable_uri(path)}&uri=true"
+        file, _, settings = _immutable_uri(path).partition("?")
+        # Quoted twice: SQLAlchemy decodes the URL, and SQLite the file: URI in it.
+        return f"sqlite:///{quote(file)}?{settings}&uri=true"
     return with_password(url).render_as_string(hide_password=False)
 
 
@@ -180,7 +182,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     Raises:
         StorageError: the file is missing, is not a database of Optuna's, or cannot be used.
     """
-    masked = f"sqlite:///{path}"
+    masked = mask(URL.create("sqlite", database=str(path)))
     _check_path(path)
     kind = network_filesystem(path)
     if kind is not None:
@@ -232,8 +234,8 @@ def _check_path(path: Path) -> None:
             raise OSError(0, "it holds a NUL")
     except OSError as exc:
         raise StorageError(
-            f"sqlite:///{str(path)[:200]!r} cannot be accessed ({exc.strerror}), expected an"
-            " SQLite file; name another, or fix the permissions of its folders"
+            f"sqlite:///{mask_text(str(path))[:200]!r} cannot be accessed ({exc.strerror}),"
+            " expected an SQLite file; name another, or fix the permissions of its folders"
         ) from exc
 
 
@@ -241,8 +243,10 @@ def _check_writable(path: Path) -> None:
     folder = path.parent
     problem = None
     if not folder.is_dir():
-        problem = f"the folder {folder} does not exist; create it, or name another file"
+        named = mask_text(str(folder))
+        problem = f"the folder {named} does not exist; create it, or name another file"
     elif not os.access(path if path.exists() else folder, os.W_OK):
         problem = "it cannot be written; fix its permissions, or name another file"
     if problem:
-        raise StorageError(f"cannot use sqlite:///{path}: {problem}")
+        masked = mask(URL.create("sqlite", database=str(path)))
+        raise StorageError(f"cannot use {masked}: {problem}")

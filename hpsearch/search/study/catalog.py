@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,11 @@ from optuna.samplers import RandomSampler
 
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
+from hpsearch.core.space import dims
 from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.spec_text import describe_changes, differences, identity, steering
 from hpsearch.core.trial import State
-from hpsearch.errors import StudyError, nearest
+from hpsearch.errors import SpecError, StudyError, nearest
 from hpsearch.search.storage.artifacts import checkpoint_prefix
 from hpsearch.search.storage.records import (
     BOUNDS,
@@ -68,6 +70,27 @@ def create_or_resume(
     study = _create_or_open(storage, spec, fresh=fresh, data=data)
     # A submitted study has no data yet, nor has one that was deleted since the look.
     return attach_data(study, data=data, reference=reference, bounds=bounds)
+
+
+_MAX_NAME = 512  # characters, of Optuna's columns; SQLite accepts more, PostgreSQL does not
+
+
+def check_names(spec: StudySpec) -> None:
+    """Refuses names that not every database can store: of a new study, and of its dimensions.
+
+    Called before a study is created only, so that studies of earlier versions open and resume.
+
+    Raises:
+        SpecError: a name is too long, or holds a control character or half a character.
+    """
+    for key, name in [("name", spec.name), *(("space", name) for name in dims(spec.space))]:
+        found = None
+        if len(name) > _MAX_NAME:
+            found = f"{len(name):,} characters ({name[:40]!r}…), expected at most {_MAX_NAME}"
+        elif any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            found = f"{name[:100]!r}, expected a name without control characters, in UTF-8"
+        if found is not None:
+            raise SpecError(f"{key}: found {found}; choose another name")
 
 
 def submit(storage: Storage, spec: StudySpec) -> Study:
@@ -261,6 +284,7 @@ def _opened(storage: Storage, handle: optuna.Study, spec: StudySpec) -> Study:
 
 
 def _create(storage: Storage, spec: StudySpec, attributes: Mapping[str, Any]) -> optuna.Study:
+    check_names(spec)
     objectives = [OBJECTIVES[name] for name in spec.search.objectives]
     with storage.transaction(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

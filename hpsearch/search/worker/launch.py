@@ -18,7 +18,7 @@ from hpsearch.core.spec_text import describe_changes, differences, steering
 from hpsearch.errors import DeviceError, plural
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.runtime.cpu import HardwareOptions
-from hpsearch.nn.user_code import CODE, add_import_path, check_user_code
+from hpsearch.nn.user_code import CODE, add_import_path, check_allowed, check_user_code
 from hpsearch.search.samplers import grid_cells
 from hpsearch.search.storage.artifacts import check_artifacts
 from hpsearch.search.storage.records import REFERENCE, StudyStatus
@@ -43,14 +43,15 @@ class WorkerOptions(HardwareOptions):
     """Locations and hardware of a search; None selects a default.
 
     ``code`` is the folder that is searched first for user modules, before the current one (None:
-    that of ``HPSEARCH_CODE``). ``artifacts`` is the location of checkpoints (None: the default of
-    the database).
+    that of ``HPSEARCH_CODE``), and ``allow_code`` allows those that a database names.
+    ``artifacts`` is the location of checkpoints (None: the default of the database).
     """
 
     storage: str
     data_dir: Path | None = None
     artifacts: str | None = None
     code: Path | None = None
+    allow_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +149,9 @@ def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) 
     Loads the data from the study's own location, or from ``dataset``; it must be the same data.
 
     Raises:
-        HpsearchError: the data cannot be loaded or is other data, or the hardware differs.
+        HpsearchError: the data, the hardware or the study's user code is refused.
     """
+    check_allowed(study.spec, is_allowed=options.allow_code)
     spec = with_dataset(study.spec, dataset)
     resources = _load_resources(spec, options, _thread_count(options, study, workers=1))
     _check_hardware(study, resources.reference, allow_mixed=options.mixed_hardware)
@@ -206,12 +208,11 @@ def run(
         return run_here(prepared, stop=stop, observer=watcher)
     threads = int(prepared.origin["threads"])
     arguments = ["--study", study.name, "--threads", str(threads)]
-    if options.data_dir is not None:
-        arguments += ["--data-dir", str(options.data_dir)]
-    if options.artifacts is not None:
-        arguments += ["--artifacts", options.artifacts]
-    if options.mixed_hardware:
-        arguments.append("--mixed-hardware")
+    places = {"--data-dir": options.data_dir, "--artifacts": options.artifacts}
+    arguments += [str(word) for pair in places.items() if pair[1] is not None for word in pair]
+    # The code needs no other permission: the user has passed the definition of the study.
+    flags = {"--mixed-hardware": options.mixed_hardware, "--allow-code": study.spec.has_user_code}
+    arguments += [name for name, is_set in flags.items() if is_set]
     counted = sum(number for state, number in study.tally().items() if state.counts)
     # A worker without a trial would load the data for nothing.
     left = max(1, study.spec.search.trials - counted)
@@ -283,6 +284,7 @@ def _open_existing(
 ) -> tuple[Storage | None, Study | None]:
     """Opens the database and the study, each None if missing; checks a file yet to be created."""
     if not exists(options.storage):
+        catalog.check_names(spec)
         check_storage(options.storage, artifacts=options.artifacts)
         return None, None
     check_artifacts(parse_url(options.storage), options.artifacts)
@@ -291,6 +293,8 @@ def _open_existing(
     )
     is_known = spec.name in catalog.study_names(storage)
     known = catalog.open_study(storage, spec.name) if is_known else None
+    if known is None:
+        catalog.check_names(spec)
     storage.close()  # holds no connection while data is loaded; the next use connects again
     return storage, known
 

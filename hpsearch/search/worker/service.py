@@ -15,6 +15,7 @@ from hpsearch.errors import AwayError, DataError, DeviceError, SpecError, Storag
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import AWAY_SECONDS
 from hpsearch.search.storage.storage import Storage, open_storage
+from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study import catalog
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker import launch
@@ -51,6 +52,7 @@ def serve(
             study is skipped instead and the reason logged: for five minutes, or for good if its
             hardware differs.
     """
+    parse_url(options.storage)  # a misspelt URL is refused: waiting would not correct it
     service = _Service(
         options=options, name=name, forever=forever, dataset=dataset, stop=stop, view=view
     )

@@ -241,7 +241,7 @@ def touch_alive_file() -> None:
     path = os.environ.get(ALIVE)
     if path:
         with suppress(OSError):  # then the file grows old, and the health check detects it
-            Path(path).touch()
+            Path(os.path.expanduser(path)).touch()
 
 
 @contextmanager

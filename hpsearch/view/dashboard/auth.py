@@ -1,4 +1,4 @@
-"""Access control of the dashboard: read-only filter, login and login throttle."""
+"""Access control of the dashboard: hosts, read-only filter, login and login throttle."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import hmac
 import ipaddress
 import json
 import math
+import re
 import socket
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hpsearch.errors import HpsearchError
@@ -136,6 +138,139 @@ def is_loopback(host: str) -> bool:
         return False
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     return all(address.is_loopback for address in addresses)
+
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s/@:\[\]]+)(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = (None, "80", "443")  # a proxy may add or omit its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostAndPort:
+    """A host name or address in its usual spelling, and a port; None for that of http or https."""
+
+    host: str
+    port: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> HostAndPort | None:
+        """Returns the host of a Host header or an origin; None if it is malformed.
+
+        >>> HostAndPort.parse("[0::1]:8080")
+        HostAndPort(host='::1', port='8080')
+        >>> HostAndPort.parse("Example.org.:443"), HostAndPort.parse("a@b"), HostAndPort.parse("")
+        (HostAndPort(host='example.org', port=None), None, None)
+        """
+        match = _AUTHORITY.fullmatch(text.strip().lower())
+        if match is None:
+            return None
+        host = match[1].strip("[]").removesuffix(".")
+        if (address := _address(host)) is not None:
+            host = str(address)
+        return cls(host=host, port=None if match[2] in _DEFAULT_PORTS else match[2])
+
+    @classmethod
+    def parse_option(cls, text: str) -> HostAndPort:
+        """Returns the host of an ``--allowed-host``.
+
+        Raises:
+            HpsearchError: it is neither a host name nor an address.
+        """
+        parsed = cls.parse(text)
+        if parsed is None or "*" in text:
+            raise HpsearchError(
+                f"--allowed-host: found {text!r}, expected the host name or address in the"
+                " browser's address bar, as search.example.org or 192.0.2.7:8443; name each one"
+            )
+        return parsed
+
+
+class AllowedHosts:
+    """The hosts under which browsers may reach the dashboard, against DNS rebinding.
+
+    A foreign page can have its own host name resolve to this machine, and its scripts then read and
+    change what the dashboard serves; the requests carry that name in their Host header. So only
+    these hosts are answered: ``localhost`` and its addresses, the ones ``listened`` on, and
+    ``named`` ones. If one of these stands for all addresses (0.0.0.0), also this machine's name,
+    and any address: an address cannot be rebound, and a container does not know those of its host.
+
+    The port of a Host header may be any, because proxies and containers map ports.
+    """
+
+    def __init__(self, *listened: str, named: Iterable[HostAndPort] = ()) -> None:
+        addresses = {_address(text) for text in listened}
+        self._is_any = any(address and address.is_unspecified for address in addresses)
+        self._named = frozenset(named)
+        known = ["localhost", "127.0.0.1", "::1", *listened]
+        if self._is_any:
+            known.append(socket.gethostname())
+        parsed = (HostAndPort.parse(f"[{text}]" if ":" in text else text) for text in known)
+        self._hosts = {each.host for each in (*parsed, *self._named) if each is not None}
+
+    def answers(self, host: HostAndPort | None) -> bool:
+        """Whether to answer a request to that host."""
+        if host is None:
+            return False
+        return host.host in self._hosts or (self._is_any and _address(host.host) is not None)
+
+    def may_write(self, environ: WSGIEnvironment, host: HostAndPort) -> bool:
+        """Whether a request that writes comes from a page of the dashboard, or from no page.
+
+        Browsers send the origin of the page with every request that writes. It must equal the host
+        that the request went to, or a named one: a proxy may have replaced the Host header.
+        """
+        if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("same-origin", "none"):
+            return False
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None:  # no browser
+            return True
+        scheme, _, rest = origin.partition("://")
+        page = HostAndPort.parse(rest) if scheme in ("http", "https") else None
+        return page is not None and (page == host or page in self._named)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def guarded(app: WSGIApplication, allowed: AllowedHosts) -> WSGIApplication:
+    """Returns the app behind a filter against other sites' pages: put it around all others.
+
+    Refuses requests to other hosts (421) and writes from other origins (403), and lets no page
+    show the dashboard in a frame, where users might click what they do not see.
+    """
+
+    def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, *_NO_FRAMES], *more)
+
+        found = environ.get("HTTP_HOST", "")
+        host = HostAndPort.parse(found)
+        if host is None or not allowed.answers(host):
+            text = (
+                f"found the host {found[:100]!r}, expected the address that the dashboard listens"
+                " on; open that, or add --allowed-host to its command\n"
+            )
+            return _answer(start, "421 Misdirected Request", text, _PLAIN)
+        if environ.get("REQUEST_METHOD") not in READING and not allowed.may_write(environ, host):
+            origin = environ.get("HTTP_ORIGIN", "another site")[:100]
+            text = (
+                f"found a change from a page of {origin!r}, expected one of the dashboard at"
+                f" {found!r}; if a proxy serves it there, add --allowed-host to its command\n"
+            )
+            return _answer(start, "403 Forbidden", text, _PLAIN)
+        return app(environ, start)
+
+    return filtered
+
+
+_NO_FRAMES = (
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("X-Frame-Options", "DENY"),  # for browsers that do not know the former
+)
+_PLAIN = ("X-Content-Type-Options", "nosniff")  # the answer quotes the request
 
 
 def read_only(app: WSGIApplication) -> WSGIApplication:

@@ -25,8 +25,11 @@ from hpsearch.search.study.catalog import open_numbered
 from hpsearch.view.dashboard.annotations import NOTHING, Annotations, annotate, of_study, of_trial
 from hpsearch.view.dashboard.auth import (
     READING,
+    AllowedHosts,
+    HostAndPort,
     Login,
     check_open,
+    guarded,
     read_only,
     with_login,
     without_uploads,
@@ -126,6 +129,7 @@ def serve(
     port: int = 8080,
     writable: bool = False,
     login: Login | None = None,
+    allowed_hosts: Sequence[HostAndPort] = (),
     storage_options: Sequence[str] = (),
     ready: Callable[[str], None],
 ) -> None:
@@ -137,6 +141,7 @@ def serve(
         port: 1 to 65535, or 0 for any free port.
         writable: whether the page may create, rename and delete studies.
         login: the required login; None for none, which only a loopback address permits.
+        allowed_hosts: other hosts under which browsers reach the server, e.g. through a proxy.
         storage_options: the options that name the storage, for the commands to type.
         ready: called with the URL once the server listens.
 
@@ -146,6 +151,7 @@ def serve(
     """
     check_open(host, login)
     with _listen(host, port) as listening:
+        allowed = AllowedHosts(host, listening.getsockname()[0], named=allowed_hosts)
         # Imported once the port is known to be free, as optuna-dashboard takes about 2 s.
         import waitress
         from optuna_dashboard import wsgi
@@ -159,6 +165,8 @@ def serve(
             app = read_only(hiding(app, [*UPLOADS, *CHANGES]))
         if login is not None:
             app = with_login(app, login)
+        # Outermost, so that a foreign page can neither try passwords nor learn that a login exists.
+        app = guarded(app, allowed)
         # waitress would warn of the many simultaneous requests of a page.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         server = waitress.create_server(app, sockets=[listening], threads=8)

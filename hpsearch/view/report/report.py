@@ -332,6 +332,7 @@ def write(text: str, path: Path) -> None:
     Raises:
         HpsearchError: it cannot be written there, or another study's report is there.
     """
+    path = Path(os.path.expanduser(path))
     theirs = _mark_of(path)
     if theirs is not None and theirs != _mark_in(text[:_HEAD_BYTES].encode()):
         raise HpsearchError(

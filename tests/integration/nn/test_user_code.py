@@ -7,12 +7,14 @@ import logging
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
 import hpsearch
+from hpsearch.api.run import RunOptions, submit
 from hpsearch.cli.main import main
 from hpsearch.core.spec import ModelSpec, TrainSpec
 from hpsearch.core.trial import Interrupted, Outcome, State
@@ -275,7 +277,13 @@ def test_a_trial_comes_out_the_same_again(searched):
     again = rerun(
         study.study,
         number,
-        WorkerOptions(storage=project.database, device="cpu", threads=1, code=project.folder),
+        WorkerOptions(
+            storage=project.database,
+            device="cpu",
+            threads=1,
+            code=project.folder,
+            allow_code=True,
+        ),
         dataset=None,
         on_epoch=lambda before, now: None,
     )
@@ -294,7 +302,65 @@ def taken(searched):
         storage=project.database,
         device="cpu",
         threads=1,
+        allow_code=True,
     )
+
+
+COMMANDS = {
+    "train": ("train", "--knee", "-o", "refused"),
+    "confirm": ("confirm", "--seeds", "1"),
+    "rerun": ("rerun", "0"),
+    "worker": ("worker", "--study", "own"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_code_that_a_database_names_is_neither_imported_nor_run_unasked(
+    searched, command, tmp_path, monkeypatch, capsys
+):
+    """Everyone who can write to the database can choose the name."""
+    project, _ = searched
+    monkeypatch.chdir(project.folder)
+    monkeypatch.delenv("HPSEARCH_CODE", raising=False)
+    database = project.database
+    if command == "worker":
+        database = str(tmp_path / "queued.db")
+        submit(project.study(), RunOptions(storage=database))
+    monkeypatch.delitem(sys.modules, project.nets, raising=False)
+
+    with pytest.raises(SystemExit, match="2"):
+        main([*COMMANDS[command], "--storage", database, "--device", "cpu"])
+    said = capsys.readouterr().err
+
+    assert len(said.splitlines()) == 1
+    assert f"model.factory '{project.nets}:build'" in said
+    assert "pass --allow-code (in Python: allow_code=True) or set HPSEARCH_CODE" in said
+    assert project.nets not in sys.modules
+    assert not (project.folder / "refused").exists()
+
+
+def test_code_is_not_run_from_python_unasked_either(searched, tmp_path, monkeypatch):
+    project, study = searched
+    monkeypatch.delitem(sys.modules, project.nets, raising=False)
+    options = {"study": study.name, "storage": project.database, "device": "cpu"}
+
+    with pytest.raises(SpecError, match="not allowed by default"):
+        hpsearch.train(tmp_path / "model", knee=True, **options)
+    with pytest.raises(SpecError, match="not allowed by default"):
+        hpsearch.confirm(**options)
+
+    assert project.nets not in sys.modules
+
+
+def test_the_folder_of_code_in_the_environment_allows_it(searched, monkeypatch, capsys):
+    project, study = searched
+    monkeypatch.setenv("HPSEARCH_CODE", str(project.folder))
+
+    with suppress(SystemExit):
+        where = ("--storage", project.database, "--study", study.name, "--device", "cpu")
+        main(["rerun", "0", "--threads", "1", *where])
+
+    assert "identical" in capsys.readouterr().err
 
 
 def test_a_model_is_loaded_only_where_its_code_is_named(searched, taken, monkeypatch):
@@ -370,7 +436,13 @@ def test_a_net_that_no_onnx_file_can_hold_is_kept_without_one(project, monkeypat
 
     with pytest.raises(ModelError, match="was not written, the rest of the model folder was"):
         hpsearch.train(
-            folder, knee=True, storage=project.database, device="cpu", threads=1, onnx=True
+            folder,
+            knee=True,
+            storage=project.database,
+            device="cpu",
+            threads=1,
+            onnx=True,
+            allow_code=True,
         )
 
     name = f"{project.nets}:branching"
@@ -406,7 +478,7 @@ class TestLateFailure:
             study.storage.close()
             before = sorted(project.folder.iterdir())
             where = ["--storage", project.database, "--device", "cpu", "--threads", "1"]
-            how = ["--seeds", str(seeds), *where]
+            how = ["--seeds", str(seeds), "--allow-code", *where]
             how += ["--knee", "-o", "model"] if command == "train" else ["--mixed-hardware"]
             with pytest.raises(SystemExit, match="2"):
                 main([*(["--verbose"] if verbose else []), command, *how])
@@ -584,6 +656,7 @@ def test_a_custom_training_is_searched_and_trained_for_use(project):
         device="cpu",
         threads=1,
         hold_out_validation=True,
+        allow_code=True,
     )
     assert trained.metrics["epochs"] == 3
     assert hpsearch.load_model(trained.folder, device="cpu").predict(trained.taken.images).classes

@@ -58,7 +58,7 @@ def test_options_override_the_keys_of_a_study_file():
 def test_every_other_option_is_one_of_a_worker():
     keyless = {each.name for each in fields(RunOptions) if not each.metadata}
 
-    assert keyless == {each.name for each in fields(WorkerOptions)} - {"code"}
+    assert keyless == {each.name for each in fields(WorkerOptions)} - {"code", "allow_code"}
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["environment", "option"])

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from hpsearch.core.dimensions import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
 from hpsearch.core.trial import Outcome, State
-from hpsearch.errors import StudyError
+from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage.records import CHANGES, StudyStatus
 from hpsearch.search.storage.storage import open_storage
@@ -22,6 +22,7 @@ from hpsearch.search.worker.launch import _check_grid
 from hpsearch.util.messages import messages_to
 from tests.integration.studies import (
     EPOCHS,
+    WIDTHS,
     curve_of,
     make_spec,
     make_study,
@@ -328,6 +329,28 @@ class TestGrid:
         study.enqueue({"n_blocks": 3, "learning_rate": 0.01})
         assert search(study) is StudyStatus.DONE
         assert study.records()[0].params["learning_rate"] == 0.01
+
+
+class TestNames:
+    def test_the_longest_name_is_stored(self, storage):
+        study = make_study(storage, make_spec("n" * 512))
+        assert study_names(storage) == [study.name]
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("n" * 513, "found 513 characters .*expected at most 512; choose another"),
+            ("a\0b", "control characters"),
+            ("a\nb", "control characters"),
+            ("a\udcffb", "in UTF-8"),
+        ],
+    )
+    @pytest.mark.parametrize("of", ["study", "dimension"])
+    def test_a_name_that_a_database_cannot_store_is_refused_by_each(self, storage, of, name, told):
+        spec = make_spec(name) if of == "study" else make_spec(space={name: WIDTHS})
+        with pytest.raises(SpecError, match=rf"{'name' if of == 'study' else 'space'}: .*{told}"):
+            make_study(storage, spec)
+        assert storage.studies() == []
 
 
 class TestChanges:

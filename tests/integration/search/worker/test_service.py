@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -64,7 +65,9 @@ def place(tmp_path, digits_npz, monkeypatch, one_thread):
     shutil.copy(digits_npz, tmp_path / "digits.npz")
     (tmp_path / "flaky.py").write_text(FLAKY)
     (tmp_path / "study.toml").write_text(STUDY.format(npz=tmp_path / "digits.npz"))
-    place = launch.WorkerOptions(storage=f"{tmp_path}/a.db", device="cpu", threads=1)
+    place = launch.WorkerOptions(
+        storage=f"{tmp_path}/a.db", device="cpu", threads=1, allow_code=True
+    )
     submit(place)
     return place
 
@@ -135,6 +138,32 @@ def test_a_study_that_failures_ended_is_taken_up_when_it_is_queued_again(
     assert work_on(place, notify, forever=True) is StudyStatus.INTERRUPTED
     assert "trials failed in a row, the last one, trial 0, with bug: flaky:train" in lines[-1]
     assert complete(place) == 1
+
+
+def test_code_that_is_not_allowed_is_skipped_with_one_line_and_the_next_study_is_run(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_WAIT_SECONDS", 0.1)
+    plain = STUDY.replace('function = "flaky:train"\n', "").format(npz=tmp_path / "digits.npz")
+    (tmp_path / "plain.toml").write_text(plain)
+    sys.modules.pop("flaky", None)
+    launch.submit(read_spec(tmp_path / "plain.toml", {}), place)
+    lines = []
+
+    work_on(replace(place, allow_code=False), lines.append, forever=True)
+
+    skipped = [line for line in lines if "skipping" in line]
+    assert len(skipped) == 1
+    assert (
+        "skipping study 'study': the database says to import and run train.function" in skipped[0]
+    )
+    assert "'flaky:train'" in skipped[0]
+    assert "--allow-code" in skipped[0]
+    assert "flaky" not in sys.modules
+    with contextlib.closing(open_storage(place.storage, create=False)) as opened:
+        done = {name: open_study(opened, name).summary().complete for name in ("study", "plain")}
+    assert done == {"study": 0, "plain": 1}
 
 
 def test_a_worker_that_skips_every_study_does_not_log_that_none_is_open(place, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import re
@@ -245,6 +246,40 @@ def test_a_writable_dashboard_may_change_studies(url):
         assert studies(url) == ["new"]
         status, detail = ask(f"{site}/api/studies/2")
         assert (status, detail["note"]["body"]) == (200, "")
+
+
+def test_a_foreign_page_can_neither_read_nor_delete_nor_frame_it(url):
+    """A page whose name resolves to this machine: its requests bear that name (DNS rebinding)."""
+    with serving(url, "writable") as (site, _):
+        address = site.removeprefix("http://")
+        evil = f"evil.example:{address.rpartition(':')[2]}"
+        for method, status, headers in [
+            ("DELETE", 421, {"Host": evil}),
+            ("DELETE", 421, {"Host": evil, "Origin": f"http://{evil}"}),
+            ("GET", 421, {"Host": evil}),
+            ("DELETE", 403, {"Host": address, "Origin": "http://evil.example"}),
+            ("DELETE", 403, {"Host": address, "Sec-Fetch-Site": "cross-site"}),
+        ]:
+            answer, text = requested(address, method, "/api/studies/1", headers)
+            assert (answer.status, text.count("\n")) == (status, 1)
+        assert studies(url) == ["quick"]
+        for path in ("/dashboard", "/", "/api/studies", "/api/studies/9", "/nothing"):
+            answer, _ = requested(address, "GET", path, {})
+            assert "frame-ancestors 'none'" in answer.getheader("Content-Security-Policy")
+            assert answer.getheader("X-Frame-Options") == "DENY"
+        own = {"Origin": site, "Sec-Fetch-Site": "same-origin"}
+        assert requested(address, "DELETE", "/api/studies/1", own)[0].status == 204
+
+
+def requested(
+    address: str, method: str, path: str, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, str]:
+    with contextlib.closing(
+        http.client.HTTPConnection(address, timeout=PATIENCE_SECONDS)
+    ) as connection:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer, answer.read().decode()
 
 
 def test_a_users_note_stays_whatever_it_says(url):
