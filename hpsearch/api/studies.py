@@ -15,7 +15,7 @@ from hpsearch.core.analysis.pareto import ParetoFront, front, front_as_plain
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.errors import translate_errors
+from hpsearch.errors import plural, translate_errors
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ class StudyHandle:
 
     def pareto_front(self) -> ParetoFront:
         """Returns the front, cheapest first, with the number of its knee."""
-        return front(self.trials(), self.objectives)
+        records = self.trials()
+        if imported := sum(record.state is State.IMPORTED for record in records):
+            _log.info("%s left out: not trained by hpsearch", plural(imported, "imported trial"))
+        return front(records, self.objectives)
 
     def front_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``front --json``: ``number, values, params, knee``."""

@@ -305,6 +305,9 @@ def work(
             continue
         if isinstance(lease, StudyStatus):
             return lease
+        if isinstance(lease, TrialRecord):  # failed without a start
+            observer.ended(lease)
+            continue
         # Beats while the trial is handed back or finished, too: that may wait for the database.
         try:
             with heartbeats(lease):
