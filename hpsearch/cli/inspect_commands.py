@@ -16,6 +16,7 @@ from hpsearch.cli.output import (
     print_json,
     print_result,
     watching,
+    write_document,
 )
 
 app = typer.Typer()
@@ -165,7 +166,7 @@ def report(
     if output is None:
         output = default_path(opened.name) if kind == "html" else STDOUT
     if output == STDOUT:
-        typer.echo(opened.report_text(kind))
+        write_document(opened.report_text(kind))
     else:
         note(f"wrote {opened.report(output, kind=kind)}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,13 @@ from hpsearch.core.spec_text import to_toml
 from hpsearch.errors import HpsearchError, nearest, plural
 from hpsearch.util.atomic import atomic_write
 from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
-from hpsearch.view.format import format_percent, format_seconds, savings_text
+from hpsearch.view.format import (
+    format_percent,
+    format_seconds,
+    savings_text,
+    visible,
+    visible_json,
+)
 from hpsearch.view.report import effect_sections, figures, front, narrative
 from hpsearch.view.report.theme import DARK, SHOWN_SPANS
 
@@ -132,7 +137,7 @@ def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str]
     """
     check_format(kind)
     if kind == "json":
-        return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
+        return visible_json(as_numbers(findings))
     parts = sections(findings, storage_options=storage_options)
     make = page if kind == "html" else markdown
     return make(parts, subject=f"study {findings.study}", about=written())
@@ -194,6 +199,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hpsearch.view.report", "page"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,8 +15,16 @@ from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.jobs.confirm import _chosen_trials, rerun
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.study.leases import Lease
+from hpsearch.search.worker.work_loop import EndedTrials, StopSignal, work
 from hpsearch.util.messages import messages_to
-from tests.integration.studies import curve_of, make_spec, make_study, origin, search
+from tests.integration.studies import (
+    curve_of,
+    make_spec,
+    make_study,
+    origin,
+    search,
+    simulate,
+)
 
 WRONG = [
     ({"optimizer": "lion"}, "--set optimizer: found 'lion', expected one of sgd, adam"),
@@ -157,3 +165,21 @@ def test_failures_that_other_programs_wrote_are_not_failures_in_a_row(sqlite):
     assert study.failures() == []
     study.acquire(origin()).finish(Outcome(state=State.FAILED, reason="bug: boom"))
     assert len(study.failures()) == 1
+
+
+def test_a_worker_reports_trials_that_fail_at_once_and_goes_on(sqlite):
+    study, ended = make_study(sqlite, make_spec(trials=2, max_failures=2)), []
+    for _ in range(3):
+        study.handle.enqueue_trial({"optimizer": "lion"})
+    status = work(
+        study,
+        lambda lease, stop: simulate(study, lease),
+        origin=origin(),
+        observer=EndedTrials(ended.append),
+        stop=StopSignal(),
+    )
+    assert status is StudyStatus.DONE
+    states = [record.state for record in ended]
+    assert states[:3] == [State.FAILED] * 3
+    assert all(state.counts for state in states[3:])
+    assert len(states) == 5
