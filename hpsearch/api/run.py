@@ -247,8 +247,10 @@ def search(
         with watching(handle, lambda: bool(stop.signals)) as observer:
             ending = launch.run(prepared, worker_options, stop=stop, watcher=observer)
     handle = replace(handle, ending=ending.label)
-    finished(handle)
-    close(prepared.study, ending)
+    try:
+        finished(handle)
+    finally:  # the study is complete, even if its end cannot be printed
+        close(prepared.study, ending)
     return handle
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from hpsearch.core.analysis.pareto import ParetoFront, front, front_as_plain
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.errors import translate_errors
+from hpsearch.errors import plural, translate_errors
 from hpsearch.util.messages import messages_to
 
 if TYPE_CHECKING:
@@ -77,7 +76,10 @@ class StudyHandle:
 
     def pareto_front(self) -> ParetoFront:
         """Returns the front, cheapest first, with the number of its knee."""
-        return front(self.trials(), self.objectives)
+        records = self.trials()
+        if imported := sum(record.state is State.IMPORTED for record in records):
+            _log.info("%s left out: not trained by hpsearch", plural(imported, "imported trial"))
+        return front(records, self.objectives)
 
     def front_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``front --json``: ``number, values, params, knee``."""
@@ -153,16 +155,20 @@ class StudyHandle:
             HpsearchError: a name is unknown, or a value lies outside the search space.
         """
         from hpsearch.core.overrides import parse_in_space
+        from hpsearch.search.storage.records import StudyStatus
 
         with translate_errors():
             number = self.study.enqueue(parse_in_space(self.spec.space, settings))
-            _log.info("queued as trial %s; the next worker of %r runs it first", number, self.name)
-            summary = self.study.summary()
-        if summary.complete + summary.pruned >= summary.target:
+            is_done = self.study.status() is StudyStatus.DONE
+        if is_done:
             _log.info(
-                "the budget of %s trials is used up; run the study with a larger --trials",
-                summary.target,
+                "queued as trial %s, but the budget of %s is used up; run the study with a larger"
+                " --trials",
+                number,
+                plural(self.spec.search.trials, "trial"),
             )
+        else:
+            _log.info("queued as trial %s; the next worker of %r runs it first", number, self.name)
         return number
 
     def stop(self) -> None:
@@ -262,11 +268,12 @@ def list_studies(storage: str | None = None) -> list[StudySummary]:
         return summaries(opened)
 
 
-def json_text(result: object) -> str:
+def json_text(result: object, *, ascii_only: bool = False) -> str:
     """Returns a result of this package as JSON text; NaN and infinity become null."""
     from hpsearch.core.analysis.study_analysis import as_plain
+    from hpsearch.view.format import visible_json
 
-    return json.dumps(as_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    return visible_json(as_plain(result), ascii_only=ascii_only)
 
 
 def dashboard(

@@ -16,6 +16,7 @@ from hpsearch.cli.output import (
     print_json,
     print_result,
     watching,
+    write_document,
 )
 
 app = typer.Typer()
@@ -163,7 +164,7 @@ def report(
     check_format(kind)  # before the database is opened
     opened = open_study(study, storage=storage)
     if output == STDOUT or (output is None and kind != "html"):
-        typer.echo(opened.report_text(kind))
+        write_document(opened.report_text(kind))
     else:
         note(f"wrote {opened.report(output, kind=kind)}")
 

@@ -16,11 +16,15 @@ from typer.core import TyperGroup
 from hpsearch.api.run import RunOptions
 from hpsearch.cli import inspect_commands, model_commands, options
 from hpsearch.cli.output import (
+    OutputError,
     command_messages,
     confirmed,
     dashboard_password,
     display,
+    flush_results,
+    guard_streams,
     log_details,
+    lost_results,
     messages,
     note,
     preparing,
@@ -256,12 +260,16 @@ def _print_end(study: StudyHandle, *, again: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 success, 1 a bug, 2 invalid input, 130 Ctrl-C."""
+    """Runs the command line and exits.
+
+    0 success, 1 a bug, 2 invalid input, 74 a result that cannot be written, 130 Ctrl-C.
+    """
     # Pillow warns about damage that it can live with, in lines for programmers.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with command_messages():
         code = _run_command(arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+        code = flush_results(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def _run_command(arguments: list[str] | None) -> Any:
@@ -275,10 +283,8 @@ def _run_command(arguments: list[str] | None) -> Any:
     except (KeyboardInterrupt, typer.Abort):
         note("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe is gone: nothing more can be printed, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OutputError as exc:
+        return lost_results(exc)
     except Exception as exc:
         if not hasattr(exc, "format_message"):  # not an error of the option parser
             raise
@@ -294,8 +300,8 @@ def _run_command(arguments: list[str] | None) -> Any:
 
 def _print_error(message: str) -> int:
     if messages.level <= logging.DEBUG:  # --verbose
-        traceback.print_exc()
-    typer.echo("hpsearch: " + " ".join(message.split()), err=True)
+        note(traceback.format_exc())
+    note("hpsearch: " + " ".join(message.split()))
     return 2
 
 
@@ -304,6 +310,7 @@ def enter() -> None:
 
     The interpreter's orderly shutdown takes one to two seconds once torch is imported.
     """
+    guard_streams()
     try:
         main()
     except SystemExit as exc:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import getpass
+import io
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from hpsearch.errors import HpsearchError
 from hpsearch.util.messages import MessageHandler
+from hpsearch.view.format import encodable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,11 +27,98 @@ if TYPE_CHECKING:
     from hpsearch.view.terminal.live import LiveView, PlainLog
 
 _UNBOUNDED = 100_000  # columns
+EX_IOERR = 74  # the exit code that sysexits.h has for an error of input or output
+
+
+class OutputError(Exception):
+    """A result cannot be written to stdout; its cause is the OSError."""
+
+
+class _ResultStream(io.FileIO):
+    """Writes to stdout; an error is told apart from that of any other file."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as exc:
+            raise OutputError from exc
+
+
+class _MessageStream(io.FileIO):
+    """Writes to stderr; drops what cannot be written, as work is not lost with its messages."""
+
+    def write(self, data: Any, /) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def guard_streams() -> None:
+    """Replaces stdout and stderr, either of which may be closed or full; for a process's start."""
+    # A file that is opened later must not get the number of a closed stream, and its output.
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
+    if os.name != "posix":  # a Windows console is no file
+        return
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    results = io.BufferedWriter(_ResultStream(1, "w", closefd=False))
+    sys.stdout = _text_stream(results, like=sys.stdout)
+    sys.stderr = _text_stream(_MessageStream(2, "w", closefd=False), like=sys.stderr)
+
+
+def _text_stream(buffer: Any, *, like: TextIO | None) -> TextIO:
+    is_raw = isinstance(buffer, io.FileIO)
+    return io.TextIOWrapper(
+        buffer,
+        encoding="utf-8" if like is None else like.encoding,
+        errors="backslashreplace",
+        line_buffering=buffer.isatty(),
+        write_through=is_raw,
+    )
+
+
+def flush_results(code: int) -> int:
+    """Sends the results on their way; returns the exit code of a command that ended with ``code``.
+
+    A reader that is gone, as of ``| head``, has what it wanted. Any other error is printed.
+    """
+    try:
+        sys.stdout.flush()
+    except OutputError as exc:
+        return code or lost_results(exc)
+    return code
+
+
+def lost_results(error: OutputError) -> int:
+    """Prints why results were not written; returns the exit code, 0 if their reader is gone."""
+    # What is left in the buffer goes nowhere at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error.__cause__, BrokenPipeError):
+        return 0
+    reason = getattr(error.__cause__, "strerror", None)
+    note(
+        f"hpsearch: cannot write the result to stdout ({reason}); the command has done its work,"
+        " only this output is lost: redirect it to a place that takes it"
+    )
+    return EX_IOERR
 
 
 def note(text: str) -> None:
     """Prints a line on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(_printable(text, sys.stderr), err=True)
+
+
+def write_document(text: str) -> None:
+    """Prints a document on stdout, in UTF-8 whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode() + b"\n")
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    return encodable(text, stream.encoding or "utf-8")
 
 
 messages = MessageHandler(note)  # installed in the ``hpsearch`` logger while a command runs
@@ -91,6 +181,9 @@ def display(renderable: RenderableType) -> None:
     """
     from rich.console import Console
 
+    from hpsearch.view.terminal.trial_tables import EncodingSafe
+
+    renderable = EncodingSafe(renderable)
     if sys.stdout.isatty():
         Console().print(renderable, soft_wrap=True)
         return
@@ -105,7 +198,8 @@ def print_json(value: object) -> None:
     """Prints a result on stdout as JSON; NaN and infinity become null."""
     from hpsearch.api.studies import json_text
 
-    typer.echo(json_text(value))
+    is_unicode = codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+    sys.stdout.write(json_text(value, ascii_only=not is_unicode) + "\n")
 
 
 def print_result(value: Any, as_json: bool, view: Callable[[Any], RenderableType]) -> None:
@@ -122,7 +216,7 @@ def confirmed(question: str) -> bool:
     Raises:
         HpsearchError: stdin has ended.
     """
-    typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+    typer.echo(_printable(f"{question} [y/N]: ", sys.stderr), nl=False, err=True)
     answer = sys.stdin.readline()
     if not answer:
         typer.echo(err=True)

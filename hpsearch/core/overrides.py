@@ -20,6 +20,7 @@ from hpsearch.core.dimensions import (
     FloatDim,
     IntDim,
     Value,
+    check_custom_value,
     listed,
 )
 from hpsearch.core.initial_trials import RECIPE
@@ -44,21 +45,48 @@ def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
     drawn = dims(space)
     chosen: dict[str, Value] = {}
     for name, text in _split(settings):
-        if name in drawn:
-            chosen[name] = _parse_value(name, text, space)
-            dim = drawn[name]
-            if not dim.contains(chosen[name]):
-                if isinstance(dim, ChoiceDim):
-                    legal = f"one of {listed(dim.choices)}"
-                else:
-                    steps = f" in steps of {dim.step}" if dim.step else ""
-                    legal = f"{dim.low} to {dim.high}{steps}"
-                raise SpecError(
-                    f"--set {name}: found {chosen[name]!r}, the study searches {legal}; choose from"
-                    " that"
-                )
+        # An unknown name has no type; the check below refuses it.
+        is_known = name in drawn or not isinstance(space.get(name), (Dim, type(None)))
+        chosen[name] = _parse_value(name, text, space) if is_known else text
+    return check_in_space(space, chosen)
+
+
+def check_in_space(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
+    """Returns the values as presets of the study's drawn dimensions, each in its dimension's type.
+
+    A fixed dimension may have its own value; it is left out of the result.
+
+    Raises:
+        SpecError: a name is no dimension, or a value lies outside the space, or has no effect
+            together with the others.
+
+    >>> from hpsearch.core.space import default_space
+    >>> check_in_space(default_space("geometric"), {"learning_rate": 0.01, "n_blocks": 3.0})
+    {'learning_rate': 0.01, 'n_blocks': 3}
+    """
+    drawn = dims(space)
+    chosen: dict[str, Value] = {}
+    for name, value in values.items():
+        if name not in drawn:
+            _check_fixed(name, value, space, drawn)
+            continue
+        dim = drawn[name]
+        chosen[name] = _typed(name, value)
+        if not dim.contains(chosen[name]):
+            if isinstance(dim, ChoiceDim):
+                legal = f"one of {listed(dim.choices)}"
+            else:
+                steps = f" in steps of {dim.step}" if dim.step else ""
+                legal = f"{dim.low} to {dim.high}{steps}"
+            raise SpecError(
+                f"--set {name}: found {chosen[name]!r}, the study searches {legal}; choose from"
+                " that"
+            )
+        # 3.0 is a whole number, and 1 may stand for a choice of 1.0.
+        if isinstance(dim, ChoiceDim):
+            chosen[name] = dim.choices[dim.choices.index(chosen[name])]
         else:
-            _check_fixed(name, text, space, drawn)
+            chosen[name] = (int if isinstance(dim, IntDim) else float)(chosen[name])
 
     # a configuration that has as few dimensions as the settings allow
     def suggest(name: str, dim: Dim) -> Value:
@@ -70,6 +98,14 @@ def parse_in_space(space: Space, settings: Sequence[str]) -> dict[str, Value]:
 
     _check_effective(sorted(chosen), draw(space, suggest))
     return chosen
+
+
+def _typed(name: str, value: Any) -> Value:
+    """Returns a value in the type of its dimension; of a custom one, unchanged."""
+    try:
+        return BUILT_IN[name].check(value) if name in BUILT_IN else check_custom_value(value)
+    except ValueError as exc:
+        raise SpecError(f"--set {name}: {exc}") from exc
 
 
 def _split(settings: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -125,15 +161,16 @@ def _parse_custom_value(name: str, text: str, dim: Dim | Value) -> Value:
     return value
 
 
-def _check_fixed(name: str, text: str, space: Space, drawn: Mapping[str, Dim]) -> None:
+def _check_fixed(name: str, value: Any, space: Space, drawn: Mapping[str, Dim]) -> None:
     """Refuses a name that no trial draws, except a fixed dimension with its own value."""
     fixed = space.get(name)
     if fixed is None or isinstance(fixed, Dim):
         what = "an unknown dimension" if fixed is None else "one that no trial of the study draws"
         raise SpecError(f"--set {name}: found {what}; {nearest(name, drawn)}")
-    if _parse_value(name, text, space) != fixed:
+    if _typed(name, value) != fixed:
         raise SpecError(
-            f"--set {name}: found {text}, but the study fixes it at {listed([fixed])}; leave it out"
+            f"--set {name}: found {listed([value])}, but the study fixes it at {listed([fixed])};"
+            " leave it out"
         )
 
 

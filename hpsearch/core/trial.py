@@ -19,6 +19,7 @@ class State(enum.Enum):
     COMPLETE = "complete"  # trained to the end; counts toward the budget
     PRUNED = "pruned"  # stopped early, or diverged; counts toward the budget
     FAILED = "failed"  # ended by an error; does not count
+    IMPORTED = "imported"  # ended in Optuna without a training by hpsearch; does not count
 
     @property
     def counts(self) -> bool:
@@ -80,6 +81,22 @@ class TrialRecord:
     started: datetime | None = None
     ended: datetime | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def end_order(record: TrialRecord) -> tuple[int, datetime, int]:
+    """Returns a sort key: the order in which trials ended, by the counts stored with each end.
+
+    A clock may be set back. Trials of earlier versions, which stored no counts, come first, in the
+    order of their times.
+
+    >>> late, early = (
+    ...     TrialRecord(number=i, state=State.COMPLETE, attributes={"before": before})
+    ...     for i, before in enumerate([{"counted": 3, "failed": 1}, {"counted": 2, "failed": 1}]))
+    >>> [record.number for record in sorted([late, early], key=end_order)]
+    [1, 0]
+    """
+    before = record.attributes.get("before", {"counted": -1})
+    return sum(before.values()), record.ended or datetime.max, record.number
 
 
 def reached(record: TrialRecord) -> dict[str, float]:

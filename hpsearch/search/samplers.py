@@ -29,9 +29,10 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.core.dimensions import ChoiceDim, Dim, IntDim, Value
 from hpsearch.core.initial_trials import INITIAL_TRIALS, initial_trial
 from hpsearch.core.objectives import OBJECTIVES, costs
-from hpsearch.core.space import Space, cells, draw
+from hpsearch.core.space import cells, draw
 from hpsearch.core.spec import StudySpec, derive_seed
 from hpsearch.errors import StudyError
+from hpsearch.search.storage.records import STATES, state_of
 from hpsearch.search.storage.tables import Write
 
 MAX_CELLS = 100_000
@@ -271,7 +272,7 @@ class CellSampler(BaseSampler):
 
 
 def sample(
-    study: optuna.Study, trial: FrozenTrial, space: Space
+    study: optuna.Study, trial: FrozenTrial, spec: StudySpec
 ) -> tuple[dict[str, Value], list[Write]]:
     """Draws a trial's values with its study's sampler; returns them and the rows to write.
 
@@ -279,7 +280,7 @@ def sample(
     earlier start of the trial drew, and values set by `hpsearch enqueue`. Reads the other trials
     once; TPE would read the running ones again for each value.
     """
-    sampler, drawn, study = study.sampler, copy.copy(trial), _snapshot(study)
+    sampler, drawn, study = study.sampler, copy.copy(trial), own_trials(study, spec)
     drawn.params, drawn.distributions = dict(trial.params), dict(trial.distributions)
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     writes: list[Write] = []
@@ -290,12 +291,16 @@ def sample(
         return sampler.sample_relative(study, drawn, joint_space)
 
     def choose(name: str, dim: Dim) -> Value:
-        if name in trial.params:
-            earlier: Value = trial.params[name]
-            return earlier
         possible = distribution(dim)
+
+        def typed(value: Any) -> Value:  # another program may have written 3.0 for 3
+            same: Value = possible.to_external_repr(possible.to_internal_repr(value))
+            return same
+
+        if name in trial.params:
+            return typed(trial.params[name])
         if name in fixed:
-            value = fixed[name]
+            value = typed(fixed[name])
         elif possible.single():
             value = dim.choices[0] if isinstance(dim, ChoiceDim) else dim.low
         # The joint draw covers only dimensions that earlier trials share.
@@ -305,20 +310,25 @@ def sample(
             value = sampler.sample_independent(study, drawn, name, possible)
         writes.append((name, possible.to_internal_repr(value), possible))
         drawn.params[name], drawn.distributions[name] = value, possible
-        return value  # type: ignore[no-any-return]
+        return value
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return draw(space, choose), writes
+        return draw(spec.space, choose), writes
 
 
-def _snapshot(study: optuna.Study) -> optuna.Study:
-    """A copy of the study whose trials are read once, when they are first needed."""
+def own_trials(study: optuna.Study, spec: StudySpec) -> optuna.Study:
+    """Returns a copy of the study for Optuna's samplers and evaluators.
+
+    Its trials are read once, when they are first needed. Trials that hpsearch did not train are
+    left out: their values are not comparable, and their parameters may lie outside the space.
+    """
     snapshot, read = copy.copy(study), study.get_trials
 
     @functools.cache
     def all_trials() -> list[FrozenTrial]:
-        return read(deepcopy=False)
+        trials, epochs = read(deepcopy=False), spec.train.epochs
+        return [t for t in trials if state_of(t, epochs=epochs) is STATES[t.state]]
 
     def get_trials(
         deepcopy: bool = True,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpsearch.view.format import visible
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -122,28 +124,47 @@ def _table(table: Table) -> list[str]:
 
 def _fenced(text: str, language: str) -> str:
     """Returns a code block, in a fence longer than any inside the text."""
-    runs = [len(run) for run in re.findall(r"`{3,}", text)]
-    fence = "`" * max(3, *(run + 1 for run in runs), 3)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{visible(text).rstrip()}\n{fence}"
 
 
 def _cell(cell: Cell) -> str:
     if not isinstance(cell, Code):
         return escaped(cell)
-    ticks = "``" if "`" in cell.text else "`"
-    return ticks + cell.text.replace("|", "\\|").replace("\n", " ") + ticks
+    return code_span(cell.text).replace("|", "\\|")
+
+
+def code_span(text: str) -> str:
+    """Returns the text as code within a line, between more backticks than it has in a row.
+
+    >>> print(code_span("a``b"), code_span("`"))
+    ```a``b``` `` ` ``
+    """
+    line = visible(" ".join(text.splitlines()))
+    # Spaces at both ends are not part of the code.
+    line = f" {line} " if not line.strip("`") or "`" in (line[0], line[-1]) else line
+    ticks = "`" * (_longest_run(line) + 1)
+    return f"{ticks}{line}{ticks}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _prose(words: str) -> str:
     """Returns a sentence in Markdown; its code stays code, all else is escaped."""
     parts = SPAN.split(" ".join(words.split()))  # text and code in turn
-    return "".join(f"`{part}`" if i % 2 else _escaped(part) for i, part in enumerate(parts))
+    return "".join(code_span(part) if i % 2 else _escaped(part) for i, part in enumerate(parts))
 
 
 def escaped(text: str) -> str:
-    """Returns the text in one line, with the characters escaped that Markdown interprets."""
+    """Returns the text in one line, with the characters escaped that Markdown interprets.
+
+    >>> print(escaped("a|b $x$ <c>"))
+    a\\|b \\$x\\$ \\<c\\>
+    """
     return _escaped(" ".join(text.split()))
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]<>|#&$~])", r"\\\1", visible(text))

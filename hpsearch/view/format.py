@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from hpsearch.core.analysis.pareto import worthy
@@ -16,15 +18,49 @@ from hpsearch.errors import plural
 
 FINE = 10_000  # images: one of them is 0.01 %, and the standard error of 99 % is 0.1 %
 BARS = "▁▂▃▄▅▆▇█"
-_SPELLING = str.maketrans("◀×·…━─→" + BARS, "<x-~#->" + "_.-=+*%#")
+_SPELLING: Mapping[int, int | str] = {
+    **str.maketrans("◀×·…━─→–" + BARS, "<x-~#->-" + "_.-=+*%#"),
+    ord("±"): "+-",
+    ord("°"): " deg",
+}
+
+
+# Characters that command a terminal, reorder text or cannot be seen; not line feed and tab, nor the
+# joiners of some scripts and emoji. Lone surrogates stand for undecodable bytes of file names.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """Returns the text with control and invisible characters replaced one by one.
+
+    Names and failures in a database may come from anybody.
+
+    >>> visible("a\x1b[2Jb\u202ec")
+    'a␛[2Jb�c'
+    """
+    return _HIDDEN.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "�", text)
+
+
+def visible_json(value: object, *, ascii_only: bool = False) -> str:
+    """Returns plain data as JSON in which control and invisible characters are escaped.
+
+    >>> visible_json({"é": "\x9b\u202e"})
+    '{\\n  "é": "\\\\u009b\\\\u202e"\\n}'
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+    return _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Returns the text with characters that the encoding lacks replaced one by one.
+    """Returns the text made visible, without characters that the encoding lacks.
 
     >>> encodable("24×2 ◀ knee", "ascii"), encodable("24×2 ◀ knee", "utf-8")
     ('24x2 < knee', '24×2 ◀ knee')
     """
+    text = visible(text)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

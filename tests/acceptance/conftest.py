@@ -259,7 +259,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Fini
 @pytest.fixture
 def copied(finished: Finished, tmp_path: Path) -> Finished:
     """A copy of the finished study, to be changed, in the test's folder."""
-    _copy_database(finished.database, tmp_path / "hpsearch.db")
+    copy_database(finished.database, tmp_path / "hpsearch.db")
     return Finished(
         folder=tmp_path,
         study_file=Path(shutil.copy(finished.study_file, tmp_path)),
@@ -268,7 +268,8 @@ def copied(finished: Finished, tmp_path: Path) -> Finished:
     )
 
 
-def _copy_database(source: Path, target: Path) -> None:
+def copy_database(source: Path, target: Path) -> None:
+    """Copies an SQLite file, with what is still in its write-ahead log."""
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
 
@@ -291,6 +292,6 @@ def begun(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Path:
 @pytest.fixture
 def slow_study(begun: Path, tmp_path: Path) -> Path:
     """The file of that study, in the test's folder, beside its database and its training."""
-    _copy_database(begun / "hpsearch.db", tmp_path / "hpsearch.db")
+    copy_database(begun / "hpsearch.db", tmp_path / "hpsearch.db")
     shutil.copy(begun / "held.py", tmp_path)
     return Path(shutil.copy(begun / "slow.toml", tmp_path))

@@ -32,7 +32,10 @@ def test_enqueue_says_when_the_study_has_no_room_left(copied, cli):
     result = cli("enqueue", "small", "--set", "n_blocks=1")
 
     assert result.code == 0
-    assert "the budget of 3 trials is used up; run the study with a larger --trials" in result.err
+    assert result.err == (
+        "queued as trial 3, but the budget of 3 trials is used up; run the study with a larger"
+        " --trials\n"
+    )
 
 
 def test_stop_lets_the_running_trial_end(slow_study, shell, cli):

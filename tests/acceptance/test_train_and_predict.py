@@ -204,15 +204,15 @@ def test_predictions_as_a_table_show_the_runners_up(trained, pictures, cli):
 def test_images_of_which_none_can_be_read_end_with_2(trained, pictures, cli, tmp_path):
     np.savez(tmp_path / "color.npz", x=np.zeros((3, 8, 8, 3), np.uint8))
     for images, told in {
-        pictures / "broken.png": "found no readable image",
-        tmp_path / "absent.png": "found no readable image",
-        tmp_path: "found no readable image",
-        tmp_path / "color.npz": "found no readable image",
+        pictures / "broken.png": "broken.png",
+        tmp_path / "absent.png": "absent.png: found no such file, expected an image, a folder",
+        tmp_path / "color.npz": "color.npz: x: found the shape 3×8×8×3, expected N×H×W, N×H×W×1",
     }.items():
-        result = cli("predict", trained.folder, images)
-        assert (result.code, result.out) == (2, ""), images
-        assert told in result.err.splitlines()[-1]
-    assert "color.npz: x: found the shape 3×8×8×3, expected N×H×W, N×H×W×1" in result.err
+        assert_one_line(cli("predict", trained.folder, images), told)
+    for several in ([tmp_path], [pictures / "broken.png", tmp_path / "absent.png"]):
+        result = cli("predict", trained.folder, *several)
+        assert (result.code, result.out) == (2, "")
+        assert "found no readable image" in result.err.splitlines()[-1]
 
 
 def test_a_damaged_model_folder_ends_with_2(trained, pictures, cli, tmp_path):

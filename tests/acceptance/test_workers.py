@@ -143,7 +143,7 @@ def test_a_submitted_study_is_worked_on_by_any_worker(shell, study_file, cli, re
 
     assert worked.code == 0, worked.err
     assert "study 'shared': done" in worked.err
-    assert "no open study" in worked.err
+    assert "no open study in sqlite:///hpsearch.db: 'shared' needs no more trials" in worked.err
     assert_exact(records(), trials=3)
     assert (again.code, again.err) == (0, "study 'shared' needs no more trials\n")
     cli("submit", study_file, "--trials", 4)

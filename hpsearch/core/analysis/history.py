@@ -11,7 +11,7 @@ from typing import Any
 
 from hpsearch.core.analysis.pareto import Point, Staircase, covers, hypervolume, nondominated
 from hpsearch.core.objectives import merit
-from hpsearch.core.trial import State, TrialRecord
+from hpsearch.core.trial import State, TrialRecord, end_order
 
 ENOUGH = 20  # trials that have ended, at least, before their last quarter is meaningful
 MUCH = 0.01  # of the hypervolume, gained in a quarter of the trials: the search is still improving
@@ -65,7 +65,7 @@ def hypervolume_history(
         return ()
     ended = [r for r in records if r.ended is not None and r.state is not State.RUNNING]
     # Trials of several workers end in another order than that of their numbers.
-    ended.sort(key=lambda r: (r.ended or datetime.max, r.number))
+    ended.sort(key=end_order)
     # Two objectives, the usual case, need no recomputation.
     front: Staircase | _Volume = Staircase() if len(bounds) == 2 else _Volume()
     seconds = 0.0
@@ -214,7 +214,8 @@ def _starts(record: TrialRecord) -> Iterator[_Start]:
                 ended=_local(entry["until"]),
                 state=HandoffReason(entry["ended"]),
             )
-    if record.started is not None and record.state is not State.WAITING:
+    # An imported trial took no worker's time.
+    if record.started is not None and record.state not in (State.WAITING, State.IMPORTED):
         yield _Start(
             number=record.number,
             worker=_worker(origin.get("process") or {}),

@@ -66,7 +66,8 @@ class Audit:
 class StudySummary:
     """A study in a line. ``storage`` hides the password; ``hypervolume`` is in [0, 1].
 
-    ``silent`` counts the running trials whose workers send no heartbeat.
+    ``silent`` counts the running trials whose workers send no heartbeat, ``imported`` those that
+    hpsearch did not train.
     """
 
     study: str
@@ -82,13 +83,15 @@ class StudySummary:
     hypervolume: float
     created: datetime | None
     silent: int = 0
+    imported: int = 0
 
 
 def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
     """Returns how many trials are in each state, by the state's name.
 
     >>> counts([])
-    {'waiting': 0, 'running': 0, 'complete': 0, 'pruned': 0, 'failed': 0}
+    {'waiting': 0, 'running': 0, 'complete': 0, 'pruned': 0, 'failed': 0, \
+'imported': 0}
     """
     return {state.value: sum(r.state is state for r in records) for state in State}
 

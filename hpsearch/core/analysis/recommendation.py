@@ -281,6 +281,7 @@ def _by_number(records: Sequence[TrialRecord], number: int) -> TrialRecord:
         has = f"trials 0 to {len(records) - 1}" if records else "no trials yet"
         raise StudyError(f"found no trial {number}, the study has {has}; see `hpsearch front`")
     record = records[number]
+    refuse_imported(record)
     if record.state is not State.COMPLETE:
         why = f" ({record.reason})" if record.reason else ""
         raise StudyError(
@@ -288,6 +289,16 @@ def _by_number(records: Sequence[TrialRecord], number: int) -> TrialRecord:
             " is known; choose one from `hpsearch front`"
         )
     return record
+
+
+def refuse_imported(record: TrialRecord) -> None:
+    """Raises a StudyError if hpsearch did not train the trial."""
+    if record.state is State.IMPORTED:
+        raise StudyError(
+            f"trial {record.number} was imported, expected a trial that hpsearch trained; queue its"
+            " values with `hpsearch enqueue` to have it trained, or choose one from `hpsearch"
+            " front`"
+        )
 
 
 def _best(records: Sequence[TrialRecord], name: str) -> TrialRecord:

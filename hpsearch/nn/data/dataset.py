@@ -120,8 +120,8 @@ def check(spec: DataSpec, *, data_dir: Path | None = None) -> None:
         )
     else:
         raise DataError(
-            f"unknown dataset {dataset!r}, expected a known name or the path of a folder or .npz"
-            f" file; {nearest(dataset, DATASETS)}"
+            f"unknown dataset {dataset!r}, nor is there a folder of that name here, expected a"
+            f" known name or the path of a folder or .npz file; {nearest(dataset, DATASETS)}"
         )
 
 

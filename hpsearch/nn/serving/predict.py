@@ -150,6 +150,9 @@ def classify(
 
     def refuse(line: str) -> None:
         nonlocal unreadable
+        # A single file is the whole request: its fault ends the command.
+        if len(paths) == 1 and not os.path.isdir(paths[0]):
+            raise DataError(line)
         unreadable += 1
         _log.info(line)
 

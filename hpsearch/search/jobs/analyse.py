@@ -33,7 +33,7 @@ from hpsearch.core.space import without_effect
 from hpsearch.core.spec_text import dotted
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import DeviceError, StudyError, plural
-from hpsearch.search.samplers import LEARNING
+from hpsearch.search.samplers import LEARNING, own_trials
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study import catalog
@@ -54,7 +54,7 @@ def importances(study: Study, records: Sequence[TrialRecord]) -> tuple[Importanc
     in them, the sampler caused it. Empty with fewer than 20 complete trials, and if Optuna finds no
     importance (no dimension was sampled, or all trials are alike). ``records`` are the study's.
     """
-    handle = study.handle
+    handle = own_trials(study.handle, study.spec)
     complete = [r for r in records if r.state is State.COMPLETE]
     finite = sum(all(map(math.isfinite, record.values.values())) for record in complete)
     # With fewer, the best tenth says more about chance than about the dimensions.

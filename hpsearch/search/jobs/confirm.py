@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpsearch.core.analysis.pareto import front
-from hpsearch.core.analysis.recommendation import TrialSelection, select_trial
+from hpsearch.core.analysis.recommendation import TrialSelection, refuse_imported, select_trial
 from hpsearch.core.analysis.statistics import Repeat, Replication, replications
 from hpsearch.core.spec import derive_seed, reseeded, resolve
 from hpsearch.core.trial import Curve, Epoch, TrialRecord
@@ -227,6 +227,7 @@ def rerun(
         HpsearchError: the data or the device is not available.
     """
     record = study.record(number)
+    refuse_imported(record)
     if not record.curve:
         raise StudyError(
             f"trial {number} is {record.state.value} and has no epoch, expected a trained trial;"

@@ -13,10 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.core.analysis.statistics import Repeat
+from hpsearch.core.overrides import check_in_space
 from hpsearch.core.space import draw
 from hpsearch.core.spec import StudySpec, from_json
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
-from hpsearch.errors import HpsearchError, StudyError
+from hpsearch.errors import HpsearchError, SpecError, StudyError
 
 SPEC, DATA, REFERENCE, BOUNDS = (f"hpsearch:{k}" for k in ("spec", "data", "reference", "bounds"))
 CREATED, CHANGES, STOP = (f"hpsearch:{key}" for key in ("created", "changes", "stop"))
@@ -34,34 +35,92 @@ _EPOCH_COLUMNS = tuple(f.name for f in fields(Epoch))
 
 
 def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
-    """Returns the record of one of the study's trials."""
-    attributes = {**frozen.user_attrs, "trial_id": frozen._trial_id}
+    """Returns the record of one of the study's trials.
+
+    A trial that ended without a worker (added by Optuna's ``add_trial``, say) is imported: it has
+    no values, and its parameters only if a trial of the study could have them. One that was told
+    complete by hand in the middle of its training counts as stopped early.
+    """
+    attributes = {**_attributes(frozen), "trial_id": frozen._trial_id}
     curve = curve_of(attributes.pop("curve", None))
     cost = dict(attributes.get("cost", {}))
     if curve:
         cost["train_seconds"] = curve[-1].train_seconds
+    state, reason = state_of(frozen, epochs=spec.train.epochs), attributes.get("reason")
+    if state is State.PRUNED and frozen.state is TrialState.COMPLETE:
+        reason = f"told complete by hand after epoch {len(curve)}"
     origin = attributes.get("origin", {})
     values = {}
-    if frozen.state is TrialState.COMPLETE:
+    if state is State.COMPLETE:
         values = dict(zip(spec.search.objectives, frozen.values or (), strict=True))
-    # Optuna stores only the drawn values; the space adds the fixed ones.
-    params = drawn = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
-    with suppress(KeyError):  # a value that has not been drawn yet
-        params = draw(spec.space, lambda name, _: drawn[name])
     return TrialRecord(
         number=frozen.number,
-        state=STATES[frozen.state],
-        params=params,
+        state=state,
+        params=_params(frozen, spec),
         values=values,
         curve=curve,
         cost=cost,
         seed=origin.get("seed"),
         control=origin.get("control", False),
-        reason=attributes.get("reason"),
+        reason=reason,
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
         attributes=attributes,
     )
+
+
+def state_of(frozen: FrozenTrial, *, epochs: int) -> State:
+    """Returns the state of a trial; ``epochs`` are those of a full training."""
+    state, attributes = STATES[frozen.state], frozen.user_attrs
+    if not state.counts:
+        return state
+    if "origin" not in attributes:
+        return State.IMPORTED
+    # Every end by a worker stores "before"; earlier versions did not, but stored the whole curve.
+    if "before" in attributes or state is State.PRUNED:
+        return state
+    is_whole = len((attributes.get("curve") or {}).get("epoch", ())) == epochs
+    return state if is_whole else State.PRUNED
+
+
+def presets(frozen: FrozenTrial) -> dict[str, Any]:
+    """Returns the values that a trial has before its first start: queued or added by Optuna."""
+    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+
+
+def _attributes(frozen: FrozenTrial) -> Mapping[str, Any]:
+    """The attributes of a trial; those of other programs under ``foreign``.
+
+    Before its first start a trial has none of a worker's, so what looks like one, such as a cost,
+    may be of any type.
+    """
+    known = frozen.user_attrs
+    if "origin" in known:
+        return known
+    ours: dict[str, Any] = {
+        key: known[key] for key in ("enqueued", "reason", "failure") if key in known
+    }
+    foreign = {key: value for key, value in known.items() if key not in ours}
+    if frozen.state.is_finished():
+        foreign["params"] = presets(frozen)
+    return {**ours, "foreign": foreign} if foreign else ours
+
+
+def _params(frozen: FrozenTrial, spec: StudySpec) -> Mapping[str, Any]:
+    """The trial's parameters, those that the space fixes included.
+
+    Empty if other programs wrote some that no trial of the study can have: views and analyses
+    count on their types.
+    """
+    drawn = presets(frozen)
+    if "origin" not in frozen.user_attrs:
+        try:
+            drawn = check_in_space(spec.space, drawn)
+        except SpecError:
+            return {}
+    with suppress(KeyError):  # a value that has not been drawn yet
+        return draw(spec.space, lambda name, _: drawn[name])
+    return drawn
 
 
 def curve_of(columns: Mapping[str, Any] | None) -> Curve:

@@ -121,8 +121,25 @@ def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
     session.execute(made.on_conflict_do_nothing(index_elements=["trial_id", "step"]))
 
 
-def end(session: Session, trial_id: int, state: TrialState, values: Sequence[float]) -> None:
-    """Ends a trial, with the values of its objectives, each finite; empty without any."""
+def end(
+    session: Session,
+    trial_id: int,
+    state: TrialState,
+    values: Sequence[float],
+    *,
+    ordered: bool = True,
+) -> None:
+    """Ends a trial, with the values of its objectives, each finite; empty without any.
+
+    Stores with it how many trials had ended before. That orders the ends, whatever the clocks say:
+    of two ends, the one that could see the other has the higher count. Unless ``ordered``, the end
+    has no place in that order, so a failure is not one of several in a row.
+    """
+    if ordered:
+        study_id = select(_trials.c.study_id).where(_trials.c.trial_id == trial_id)
+        counts = _count(session, study_id.scalar_subquery())
+        counted = sum(number for state_, number in counts.items() if state_.counts)
+        put(session, trial_id, {"before": {"counted": counted, "failed": counts[State.FAILED]}})
     kind = models.TrialValueModel.TrialValueType.FINITE
     rows = [
         {"trial_id": trial_id, "objective": index, "value": value, "value_type": kind}
@@ -211,7 +228,7 @@ class StateCounts:
     """The trials in each state, the running ones, and the first waiting one (its id).
 
     ``failed`` are the numbers of all failed trials, ``failed_since`` of those since the last trial
-    that counts toward the budget, in order of ending. ``now`` is the database's time.
+    that counts toward the budget, in the order of their ends. ``now`` is the database's time.
     """
 
     counts: Mapping[State, int]
@@ -233,20 +250,19 @@ class StateCounts:
 
 def count_states(session: Session, study_id: int) -> StateCounts:
     """Counts the study's trials by state."""
-    in_study = _trials.c.study_id == study_id
-    ends = func.max(_trials.c.datetime_complete)
-    query = select(_trials.c.state, func.count(), ends).where(in_study).group_by(_trials.c.state)
-    tally = {STATES[state]: (number, end) for state, number, end in session.execute(query)}
-    counts = {state: tally.get(state, (0, None))[0] for state in State}
-    # A trial that counts ends a row of failures.
-    last = max((end for state, (_, end) in tally.items() if state.counts and end), default=None)
+    counts, in_study = _count(session, study_id), _trials.c.study_id == study_id
+    counted = sum(number for state, number in counts.items() if state.counts)
     # Trials of a state are only read if there are any: most studies have none that failed or wait.
-    failed, waiting = [], None
+    failures, waiting = [], None
     if counts[State.FAILED]:
-        query = select(_trials.c.number, _trials.c.datetime_complete)
+        is_before = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "before")
+        query = select(_trials.c.number, _attributes.c.value_json)
+        query = query.outerjoin(_attributes, is_before)
         query = query.where(in_study, _trials.c.state == TrialState.FAIL)
-        query = query.order_by(_trials.c.datetime_complete, _trials.c.number)
-        failed = [(number, end) for number, end in session.execute(query)]
+        rows = session.execute(query.order_by(_trials.c.number))
+        failures = [(number, json.loads(before or "{}")) for number, before in rows]
+    # A trial that counts ends a row of failures, so each of a row has seen the present count.
+    row = [(b["failed"], number) for number, b in failures if b.get("counted") == counted]
     if counts[State.WAITING]:  # none if another worker started it since, which the lock prevents
         query = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
         query = query.order_by(_trials.c.number).limit(1)
@@ -255,10 +271,27 @@ def count_states(session: Session, study_id: int) -> StateCounts:
         counts=counts,
         running=_running(session, in_study) if counts[State.RUNNING] else (),
         waiting=waiting,
-        failed=[number for number, _ in failed],
-        failed_since=[number for number, end in failed if last is None or (end and end > last)],
+        failed=[number for number, _ in failures],
+        failed_since=[number for _, number in sorted(row)],
         now=clock(session),
     )
+
+
+def _count(session: Session, study_id: Any) -> dict[State, int]:
+    """Counts the study's trials by state; ended ones that no worker started are imported."""
+    is_origin = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "origin")
+    is_foreign = _attributes.c.trial_id.is_(None)
+    query = (
+        select(_trials.c.state, is_foreign, func.count())
+        .outerjoin(_attributes, is_origin)
+        .where(_trials.c.study_id == study_id)
+        .group_by(_trials.c.state, is_foreign)
+    )
+    counts = dict.fromkeys(State, 0)
+    for kept, foreign, number in session.execute(query):
+        state = STATES[kept]
+        counts[State.IMPORTED if foreign and state.counts else state] += number
+    return counts
 
 
 def _running(session: Session, in_study: Any) -> list[RunningTrial]:

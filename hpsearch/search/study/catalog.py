@@ -177,8 +177,8 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
-        readable = _readable(storage, names)
-        newest = max(readable, key=lambda study: study.created, default=None)
+        # By id, not by time: the clock may have been set back between two creations.
+        newest = next(_readable(storage, names[::-1]), None)
         if len(names) > 1 and newest is not None:
             _log.info("study %r, the newest of %s; --study names another", newest.name, len(names))
         return newest or _read(storage, names[-1])

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from hpsearch.core.analysis import pruning_stats
 from hpsearch.core.analysis.pareto import front
 from hpsearch.core.dimensions import Value
+from hpsearch.core.overrides import check_in_space
 from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import State, TrialRecord
-from hpsearch.errors import StudyError
+from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import tables
 from hpsearch.search.storage.artifacts import checkpoint_key, remove_orphaned
@@ -32,6 +33,7 @@ from hpsearch.search.storage.records import (
     SPEC,
     STOP,
     StudyStatus,
+    presets,
     read,
     read_spec,
     slot_of,
@@ -42,6 +44,8 @@ from hpsearch.search.storage.tables import StateCounts, count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_REASON_LENGTH = 300  # characters that a failure keeps of a message, as of an exception's
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,11 +140,13 @@ class Study:
         """Returns how many running trials have lost their workers and wait for recovery."""
         return len(stale_trials(self.storage, self._count()))
 
-    def acquire(self, origin: Mapping[str, Any]) -> Lease | StudyStatus:
+    def acquire(self, origin: Mapping[str, Any]) -> Lease | TrialRecord | StudyStatus:
         """Starts the next trial, if the budget has room for one, and draws its values.
 
         Counting and starting are one step under the database's lock, so any number of workers
-        share a budget exactly. Values are drawn after the lock is released.
+        share a budget exactly. Values are drawn after the lock is released. Returns the record of
+        a trial that failed instead of starting: another program queued values that the study does
+        not search.
 
         Args:
             origin: where the trial will run, stored with it; must hold ``process``.
@@ -157,7 +163,7 @@ class Study:
         return lease
 
     @retry_while_away
-    def _acquire(self, origin: Mapping[str, Any]) -> Lease | StudyStatus:
+    def _acquire(self, origin: Mapping[str, Any]) -> Lease | TrialRecord | StudyStatus:
         failed: list[int] = []
         with self.storage.lock():
             started = self._start_next(origin, failed)
@@ -165,6 +171,8 @@ class Study:
         if isinstance(started, StudyStatus):
             return started
         trial, own, alone = started
+        if not own:
+            return read(self.storage.backend.get_trial(trial._trial_id), self.spec)
         slot = own["slot"]
         # A slot beyond the last cell starts another round of the grid.
         cell = None if slot is None else self._grid()[slot % len(self._grid())]
@@ -177,7 +185,7 @@ class Study:
             images=self.attributes.get(DATA, {}).get("train"),
             scaled=self._scaled,
         )
-        params, drawn = sample(self.handle, trial, self.spec.space)
+        params, drawn = sample(self.handle, trial, self.spec)
         # Drawing may have taken so long that the lease was lost to another worker.
         with hold_lease(self.storage, trial._trial_id, token=own["claim"]) as session:
             tables.put_params(session, trial._trial_id, drawn)
@@ -199,7 +207,8 @@ class Study:
     ) -> tuple[FrozenTrial, dict[str, Any], bool] | StudyStatus:
         """Starts a trial under the caller's lock, or returns why not; ``failed`` as in _recover.
 
-        Returns the trial, its origin, and whether no other trial is running.
+        Returns the trial, its origin (empty if it failed at once), and whether no other trial is
+        running.
         """
         attributes = self._refresh()
         # A repeated attempt finds the trial of the one before, and starts that again.
@@ -210,6 +219,8 @@ class Study:
         with self.storage.transaction() as session:  # a trial without origin is never recovered
             trial = self._start(session, counts.waiting)
             known = trial.user_attrs.get("origin", {})
+            if not known and self._fails_at_once(session, trial):
+                return trial, {}, False
             own = {
                 **origin,
                 "seed": trial_seed(self.spec, trial.number),
@@ -234,6 +245,21 @@ class Study:
         trial = optuna.create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = tables.number_of(session, trial_id), trial_id
         return trial
+
+    def _fails_at_once(self, session: Session, trial: FrozenTrial) -> bool:
+        """Fails a trial whose preset values the study does not search; returns whether it did.
+
+        `hpsearch enqueue` refuses such values, Optuna's own functions do not.
+        """
+        try:
+            check_in_space(self.spec.space, presets(trial))
+        except SpecError as exc:
+            reason = f"queued by another program: {str(exc)[:_REASON_LENGTH]}"
+            tables.put(session, trial._trial_id, {"reason": reason, "failure": {"kind": "queued"}})
+            # Not in the order of ends: it says nothing about the study's other trials.
+            tables.end(session, trial._trial_id, TrialState.FAIL, (), ordered=False)
+            return True
+        return False
 
     def _refresh(self) -> Mapping[str, Any]:
         """Adopts what `hpsearch run` or `submit` has changed since: trials, sampler, …

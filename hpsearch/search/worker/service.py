@@ -105,6 +105,11 @@ class _Service:
                 continue
             if not studies and not self.forever:
                 message = f"no open study in {storage.masked}; queue one with `hpsearch submit`"
+                if names := catalog.study_names(storage):
+                    newest = catalog.open_study(storage, names[-1])
+                    why = (newest.status() or StudyStatus.DONE).words
+                    which = "" if len(names) == 1 else f", the newest of {len(names)},"
+                    message = f"no open study in {storage.masked}: {newest.name!r}{which} {why}"
                 if self.skipped:
                     message = f"no other study is open in {storage.masked}"
                 elif self.name is not None:

@@ -23,7 +23,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord
+from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord, end_order
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import first_line
@@ -73,7 +73,7 @@ class Follower:
     def poll(self) -> list[TrialRecord]:
         """Reports the trials that ended since the last call; returns the current records."""
         records = self._study.records()
-        for record in records:
+        for record in sorted(records, key=end_order):
             if _has_ended(record) and record.number not in self._ended:
                 self._ended.add(record.number)
                 self._watcher.ended(record)
@@ -305,6 +305,9 @@ def work(
             continue
         if isinstance(lease, StudyStatus):
             return lease
+        if isinstance(lease, TrialRecord):  # failed without a start
+            observer.ended(lease)
+            continue
         # Beats while the trial is handed back or finished, too: that may wait for the database.
         try:
             with heartbeats(lease):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -12,6 +11,7 @@ from hpsearch.core.analysis.statistics import MeanAndDeviation
 from hpsearch.core.spec import FactorySpec, TrialSpec
 from hpsearch.errors import plural
 from hpsearch.search.jobs.retrain import RetrainedModel, RetrainPlan
+from hpsearch.view.document import code_span, escaped
 from hpsearch.view.format import format_seconds, format_value, spelled
 
 
@@ -42,7 +42,7 @@ def card(trained: RetrainedModel, *, params: int) -> str:
         recipe=_recipe(trained.trial),
         seed=trained.trial.seed,
         train_seconds=format_seconds(trained.curve[-1].train_seconds),
-        rare=[_escaped(each.name) for each in scores.classes if each.support < 20],
+        rare=[escaped(each.name) for each in scores.classes if each.support < 20],
     )
 
 
@@ -55,7 +55,8 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["escaped"] = _escaped
+    environment.filters["escaped"] = escaped
+    environment.filters["code"] = code_span
     environment.filters["plural"] = plural
     environment.filters["percent"] = percent
     environment.filters["share"] = lambda share: "-" if share is None else f"{100 * share:.1f} %"
@@ -148,12 +149,3 @@ def seeds_text(accuracies: MeanAndDeviation) -> str:
     """
     deviation = f" ± {100 * accuracies.deviation:.2f}" if accuracies.deviation is not None else ""
     return f"{100 * accuracies.mean:.2f}{deviation} %, {len(accuracies.values)} seeds"
-
-
-def _escaped(text: str) -> str:
-    """Returns the text with every character escaped that Markdown would interpret.
-
-    >>> print(_escaped("a|b $x$ <c>"))
-    a\\|b \\$x\\$ \\<c\\>
-    """
-    return " ".join(re.sub(r"[\\|*_`\[\]<>&$~]", r"\\\g<0>", text).split())

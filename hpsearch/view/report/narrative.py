@@ -276,5 +276,5 @@ def state_words(analysis: StudyAnalysis) -> str:
         f"{counted:,} of {target:,} trials: {counts['complete']:,} complete",
         f"{counts['pruned']:,} stopped early",
     ]
-    states = ("failed", "running", "waiting")
+    states = ("failed", "running", "waiting", "imported")
     return ", ".join([*words, *(f"{counts[s]:,} {s}" for s in states if counts[s])])

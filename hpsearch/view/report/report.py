@@ -27,7 +27,13 @@ from hpsearch.core.spec_text import to_toml
 from hpsearch.errors import HpsearchError, nearest, plural
 from hpsearch.util.atomic import atomic_write, open_regular
 from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
-from hpsearch.view.format import format_percent, format_seconds, savings_text
+from hpsearch.view.format import (
+    format_percent,
+    format_seconds,
+    savings_text,
+    visible,
+    visible_json,
+)
 from hpsearch.view.report import effect_sections, figures, front, narrative
 from hpsearch.view.report.theme import DARK, SHOWN_SPANS
 
@@ -138,7 +144,7 @@ def render(findings: StudyAnalysis, kind: str, *, storage_options: Sequence[str]
     """
     check_format(kind)
     if kind == "json":
-        return json.dumps(as_numbers(findings), indent=2, ensure_ascii=False, allow_nan=False)
+        return visible_json(as_numbers(findings))
     parts = sections(findings, storage_options=storage_options)
     make = page if kind == "html" else markdown
     return make(
@@ -234,6 +240,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hpsearch.view.report", "page"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

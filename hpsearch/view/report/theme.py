@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 
 from hpsearch.core.objectives import OBJECTIVES, Quantity
+from hpsearch.view.format import visible
 
 INK, MUTED, GRID = "#1c2430", "#5d6877", "#e3e7ed"
 ACCENT, FAINT, FAINTER, ALARM = "#1a5fd0", "#a9b3c1", "#cfd6df", "#c0392b"
@@ -40,7 +41,7 @@ def word(name: str) -> str:
 
 def safe(text: str) -> str:
     """Returns the text with the characters escaped that Plotly or a page would interpret."""
-    return html.escape(text, quote=False)
+    return html.escape(visible(text), quote=False)
 
 
 def axis(name: str, *, log: bool = False) -> dict[str, Any]:

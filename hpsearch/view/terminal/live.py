@@ -197,8 +197,10 @@ class PlainLog(Observer):
         """Prints the used part of the budget and the outcome of the trial."""
         if record.state.counts:
             self._counted.add(record.number)
-        width = len(str(self._target))
-        line = Text(f"{len(self._counted):>{width}}/{self._target}  ")
+        # The count stored with the end: another worker's end may not have been read yet.
+        before = record.attributes.get("before")
+        counted = before["counted"] + record.state.counts if before else len(self._counted)
+        line = Text(f"{counted:>{len(str(self._target))}}/{self._target}  ")
         print_line(self._console, line.append_text(outcome(record, objectives=self._objectives)))
 
     def sync(self, records: Sequence[TrialRecord]) -> None:

@@ -90,6 +90,8 @@ def status_lines(summary: StudySummary) -> RenderableType:
     done = f"{s.complete + s.pruned} of {s.target}"
     table.add_row("trials", f"{done}: {s.complete} complete, {s.pruned} pruned")
     table.add_row("", f"{s.running} running, {s.waiting} waiting, {s.failed} failed (not counted)")
+    if s.imported:
+        table.add_row("", f"{s.imported} imported, not trained by hpsearch (not counted, left out)")
     if s.silent:
         table.add_row("", f"{s.silent} of the running lost their workers; the next resumes them")
     table.add_row("front", plural(s.front_size, "trial"))

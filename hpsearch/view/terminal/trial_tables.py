@@ -87,6 +87,7 @@ STYLES = {
     State.COMPLETE: "green",
     State.PRUNED: "yellow",
     State.FAILED: "red",
+    State.IMPORTED: "dim",
     State.RUNNING: "cyan",
     State.WAITING: "cyan",
 }
@@ -243,6 +244,8 @@ def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) 
     origin = known if isinstance(known, Mapping) else {}
     if isinstance(process := origin.get("process"), Mapping):
         table.add_row("process", Text(f"{process.get('pid')} on {process.get('host')}"))
+    if foreign := record.attributes.get("foreign"):
+        table.add_row("from elsewhere", Text(_plain(foreign)))
     for name in ("processor", "device", "threads", "versions", "mixed_hardware"):
         if name in origin:
             table.add_row(name, Text(_plain(origin[name])))

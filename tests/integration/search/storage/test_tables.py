@@ -65,7 +65,7 @@ def test_optuna_reads_a_trial_as_if_it_had_written_it(study):
         tables.put_params(session, ours._trial_id, drawn)
         tables.put_step(session, ours._trial_id, 1, 0.5)
         tables.put_step(session, ours._trial_id, 1, 0.75)  # the first stays
-        tables.end(session, ours._trial_id, TrialState.COMPLETE, [0.5, 1.0])
+        tables.end(session, ours._trial_id, TrialState.COMPLETE, [0.5, 1.0], ordered=False)
 
     assert told(study, ours._trial_id) == told(study, theirs._trial_id)
 
@@ -172,7 +172,7 @@ def test_values_are_drawn_as_optunas_own_trial_draws_them(sqlite, name):
 
     trial = drawing()
     ours, writes = samplers.sample(
-        study.handle, study.storage.backend.get_trial(trial._trial_id), spec.space
+        study.handle, study.storage.backend.get_trial(trial._trial_id), spec
     )
     study.handle.sampler = samplers.make_sampler(spec, number, cell=None, alone=True)
     theirs = draw(spec.space, lambda key, dim: trial._suggest(key, samplers.distribution(dim)))

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import time
 import warnings
+from datetime import datetime
 
 import optuna
 import pytest
@@ -11,10 +12,11 @@ from sqlalchemy import event
 
 from hpsearch.core.dimensions import ChoiceDim, IntDim
 from hpsearch.core.spec import SAMPLERS
-from hpsearch.core.trial import Outcome, State
+from hpsearch.core.trial import Outcome, State, end_order
 from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import make_sampler
-from hpsearch.search.storage.records import CHANGES, StudyStatus
+from hpsearch.search.storage import tables
+from hpsearch.search.storage.records import CHANGES, CREATED, StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
 from hpsearch.search.study.leases import Lease, process_identity, process_is_gone
@@ -67,6 +69,37 @@ class TestBudget:
         time.sleep(0.01)
         again = make_study(storage, make_spec(max_failures=3))
         assert isinstance(again.acquire(origin()), Lease)
+
+    def test_failures_in_a_row_are_counted_whatever_the_clock_says(self, storage, monkeypatch):
+        study = make_study(storage, make_spec(max_failures=3, pruner="none"))
+        assert study.failures() == []
+        ahead = datetime(2099, 1, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "_time", lambda session: ahead)
+            lease = study.acquire(origin())
+            done = lease.finish(simulate(study, lease))
+        assert done.ended.year > 2090
+        ended = [study.acquire(origin()).finish(FAILED) for _ in range(3)]
+        assert [record.number for record in study.failures()] == [1, 2, 3]
+        assert study.acquire(origin()) is StudyStatus.FAILING
+        in_order = sorted(study.records(), key=end_order)
+        assert [record.number for record in in_order] == [0, 1, 2, 3]
+        befores = [
+            (r.attributes["before"]["counted"], r.attributes["before"]["failed"]) for r in ended
+        ]
+        assert befores == [(1, 0), (1, 1), (1, 2)]
+
+    def test_a_success_of_another_worker_ends_a_row_of_failures_though_it_started_first(
+        self, storage
+    ):
+        study = make_study(storage, make_spec(max_failures=3, pruner="none"))
+        assert study.failures() == []
+        slow = study.acquire(origin())
+        for _ in range(2):
+            study.acquire(origin()).finish(FAILED)
+        slow.finish(simulate(study, slow))
+        study.acquire(origin()).finish(FAILED)
+        assert [record.number for record in study.failures()] == [3]
 
     def test_a_worker_waits_while_others_run_the_last_trials(self, storage):
         study = make_study(storage, make_spec(trials=1))
@@ -438,3 +471,10 @@ class TestFinding:
         study = make_study(storage)
         with pytest.raises(StudyError, match="found no trial 3 in study 's', which has no trials"):
             study.record(3)
+
+
+def test_the_newest_study_is_the_one_created_last_though_its_clock_was_behind(sqlite):
+    make_study(sqlite, make_spec(name="first"))
+    second = make_study(sqlite, make_spec(name="second"))
+    second.handle.set_user_attr(CREATED, "2001-01-01T00:00:00+00:00")
+    assert open_study(sqlite).name == "second"

@@ -100,7 +100,9 @@ def test_all_promised_names_are_known():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_one():
-    with pytest.raises(DataError, match=r"unknown dataset 'mnist5'.*did you mean 'mnist5k'\?"):
+    with pytest.raises(
+        DataError, match=r"'mnist5', nor is there a folder.*did you mean 'mnist5k'\?"
+    ):
         data.check(DataSpec(dataset="mnist5"))
 
 

@@ -353,6 +353,15 @@ def test_the_view_fits_the_console():
     assert isinstance(view_for(dumb, **options), PlainLog)
 
 
+def test_the_plain_log_prints_the_count_that_is_stored_with_the_end():
+    log, stream = plain(records=[complete(0)])
+    before = {"before": {"counted": 7, "failed": 1}}
+    for record in (complete(9), failed(10)):
+        log.ended(replace(record, attributes={**record.attributes, **before}))
+    counts = [line.split("/")[0].strip() for line in told_by(stream)]
+    assert counts == ["8", "7"]
+
+
 def test_messages_while_a_study_is_prepared_stay_and_the_sign_of_work_goes():
     screen = Screen()
     with getting_ready(screen.console) as tell:
