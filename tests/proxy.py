@@ -93,6 +93,7 @@ class Proxy:
                 server.connect(self.server_socket)
             except OSError:  # it is stopped
                 client.close()
+                server.close()
                 continue
             link = _Link(client=client, server=server, bytes_left=self.cut_after_bytes)
             self._links.append(link)
