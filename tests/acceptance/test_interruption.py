@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
+import time
 
+import psycopg
 import pytest
+
+from tests.proxy import proxy
+from tests.servers import own_server
 
 
 @pytest.fixture
@@ -108,3 +114,44 @@ def test_ctrl_c_at_a_question_is_not_an_answer(copied, shell, cli):
     assert result.code == 130
     assert result.err.endswith("interrupted\n")
     assert cli("status", "--json").json["complete"] == 3
+
+
+def test_ctrl_c_ends_each_command_whose_server_is_silent(shell, slow_study, monkeypatch):
+    """In training, while it connects, and while it waits for an answer."""
+    with own_server() as server, proxy(server.get_uri()) as network:
+        monkeypatch.setenv("HPSEARCH_STORAGE", network.url)
+        shell.hold(after=2)
+        running = shell.start("run", slow_study, "--threads", 1)
+        shell.wait_until(lambda: _epochs(server) == 2, process=running)
+        network.hang()
+        shell.let_go()
+        _assert_interrupted(shell, running)
+        # Bytes of answers after which they end: at the first one, or in the middle.
+        for command, place in (("status", 0), ("list", 9_000), ("worker", 9_000)):
+            network.drop()
+            network.flow()
+            network.hang_after_bytes = place
+            process = shell.start(command)
+            shell.wait_until(lambda: network.is_hanging, process=process)
+            _assert_interrupted(shell, process)
+
+
+def _epochs(server):
+    """The epochs that the first trial has, as the server itself knows them."""
+    with psycopg.connect(server.get_uri()) as connection:
+        try:
+            found = connection.execute(
+                "SELECT value_json FROM trial_user_attributes WHERE key = 'curve'"
+            ).fetchone()
+        except psycopg.errors.UndefinedTable:
+            return 0
+    return 0 if found is None else len(json.loads(found[0]).get("epoch", []))
+
+
+def _assert_interrupted(shell, process):
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    result = shell.wait(process)
+    assert result.code == 130, result.err
+    assert "Traceback" not in result.err
+    assert time.monotonic() - began < 60  # of two minutes and a half that it would wait else

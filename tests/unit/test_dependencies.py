@@ -22,7 +22,6 @@ NEVER_IMPORTED = {
     "scikit-learn": "nn/named reads a data file that it ships",
     "scipy": "torchvision reads SVHN with it; Optuna's QMC and GP samplers compute with it",
     "greenlet": "Optuna's GP sampler optimises its proposals in one batch with it",
-    "psycopg": "SQLAlchemy imports the driver that search/url names",
     "onnx": "torch.onnx writes with it",
     "onnxscript": "torch.onnx translates with it",
 }

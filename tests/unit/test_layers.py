@@ -42,7 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "nn/serving": {"PIL", "onnxruntime", "pydantic", "safetensors"},
     "nn/training": {"safetensors"},
     "search": {"optuna", "sqlalchemy"},
-    "search/storage": {"boto3", "botocore", "filelock"},
+    "search/storage": {"boto3", "botocore", "filelock", "psycopg"},
     "search/worker": {"torch"},  # it holds tensors, a model and a device
     "search/jobs": {"numpy", "pyarrow", "torch"},
     "view/document": {"plotly"},  # the type of a figure

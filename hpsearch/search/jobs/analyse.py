@@ -35,6 +35,7 @@ from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import DeviceError, StudyError, plural
 from hpsearch.search.samplers import LEARNING, own_trials
 from hpsearch.search.storage.records import CHANGES, CREATED, DATA, REFERENCE, repeats_of
+from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
 from hpsearch.search.study import catalog
 from hpsearch.search.study.study import Study
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 ENOUGH = 20  # complete trials, so that the best tenth is at least two of them
 
 
+@retry_while_away  # Optuna reads the trials itself
 def importances(study: Study, records: Sequence[TrialRecord]) -> tuple[Importance, ...]:
     """Returns the importance of each hyperparameter for each objective, and for being on the front.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -101,29 +102,40 @@ def _immutable_uri(path: Path) -> str:
     return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
 
 
-def engine_options(url: URL) -> dict[str, Any]:
-    """Returns the arguments for SQLAlchemy's engine."""
+def engine_options(url: URL, *, gives_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Returns the arguments for SQLAlchemy's engine; ``gives_up`` as in :class:`Outage`.
+
+    Raises:
+        ImportError: the driver of PostgreSQL is not installed.
+    """
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
+    from hpsearch.search.storage.postgres import TCP_OPTIONS, driver  # needs an optional package
+
     # A prepared statement belongs to one connection; behind a pooler of transactions, the next
     # transaction may get another connection.
     arguments: dict[str, Any] = {"prepare_threshold": None}
     # A database without an encoding, as `initdb` creates in the C locale, returns bytes otherwise.
     arguments["client_encoding"] = "utf8"
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _CONNECT_SECONDS
+    arguments |= {"connect_timeout": _CONNECT_SECONDS, **TCP_OPTIONS}
+    for name in url.query:  # the user's own limits
+        arguments.pop(name, None)
     # After waiting for the lock, a worker must count the trials as they are then. At a stricter
     # level it would see those from before the wait, and start one trial too many.
     return {
+        "module": driver(gives_up),
         "connect_args": arguments,
         "pool_pre_ping": True,
         "isolation_level": "READ COMMITTED",
     }
 
 
-def check_server(url: URL, *, create: bool) -> None:
-    """Raises a StorageError for another program's database, or a missing one unless ``create``."""
-    engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine_options(url))
+def check_server(url: URL, options: Mapping[str, Any], *, create: bool) -> None:
+    """Raises a StorageError for another program's database, or a missing one unless ``create``.
+
+    ``options`` are those of :func:`engine_options`.
+    """
+    engine = sqlalchemy.create_engine(sqlalchemy_url(url), **options)
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
         _check_tables(tables, mask(url))
@@ -137,14 +149,14 @@ def check_server(url: URL, *, create: bool) -> None:
         engine.dispose()
 
 
-def make_tables(url: URL) -> None:
+def make_tables(url: URL, options: Mapping[str, Any]) -> None:
     """Creates a server's missing tables; raises an error for those of another Optuna version.
 
     Uses one connection. Optuna would take two, and ask for the second while it holds the first:
     as many processes at once as a pooler has connections would wait for each other forever. Of
     several processes that create the tables at once, one succeeds; the others try again.
     """
-    options = {**engine_options(url), "poolclass": StaticPool, "pool_pre_ping": False}
+    options = {**options, "poolclass": StaticPool, "pool_pre_ping": False}
     for rest in reversed(range(_MAKING_TRIES)):
         try:
             RDBStorage(sqlalchemy_url(url), engine_kwargs=options).engine.dispose()

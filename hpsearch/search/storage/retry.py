@@ -27,6 +27,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds
 _SETTLE_SECONDS = 30.0  # after an outage, until every live worker has sent a heartbeat again
 _JUMP_SECONDS = 10.0  # no two clocks drift apart this far between two looks
 _POLL_SECONDS = 0.2
+_READ_ONLY = "25006"  # PostgreSQL's code: "cannot execute … in a read-only transaction"
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def retry_while_away(
             except (SQLAlchemyError, StorageInternalError) as exc:
                 cause = _cause(exc)
                 is_first, since = since is None, since or time.monotonic()
-                is_lasting = not _may_pass(cause, is_sqlite=storage.is_sqlite)
+                is_lasting = not may_pass(cause, is_sqlite=storage.is_sqlite)
                 if is_lasting or time.monotonic() + pause > since + AWAY_SECONDS:
                     raise lost_error(storage.masked, exc) from exc
                 if is_first:
@@ -151,12 +152,18 @@ def _cause(exc: Exception) -> BaseException:
     return exc.__cause__ or exc if isinstance(exc, StorageInternalError) else exc
 
 
-def _may_pass(cause: BaseException, *, is_sqlite: bool) -> bool:
+def sqlstate(exc: BaseException) -> str | None:
+    """Returns PostgreSQL's code of an error; None if the server sent none, and on SQLite."""
+    return getattr(getattr(exc, "orig", None), "sqlstate", None)
+
+
+def may_pass(cause: BaseException, *, is_sqlite: bool) -> bool:
     """Whether the connection failed, not the statement; on SQLite, whether the file is locked."""
     # A server reports a connection that it closed for idling in a transaction as internal error.
     was_cut = isinstance(cause, DBAPIError) and cause.connection_invalidated
     kinds = (OperationalError, InterfaceError, PendingRollbackError)
-    if not was_cut and not isinstance(cause, kinds):
-        return False
+    # A standby, or a server that is being replaced by one.
+    if was_cut or sqlstate(cause) == _READ_ONLY:
+        return True
     # "database is locked", or "locking protocol" when many connections are opened at once.
-    return not is_sqlite or "lock" in str(cause)
+    return isinstance(cause, kinds) and (not is_sqlite or "lock" in str(cause))

@@ -37,20 +37,14 @@ from hpsearch.search.storage.engine import (
     sqlalchemy_url,
 )
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import Outage, first_line, lost_error
+from hpsearch.search.storage.retry import Outage, first_line, lost_error, may_pass, sqlstate
 from hpsearch.search.storage.tables import lock_trial
 from hpsearch.search.storage.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
-# Frees the locks of a host that crashed, and limits the wait for a lock. For one transaction only:
-# a pooler gives the same connection to other programs.
-_TIMEOUTS = sql(
-    "SELECT set_config('idle_in_transaction_session_timeout', '60s', true),"
-    " set_config('lock_timeout', '120s', true)"
-)
-
+_LOCK_TIMEOUT = "55P03"  # PostgreSQL's code
 _REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
 
 
@@ -77,6 +71,10 @@ class _Session(Session):
         error = sys.exception() if self.joined else None
         if error is not None:
             raise error
+        super().rollback()
+
+    def restart(self) -> None:
+        """Rolls back a transaction that has written nothing; the next statement begins another."""
         super().rollback()
 
     def close(self) -> None:
@@ -138,7 +136,10 @@ class Storage:
                 yield
             return
         with self.transaction() as session:
-            session.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
+            until = time.monotonic() + _LOCK_SECONDS
+            # The server ends each wait early, so that its silence always means an outage.
+            while not _takes_advisory_lock(session, is_last=time.monotonic() > until):
+                self.sessions().restart()
             yield
 
     @contextlib.contextmanager
@@ -161,8 +162,6 @@ class Storage:
         # Optuna commits after each write: from here on, that only flushes.
         session.joined = True
         try:
-            if not self.is_sqlite:
-                session.execute(_TIMEOUTS)
             if trial is not None:
                 self._lock_trial(session, trial)
             yield session
@@ -248,7 +247,7 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
         check_sqlite(Path(url.database or ""), create=True)
     else:
         with _translated(url):
-            check_server(url, create=True)
+            check_server(url, engine_options(url), create=True)
 
 
 def exists(text: str) -> bool:
@@ -284,17 +283,22 @@ def open_storage(
         check_sqlite(path, create=create)
     # Two processes must not create the tables of one file at the same time.
     with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
+        options = engine_options(url, gives_up=gives_up)
         if not sqlite:
             # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
-            check_server(url, create=create)
-            make_tables(url)
+            check_server(url, options, create=create)
+            make_tables(url, options)
         rdb = RDBStorage(
             sqlalchemy_url(url),
-            engine_kwargs=engine_options(url),
+            engine_kwargs=options,
             skip_compatibility_check=not sqlite,
             skip_table_creation=not sqlite,
         )
-        if sqlite and not is_read_only(path):
+        if not sqlite:
+            from hpsearch.search.storage.postgres import limit_transactions  # needs psycopg
+
+            limit_transactions(rdb.engine)
+        elif not is_read_only(path):
             sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
         # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
@@ -323,14 +327,28 @@ def _translated(url: URL) -> Iterator[None]:
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
         # A server that does not answer is away, one that refuses the user is not; SQLite never is.
-        message = str(exc)
-        is_unanswered = isinstance(exc, OperationalError) and "psycopg" in message
-        is_away = is_unanswered and not any(words in message for words in _REFUSALS)
-        kind = AwayError if is_away else StorageError
+        is_refused = any(words in str(exc) for words in _REFUSALS)
+        is_away = url.get_backend_name() != "sqlite" and may_pass(exc, is_sqlite=False)
+        kind = AwayError if is_away and not is_refused else StorageError
         raise kind(
             f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
+
+
+def _takes_advisory_lock(session: Session, *, is_last: bool) -> bool:
+    """Waits for the lock as long as the server permits; returns whether it was free in time.
+
+    Raises:
+        OperationalError: the attempt ``is_last``, and it was not; or the server is away.
+    """
+    try:
+        session.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
+    except OperationalError as exc:
+        if is_last or sqlstate(exc) != _LOCK_TIMEOUT:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -102,6 +102,7 @@ def submit(storage: Storage, spec: StudySpec) -> Study:
     return _create_or_open(storage, spec, fresh={}, data=None)
 
 
+@retry_while_away
 def _create_or_open(
     storage: Storage, spec: StudySpec, *, fresh: Mapping[str, Any], data: Mapping[str, Any] | None
 ) -> Study:
@@ -263,6 +264,7 @@ def delete(storage: Storage, study: Study) -> None:
             artifacts.remove(key)
 
 
+@retry_while_away
 def _exists(storage: Storage, name: str) -> bool:
     return any(study.study_name == name for study in storage.studies())
 

@@ -269,13 +269,8 @@ def _history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     }
 
 
-def stale_trials(
-    storage: Storage, counts: StateCounts, *, token: str | None = None
-) -> list[RunningTrial]:
-    """Returns the running trials whose workers are gone or silent.
-
-    ``token`` adds the trial of that lease, which its worker is about to acquire again.
-    """
+def stale_trials(storage: Storage, counts: StateCounts) -> list[RunningTrial]:
+    """Returns the running trials whose workers are gone or silent."""
     storage.outage.compare(counts.now)
     # After an outage no heartbeat is fresh, until every live worker has sent one again.
     now = counts.now if not storage.outage.is_recent() else None
@@ -283,8 +278,6 @@ def stale_trials(
     def is_stale(trial: RunningTrial) -> bool:
         process = trial.origin.get("process")
         if process is None or process_is_gone(process):
-            return True
-        if token is not None and trial.origin.get("claim") == token:
             return True
         return trial.beat is not None and now is not None and now - trial.beat > STALE_SECONDS
 

@@ -74,7 +74,7 @@ class Study:
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Each objective's range for the hypervolume, fixed by the study's first worker."""
-        known = self.attributes.get(BOUNDS) or self.handle.user_attrs.get(BOUNDS, {})
+        known = self.attributes.get(BOUNDS) or self.current_attributes().get(BOUNDS, {})
         return {name: (low, high) for name, (low, high) in known.items()}
 
     @property
@@ -210,9 +210,13 @@ class Study:
         Returns the trial, its origin (empty if it failed at once), and whether no other trial is
         running.
         """
-        attributes = self._refresh()
-        # A repeated attempt finds the trial of the one before, and starts that again.
-        counts = self._recover(self._count(), failed, token=origin["claim"], signals={})
+        attributes, counts = self._refresh(), self._count()
+        # The answer to an earlier attempt may have been lost after it started a trial.
+        for running in counts.running:
+            if running.origin.get("claim") == origin["claim"]:
+                trial = self.storage.backend.get_trial(running.trial_id)
+                return trial, dict(running.origin), len(counts.running) == 1
+        counts = self._recover(counts, failed, signals={})
         status, slot = self._look(counts, attributes)
         if status is not None:
             return status
@@ -345,18 +349,13 @@ class Study:
         self._remove_checkpoints(failed)
 
     def _recover(
-        self,
-        counts: StateCounts,
-        failed: list[int],
-        *,
-        token: str | None = None,
-        signals: Mapping[int, int],
+        self, counts: StateCounts, failed: list[int], *, signals: Mapping[int, int]
     ) -> StateCounts:
-        """Recovers stale trials, and the one of the lease with that token; returns new counts.
+        """Recovers stale trials; returns new counts.
 
         Adds the numbers of the trials that fail thereby to ``failed``.
         """
-        stale = stale_trials(self.storage, counts, token=token)
+        stale = stale_trials(self.storage, counts)
         ended = [recover(self.storage, self.spec, trial, signals) for trial in stale]
         failed += [number for number in ended if number is not None]
         return self._count() if stale else counts

@@ -144,22 +144,6 @@ def test_a_server_that_does_not_answer_is_named_without_its_password():
     assert "hush" not in str(caught.value)
 
 
-def test_a_servers_limits_hold_for_our_transactions_only(postgres):
-    from tests.integration.conftest import fresh_database
-
-    storage = open_storage(fresh_database(postgres, "limits"), create=True)
-
-    def limits(connection):
-        names = ("lock_timeout", "idle_in_transaction_session_timeout")
-        return [connection.execute(text(f"SHOW {name}")).scalar() for name in names]
-
-    with storage.transaction() as session:
-        assert limits(session) == ["2min", "1min"]
-    with storage.engine.connect() as connection:  # the same one, as a pooler gives it to others
-        assert limits(connection) == ["0", "0"]
-    storage.close()
-
-
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, level):
     """Otherwise a worker that has waited for the lock would count the trials of before its wait."""
