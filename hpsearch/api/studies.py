@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hpsearch.core.analysis.pareto import ParetoFront, front, front_as_plain
+from hpsearch.core.analysis.pareto import ParetoFront, front_as_plain
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
@@ -77,7 +77,8 @@ class StudyHandle:
 
     def pareto_front(self) -> ParetoFront:
         """Returns the front, cheapest first, with the number of its knee."""
-        return front(self.trials(), self.objectives)
+        with translate_errors():
+            return self.study.front()
 
     def front_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``front --json``: ``number, values, params, knee``."""
@@ -152,11 +153,10 @@ class StudyHandle:
         with translate_errors():
             number = self.study.enqueue(parse_in_space(self.spec.space, settings))
             _log.info("queued as trial %s; the next worker of %r runs it first", number, self.name)
-            summary = self.study.summary()
-        if summary.complete + summary.pruned >= summary.target:
+            tally, target = self.study.tally(), self.spec.search.trials
+        if sum(count for state, count in tally.items() if state.counts) >= target:
             _log.info(
-                "the budget of %s trials is used up; run the study with a larger --trials",
-                summary.target,
+                "the budget of %s trials is used up; run the study with a larger --trials", target
             )
         return number
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -62,6 +62,29 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
         ended=frozen.datetime_complete,
         attributes=attributes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteTrial:
+    """A complete trial without its parameters and curve, which take the longest to read."""
+
+    trial_id: int
+    number: int
+    values: Sequence[float]
+
+
+def complete_records(
+    trials: Sequence[CompleteTrial], objectives: Sequence[str]
+) -> list[TrialRecord]:
+    """Returns complete trials as records that hold number, state and values alone."""
+    return [
+        TrialRecord(
+            number=trial.number,
+            state=State.COMPLETE,
+            values=dict(zip(objectives, trial.values, strict=True)),
+        )
+        for trial in trials
+    ]
 
 
 def curve_of(columns: Mapping[str, Any] | None) -> Curve:

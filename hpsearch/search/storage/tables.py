@@ -8,7 +8,10 @@ tests/integration/search/storage/test_tables.py compare the two.
 from __future__ import annotations
 
 import functools
+import importlib
+import itertools
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,17 +20,17 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import TrialState
 from sqlalchemy import bindparam, cast, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from hpsearch.core.trial import State
-from hpsearch.search.storage.records import STATES
+from hpsearch.search.storage.records import STATES, CompleteTrial
 
 Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
 
-_INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _NOW: Mapping[str, Any] = {
     "sqlite": sqlalchemy.text("CAST(CAST(strftime('%s', 'now') AS FLOAT) AS TEXT)"),
     "postgresql": cast(func.extract("epoch", func.clock_timestamp()), sqlalchemy.Text),
@@ -35,6 +38,12 @@ _NOW: Mapping[str, Any] = {
 OPTUNA_TABLES = frozenset(models.BaseModel.metadata.tables)
 NOT_FOUND = models.NOT_FOUND_MSG  # of the KeyError that Optuna raises for a deleted study or trial
 
+_studies: Any = models.StudyModel.__table__
+_directions: Any = models.StudyDirectionModel.__table__
+_study_attributes: Sequence[Any] = (
+    models.StudyUserAttributeModel.__table__,
+    models.StudySystemAttributeModel.__table__,
+)
 _trials: Any = models.TrialModel.__table__
 _attributes: Any = models.TrialUserAttributeModel.__table__
 _params: Any = models.TrialParamModel.__table__
@@ -46,6 +55,20 @@ def number_of(session: Session, trial_id: int) -> int:
     """Returns the number of a trial within its study."""
     query = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
     return int(session.execute(query).scalar_one())
+
+
+def id_of(session: Session, study_id: int, number: int) -> int | None:
+    """Returns the id of the study's trial of that number; None if there is none."""
+    query = select(_trials.c.trial_id).where(_trials.c.study_id == study_id)
+    found: int | None = session.execute(query.where(_trials.c.number == number)).scalar()
+    return found
+
+
+def newest_number(session: Session, study_id: int) -> int | None:
+    """Returns the number of the study's newest trial; None if it has no trial."""
+    query = select(func.max(_trials.c.number)).where(_trials.c.study_id == study_id)
+    newest: int | None = session.execute(query).scalar_one()
+    return newest
 
 
 def lock_trial(session: Session, trial_id: int) -> None:
@@ -117,7 +140,7 @@ def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
     """Writes a finite intermediate value; an existing one is kept."""
     row = {"trial_id": trial_id, "step": step, "intermediate_value": value}
     kind = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
-    made = _INSERTS[_dialect(session)](_steps).values(**row, intermediate_value_type=kind)
+    made = _insert(_dialect(session), _steps).values(**row, intermediate_value_type=kind)
     session.execute(made.on_conflict_do_nothing(index_elements=["trial_id", "step"]))
 
 
@@ -161,10 +184,15 @@ def _as_rows(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any
     ]
 
 
+def _insert(dialect: str, table: Any) -> Any:
+    # By name: SQLAlchemy loads five drivers with PostgreSQL's, which SQLite does not need.
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+
+
 @functools.cache
 def _upsert(dialect: str) -> Any:
     columns = ("trial_id", "key", "value_json")
-    return _over(_INSERTS[dialect](_attributes).values({c: bindparam(c) for c in columns}))
+    return _over(_insert(dialect, _attributes).values({c: bindparam(c) for c in columns}))
 
 
 @functools.cache
@@ -184,7 +212,7 @@ def _guarded(dialect: str, *, now: bool = False) -> Any:
         .where(origin.c.value_json.contains(bindparam("token", type_=sqlalchemy.String)))
         .with_for_update(of=(_trials, origin))
     )
-    made = _INSERTS[dialect](_attributes).from_select(["trial_id", "key", "value_json"], owner)
+    made = _insert(dialect, _attributes).from_select(["trial_id", "key", "value_json"], owner)
     return _over(made).execution_options(preserve_rowcount=True)
 
 
@@ -253,7 +281,7 @@ def count_states(session: Session, study_id: int) -> StateCounts:
         waiting = session.execute(query).scalar_one_or_none()
     return StateCounts(
         counts=counts,
-        running=_running(session, in_study) if counts[State.RUNNING] else (),
+        running=_running(session, in_study).get(study_id, ()) if counts[State.RUNNING] else (),
         waiting=waiting,
         failed=[number for number, _ in failed],
         failed_since=[number for number, end in failed if last is None or (end and end > last)],
@@ -261,9 +289,10 @@ def count_states(session: Session, study_id: int) -> StateCounts:
     )
 
 
-def _running(session: Session, in_study: Any) -> list[RunningTrial]:
+def _running(session: Session, in_study: Any) -> dict[int, list[RunningTrial]]:
+    """Returns the running trials by the id of their study."""
     query = (
-        select(_trials.c.trial_id, _attributes.c.key, _attributes.c.value_json)
+        select(_trials.c.study_id, _trials.c.trial_id, _attributes.c.key, _attributes.c.value_json)
         .outerjoin(
             _attributes,
             (_attributes.c.trial_id == _trials.c.trial_id)
@@ -271,10 +300,95 @@ def _running(session: Session, in_study: Any) -> list[RunningTrial]:
         )
         .where(in_study, _trials.c.state == TrialState.RUNNING)
     )
-    trials: dict[int, dict[str, Any]] = {}
-    for trial_id, key, value in session.execute(query):
-        trials.setdefault(trial_id, {})[key] = json.loads(value or "null")
+    trials: dict[tuple[int, int], dict[str, Any]] = {}
+    for study_id, trial_id, key, value in session.execute(query):
+        trials.setdefault((study_id, trial_id), {})[key] = json.loads(value or "null")
+    found: dict[int, list[RunningTrial]] = {}
+    for (study_id, trial_id), stored in trials.items():
+        origin, beat = stored.get("origin") or {}, stored.get("beat")
+        running = RunningTrial(trial_id=trial_id, origin=origin, beat=beat)
+        found.setdefault(study_id, []).append(running)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What a study's summary needs of its trials; ``now`` is the database's time."""
+
+    counts: Mapping[State, int]
+    running: Sequence[RunningTrial]
+    complete: Sequence[CompleteTrial]
+    now: float
+
+
+def frozen_studies(session: Session) -> list[FrozenStudy]:
+    """Returns every study by its id, as Optuna's storage does by an object for each attribute."""
+    of = _directions.c
+    query = select(of.study_id, of.direction).order_by(of.study_id, of.objective)
+    directions: dict[int, list[StudyDirection]] = {}
+    for study_id, direction in session.execute(query):
+        directions.setdefault(study_id, []).append(direction)
+    attributes: list[dict[int, dict[str, Any]]] = [{}, {}]
+    for by_study, table in zip(attributes, _study_attributes, strict=True):
+        for study_id, key, value in session.execute(
+            select(table.c.study_id, table.c.key, table.c.value_json)
+        ):
+            by_study.setdefault(study_id, {})[key] = json.loads(value)
     return [
-        RunningTrial(trial_id=trial_id, origin=stored.get("origin") or {}, beat=stored.get("beat"))
-        for trial_id, stored in trials.items()
+        FrozenStudy(
+            study_name=name,
+            direction=None,
+            directions=directions.get(study_id, []),
+            user_attrs=attributes[0].get(study_id, {}),
+            system_attrs=attributes[1].get(study_id, {}),
+            study_id=study_id,
+        )
+        for study_id, name in session.execute(
+            select(_studies.c.study_id, _studies.c.study_name).order_by(_studies.c.study_id)
+        )
     ]
+
+
+def overviews(session: Session, study_ids: Sequence[int]) -> dict[int, Overview]:
+    """Returns the studies' overviews by id, in as many statements for one study as for many."""
+    counts, complete = tallies(session, study_ids), complete_trials(session, study_ids)
+    running, now = _running(session, _trials.c.study_id.in_(study_ids)), clock(session)
+    return {
+        study_id: Overview(
+            counts=counts[study_id],
+            running=running.get(study_id, ()),
+            complete=complete.get(study_id, ()),
+            now=now,
+        )
+        for study_id in study_ids
+    }
+
+
+def tallies(session: Session, study_ids: Sequence[int]) -> dict[int, dict[State, int]]:
+    """Returns how many trials each of the studies has in each state, by the study's id."""
+    query = select(_trials.c.study_id, _trials.c.state, func.count())
+    query = query.where(_trials.c.study_id.in_(study_ids))
+    found = {study_id: dict.fromkeys(State, 0) for study_id in study_ids}
+    for study_id, state, number in session.execute(query.group_by(*query.selected_columns[:2])):
+        found[study_id][STATES[state]] = number
+    return found
+
+
+def complete_trials(session: Session, study_ids: Sequence[int]) -> dict[int, list[CompleteTrial]]:
+    """Returns the studies' complete trials by number, by the study's id."""
+    of, value = _trials.c, _values.c
+    query = (
+        select(of.study_id, of.trial_id, of.number, value.value, value.value_type)
+        .join(_values, value.trial_id == of.trial_id)
+        .where(of.study_id.in_(study_ids), of.state == TrialState.COMPLETE)
+        .order_by(of.study_id, of.number, value.objective)
+    )
+    # Optuna stores an infinite value as a kind without a number.
+    as_float = models.TrialValueModel.stored_repr_to_value
+    found: dict[int, list[CompleteTrial]] = {}
+    by_trial = itertools.groupby(session.execute(query).all(), key=operator.itemgetter(0, 1, 2))
+    for (study_id, trial_id, number), rows in by_trial:
+        values = [as_float(stored, kind) for _, _, _, stored, kind in rows]
+        trial = CompleteTrial(trial_id=trial_id, number=number, values=values)
+        found.setdefault(study_id, []).append(trial)
+    return found

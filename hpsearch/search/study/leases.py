@@ -25,7 +25,7 @@ from hpsearch.search.storage import tables
 from hpsearch.search.storage.records import TRIAL_STATES, columns_of, read
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.storage.tables import RunningTrial, StateCounts
+from hpsearch.search.storage.tables import Overview, RunningTrial, StateCounts
 
 
 def process_identity() -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
 
 
 def stale_trials(
-    storage: Storage, counts: StateCounts, *, token: str | None = None
+    storage: Storage, counts: StateCounts | Overview, *, token: str | None = None
 ) -> list[RunningTrial]:
     """Returns the running trials whose workers are gone or silent.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from hpsearch.core.analysis import pruning_stats
-from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import State, TrialRecord
@@ -32,13 +32,14 @@ from hpsearch.search.storage.records import (
     SPEC,
     STOP,
     StudyStatus,
+    complete_records,
     read,
     read_spec,
     slot_of,
 )
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.storage.tables import StateCounts, count_states
+from hpsearch.search.storage.tables import Overview, StateCounts, count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -99,37 +100,49 @@ class Study:
             records.append(record)
         return records
 
+    @retry_while_away
     def record(self, number: int) -> TrialRecord:
-        """Returns one trial.
+        """Returns one trial, without reading the others.
 
         Raises:
             StudyError: there is no trial of that number.
         """
-        records = self.records()
-        if not 0 <= number < len(records):
-            has = f"trials 0 to {len(records) - 1}" if records else "no trials yet"
+        if number in self._finished:
+            return self._finished[number]
+        with self.storage.transaction() as session:
+            trial_id = tables.id_of(session, self.handle._study_id, number)
+            newest = tables.newest_number(session, self.handle._study_id)
+        if trial_id is None:
+            self._refresh()  # reports a study that was deleted
+            has = "no trials yet" if newest is None else f"trials 0 to {newest}"
             raise StudyError(f"found no trial {number} in study {self.name!r}, which has {has}")
-        return records[number]
+        return read(self.storage.backend.get_trial(trial_id), self.spec)
+
+    @retry_while_away
+    def front(self) -> ParetoFront:
+        """Returns the front; of the other trials, only the objectives are read."""
+        study_id = self.handle._study_id
+        with self.storage.transaction() as session:
+            complete = tables.complete_trials(session, [study_id]).get(study_id, [])
+        found = front(complete_records(complete, self.objectives), self.objectives)
+        ids = [trial.trial_id for trial in complete if trial.number in found.numbers]
+        whole = {t.number: read(t, self.spec) for t in self.storage.trials(study_id, ids)}
+        return replace(found, trials=tuple(whole[record.number] for record in found.trials))
 
     @retry_while_away
     def tally(self) -> Mapping[State, int]:
         """Returns how many trials are in each state; fast, because it reads no trial."""
         return self._count().counts
 
+    @retry_while_away
     def summary(self) -> pruning_stats.StudySummary:
-        """Returns the study's summary, as `hpsearch list` shows it."""
-        records = self.records()
-        return pruning_stats.StudySummary(
-            study=self.name,
-            storage=self.storage.masked,
-            objectives=self.objectives,
-            target=self.spec.search.trials,
-            front_size=len(front(records, self.objectives).trials),
-            hypervolume=pruning_stats.study_hypervolume(records, self.bounds),
-            created=self.created,
-            silent=self.silent(),
-            **pruning_stats.counts(records),
-        )
+        """Returns the study's summary, as `hpsearch status` shows it."""
+        study_id = self.handle._study_id
+        with self.storage.transaction() as session:
+            overview = tables.overviews(session, [study_id])[study_id]
+        # Bounds that were attached since the study was opened, too.
+        attributes = {**self.attributes, BOUNDS: self.bounds}
+        return summarise(self.storage, self.spec, overview, attributes=attributes)
 
     @retry_while_away
     def silent(self) -> int:
@@ -353,4 +366,26 @@ class Study:
         """Queues a configuration, whose missing values are sampled. Returns the trial's number."""
         with self.storage.lock():
             self.handle.enqueue_trial(dict(params), user_attrs={"enqueued": dict(params)})
-            return len(self.handle.get_trials(deepcopy=False)) - 1
+            with self.storage.transaction() as session:
+                number = tables.newest_number(session, self.handle._study_id)
+            assert number is not None, "the lock keeps the study from being deleted"
+            return number
+
+
+def summarise(
+    storage: Storage, spec: StudySpec, overview: Overview, *, attributes: Mapping[str, Any]
+) -> pruning_stats.StudySummary:
+    """Returns a study's summary, from its attributes and an overview of its trials."""
+    objectives = spec.search.objectives
+    complete = complete_records(overview.complete, objectives)
+    return pruning_stats.StudySummary(
+        study=spec.name,
+        storage=storage.masked,
+        objectives=objectives,
+        target=spec.search.trials,
+        front_size=len(front(complete, objectives).trials),
+        hypervolume=pruning_stats.study_hypervolume(complete, attributes.get(BOUNDS, {})),
+        created=datetime.fromisoformat(attributes[CREATED]),
+        silent=len(stale_trials(storage, overview)),
+        **{state.value: number for state, number in overview.counts.items()},
+    )
