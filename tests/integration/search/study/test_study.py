@@ -52,6 +52,7 @@ class TestBudget:
         assert len(larger.records()) == 15
 
     def test_a_failed_trial_is_refunded(self, storage):
+        """Keeps the promise "It does not count towards the budget" of docs/workers.md."""
         study = make_study(storage, make_spec(trials=3))
         study.acquire(origin()).finish(FAILED)
         assert search(study) is StudyStatus.DONE
