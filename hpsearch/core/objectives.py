@@ -188,6 +188,7 @@ def merit(
         worst, best = _ends(name, *bounds[name])
         # Bounds of no width cannot separate trials.
         share = (utility(name, values[name]) - worst) / (best - worst) if worst != best else 1.0
+        # Clipped, because a value beyond the bounds must not make the volume exceed 1.
         scaled.append(min(1.0, max(0.0, share)))
     return tuple(scaled)
 
