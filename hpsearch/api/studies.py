@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hpsearch.core.analysis.pareto import ParetoFront, front, front_as_plain
+from hpsearch.core.analysis.pareto import ParetoFront, front_as_plain
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.spec import StudySpec
 from hpsearch.core.trial import State, TrialRecord
@@ -76,10 +76,11 @@ class StudyHandle:
 
     def pareto_front(self) -> ParetoFront:
         """Returns the front, cheapest first, with the number of its knee."""
-        records = self.trials()
-        if imported := sum(record.state is State.IMPORTED for record in records):
+        with translate_errors():
+            found, imported = self.study.front(), self.study.tally()[State.IMPORTED]
+        if imported:
             _log.info("%s left out: not trained by hpsearch", plural(imported, "imported trial"))
-        return front(records, self.objectives)
+        return found
 
     def front_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``front --json``: ``number, values, params, knee``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -34,6 +35,9 @@ from hpsearch.errors import HpsearchError, expected_of, translate_errors
 
 if TYPE_CHECKING:
     from hpsearch.api.studies import StudyHandle
+
+
+_GC_THRESHOLD = 10_000  # objects
 
 
 class _Commands(TyperGroup):
@@ -311,6 +315,8 @@ def enter() -> None:
     The interpreter's orderly shutdown takes one to two seconds once torch is imported.
     """
     guard_streams()
+    # What imports allocate stays: with Python's 700, collections are a tenth of a short command.
+    gc.set_threshold(_GC_THRESHOLD)
     try:
         main()
     except SystemExit as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -184,8 +185,16 @@ def merit(
     """
     scaled = []
     for name in bounds:
-        worst, best = sorted(utility(name, bound) for bound in bounds[name])
+        worst, best = _ends(name, *bounds[name])
         # Bounds of no width cannot separate trials.
         share = (utility(name, values[name]) - worst) / (best - worst) if worst != best else 1.0
+        # Clipped, because a value beyond the bounds must not make the volume exceed 1.
         scaled.append(min(1.0, max(0.0, share)))
     return tuple(scaled)
+
+
+@functools.cache  # asked for each trial of a study
+def _ends(name: str, low: float, high: float) -> tuple[float, float]:
+    """Returns the utilities of an objective's bounds, worst first."""
+    ends = utility(name, low), utility(name, high)
+    return min(ends), max(ends)

@@ -147,6 +147,7 @@ def should_prune(
     epoch = len(losses)
     # a trial that diverged at its end has no final loss to compare with
     finished = [peer for peer in peers if peer.finished and math.isfinite(peer.losses[-1])]
+    # At the last epoch there is nothing left to save, and the trial is worth its values.
     if not 1 <= epoch < epochs or len(finished) < rule.min_finished:
         return None
     case = Case(
@@ -172,6 +173,7 @@ def quantile(values: Sequence[float], q: float) -> float:
     >>> quantile([3.0, 1.0, 2.0], 0.25)
     1.5
     """
+    # The definition of numpy's default ("linear"), without converting short lists to arrays.
     ordered = sorted(values)
     position = q * (len(ordered) - 1)
     low = math.floor(position)
@@ -190,6 +192,7 @@ def _forecast(case: Case) -> Verdict | None:
     ratios = [a / b for a, b in pairs if 0 < a < math.inf and 0 < b < math.inf]
     if not case.rivals or not ratios:
         return None
+    # Final against final: a rival that was slower at this epoch may still have ended lower.
     best = min(case.rivals, key=lambda peer: peer.losses[-1])
     forecast = case.loss * quantile(ratios, case.rule.risk)
     return case.verdict(forecast, best.losses[-1], best)
@@ -197,10 +200,12 @@ def _forecast(case: Case) -> Verdict | None:
 
 def _margin(case: Case) -> Verdict | None:
     """Prunes above the rivals' best loss at this epoch plus a slack that shrinks to 0."""
+    # Running trials count as well: early in a search they are most of the evidence.
     peers = case.reached(no_costlier(case.cost, case.peers))
     if not case.rivals or not peers:
         return None
     best = min(peers, key=case.loss_of)
+    # Early losses say little about the end, so the slack falls linearly to 0 at the last epoch.
     slack = case.rule.margin * (1 - case.epoch / case.epochs)
     return case.verdict(case.loss, (1 + slack) * case.loss_of(best), best)
 
@@ -222,10 +227,12 @@ def _asha(case: Case) -> Verdict | None:
     """
     eta = case.rule.reduction
     rungs = case.rule.rungs or tuple(eta**k for k in range(case.epochs.bit_length()))
+    # Asynchronous: the rung is judged by whichever trials have reached it, nobody waits for it.
     peers = case.reached(no_costlier(case.cost, case.peers))
     if case.epoch not in rungs or not case.rivals or not peers:
         return None
     ordered = sorted([case.loss, *map(case.loss_of, peers)])
+    # With fewer than ``reduction`` trials at the rung, only the best one continues.
     limit = ordered[max(1, len(ordered) // eta) - 1]
     return case.verdict(case.loss, limit, min(peers, key=case.loss_of))
 

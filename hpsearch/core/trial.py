@@ -143,6 +143,7 @@ def lost_in_vain(history: Sequence[Mapping[str, Any]]) -> bool:
     """
     in_vain, reached = 0, 0
     for entry in history:
+        # An epoch gained proves that the trial itself does not crash its workers: count from there.
         if entry["epochs"] > reached:
             in_vain, reached = 0, entry["epochs"]
         elif entry["ended"] == "worker lost":

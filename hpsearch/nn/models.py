@@ -49,11 +49,13 @@ def build_custom(
             anything but tensors.
     """
     build = builder or import_function(KEY, spec.factory)
+    # A copy, because a factory may pop what it has read.
     net: Any = build(dict(spec.params), input_shape, classes)
     if not isinstance(net, nn.Module):
         raise TypeError(f"returned {type(net).__name__}, expected a torch.nn.Module")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise TypeError("returned a net without a trainable parameter, expected at least one")
+    # safetensors stores tensors only; found now, not after the training.
     for name, value in net.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"returned a net whose state holds {name!r}, expected tensors only")
@@ -180,6 +182,7 @@ def measure_costs(
     layout = torch.channels_last
     was_training = model.training
     model = model.to(device).to(memory_format=layout).eval()
+    # Zeros suffice: neither kernels nor counts depend on the values of pixels.
     image = torch.zeros(1, *input_shape, device=device).contiguous(memory_format=layout)
     with torch.inference_mode():
         counted = _count(model, image)
@@ -199,6 +202,7 @@ def count_costs(spec: NetSpec, input_shape: tuple[int, int, int], classes: int) 
 
     A custom model is allocated, on the CPU: its factory may use the values of tensors.
     """
+    # Tensors on "meta" have shapes and no memory, so the largest net of a space costs nothing.
     device = "cpu" if isinstance(spec, FactorySpec) else "meta"
     with torch.device(device), torch.inference_mode():
         model = build(spec, input_shape, classes).eval()
@@ -216,6 +220,7 @@ def _count(model: nn.Module, image: Tensor) -> dict[str, float]:
 def _timed(model: nn.Module, image: Tensor) -> float:
     begin = time.perf_counter()
     model(image)
+    # A GPU returns at once and computes later: the clock stops when it is done.
     if image.device.type == "cuda":
         torch.cuda.synchronize(image.device)  # the current device may be another GPU
     elif image.device.type == "mps":

@@ -75,6 +75,7 @@ def _base_sampler(
     images: int | None,
 ) -> BaseSampler:
     random = optuna.samplers.RandomSampler(seed=seed)
+    # A learning sampler starts from nets chosen to span the costs, not from random ones.
     if number < INITIAL_TRIALS and spec.search.sampler in LEARNING:
         return CellSampler(initial_trial(spec.space, number, images), random)
     match spec.search.sampler:
@@ -94,6 +95,7 @@ def _base_sampler(
                 n_startup_trials=START_UP,
             )
         case "qmc":
+            # One sequence for the study: a seed per trial would scramble each point differently.
             return NumberedQMCSampler(
                 number, seed=derive_seed(spec.search.seed, "qmc"), independent_sampler=random
             )
@@ -151,6 +153,7 @@ class LogCostSampler(BaseSampler):
 
     def _scaled_study(self, study: optuna.Study) -> optuna.Study:
         """The study with the costs of its complete trials replaced by their logarithms."""
+        # A shallow copy: the sampler may read everything else of the study, and write through it.
         scaled, read = copy.copy(study), study._get_trials
 
         def get_trials(*arguments: Any, **options: Any) -> list[FrozenTrial]:
@@ -163,6 +166,7 @@ class LogCostSampler(BaseSampler):
                 copied = copy.copy(trial)
                 pairs = zip(trial.values, self._is_cost, strict=True)
                 copied.values = [_log_cost(v) if is_cost else v for v, is_cost in pairs]
+                # Complete trials never change, so a copy serves every later trial of this process.
                 self._scaled[trial.number] = copied
             return self._scaled[trial.number]
 
@@ -171,6 +175,7 @@ class LogCostSampler(BaseSampler):
 
 
 def _log_cost(cost: float) -> float:
+    # A cost of 0 (a net without parameters) has no logarithm.
     return math.log(max(cost, 1e-12))
 
 
@@ -221,6 +226,7 @@ class StoppedAwareGPSampler(optuna.samplers.GPSampler):
                 self._objectives, study.directions, columns, strict=True
             )
         }
+        # A trial of another depth lacks dimensions of this space, and the process needs them all.
         pruned = [t for t in pruned if search_space.keys() <= t.params.keys()]
         trials = [*completed_trials, *(self._as_complete(t, worst) for t in pruned)]
         return super()._sample_relative_impl(study, trials, running_trials, search_space)
@@ -285,6 +291,7 @@ def sample(
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     writes: list[Write] = []
 
+    # Drawn when first asked for: a trial whose values are all fixed needs no joint draw.
     @functools.cache
     def joint() -> dict[str, Any]:
         joint_space = sampler.infer_relative_search_space(study, drawn)
@@ -308,6 +315,7 @@ def sample(
             value = joint()[name]
         else:
             value = sampler.sample_independent(study, drawn, name, possible)
+        # Later conditional dimensions are drawn given these, as in Optuna's own Trial.
         writes.append((name, possible.to_internal_repr(value), possible))
         drawn.params[name], drawn.distributions[name] = value, possible
         return value
@@ -375,6 +383,7 @@ def free_slot(taken: Iterable[int], spec: StudySpec, n_cells: int) -> int | None
     repeats them without limit.
     """
     held = set(taken)
+    # The lowest free slot: a cell whose trial failed is dealt again before new ones.
     slot = next(slot for slot in itertools.count() if slot not in held)
     rounds = 1 if spec.search.sampler == "grid" else math.inf
     return slot if slot < n_cells * rounds else None

@@ -325,6 +325,10 @@ def test_the_same_images_elsewhere_are_the_same_data(copied, cli, digits, tmp_pa
 
 
 def test_other_threads_than_the_studys_are_refused_unless_mixed(copied, cli):
+    """Keeps the promise "Training times are measured on one kind of hardware …" of docs/workers.md.
+
+    Keeps the promise "A worker on other hardware is refused …" of docs/workers.md.
+    """
     before = dump(copied.database)
 
     refused = cli("run", copied.study_file, "--threads", 2, "--trials", 4)

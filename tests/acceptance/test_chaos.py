@@ -149,6 +149,11 @@ class Marksman:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_every_trial_is_run_to_its_end_exactly_once(kind, shell, tmp_path, digits_npz, monkeypatch):
+    """Keeps the promise "Even if workers crash …" of README.
+
+    Keeps the promise "Even if workers crash …" of docs/workers.md.
+    Keeps the promise "(A test kills eight workers …" of docs/workers.md.
+    """
     study_file = tmp_path / "chaos.toml"
     study_file.write_text(CHAOS.format(npz=digits_npz, trials=TRIALS, epochs=EPOCHS))
     (tmp_path / "held.py").write_text(HELD + IMPATIENT)

@@ -44,6 +44,10 @@ def assert_finishes(shell, cli, slow_study, *, number, params):
 
 
 def test_ctrl_c_hands_the_trial_back_and_the_same_command_finishes(train, shell, cli, slow_study):
+    """Keeps the promise "Ctrl-C finishes the current epoch …" of README.
+
+    Keeps the promise "Re-run the same command to resume" of README.
+    """
     process, number = train()
 
     process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -27,6 +28,34 @@ PATH = re.compile(  # of the checkout: in backticks, with a folder or a suffix
     r"`((?:hpsearch|tests|studies|docker|docs|cli|api|view|search|nn|util|core)/[\w./-]*"
     r"|(?:config|errors)\.py)`"
 )
+
+
+POINTER = re.compile(r"See |\[|Any number of machines|$")  # to another page; of an example
+KEPT = re.compile(r'Keeps the promise "(.+?)(?: …)?" of (\S+)\.$', re.MULTILINE)
+PROMISES = {  # where each sentence is kept by a test: a heading, or the first words of a list item
+    "README.md": ("* **Interrupt and resume.**", "* **Use the cores.**", "* **An exact budget.**"),
+    "docs/workers.md": ("## Several machines", "## Crashes and outages"),
+}
+
+
+def promises(page):
+    """The sentences of a page that promise something about workers."""
+    for start in PROMISES[page]:
+        _, _, text = TEXTS[page].partition(start)
+        text = text.partition("\n## " if start.startswith("#") else "\n")[0]
+        items = text.split("\n* ") if start.startswith("#") else [text]
+        for item in items:
+            prose = re.sub(r"^```.*?^```|^\*\*.*?\*\*", "", item, flags=re.DOTALL | re.MULTILINE)
+            yield from re.split(r"(?<=[.)])\s+(?=[A-Z`(\[])", prose.strip().replace("\n", " "))
+
+
+def kept_promises():
+    """The beginnings of sentences that tests keep, by page, from their docstrings."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+            for words, page in KEPT.findall(doc or ""):
+                yield f"{page}.md" if page == "README" else page, words
 
 
 def blocks():
@@ -119,6 +148,15 @@ def test_every_variable_of_the_environment_is_documented():
     read = {name for source in sources for name in re.findall(r"\bHPSEARCH_[A-Z_]+\b", source)}
     internal = {"HPSEARCH_PARENT"}  # set by `run --workers` for the processes that it starts
     assert read - internal - set(re.findall(r"\bHPSEARCH_[A-Z_]+\b", ALL)) == set()
+
+
+@pytest.mark.parametrize("page", PROMISES)
+def test_each_promise_about_workers_is_kept_by_a_test(page):
+    kept = {words for where, words in kept_promises() if where == page}
+    made = [sentence for sentence in promises(page) if not POINTER.match(sentence)]
+    assert len(made) >= len(PROMISES[page])
+    assert [sentence for sentence in made if not sentence.startswith(tuple(kept))] == []
+    assert [words for words in kept if not any(s.startswith(words) for s in made)] == []
 
 
 def test_mistakes_in_a_page_are_found():

@@ -109,6 +109,7 @@ def is_alive(pid):
 
 
 def test_two_workers_share_one_budget_exactly(two, shell, records):
+    """Keeps the promise "`--workers 2` shares the trials among two processes" of README."""
     process, _ = two()
     shell.let_go()
     result = shell.wait(process)
@@ -133,6 +134,7 @@ def test_two_commands_on_one_study_at_once_cooperate(shell, study_file, records)
 
 
 def test_a_submitted_study_is_worked_on_by_any_worker(shell, study_file, cli, records):
+    """Keeps the promise "A worker reads everything except the images …" of docs/workers.md."""
     submitted = cli("submit", study_file, "--trials", 3)
     assert submitted.code == 0
     assert "study 'shared' waits for workers" in submitted.err
@@ -180,6 +182,10 @@ def test_a_submitted_study_is_checked_like_one_that_is_run(shell, cli):
 
 
 def test_a_killed_worker_is_replaced_at_once_and_its_trial_goes_on(two, shell, records):
+    """Keeps the promise "A killed trial resumes from its last checkpoint" of README.
+
+    Keeps the promise "After 60 s of silence …" of docs/workers.md.
+    """
     process, (victim, _) = two()
     (before,) = [
         r for r in records() if r["attributes"]["origin"]["process"]["pid"] == victim and r["curve"]
@@ -255,6 +261,7 @@ def test_workers_whose_parent_is_killed_hand_their_trials_back_and_end(two, shel
 
 
 def test_other_data_than_the_studys_is_refused(shell, study_file, cli, digits, tmp_path):
+    """Keeps the promise "It finds the images by name …" of docs/workers.md."""
     import numpy as np
 
     cli("submit", study_file, "--trials", 1)
@@ -304,6 +311,7 @@ def test_a_study_that_others_finish_is_left_while_another_is_open(shell, study_f
 def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
     shell, study_file, cli, monkeypatch, kind
 ):
+    """Keeps the promise "If the database is unreachable, workers retry …" of docs/workers.md."""
     with own_server() as server:
         monkeypatch.setenv("HPSEARCH_STORAGE", server.get_uri())
         cli("submit", study_file, "--trials", 1)
@@ -326,6 +334,10 @@ def test_a_server_that_is_away_is_waited_for_when_a_worker_starts(
 
 
 def test_workers_to_come_leave_a_study_alone_that_failures_ended(shell, study_file, cli, tmp_path):
+    """Keeps the promise "Five failures in a row end a run with the reason …" of docs/workers.md.
+
+    Keeps the promise "Workers then ignore the study until …" of docs/workers.md.
+    """
     (tmp_path / "held.py").write_text(
         "from hpsearch.nn.training.loop import epochs\n"
         "def train(model, data, spec, *, params, device, stop, progress):\n"

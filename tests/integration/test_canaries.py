@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
+import psycopg
+import psycopg.waiting
 import pytest
 import sqlalchemy
 from optuna.artifacts._protocol import ArtifactStore
@@ -24,6 +26,8 @@ from optuna.storages._rdb import models
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import TrialState
 
+from hpsearch.search.storage.engine import check_sqlite, engine_options, optuna_storage
+from hpsearch.search.storage.url import parse_url
 from tests.integration.canaries import GUARDED, canary
 
 __all__ = ["GUARDED"]
@@ -43,6 +47,13 @@ def study(sqlite):
 # -- Optuna's tables
 
 TABLES = {
+    "StudyModel": "studies: study_id INTEGER, study_name VARCHAR(512)",
+    "StudyDirectionModel": "study_directions: study_direction_id INTEGER,"
+    " direction VARCHAR(8), study_id INTEGER, objective INTEGER",
+    "StudyUserAttributeModel": "study_user_attributes: study_user_attribute_id INTEGER,"
+    " study_id INTEGER, key VARCHAR(512), value_json TEXT",
+    "StudySystemAttributeModel": "study_system_attributes: study_system_attribute_id INTEGER,"
+    " study_id INTEGER, key VARCHAR(512), value_json TEXT",
     "TrialModel": "trials: trial_id INTEGER, number INTEGER, study_id INTEGER, state VARCHAR(8),"
     " datetime_start DATETIME, datetime_complete DATETIME",
     "TrialUserAttributeModel": "trial_user_attributes: trial_user_attribute_id INTEGER,"
@@ -173,6 +184,37 @@ def test_what_the_cache_remembers_can_be_emptied(sqlite, study):
     assert [len(memory) for memory in memories(backend)] == [1, 1, 1]
 
 
+@canary("._backend", "._get_trials", fix=["hpsearch/search/storage/storage.py"])
+def test_the_cache_has_a_storage_that_reads_trials_by_their_ids(sqlite, study):
+    for _ in range(4):
+        study.tell(study.ask(), [1.0, 2.0])
+    trials = study.trials
+    found = sqlite.backend._backend._get_trials(
+        study._study_id,
+        states=None,
+        included_trial_ids={trials[1]._trial_id, trials[3]._trial_id},
+        trial_id_greater_than=2**31 - 1,
+    )
+    assert found == [trials[1], trials[3]]
+    assert sqlite.trials(study._study_id, []) == []
+
+
+def test_a_storage_on_checked_tables_is_one_that_checked_them_itself(tmp_path):
+    """The canary of ``_CheckedStorage`` in storage/engine.py, which skips Optuna's constructor."""
+    url = parse_url(f"{tmp_path}/study.db")
+    options = engine_options(url)
+    theirs = optuna_storage(url, options, is_current=False)
+    ours = optuna_storage(url, options, is_current=True)
+    try:
+        assert vars(theirs).keys() - vars(ours).keys() == {"_version_manager"}
+        assert vars(ours).keys() <= vars(theirs).keys()
+        assert check_sqlite(tmp_path / "study.db", create=False)
+        assert theirs.get_current_version() == theirs.get_head_version()
+    finally:
+        theirs.engine.dispose()
+        ours.engine.dispose()
+
+
 @canary("._lock", fix=["hpsearch/search/storage/storage.py"])
 def test_the_caches_lock_keeps_readers_out(sqlite, study):
     read = []
@@ -261,6 +303,8 @@ def test_a_running_trial_can_be_set_back_to_waiting_and_keeps_what_it_has(study)
         "hpsearch/search/storage/overlay.py",
         "hpsearch/search/storage/artifacts.py",
         "hpsearch/search/storage/storage.py",
+        "hpsearch/search/storage/overviews.py",
+        "hpsearch/search/study/catalog.py",
     ],
 )
 def test_the_types_that_are_imported_are_those_of_the_objects(sqlite, study, tmp_path):
@@ -389,3 +433,10 @@ def test_ped_anova_needs_no_scikit_learn_and_takes_a_study_and_a_target():
         "target",
     ]
     assert callable(optuna.importance.get_param_importances)
+
+
+@canary("._connect_gen", fix=["hpsearch/search/storage/postgres.py"])
+def test_psycopg_connects_and_waits_by_generators():
+    """TestSilence in tests/integration/search/storage/test_outage.py shows what they are for."""
+    assert inspect.isgeneratorfunction(psycopg.Connection._connect_gen)
+    assert [*inspect.signature(psycopg.waiting.wait).parameters][:2] == ["gen", "fileno"]

@@ -143,6 +143,7 @@ def compare(
     at_trials = [worth(run, trials=trials) for run in runs]
     at_seconds = None if seconds is None else [worth(run, seconds=seconds) for run in runs]
     equal = at_seconds or at_trials
+    # Sorting is stable: of equals, the study that was named first leads.
     order = sorted(range(len(runs)), key=lambda i: -equal[i])
     leader, enough = runs[order[0]], NEARLY * equal[order[0]]
     shares, joint_front = _shares(entrants, objectives)
@@ -187,6 +188,7 @@ def common_bounds(of_each: Sequence[Bounds], objectives: Sequence[str]) -> Bound
     >>> common_bounds([{"params": (5.0, 80.0)}, {"params": (4.0, 70.0)}], ["params"])
     {'params': (4.0, 80.0)}
     """
+    # The widest range contains each study's points, so none is clipped in favour of another.
     return {
         name: (min(own[name][0] for own in of_each), max(own[name][1] for own in of_each))
         for name in objectives
@@ -201,6 +203,7 @@ def worth(run: Sequence[HypervolumePoint], *, seconds: float = inf, trials: floa
     >>> worth(run, seconds=4.5), worth(run, trials=2), worth(run, seconds=1.0)
     (0.5, 0.9, 0.0)
     """
+    # From the end, because hypervolumes never fall: the last point within the limit is the most.
     within = (at for at in reversed(run) if at.seconds <= seconds and at.trials <= trials)
     return next((at.hypervolume for at in within), 0.0)
 
@@ -239,6 +242,7 @@ def _shares(
     for entrant in entrants:
         own = fronts[entrant.study]
         assert own.knee is not None, "an entrant has a complete trial"
+        # A front is never beaten by itself: its points do not dominate each other.
         beaten = {
             study: [any(dominates(rival, p) for rival in rivals) for p in points[entrant.study]]
             for study, rivals in points.items()

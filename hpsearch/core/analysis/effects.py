@@ -27,6 +27,7 @@ class Quartiles:
     @property
     def error(self) -> float:
         """The standard error of the median, from the interquartile range (normal: 0.93 / √n)."""
+        # The median of n normal values deviates by 1.253 σ / √n, and σ is the range / 1.349.
         return 0.93 * (self.three_quarters - self.quarter) / math.sqrt(self.n)
 
 
@@ -137,6 +138,7 @@ def optimizer_effect(records: Sequence[TrialRecord]) -> OptimizerEffect:
     gaps = {str(g.key): g.gap for g in groups if g.gap and g.gap.n >= MEDIAN_OF}
     if len(accuracies) < 2:
         return OptimizerEffect(groups=groups)
+    # Medians, not bests: an optimizer with more trials has the luckier best.
     leader = max(accuracies, key=lambda key: accuracies[key].median)
     ahead = [
         accuracies[leader].median - other.median > _noise(accuracies[leader], other)
@@ -185,6 +187,7 @@ def _group(key: int | str, members: Sequence[TrialRecord]) -> Group:
         val_loss=spread("val_loss"),
         train_seconds=spread("train_seconds"),
         gap=quartiles(g for r in complete.values() if (g := overfitting_gap(r)) is not None),
+        # Of equals the earliest trial, so that the same records always name the same one.
         best=max(accuracies, key=lambda n: (accuracies[n], -n), default=None),
     )
 
@@ -215,6 +218,7 @@ def _sufficient_by_median(groups: Sequence[Group]) -> SufficientDepth | None:
     depths = [(int(g.key), g.accuracy) for g in groups if g.accuracy and g.accuracy.n >= MEDIAN_OF]
     if len(depths) < 2:
         return None
+    # Every deeper depth is tested by its own noise: a deep group may be small and scattered.
     for i, (blocks, here) in enumerate(depths[:-1]):
         rest = [accuracy for _, accuracy in depths[i + 1 :]]
         noises = [_noise(here, other) for other in rest]

@@ -104,6 +104,7 @@ def spent_seconds(record: TrialRecord, *, epochs: int) -> float:
     """Returns the seconds of pure training steps that the trial took, by its own estimate."""
     if not record.curve:
         return 0.0
+    # train_seconds estimates the whole training; a stopped trial spent its share of it.
     return record.curve[-1].train_seconds * len(record.curve) / epochs
 
 
@@ -129,6 +130,7 @@ def recent_gain(
     """
     if len(history) < ENOUGH or (final := history[-1].hypervolume) <= 0:
         return None
+    # A quarter is long enough to smooth luck and short enough to see a search level off.
     last = history[-(len(history) // 4) :]
     gained = final - history[-len(last) - 1].hypervolume
     outlook = Outlook.HELP if gained >= MUCH * final else Outlook.LITTLE
@@ -179,6 +181,7 @@ def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
     starts = [start for record in records for start in _starts(record)]
     if not starts:
         return ()
+    # A start that has not ended is drawn to the last moment known, not to the reader's clock.
     first = min(start.started for start in starts)
     last = max(moment for start in starts for moment in (start.started, start.ended or first))
     # Lines are sorted by the first start of their worker.
@@ -191,6 +194,7 @@ def timeline(records: Sequence[TrialRecord]) -> tuple[Span, ...]:
             number=start.number,
             worker=start.worker,
             started=(start.started - first).total_seconds(),
+            # Clocks of two hosts may differ by seconds: a span never ends before it starts.
             ended=(max(start.started, start.ended or last) - first).total_seconds(),
             state=start.state,
         )
@@ -258,6 +262,7 @@ def presence(spans: Sequence[Span]) -> Presence:
     lines: dict[str, list[Span]] = {}
     for span in spans:
         lines.setdefault(span.worker, []).append(span)
+    # Idle time before a worker's first start is not its own: it was not there yet.
     there = sum(max(s.ended for s in w) - min(s.started for s in w) for w in lines.values())
     busy = sum(span.ended - span.started for span in spans)
     return Presence(

@@ -100,6 +100,7 @@ def confusion(
     >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
     [[1, 1], [0, 1]]
     """
+    # A pair (true, predicted) is one number in base K: counted in one pass over the images.
     flat = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64)
 
@@ -125,6 +126,7 @@ def confused_pairs(matrix: Matrix, classes: Sequence[str], *, most: int) -> tupl
     >>> confused_pairs(np.array([[5, 1, 0], [2, 3, 0], [0, 0, 4]]), "abc", most=9)[0]
     Confused(true='b', predicted='a', count=2)
     """
+    # argwhere lists pairs by row, and sorting is stable: equal counts stay in the order of classes.
     pairs = [
         Confused(true=classes[i], predicted=classes[j], count=int(matrix[i, j]))
         for i, j in np.argwhere(matrix > 0).tolist()
@@ -140,6 +142,7 @@ def cross_entropy(
 
     A probability of 0 counts as float32's smallest normal number, 87.3 nats.
     """
+    # A saturated softmax yields an exact 0, whose logarithm would make the mean infinite.
     given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(given, np.finfo(np.float32).tiny)).mean())
 
@@ -161,7 +164,9 @@ def calibration_error(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
+    # Bins are open below: a confidence on an edge belongs to the bin that ends there.
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    # The sum over a bin of (right - confidence) is its gap times its number of images.
     gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 

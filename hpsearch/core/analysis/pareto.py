@@ -43,6 +43,7 @@ def nondominated(points: Sequence[Point]) -> list[int]:
     >>> nondominated([(0.9, 0.1), (0.5, 0.5), (0.5, 0.4), (0.9, 0.1)])
     [0, 1]
     """
+    # A NaN compares false with everything, so its point would never be dominated.
     valid = [i for i, point in enumerate(points) if all(x == x for x in point)]
     front: list[int] = []
     # Best first coordinate first, so that no later point dominates an earlier one.
@@ -111,10 +112,12 @@ def hypervolume(points: Sequence[Point]) -> float:
     front = [points[i] for i in nondominated(points)]
     if not front:
         return 0.0
+    # In one dimension the volume is the length up to the best point.
     if len(front[0]) == 1:
         return max(0.0, max(point[0] for point in front))
     if len(front[0]) == 2:
         return Staircase(front).area
+    # Slabs along the last objective: between two levels the same points contribute.
     volume, levels = 0.0, sorted({max(0.0, p[-1]) for p in front}, reverse=True)
     for top, bottom in zip(levels, [*levels[1:], 0.0], strict=True):
         if top > bottom:
@@ -133,6 +136,7 @@ def knee(points: Sequence[Point]) -> int:
     >>> knee([(0.0, 1.0), (0.8, 0.7), (1.0, 0.0)])
     1
     """
+    # -i prefers the earlier of equal points, so a repeated search names the same knee.
     best_first = max(range(len(points)), key=lambda i: (points[i][0], tuple(points[i][1:]), -i))
     if len(points) <= 2 or len(points[0]) == 1:
         return best_first
@@ -173,6 +177,7 @@ def front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ParetoFr
     complete = [
         r for r in records if r.state is State.COMPLETE and set(objectives) <= set(r.values)
     ]
+    # The knee falls back to the best first coordinate, which must be the quality, not a cost.
     quality_first = sorted(objectives, key=lambda name: OBJECTIVES[name].is_cost)
     points = [tuple(utility(name, r.values[name]) for name in quality_first) for r in complete]
     kept = nondominated(points)

@@ -109,6 +109,7 @@ def savings(records: Sequence[TrialRecord], *, epochs: int) -> Savings:
     """Returns what pruning saved among the trials that count toward the budget."""
     counted = [r for r in records if r.state.counts]
     pruned = [r for r in counted if r.state is State.PRUNED and r.curve]
+    # train_seconds estimates the whole training, of which the missing epochs are the rest.
     seconds = sum(r.curve[-1].train_seconds * (1 - len(r.curve) / epochs) for r in pruned)
     return Savings(
         epochs_trained=sum(len(r.curve) for r in counted),
@@ -121,6 +122,7 @@ def audit(records: Sequence[TrialRecord], front: ParetoFront) -> Audit:
     """Returns what pruning may have cost."""
     control = [r for r in records if r.control and r.state is State.COMPLETE]
     # The verdict that the rule would have given is kept with the trial.
+    # The other control trials were never in danger and say nothing about the rule.
     judged = [r for r in control if "would_prune" in r.attributes]
     return Audit(
         pruned=sum(r.state is State.PRUNED for r in records),

@@ -142,6 +142,7 @@ def _alternatives(
     def price(step: Step) -> float:
         return step.to.measured[cost]
 
+    # On a front of two objectives a higher price means a better quality; with three it need not.
     others = [record for record in front if record is not knee]
     by_price = sorted((_step(knee, r, quality=quality, cost=cost, n=n) for r in others), key=price)
     here = knee.values[cost]
@@ -160,6 +161,7 @@ def _alternatives(
 
 
 def _step(knee: TrialRecord, other: TrialRecord, *, quality: str, cost: str, n: int | None) -> Step:
+    # A gain is positive if the quality gets better, whichever direction the objective has.
     sign = 1 if OBJECTIVES[quality].maximize else -1
     before, after = knee.values[quality], other.values[quality]
     low, high, is_sure = None, None, None
@@ -256,10 +258,12 @@ def select_trial(
         return front(complete, objectives).knee_trial or complete[0]
     if choice.best is not None:
         return _best(complete, choice.best)
+    # At most one limit is given: TrialSelection refuses combinations.
     for cost, limit in choice.limits.items():
         within = [record for record in complete if reached(record).get(cost, math.inf) <= limit]
         if within:
             return _best(within, "accuracy")
+        # The error names the cheapest trial, so that the user knows how far to raise the limit.
         least = _best(complete, cost)
         raise StudyError(
             f"{_LIMIT_OPTIONS[cost]}: found no complete trial with {cost} of {limit:g} or less; the"

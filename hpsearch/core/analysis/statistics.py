@@ -26,6 +26,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """
     if n < 1:
         raise ValueError(f"found n = {n}, expected 1 or more cases")
+    # Unlike p ± z·sqrt(p(1-p)/n), which is a point at 0 and 1, this solves for the share itself.
     z2 = Z * Z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -43,6 +44,7 @@ def gain(better: float, worse: float, n: int) -> tuple[float, float]:
     >>> [round(bound, 3) for bound in gain(0.95, 0.90, 750)]
     [0.023, 0.077]
     """
+    # Newcombe's method 10: it combines the distances from each share to its own Wilson bounds.
     low_better, high_better = wilson(better, n)
     low_worse, high_worse = wilson(worse, n)
     difference = better - worse
@@ -68,6 +70,7 @@ def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation:
     >>> two.mean, round(two.deviation, 4), mean_and_deviation([0.5]).deviation
     (0.6, 0.1414, None)
     """
+    # n - 1 in the denominator: repeats are a sample of the seeds that could have been drawn.
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return MeanAndDeviation(
         values=tuple(values), mean=statistics.fmean(values), deviation=deviation
@@ -117,6 +120,7 @@ def replications(
     by_trial: dict[int, list[Repeat]] = {}
     for repeat in repeats:
         by_trial.setdefault(repeat.trial, []).append(repeat)
+    # A trial number beyond the records is of a repeat stored after they were read.
     found = {n: _summarise(records[n], of) for n, of in by_trial.items() if n < len(records)}
     if not found:
         return ()
@@ -126,6 +130,7 @@ def replications(
         replace(replication, is_front=n in means.numbers, is_knee=n == means.knee)
         for n, replication in found.items()
     ]
+    # Without a cost among the objectives, their own order has to do.
     prices = costs(objectives) or objectives
 
     def price(replication: Replication) -> tuple[float, ...]:
@@ -159,6 +164,7 @@ def _at_its_means(
 ) -> TrialRecord:
     """Returns the trial with its means as values; failed if the mean of an objective is missing."""
     values = {name: found.spreads[name].mean for name in objectives if name in found.spreads}
+    # front() takes complete trials only, so FAILED keeps a trial without a mean off it.
     whole = len(values) == len(objectives)
     return replace(record, values=values, state=State.COMPLETE if whole else State.FAILED)
 

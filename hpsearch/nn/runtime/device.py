@@ -35,6 +35,7 @@ def pick_device(name: str) -> torch.device:
     names = available()
     if name == "auto":
         return torch.device(names[min(1, len(names) - 1)])  # the first GPU, else the processor
+    # "cuda" means the first GPU, as in torch, not the one that happens to be current.
     kind, _, index = name.partition(":")
     if not re.fullmatch(r"cuda(:[0-9]{1,4})?|(cpu|mps)(:0)?", name):
         raise DeviceError(f"device: found {name!r}; {nearest(name, [*KINDS, 'cuda:0'])}")
@@ -66,6 +67,7 @@ def assign_devices(
         return [str(picked)] * workers
     gpus = [name] if ":" in name else [d for d in available() if d.startswith("cuda")]
     assigned = assign_gpus(gpus, workers=workers, share=gpus_per_worker)
+    # Measured once, after the cheap checks: it trains a few steps of the largest net.
     needed = footprint()
     for gpu in gpus:
         free, total = torch.cuda.mem_get_info(gpu)
@@ -95,6 +97,7 @@ def assign_gpus(gpus: Sequence[str], *, workers: int, share: float | None) -> li
     Raises:
         DeviceError: the workers need more GPUs than there are.
     """
+    # The quotient may come out just below a whole number, from which int() would drop one.
     room = len(gpus) * int(1 / share + 1e-9) if share is not None else workers
     if workers > room:
         raise DeviceError(
@@ -143,6 +146,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     bfloat16 if the hardware computes it; emulated, it would be slower than float32.
     """
     if device.type == "cuda":
+        # Older GPUs emulate bfloat16; ROCm numbers its devices otherwise and computes it natively.
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if native or torch.version.hip else None
     if device.type == "cpu" and has_bf16() and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -182,6 +186,7 @@ def free_memory(device: torch.device) -> None:
 
     Delete the model, its optimizer and the exception first: a traceback keeps tensors alive.
     """
+    # Reference cycles of a failed training hold its tensors until they are collected.
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -46,6 +46,7 @@ def make_optimizer(
         "rmsprop": (torch.optim.RMSprop, {"momentum": spec.momentum, "foreach": True}),
     }
     make, options = optimizers[spec.optimizer]
+    # Replaced before the first step; Optimizer wants a rate when it is made.
     rate = learning_rate(spec, 0, steps=1)
     return make(model.parameters(), lr=rate, weight_decay=spec.weight_decay, **options)
 
@@ -60,6 +61,7 @@ def learning_rate(spec: TrainSpec, step: int, *, steps: int) -> float:
     if spec.schedule == "cosine":
         return _between(spec.learning_rate, 0.0, step / steps)
     if spec.schedule == "one-cycle":
+        # As torch's OneCycleLR counts: the peak is the last step of the rise, not the one after it.
         peak = _RISE * steps - 1
         first, highest = _FIRST * spec.learning_rate, spec.learning_rate
         if step < peak:
@@ -136,6 +138,7 @@ def epochs(
     model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, spec, device=device)
     if progress.optimizer is not None:
+        # After the model is on the device, to which the moments are moved with their parameters.
         optimizer.load_state_dict(dict(progress.optimizer))
     batches = Batches(data, spec)
     timer = StepTimer(device, step_seconds=progress.step_seconds)
@@ -248,6 +251,7 @@ def evaluate(
         truth = labels[start : start + size]
         with _autocast(device):
             logits = model(scaler(images[start : start + size]))
+        # The sum over batches, divided once at the end: the last batch may be smaller.
         loss_sum += F.cross_entropy(logits.float(), truth, reduction="sum")
         correct += (logits.argmax(1) == truth).sum()
     return loss_sum.item() / len(labels), correct.item() / len(labels)
@@ -266,6 +270,7 @@ def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds torch's global generators inside the context and restores their state after it."""
+    # fork_rng would save the state of every GPU, and create a context on each.
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)

@@ -34,6 +34,7 @@ def estimate(step_seconds: Sequence[float], steps: int) -> float:
     >>> estimate([9.0, 1.0, 1.0, 1.0], 100)
     100.0
     """
+    # Of a training shorter than the warm-up, half of the steps still have to serve.
     settled = step_seconds[min(WARM_UP, len(step_seconds) // 2) :]
     return quantile(settled, QUANTILE) * steps
 
@@ -55,6 +56,7 @@ class StepTimer:
     def start(self) -> None:
         """Marks the start of a step."""
         if self._device.type == "cuda":
+            # A pair per step: an event that is recorded again loses its first time.
             begin, end = _event(), _event()
             self._record(begin)
             self._events.append((begin, end))
@@ -67,6 +69,7 @@ class StepTimer:
             self._record(self._events[-1][1])
             return
         if self._device.type == "mps":
+            # MPS has no timed events: without waiting, only the queueing would be measured.
             torch.mps.synchronize()
         self.step_seconds.append(_now(self._device) - self._started)
 

@@ -203,6 +203,11 @@ class Rerun:
         return abs(new - old) / max(abs(old), 1e-12)
 
     @property
+    def tolerance(self) -> float:
+        """How far apart the first training losses may be under other conditions, relative."""
+        return TOLERANCE
+
+    @property
     def holds(self) -> bool:
         """Whether this rerun confirms the record."""
         return self.is_equal if self.excuse is None else self.apart <= TOLERANCE

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import sqlalchemy
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from sqlalchemy import text as sql
@@ -261,7 +260,7 @@ def _check_checkpoints(storage: str, artifacts: str | None) -> Iterator[Finding]
 def _check_bucket(artifacts: Artifacts, location: str) -> Finding:
     """Writes, reads and removes a small object on S3."""
     key = f"hpsearch-doctor-{secrets.token_hex(8)}"
-    failures: tuple[type[Exception], ...] = (*artifacts.errors, ArtifactNotFound)
+    failures: tuple[type[Exception], ...] = (*artifacts.errors, *artifacts.missing)
     try:
         artifacts.store.write(key, io.BytesIO(b"hpsearch"))
         with artifacts.store.open_reader(key) as file:

@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
-from optuna.artifacts._protocol import ArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
 from sqlalchemy.engine import URL
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import StorageError, mask_text
 from hpsearch.search.storage.url import looks_like_url
 from hpsearch.util.atomic import open_regular
+
+if TYPE_CHECKING:  # importing them loads boto3, which takes longer than to read a study
+    from optuna.artifacts import Boto3ArtifactStore
+    from optuna.artifacts._protocol import ArtifactStore
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # limits for S3
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
@@ -35,12 +36,14 @@ class Artifacts:
     """A store of files by key, read and written through Optuna's artifact stores.
 
     Not through ``upload_artifact``, whose rows in the database cannot be removed again. ``folder``
-    is None on S3. ``errors`` are the store's exceptions when it is full or away: they are only
-    logged, because a missing checkpoint costs time, never a trial.
+    is None on S3. ``missing`` are the store's exceptions for a key that it does not hold,
+    ``errors`` those when it is full or away: these are only logged, because a missing checkpoint
+    costs time, never a trial.
     """
 
     store: ArtifactStore
     folder: Path | None
+    missing: tuple[type[Exception], ...] = (FileNotFoundError,)
     errors: tuple[type[Exception], ...] = (OSError,)
 
     def save(self, key: str, content: bytes) -> None:
@@ -76,7 +79,7 @@ class Artifacts:
                     else open_regular(self.folder / key, follow_links=False)
                 ) as file:
                     return file.read()
-            except (ArtifactNotFound, FileNotFoundError):
+            except self.missing:
                 return None
         return None
 
@@ -92,7 +95,7 @@ class Artifacts:
     def remove(self, key: str) -> None:
         """Removes a file, if it exists, and the drafts that killed writers left behind."""
         with self._log_errors(f"{key} was not removed"):
-            with contextlib.suppress(ArtifactNotFound, FileNotFoundError):
+            with contextlib.suppress(*self.missing):
                 self.store.remove(key)
             if self.folder is not None:
                 for draft in self.folder.glob(f"{glob.escape(key)}.*.part"):
@@ -131,7 +134,15 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
             f"--artifacts: {mask_text(location)[:200]!r} is not a folder that can be written; fix"
             " its permissions or name another"
         )
-    return Artifacts(store=FileSystemArtifactStore(folder), folder=folder)
+    from optuna.artifacts import FileSystemArtifactStore
+
+    return Artifacts(store=FileSystemArtifactStore(folder), folder=folder, missing=_missing())
+
+
+def _missing() -> tuple[type[Exception], ...]:
+    from optuna.artifacts.exceptions import ArtifactNotFound
+
+    return ArtifactNotFound, FileNotFoundError
 
 
 def check_artifacts(url: URL, location: str | None) -> None:
@@ -167,6 +178,7 @@ def _on_s3(location: str) -> Artifacts:
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
+        from optuna.artifacts import Boto3ArtifactStore
     except ImportError as exc:
         raise StorageError(
             f"--artifacts: {location} needs boto3, which is not installed; pip install"
@@ -186,14 +198,17 @@ def _on_s3(location: str) -> Artifacts:
             " AWS settings, or name another location"
         ) from exc
     errors = (OSError, BotoCoreError, ClientError)
-    return Artifacts(store=_Prefixed(store, match[2].rstrip("/")), folder=None, errors=errors)
+    prefixed = _Prefixed(store, match[2].rstrip("/"), missing=_missing())
+    return Artifacts(store=prefixed, folder=None, missing=prefixed.missing, errors=errors)
 
 
 class _Prefixed:
     """A bucket in which all keys begin with a prefix."""
 
-    def __init__(self, store: Boto3ArtifactStore, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(
+        self, store: Boto3ArtifactStore, prefix: str, *, missing: tuple[type[Exception], ...]
+    ) -> None:
+        self._store, self._prefix, self.missing = store, prefix, missing
 
     def check(self) -> None:
         """Raises an error of the client if the bucket cannot be reached."""
@@ -202,7 +217,7 @@ class _Prefixed:
     def open_reader(self, artifact_id: str) -> BinaryIO:
         try:
             return self._store.open_reader(self._key(artifact_id))
-        except ArtifactNotFound as exc:  # Optuna raises it for a missing bucket, too
+        except self.missing as exc:  # Optuna raises it for a missing bucket, too
             cause = exc.__cause__
             if cause is not None and "NoSuchBucket" in str(cause):
                 raise cause from exc

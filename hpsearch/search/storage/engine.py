@@ -15,6 +15,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from hpsearch.errors import NotMadeError, StorageError, mask_text
@@ -37,6 +38,7 @@ _EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process 
 _SMALLEST_DATABASE = 512  # bytes, the smallest page; SQLite reads a shorter file as empty
 _UP_FOR = sql("SELECT EXTRACT(EPOCH FROM clock_timestamp() - pg_postmaster_start_time())")
 _VERSION = sql("SELECT version_num FROM alembic_version")
+_SCHEMA = "v3.2.0.a"  # alembic's version of the tables that this Optuna makes
 
 
 def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
@@ -130,21 +132,62 @@ def engine_options(url: URL, *, gives_up: Callable[[], bool] = lambda: False) ->
     }
 
 
-def check_server(url: URL, options: Mapping[str, Any], *, create: bool) -> None:
+def optuna_storage(url: URL, options: Mapping[str, Any], *, is_current: bool) -> RDBStorage:
+    """Opens Optuna's storage; ``is_current``: the tables are there and of this Optuna's version.
+
+    Otherwise missing tables are created, and those of another version raise an error. ``options``
+    are those of :func:`engine_options`.
+    """
+    address = sqlalchemy_url(url)
+    if is_current:
+        return _CheckedStorage(address, dict(options))
+    is_server = url.get_backend_name() != "sqlite"
+    if is_server:
+        # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
+        make_tables(url, options)
+    return RDBStorage(
+        address,
+        engine_kwargs=dict(options),
+        skip_compatibility_check=is_server,
+        skip_table_creation=is_server,
+    )
+
+
+class _CheckedStorage(RDBStorage):
+    """Optuna's storage on tables that were found complete.
+
+    Optuna's own constructor checks them once more through alembic, whose import alone takes longer
+    than to read the objectives of 5,000 trials.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        self.url, self.engine_kwargs = url, engine_kwargs
+        self.skip_compatibility_check = True
+        self.heartbeat_interval = self.grace_period = None
+        self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
+        self.engine = sqlalchemy.create_engine(url, **engine_kwargs)
+        self.scoped_session = scoped_session(sessionmaker(bind=self.engine))
+
+
+def check_server(url: URL, options: Mapping[str, Any], *, create: bool) -> bool:
     """Raises a StorageError for another program's database, or a missing one unless ``create``.
 
-    ``options`` are those of :func:`engine_options`.
+    ``options`` are those of :func:`engine_options`. Returns whether the tables are complete and of
+    this Optuna's version.
     """
     engine = sqlalchemy.create_engine(sqlalchemy_url(url), **options)
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
         _check_tables(tables, mask(url))
-        if not create:
-            if not tables:
-                raise NotMadeError(f"no study in {mask(url)}; start one with `hpsearch run`")
+        if not create and not tables:
+            raise NotMadeError(f"no study in {mask(url)}; start one with `hpsearch run`")
+        version = None
+        if "alembic_version" in tables:
             with engine.connect() as connection:
-                version = "alembic_version" in tables and connection.execute(_VERSION).first()
+                version = connection.execute(_VERSION).scalar()
+        if not create:
             _check_complete(bool(version), mask(url))
+        return _is_current(tables, version)
     finally:
         engine.dispose()
 
@@ -172,6 +215,10 @@ def server_age_seconds(engine: Engine) -> float:
         return float(connection.execute(_UP_FOR).scalar_one())
 
 
+def _is_current(tables: list[str], version: str | None) -> bool:
+    return version == _SCHEMA and set(tables) >= OPTUNA_TABLES
+
+
 def _check_complete(complete: bool, masked: str) -> None:
     """Refuses to read a database that is still being created: a reader would take part in it."""
     if not complete:
@@ -188,8 +235,10 @@ def _check_tables(tables: list[str], masked: str) -> None:
         )
 
 
-def check_sqlite(path: Path, *, create: bool) -> None:
+def check_sqlite(path: Path, *, create: bool) -> bool:
     """Checks an SQLite file; with ``create`` it may be missing, and must be writable.
+
+    Returns whether its tables are complete and of this Optuna's version.
 
     Raises:
         StorageError: the file is missing, is not a database of Optuna's, or cannot be used.
@@ -209,7 +258,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
                 " or name yours with --storage"
             )
         _check_writable(path)
-        return
+        return False
     if not path.is_file():  # SQLite would wait for a writer at the other end of a pipe
         found = "a folder" if path.is_dir() else "a pipe, socket or device"
         raise StorageError(f"found {found} at {masked}, expected an SQLite file; name another")
@@ -219,7 +268,8 @@ def check_sqlite(path: Path, *, create: bool) -> None:
         with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
-            version = "alembic_version" in tables and connection.execute(str(_VERSION)).fetchone()
+            versioned = "alembic_version" in tables
+            version = connection.execute(str(_VERSION)).fetchone() if versioned else None
     except sqlite3.Error as exc:
         raise StorageError(
             f"{masked} cannot be read as an SQLite database ({exc}); name another file"
@@ -236,6 +286,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
         _check_writable(path)
     else:
         _check_complete(bool(version), masked)
+    return _is_current(tables, version[0] if version else None)
 
 
 def _check_path(path: Path) -> None:

@@ -45,7 +45,7 @@ def driver(gives_up: Callable[[], bool]) -> types.ModuleType:
 
     Connection.gives_up = staticmethod(gives_up)
     patched = types.ModuleType("psycopg")
-    patched.__dict__.update(vars(psycopg), connect=Connection.connect)
+    vars(patched).update(vars(psycopg), connect=Connection.connect)
     return patched
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -121,6 +121,39 @@ def _params(frozen: FrozenTrial, spec: StudySpec) -> Mapping[str, Any]:
     with suppress(KeyError):  # a value that has not been drawn yet
         return draw(spec.space, lambda name, _: drawn[name])
     return drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTrial:
+    """A running trial: its id in the database, where it runs, and its last heartbeat.
+
+    ``beat`` is by the database's clock, in seconds since 1970; None: it has none.
+    """
+
+    trial_id: int
+    origin: Mapping[str, Any]
+    beat: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateCounts:
+    """The trials in each state, the running ones, and the first waiting one (its id).
+
+    ``failed`` are the numbers of all failed trials, ``failed_since`` of those since the last trial
+    that counts toward the budget, in the order of their ends. ``now`` is the database's time.
+    """
+
+    counts: Mapping[State, int]
+    running: Sequence[RunningTrial]
+    waiting: int | None
+    failed: Sequence[int]
+    failed_since: Sequence[int]
+    now: float
+
+    @property
+    def counted(self) -> int:
+        """How many trials count toward the budget."""
+        return sum(number for state, number in self.counts.items() if state.counts)
 
 
 def curve_of(columns: Mapping[str, Any] | None) -> Curve:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
 from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -32,16 +32,17 @@ from hpsearch.search.storage.engine import (
     check_sqlite,
     engine_options,
     is_read_only,
-    make_tables,
+    optuna_storage,
     server_age_seconds,
-    sqlalchemy_url,
 )
+from hpsearch.search.storage.overviews import frozen_studies
 from hpsearch.search.storage.records import CREATED
 from hpsearch.search.storage.retry import Outage, first_line, lost_error, may_pass, sqlstate
 from hpsearch.search.storage.tables import lock_trial
 from hpsearch.search.storage.url import mask, parse_url
 
 _LOCK_SECONDS = 120.0
+_NO_ID = 2**31 - 1  # above every id: PostgreSQL counts them in 32 bits
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 _LOCK_TIMEOUT = "55P03"  # PostgreSQL's code
@@ -193,7 +194,8 @@ class Storage:
         SQLite reuses the ids of a deleted study and its trials, for which Optuna's cache would
         return the old trials.
         """
-        studies = self.backend.get_all_studies()
+        with self.transaction() as session:
+            studies = frozen_studies(session)
         stamps = {s._study_id: (s.study_name, s.user_attrs.get(CREATED)) for s in studies}
         backend: Any = self.backend
         with backend._lock:  # a dashboard asks from several threads
@@ -204,6 +206,15 @@ class Storage:
             known.clear()
             known.update(stamps)
         return studies
+
+    def trials(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        """Returns those trials of a study, in as many statements for one trial as for many."""
+        backend: Any = self.backend
+        # Optuna takes the ids of trials below a limit, and every trial above it.
+        found: list[FrozenTrial] = backend._backend._get_trials(
+            study_id, states=None, included_trial_ids=set(trial_ids), trial_id_greater_than=_NO_ID
+        )
+        return found
 
     def _forget_trials(self, kept: Container[int]) -> None:
         """Empties Optuna's cache, whose lock the caller holds.
@@ -280,20 +291,13 @@ def open_storage(
     url = parse_url(text)
     sqlite, path = url.get_backend_name() == "sqlite", Path(url.database or "")
     if sqlite:
-        check_sqlite(path, create=create)
+        is_current = check_sqlite(path, create=create)
     # Two processes must not create the tables of one file at the same time.
     with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
         options = engine_options(url, gives_up=gives_up)
         if not sqlite:
-            # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
-            check_server(url, options, create=create)
-            make_tables(url, options)
-        rdb = RDBStorage(
-            sqlalchemy_url(url),
-            engine_kwargs=options,
-            skip_compatibility_check=not sqlite,
-            skip_table_creation=not sqlite,
-        )
+            is_current = check_server(url, options, create=create)
+        rdb = optuna_storage(url, options, is_current=is_current)
         if not sqlite:
             from hpsearch.search.storage.postgres import limit_transactions  # needs psycopg
 

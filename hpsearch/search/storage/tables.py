@@ -8,9 +8,9 @@ tests/integration/search/storage/test_tables.py compare the two.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,48 +19,72 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import bindparam, cast, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from hpsearch.core.trial import State
-from hpsearch.search.storage.records import STATES
+from hpsearch.search.storage.records import STATES, RunningTrial, StateCounts
 
 Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
 
-_INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _NOW: Mapping[str, Any] = {
     "sqlite": sqlalchemy.text("CAST(CAST(strftime('%s', 'now') AS FLOAT) AS TEXT)"),
     "postgresql": cast(func.extract("epoch", func.clock_timestamp()), sqlalchemy.Text),
 }
 OPTUNA_TABLES = frozenset(models.BaseModel.metadata.tables)
+# Optuna stores an infinite value as a kind without a number.
+as_float = models.TrialValueModel.stored_repr_to_value
 NOT_FOUND = models.NOT_FOUND_MSG  # of the KeyError that Optuna raises for a deleted study or trial
 
-_trials: Any = models.TrialModel.__table__
-_attributes: Any = models.TrialUserAttributeModel.__table__
+STUDIES: Any = models.StudyModel.__table__
+DIRECTIONS: Any = models.StudyDirectionModel.__table__
+STUDY_ATTRIBUTES: Sequence[Any] = (
+    models.StudyUserAttributeModel.__table__,
+    models.StudySystemAttributeModel.__table__,
+)
+TRIALS: Any = models.TrialModel.__table__
+ATTRIBUTES: Any = models.TrialUserAttributeModel.__table__
 _params: Any = models.TrialParamModel.__table__
-_values: Any = models.TrialValueModel.__table__
+VALUES: Any = models.TrialValueModel.__table__
 _steps: Any = models.TrialIntermediateValueModel.__table__
+
+
+def has_attribute(key: str, table: Any = ATTRIBUTES) -> Any:
+    """The condition that joins a trial with its user attribute of that key."""
+    return (table.c.trial_id == TRIALS.c.trial_id) & (table.c.key == key)
 
 
 def number_of(session: Session, trial_id: int) -> int:
     """Returns the number of a trial within its study."""
-    query = select(_trials.c.number).where(_trials.c.trial_id == trial_id)
+    query = select(TRIALS.c.number).where(TRIALS.c.trial_id == trial_id)
     return int(session.execute(query).scalar_one())
+
+
+def id_of(session: Session, study_id: int, number: int) -> int | None:
+    """Returns the id of the study's trial of that number; None if there is none."""
+    query = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
+    found: int | None = session.execute(query.where(TRIALS.c.number == number)).scalar()
+    return found
+
+
+def newest_number(session: Session, study_id: int) -> int | None:
+    """Returns the number of the study's newest trial; None if it has no trial."""
+    query = select(func.max(TRIALS.c.number)).where(TRIALS.c.study_id == study_id)
+    newest: int | None = session.execute(query).scalar_one()
+    return newest
 
 
 def lock_trial(session: Session, trial_id: int) -> None:
     """Locks a trial's row on PostgreSQL until the end of the transaction."""
-    query = select(_trials.c.trial_id).where(_trials.c.trial_id == trial_id)
+    query = select(TRIALS.c.trial_id).where(TRIALS.c.trial_id == trial_id)
     session.execute(query.with_for_update())
 
 
 def is_owned(session: Session, trial_id: int, *, token: str | None) -> bool:
     """Whether a trial is running under the lease with that token; None: under no lease."""
-    is_origin = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "origin")
     query = (
-        select(_trials.c.state, _attributes.c.value_json)
-        .outerjoin(_attributes, is_origin)
-        .where(_trials.c.trial_id == trial_id)
+        select(TRIALS.c.state, ATTRIBUTES.c.value_json)
+        .outerjoin(ATTRIBUTES, has_attribute("origin"))
+        .where(TRIALS.c.trial_id == trial_id)
     )
     row = session.execute(query).one_or_none()
     if row is None or row.state is not TrialState.RUNNING:
@@ -117,7 +141,7 @@ def put_step(session: Session, trial_id: int, step: int, value: float) -> None:
     """Writes a finite intermediate value; an existing one is kept."""
     row = {"trial_id": trial_id, "step": step, "intermediate_value": value}
     kind = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
-    made = _INSERTS[_dialect(session)](_steps).values(**row, intermediate_value_type=kind)
+    made = _insert(_dialect(session), _steps).values(**row, intermediate_value_type=kind)
     session.execute(made.on_conflict_do_nothing(index_elements=["trial_id", "step"]))
 
 
@@ -136,8 +160,8 @@ def end(
     has no place in that order, so a failure is not one of several in a row.
     """
     if ordered:
-        study_id = select(_trials.c.study_id).where(_trials.c.trial_id == trial_id)
-        counts = _count(session, study_id.scalar_subquery())
+        study_id = select(TRIALS.c.study_id).where(TRIALS.c.trial_id == trial_id)
+        (counts,) = _count(session, TRIALS.c.study_id == study_id.scalar_subquery()).values()
         counted = sum(number for state_, number in counts.items() if state_.counts)
         put(session, trial_id, {"before": {"counted": counted, "failed": counts[State.FAILED]}})
     kind = models.TrialValueModel.TrialValueType.FINITE
@@ -146,14 +170,14 @@ def end(
         for index, value in enumerate(values)
     ]
     if rows:
-        session.execute(_values.insert(), rows)
-    ended = _trials.update().where(_trials.c.trial_id == trial_id)
+        session.execute(VALUES.insert(), rows)
+    ended = TRIALS.update().where(TRIALS.c.trial_id == trial_id)
     session.execute(ended.values(state=state, datetime_complete=_time(session)))
 
 
 def start_now(session: Session, trial_id: int) -> None:
     """Writes that a trial starts now; replaces the time that Optuna took from this host's clock."""
-    started = _trials.update().where(_trials.c.trial_id == trial_id)
+    started = TRIALS.update().where(TRIALS.c.trial_id == trial_id)
     session.execute(started.values(datetime_start=_time(session)))
 
 
@@ -178,10 +202,15 @@ def _as_rows(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any
     ]
 
 
+def _insert(dialect: str, table: Any) -> Any:
+    # By name: SQLAlchemy loads five drivers with PostgreSQL's, which SQLite does not need.
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+
+
 @functools.cache
 def _upsert(dialect: str) -> Any:
     columns = ("trial_id", "key", "value_json")
-    return _over(_INSERTS[dialect](_attributes).values({c: bindparam(c) for c in columns}))
+    return _over(_insert(dialect, ATTRIBUTES).values({c: bindparam(c) for c in columns}))
 
 
 @functools.cache
@@ -190,18 +219,18 @@ def _guarded(dialect: str, *, now: bool = False) -> Any:
 
     PostgreSQL locks both rows first, and reads them again if another transaction held them.
     """
-    origin = _attributes.alias("origin")
+    origin = ATTRIBUTES.alias("origin")
     value: Any = _NOW[dialect] if now else bindparam("value_json", type_=sqlalchemy.Text)
     owner = (
-        select(_trials.c.trial_id, bindparam("key", type_=sqlalchemy.String), value)
-        .join(origin, origin.c.trial_id == _trials.c.trial_id)
-        .where(_trials.c.trial_id == bindparam("trial_id"))
-        .where(_trials.c.state == TrialState.RUNNING)
+        select(TRIALS.c.trial_id, bindparam("key", type_=sqlalchemy.String), value)
+        .join(origin, origin.c.trial_id == TRIALS.c.trial_id)
+        .where(TRIALS.c.trial_id == bindparam("trial_id"))
+        .where(TRIALS.c.state == TrialState.RUNNING)
         .where(origin.c.key == "origin")
         .where(origin.c.value_json.contains(bindparam("token", type_=sqlalchemy.String)))
-        .with_for_update(of=(_trials, origin))
+        .with_for_update(of=(TRIALS, origin))
     )
-    made = _INSERTS[dialect](_attributes).from_select(["trial_id", "key", "value_json"], owner)
+    made = _insert(dialect, ATTRIBUTES).from_select(["trial_id", "key", "value_json"], owner)
     return _over(made).execution_options(preserve_rowcount=True)
 
 
@@ -211,65 +240,34 @@ def _over(insert: Any) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningTrial:
-    """A running trial: its id in the database, where it runs, and its last heartbeat.
-
-    ``beat`` is by the database's clock, in seconds since 1970; None: it has none.
-    """
-
-    trial_id: int
-    origin: Mapping[str, Any]
-    beat: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateCounts:
-    """The trials in each state, the running ones, and the first waiting one (its id).
-
-    ``failed`` are the numbers of all failed trials, ``failed_since`` of those since the last trial
-    that counts toward the budget, in the order of their ends. ``now`` is the database's time.
-    """
-
-    counts: Mapping[State, int]
-    running: Sequence[RunningTrial]
-    waiting: int | None
-    failed: Sequence[int]
-    failed_since: Sequence[int]
-    now: float
-
-    @property
-    def counted(self) -> int:
-        """How many trials count toward the budget."""
-        return sum(number for state, number in self.counts.items() if state.counts)
-
-
 # A study's records hold every running trial with its curve. Building them took half of the 4 s for
 # which one of a thousand workers held the lock; counting takes a few light statements.
 
 
 def count_states(session: Session, study_id: int) -> StateCounts:
     """Counts the study's trials by state."""
-    counts, in_study = _count(session, study_id), _trials.c.study_id == study_id
+    in_study = TRIALS.c.study_id == study_id
+    counts = tallies(session, [study_id])[study_id]
     counted = sum(number for state, number in counts.items() if state.counts)
     # Trials of a state are only read if there are any: most studies have none that failed or wait.
     failures, waiting = [], None
     if counts[State.FAILED]:
-        is_before = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "before")
-        query = select(_trials.c.number, _attributes.c.value_json)
-        query = query.outerjoin(_attributes, is_before)
-        query = query.where(in_study, _trials.c.state == TrialState.FAIL)
-        rows = session.execute(query.order_by(_trials.c.number))
+        query = select(TRIALS.c.number, ATTRIBUTES.c.value_json)
+        query = query.outerjoin(ATTRIBUTES, has_attribute("before"))
+        query = query.where(in_study, TRIALS.c.state == TrialState.FAIL)
+        rows = session.execute(query.order_by(TRIALS.c.number))
         failures = [(number, json.loads(before or "{}")) for number, before in rows]
     # A trial that counts ends a row of failures, so each of a row has seen the present count.
     row = [(b["failed"], number) for number, b in failures if b.get("counted") == counted]
     if counts[State.WAITING]:  # none if another worker started it since, which the lock prevents
-        query = select(_trials.c.trial_id).where(in_study, _trials.c.state == TrialState.WAITING)
-        query = query.order_by(_trials.c.number).limit(1)
+        query = select(TRIALS.c.trial_id).where(in_study, TRIALS.c.state == TrialState.WAITING)
+        query = query.order_by(TRIALS.c.number).limit(1)
         waiting = session.execute(query).scalar_one_or_none()
     return StateCounts(
         counts=counts,
-        running=_running(session, in_study) if counts[State.RUNNING] else (),
+        running=running_trials(session, in_study).get(study_id, ())
+        if counts[State.RUNNING]
+        else (),
         waiting=waiting,
         failed=[number for number, _ in failures],
         failed_since=[number for _, number in sorted(row)],
@@ -277,37 +275,44 @@ def count_states(session: Session, study_id: int) -> StateCounts:
     )
 
 
-def _count(session: Session, study_id: Any) -> dict[State, int]:
-    """Counts the study's trials by state; ended ones that no worker started are imported."""
-    is_origin = (_attributes.c.trial_id == _trials.c.trial_id) & (_attributes.c.key == "origin")
-    is_foreign = _attributes.c.trial_id.is_(None)
+def _count(session: Session, where: Any) -> dict[int, dict[State, int]]:
+    """Counts trials by study and state; ended ones that no worker started are imported."""
+    is_foreign = ATTRIBUTES.c.trial_id.is_(None)
     query = (
-        select(_trials.c.state, is_foreign, func.count())
-        .outerjoin(_attributes, is_origin)
-        .where(_trials.c.study_id == study_id)
-        .group_by(_trials.c.state, is_foreign)
+        select(TRIALS.c.study_id, TRIALS.c.state, is_foreign, func.count())
+        .outerjoin(ATTRIBUTES, has_attribute("origin"))
+        .where(where)
+        .group_by(TRIALS.c.study_id, TRIALS.c.state, is_foreign)
     )
-    counts = dict.fromkeys(State, 0)
-    for kept, foreign, number in session.execute(query):
-        state = STATES[kept]
+    found: dict[int, dict[State, int]] = {}
+    for study_id, kept, foreign, number in session.execute(query):
+        state, counts = STATES[kept], found.setdefault(study_id, dict.fromkeys(State, 0))
         counts[State.IMPORTED if foreign and state.counts else state] += number
-    return counts
+    return found
 
 
-def _running(session: Session, in_study: Any) -> list[RunningTrial]:
+def running_trials(session: Session, in_study: Any) -> dict[int, list[RunningTrial]]:
+    """Returns the running trials by the id of their study."""
     query = (
-        select(_trials.c.trial_id, _attributes.c.key, _attributes.c.value_json)
+        select(TRIALS.c.study_id, TRIALS.c.trial_id, ATTRIBUTES.c.key, ATTRIBUTES.c.value_json)
         .outerjoin(
-            _attributes,
-            (_attributes.c.trial_id == _trials.c.trial_id)
-            & _attributes.c.key.in_(("origin", "beat")),
+            ATTRIBUTES,
+            (ATTRIBUTES.c.trial_id == TRIALS.c.trial_id) & ATTRIBUTES.c.key.in_(("origin", "beat")),
         )
-        .where(in_study, _trials.c.state == TrialState.RUNNING)
+        .where(in_study, TRIALS.c.state == TrialState.RUNNING)
     )
-    trials: dict[int, dict[str, Any]] = {}
-    for trial_id, key, value in session.execute(query):
-        trials.setdefault(trial_id, {})[key] = json.loads(value or "null")
-    return [
-        RunningTrial(trial_id=trial_id, origin=stored.get("origin") or {}, beat=stored.get("beat"))
-        for trial_id, stored in trials.items()
-    ]
+    trials: dict[tuple[int, int], dict[str, Any]] = {}
+    for study_id, trial_id, key, value in session.execute(query):
+        trials.setdefault((study_id, trial_id), {})[key] = json.loads(value or "null")
+    found: dict[int, list[RunningTrial]] = {}
+    for (study_id, trial_id), stored in trials.items():
+        origin, beat = stored.get("origin") or {}, stored.get("beat")
+        running = RunningTrial(trial_id=trial_id, origin=origin, beat=beat)
+        found.setdefault(study_id, []).append(running)
+    return found
+
+
+def tallies(session: Session, study_ids: Sequence[int]) -> dict[int, dict[State, int]]:
+    """Returns how many trials each of the studies has in each state, by the study's id."""
+    found = _count(session, TRIALS.c.study_id.in_(study_ids))
+    return {study_id: found.get(study_id) or dict.fromkeys(State, 0) for study_id in study_ids}

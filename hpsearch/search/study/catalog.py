@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import optuna
 from optuna.samplers import RandomSampler
+from optuna.study._frozen import FrozenStudy
 
 from hpsearch.core.analysis.pruning_stats import StudySummary
 from hpsearch.core.objectives import OBJECTIVES
@@ -21,7 +22,9 @@ from hpsearch.core.spec import StudySpec, to_json
 from hpsearch.core.spec_text import describe_changes, differences, identity, steering
 from hpsearch.core.trial import State
 from hpsearch.errors import SpecError, StudyError, nearest
+from hpsearch.search.storage import overviews, tables
 from hpsearch.search.storage.artifacts import checkpoint_prefix
+from hpsearch.search.storage.overviews import Overview, summarise
 from hpsearch.search.storage.records import (
     BOUNDS,
     CHANGES,
@@ -31,6 +34,7 @@ from hpsearch.search.storage.records import (
     SPEC,
     STOP,
     StudyStatus,
+    read_spec,
     spec_of,
 )
 from hpsearch.search.storage.retry import retry_while_away
@@ -174,15 +178,17 @@ def open_study(storage: Storage, name: str | None = None) -> Study:
     Raises:
         StudyError: no study has that name, there is none at all, or it was not made by hpsearch.
     """
-    names = study_names(storage)
+    ours = _ours(storage)
+    names = [study.study_name for study in ours]
     if name is None:
         if not names:
             raise StudyError(f"no study in {storage.masked}; start one with `hpsearch run`")
         # By id, not by time: the clock may have been set back between two creations.
-        newest = next(_readable(storage, names[::-1]), None)
-        if len(names) > 1 and newest is not None:
-            _log.info("study %r, the newest of %s; --study names another", newest.name, len(names))
-        return newest or _read(storage, names[-1])
+        readable = [study for study, _ in _readable(ours)]
+        newest = (readable or ours)[-1].study_name
+        if len(names) > 1 and readable:
+            _log.info("study %r, the newest of %s; --study names another", newest, len(names))
+        return _read(storage, newest)
     if name not in names:
         if _exists(storage, name):
             raise StudyError(f"study {name!r} was not made by hpsearch; name one that was")
@@ -203,8 +209,14 @@ def open_numbered(storage: Storage, study_id: int) -> Study | None:
 @retry_while_away
 def study_names(storage: Storage) -> list[str]:
     """Returns the names of the database's hpsearch studies, oldest first."""
+    return [study.study_name for study in _ours(storage)]
+
+
+@retry_while_away
+def _ours(storage: Storage) -> list[FrozenStudy]:
+    """Returns the database's hpsearch studies with their attributes, oldest first."""
     studies = sorted(storage.studies(), key=lambda study: study._study_id)
-    return [study.study_name for study in studies if SPEC in study.user_attrs]
+    return [study for study in studies if SPEC in study.user_attrs]
 
 
 def open_studies(
@@ -215,29 +227,62 @@ def open_studies(
     The status is None, or BUSY if other workers run the last trials. ``on_unreadable`` is called
     with a message for each study that cannot be read.
     """
-    found = []
-    for study in _readable(storage, study_names(storage), on_unreadable):
-        with contextlib.suppress(StudyError):  # deleted since
+    studies, found = _ours(storage), []
+    counts = _tallies(storage, studies)
+    for frozen, spec in _readable(studies, on_unreadable):
+        counted = sum(number for state, number in counts[frozen._study_id].items() if state.counts)
+        # Most studies of a database are done: these are not opened, which takes many statements.
+        if counted >= spec.search.trials or frozen.user_attrs.get(STOP):
+            continue
+        try:
+            study = _read(storage, frozen.study_name)
+        except StudyError as exc:  # deleted since
+            on_unreadable(str(exc))
+            continue
+        with contextlib.suppress(StudyError):
             found.append((study, study.status()))
     return [(study, status) for study, status in found if status in (None, StudyStatus.BUSY)]
 
 
 def summaries(storage: Storage) -> list[StudySummary]:
     """Returns the summary of each study of the database, oldest first; logs unreadable ones."""
-    return [study.summary() for study in _readable(storage, study_names(storage))]
+    readable = list(_readable(_ours(storage)))
+    found = _overviews(storage, [study for study, _ in readable])
+    return [
+        summarise(
+            spec,
+            overview := found[study._study_id],
+            study.user_attrs,
+            storage=storage.masked,
+            silent=len(stale_trials(storage, overview)),
+        )
+        for study, spec in readable
+    ]
+
+
+@retry_while_away
+def _overviews(storage: Storage, studies: Sequence[FrozenStudy]) -> Mapping[int, Overview]:
+    with storage.transaction() as session:
+        return overviews.overviews(session, [study._study_id for study in studies])
+
+
+@retry_while_away
+def _tallies(storage: Storage, studies: Sequence[FrozenStudy]) -> Mapping[int, Mapping[State, int]]:
+    with storage.transaction() as session:
+        return tables.tallies(session, [study._study_id for study in studies])
 
 
 def _readable(
-    storage: Storage, names: Sequence[str], on_unreadable: Callable[[str], None] = _log.warning
-) -> Iterator[Study]:
-    """Opens the studies of those names, except those of a newer version and those just deleted."""
-    for name in names:
+    studies: Sequence[FrozenStudy], on_unreadable: Callable[[str], None] = _log.warning
+) -> Iterator[tuple[FrozenStudy, StudySpec]]:
+    """Returns the studies with their specs, except those of a newer version."""
+    for study in studies:
         try:
-            study = _read(storage, name)
+            spec = read_spec(study.study_name, study.user_attrs[SPEC])
         except StudyError as exc:
             on_unreadable(str(exc))
         else:
-            yield study
+            yield study, spec
 
 
 def delete(storage: Storage, study: Study) -> None:

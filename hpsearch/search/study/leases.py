@@ -22,10 +22,16 @@ from hpsearch.core.dimensions import Value
 from hpsearch.core.spec import StudySpec, TrialSpec
 from hpsearch.core.trial import LOSSES, Curve, Outcome, State, TrialRecord, lost_in_vain
 from hpsearch.search.storage import tables
-from hpsearch.search.storage.records import TRIAL_STATES, columns_of, read
+from hpsearch.search.storage.overviews import Overview
+from hpsearch.search.storage.records import (
+    TRIAL_STATES,
+    RunningTrial,
+    StateCounts,
+    columns_of,
+    read,
+)
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.storage.tables import RunningTrial, StateCounts
 
 
 def process_identity() -> dict[str, Any]:
@@ -269,7 +275,7 @@ def _history_entry(record: TrialRecord, ended: HandoffReason) -> dict[str, Any]:
     }
 
 
-def stale_trials(storage: Storage, counts: StateCounts) -> list[RunningTrial]:
+def stale_trials(storage: Storage, counts: StateCounts | Overview) -> list[RunningTrial]:
     """Returns the running trials whose workers are gone or silent."""
     storage.outage.compare(counts.now)
     # After an outage no heartbeat is fresh, until every live worker has sent one again.

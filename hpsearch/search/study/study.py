@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,21 +17,23 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from hpsearch.core.analysis import pruning_stats
-from hpsearch.core.analysis.pareto import front
+from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.dimensions import Value
 from hpsearch.core.overrides import check_in_space
 from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
-from hpsearch.search.storage import tables
+from hpsearch.search.storage import overviews, tables
 from hpsearch.search.storage.artifacts import checkpoint_key, remove_orphaned
+from hpsearch.search.storage.overviews import complete_records, summarise
 from hpsearch.search.storage.records import (
     BOUNDS,
     CREATED,
     DATA,
     SPEC,
     STOP,
+    StateCounts,
     StudyStatus,
     presets,
     read,
@@ -40,7 +42,7 @@ from hpsearch.search.storage.records import (
 )
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.storage.tables import StateCounts, count_states
+from hpsearch.search.storage.tables import count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -103,37 +105,50 @@ class Study:
             records.append(record)
         return records
 
+    @retry_while_away
     def record(self, number: int) -> TrialRecord:
-        """Returns one trial.
+        """Returns one trial, without reading the others.
 
         Raises:
             StudyError: there is no trial of that number.
         """
-        records = self.records()
-        if not 0 <= number < len(records):
-            has = f"trials 0 to {len(records) - 1}" if records else "no trials yet"
+        if number in self._finished:
+            return self._finished[number]
+        with self.storage.transaction() as session:
+            trial_id = tables.id_of(session, self.handle._study_id, number)
+            newest = tables.newest_number(session, self.handle._study_id)
+        if trial_id is None:
+            self._refresh()  # reports a study that was deleted
+            has = "no trials yet" if newest is None else f"trials 0 to {newest}"
             raise StudyError(f"found no trial {number} in study {self.name!r}, which has {has}")
-        return records[number]
+        return read(self.storage.backend.get_trial(trial_id), self.spec)
+
+    @retry_while_away
+    def front(self) -> ParetoFront:
+        """Returns the front; of the other trials, only the objectives are read."""
+        study_id = self.handle._study_id
+        with self.storage.transaction() as session:
+            complete = overviews.complete_trials(session, [study_id]).get(study_id, [])
+        found = front(complete_records(complete, self.spec), self.objectives)
+        ids = [trial.trial_id for trial in complete if trial.number in found.numbers]
+        whole = {t.number: read(t, self.spec) for t in self.storage.trials(study_id, ids)}
+        return replace(found, trials=tuple(whole[record.number] for record in found.trials))
 
     @retry_while_away
     def tally(self) -> Mapping[State, int]:
         """Returns how many trials are in each state; fast, because it reads no trial."""
         return self._count().counts
 
+    @retry_while_away
     def summary(self) -> pruning_stats.StudySummary:
-        """Returns the study's summary, as `hpsearch list` shows it."""
-        records = self.records()
-        return pruning_stats.StudySummary(
-            study=self.name,
-            storage=self.storage.masked,
-            objectives=self.objectives,
-            target=self.spec.search.trials,
-            front_size=len(front(records, self.objectives).trials),
-            hypervolume=pruning_stats.study_hypervolume(records, self.bounds),
-            created=self.created,
-            silent=self.silent(),
-            **pruning_stats.counts(records),
-        )
+        """Returns the study's summary, as `hpsearch status` shows it."""
+        with self.storage.transaction() as session:
+            study_id = self.handle._study_id
+            overview = overviews.overviews(session, [study_id])[study_id]
+        # Bounds that were attached since the study was opened, too.
+        attributes = {**self.attributes, BOUNDS: self.bounds}
+        masked, silent = self.storage.masked, len(stale_trials(self.storage, overview))
+        return summarise(self.spec, overview, attributes, storage=masked, silent=silent)
 
     @retry_while_away
     def silent(self) -> int:
@@ -378,4 +393,7 @@ class Study:
         """Queues a configuration, whose missing values are sampled. Returns the trial's number."""
         with self.storage.lock():
             self.handle.enqueue_trial(dict(params), user_attrs={"enqueued": dict(params)})
-            return len(self.handle.get_trials(deepcopy=False)) - 1
+            with self.storage.transaction() as session:
+                number = tables.newest_number(session, self.handle._study_id)
+            assert number is not None, "the lock keeps the study from being deleted"
+            return number

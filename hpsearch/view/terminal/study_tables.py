@@ -6,29 +6,30 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-from hpsearch.core.analysis.comparison import Comparison
 from hpsearch.core.analysis.pruning_stats import StudySummary
-from hpsearch.core.analysis.study_analysis import StudyAnalysis
 from hpsearch.core.dimensions import ChoiceDim, Dim, FloatDim, IntDim, Value, listed
 from hpsearch.core.spec import DatasetSummary, StudySpec
 from hpsearch.errors import HpsearchError, plural
-from hpsearch.search.jobs.doctor import Finding, Health
 from hpsearch.view.format import format_seconds
-from hpsearch.view.report.comparison_tables import rows, small_print, verdict
-from hpsearch.view.report.narrative import guessing_words, headline
 from hpsearch.view.terminal.trial_tables import EncodingSafe, EncodingSafeTable, end_summary, facts
+
+if TYPE_CHECKING:  # `list` and `status` need none of the analysis, nor what the doctor checks
+    from hpsearch.core.analysis.comparison import Comparison
+    from hpsearch.core.analysis.study_analysis import StudyAnalysis
+    from hpsearch.search.jobs.doctor import Finding
 
 _LEAST_NAME = 8  # columns of a study name
 _CLASSES = 12  # that are named
 _MARKS = {
-    Health.GOOD: Text("ok", "green"),
-    Health.FAIR: Text("WARN", "yellow"),
-    Health.BAD: Text("BAD", "bold red"),
+    "good": Text("ok", "green"),
+    "fair": Text("WARN", "yellow"),
+    "bad": Text("BAD", "bold red"),
 }
 
 
@@ -49,10 +50,12 @@ class _StudyList:
         self.summaries = summaries
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        name, unbounded = max(len(s.study) for s in self.summaries), options.update_width(10**6)
+        name, unbounded = max(len(s.study) for s in self.summaries), options.update_width(10**5)
         # The layouts from the widest to the narrowest; the first that fits is shown.
         for separator in (", ", ",\n"):
             table = self._table(name, separator)
+            if options.max_width >= unbounded.max_width:  # a file, where any width fits
+                break
             excess = Measurement.get(console, unbounded, table).maximum - options.max_width
             if excess <= 0:
                 break
@@ -68,8 +71,8 @@ class _StudyList:
         table.add_column("objectives", overflow="fold")
         table.add_column("created", no_wrap=True)
         for s in self.summaries:
-            table.add_row(
-                Text(s.study),
+            cells = (
+                s.study,
                 f"{s.complete + s.pruned}/{s.target}",
                 str(s.running),
                 str(s.front_size),
@@ -77,6 +80,8 @@ class _StudyList:
                 separator.join(s.objectives),
                 _created(s).partition(" ")[0],
             )
+            # As texts: Rich would look for markup and emoji in each string.
+            table.add_row(*map(Text, cells))
         return table
 
 
@@ -179,6 +184,8 @@ def describe_dimension(dim: Dim | Value) -> str:
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Returns the studies side by side, a column each, with the verdict below."""
+    from hpsearch.view.report.comparison_tables import small_print, verdict
+
     words = [_wrapped(sentence) for sentence in verdict(comparison)]
     small = [_wrapped(sentence, "dim") for sentence in small_print(comparison)]
     return EncodingSafe(Group(_SideBySide(comparison), Text(), *words, Text(), *small))
@@ -191,6 +198,8 @@ class _SideBySide:
     """
 
     def __init__(self, comparison: Comparison) -> None:
+        from hpsearch.view.report.comparison_tables import rows
+
         self.studies, self.rows = comparison.studies, rows(comparison)
         numbers = self.rows[len(comparison.differences) :]
         self.widest = max(len(cell) for _, cells in numbers for cell in cells)
@@ -221,7 +230,7 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
     table = facts()
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(finding.name, _MARKS[finding.health], Text(finding.found))
+        table.add_row(finding.name, _MARKS[finding.health.value], Text(finding.found))
         if finding.advice:
             table.add_row("", "", Text(f"→ {finding.advice}", "dim"))
     return EncodingSafe(table)
@@ -267,6 +276,8 @@ def ending_view(
         again: the study file and the options that continue the same search.
         report: the path of the report; None if there is none.
     """
+    from hpsearch.view.report.narrative import guessing_words, headline
+
     counted, target = len(analysis.trials), analysis.environment.spec.search.trials
     head = f"study {analysis.study}: {ending}, {counted} of {plural(target, 'trial')}"
     parts: list[RenderableType] = [Text(head, "bold")]

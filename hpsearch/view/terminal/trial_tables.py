@@ -7,6 +7,7 @@ on one line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -18,7 +19,6 @@ from rich.text import Text
 from hpsearch.core.analysis.pruning_stats import Savings
 from hpsearch.core.trial import Curve, Epoch, State, TrialRecord
 from hpsearch.errors import plural
-from hpsearch.search.jobs.confirm import TOLERANCE, Rerun
 from hpsearch.view.format import (
     describe,
     encodable,
@@ -33,6 +33,9 @@ from hpsearch.view.format import (
     unworthy,
     unworthy_text,
 )
+
+if TYPE_CHECKING:  # `list` and `status` would load what a rerun needs
+    from hpsearch.search.jobs.confirm import Rerun
 
 
 class EncodingSafe:
@@ -321,5 +324,5 @@ def rerun_verdict(compared: Rerun) -> str:
     where = "within" if compared.holds else "expected within"
     return (
         f"{values}; training loss of the first epoch {100 * compared.apart:.1f} % apart, {where}"
-        f" {100 * TOLERANCE:.0f} %, as {compared.excuse}"
+        f" {100 * compared.tolerance:.0f} %, as {compared.excuse}"
     )

@@ -287,6 +287,7 @@ class TestKeeper:
         assert list(folder.iterdir()) == []
 
     def test_writing_takes_a_hundredth_of_the_time_at_most(self, study, trained):
+        """Keeps the promise "Writing them takes at most 1 % of the time" of docs/workers.md."""
         lease, now, writes = study.acquire(studies.origin()), [0.0], []
         model, progress, curve = trained.model, trained.progress, studies.curve_of(lease)[:1]
 
@@ -330,6 +331,7 @@ class TestArtifacts:
         assert kept.read("k") == b"old"
 
     def test_they_lie_beside_an_sqlite_file_and_nowhere_for_a_server(self, tmp_path):
+        """Keeps the promise "They are stored beside an SQLite file …" of docs/workers.md."""
         assert open_artifacts(parse_url(f"{tmp_path}/a.db"), None).folder == (
             tmp_path / "a.db.artifacts"
         )
@@ -441,6 +443,7 @@ def listed(client):
 
 
 def test_artifacts_on_s3_are_written_read_listed_and_removed(s3):
+    """Keeps the promise "They are stored beside an SQLite file …" of docs/workers.md."""
     kept = open_artifacts(parse_url("postgresql://h/d"), "s3://shared/a/b/")
     kept.save("k-1", b"one")
     kept.save("k-1", b"two")

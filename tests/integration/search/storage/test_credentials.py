@@ -11,8 +11,9 @@ from sqlalchemy.engine import make_url
 
 from hpsearch.errors import StorageError
 from hpsearch.search.storage.storage import open_storage
-from hpsearch.search.study.catalog import study_names
+from hpsearch.search.study.catalog import delete, study_names
 from tests.integration.conftest import fresh_database
+from tests.integration.studies import make_study
 from tests.servers import own_server, pooler
 
 PASSWORD = "hu/s@h"
@@ -54,6 +55,10 @@ def _lets_in(url):
 def test_a_password_may_be_in_the_url_the_environment_or_a_file(
     guarded, place, tmp_path, monkeypatch
 ):
+    """Keeps the promise "It can be in the URL, in `PGPASSWORD` …" of docs/workers.md.
+
+    Keeps the promise "It is never printed or stored" of docs/workers.md.
+    """
     url, shown = guarded, "postgresql://ann@"
     if place == "URL":
         url, shown = with_user(guarded, "ann", PASSWORD), "postgresql://ann:***@"
@@ -67,6 +72,9 @@ def test_a_password_may_be_in_the_url_the_environment_or_a_file(
     storage = open_storage(url, create=True)
     assert storage.backend.get_all_studies() == []
     assert storage.masked.startswith(shown)
+    study = make_study(storage)
+    assert PASSWORD not in str([vars(study) for study in storage.studies()])
+    delete(storage, study)
     storage.close()
 
 

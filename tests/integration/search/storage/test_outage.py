@@ -378,6 +378,7 @@ class TestGivingUp:
             self.typed.join()
 
     def test_it_is_heard_while_nothing_else_is(self, away, stop):
+        """Keeps the promise "Ctrl-C ends the retries …" of docs/workers.md."""
         study = away(stop.is_signalled)
         self.typed.start()
         began = time.monotonic()

@@ -31,6 +31,7 @@ def _search(url):
 
 
 def test_more_workers_than_the_pooler_has_connections_make_one_study_and_end_it(pooled):
+    """Keeps the promise "For more, raise `max_connections` …" of docs/workers.md."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.integration.studies"])
     workers = [context.Process(target=_search, args=(pooled,)) for _ in range(6)]

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from hpsearch.core.space import draw
 from hpsearch.core.trial import Outcome, State
+from hpsearch.errors import StorageError
 from hpsearch.search import samplers
 from hpsearch.search.storage import tables
 from hpsearch.search.storage.records import StudyStatus
@@ -180,3 +182,21 @@ def test_values_are_drawn_as_optunas_own_trial_draws_them(sqlite, name):
     assert ours == theirs
     stored = study.storage.backend.get_trial(trial._trial_id)
     assert [write[0] for write in writes] == list(stored.params)
+
+
+def test_tables_that_another_optuna_made_are_refused_and_missing_ones_are_made(storage_url):
+    """They are checked by Optuna itself unless they are all there, and of its version."""
+    opened = open_storage(storage_url, create=True)
+    studies.make_study(opened)
+    with opened.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE trial_heartbeats"))
+    opened.close()
+
+    again = open_storage(storage_url, create=False)
+    assert "trial_heartbeats" in sqlalchemy.inspect(again.engine).get_table_names()
+    with again.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = 'v9.0.0.a'"))
+    again.close()
+
+    with pytest.raises(StorageError, match=r"optuna version .* is no longer compatible"):
+        open_storage(storage_url, create=False)

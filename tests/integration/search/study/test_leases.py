@@ -50,6 +50,10 @@ class TestSilence:
         return studies.make_study(storage, studies.make_spec(trials=1, pruner="none"))
 
     def test_a_silent_workers_trial_goes_to_the_next_as_it_was(self, study):
+        """Keeps the promise "After 60 s of silence …" of docs/workers.md.
+
+        Keeps the promise "`hpsearch show TRIAL` shows the history" of docs/workers.md.
+        """
         first = study.acquire(ELSEWHERE)
         train_one_epoch(study, first)
         assert study.acquire(studies.origin()) is StudyStatus.BUSY
@@ -68,6 +72,10 @@ class TestSilence:
         }  # fmt: skip
 
     def test_a_worker_that_was_only_slow_drops_its_trial_and_nothing_counts_twice(self, study):
+        """Keeps the promise "A running trial belongs to the worker …" of docs/workers.md.
+
+        Keeps the promise "A slow worker that has lost its lease …" of docs/workers.md.
+        """
         slow = study.acquire(ELSEWHERE)
         fall_silent(study, slow)
         fast = study.acquire(studies.origin())
@@ -106,6 +114,7 @@ class TestSilence:
         assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock has whole seconds
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
+        """Keeps the promise "A trial whose worker dies three times …" of docs/workers.md."""
         for _ in range(3):  # the first may gain an epoch, the others none
             fall_silent(study, study.acquire(ELSEWHERE))
         study.acquire(ELSEWHERE)  # reaps, and finds the next trial
@@ -116,6 +125,7 @@ class TestSilence:
         assert study.record(1).state is State.RUNNING
 
     def test_a_trial_whose_workers_are_killed_is_failed_as_killed(self, study):
+        """Keeps the promise "A trial whose worker dies three times …" of docs/workers.md."""
         for _ in range(3):
             gone = subprocess.Popen([sys.executable, "-c", ""])
             gone.wait()
@@ -218,6 +228,7 @@ def restartable():
 
 
 def test_a_restart_of_the_server_costs_time_and_nothing_else(restartable):
+    """Keeps the promise "If the database is unreachable, workers retry …" of docs/workers.md."""
     server, url = restartable
     storage = open_storage(url, create=True)
     study = studies.make_study(storage, studies.make_spec(trials=12))
@@ -298,6 +309,7 @@ def test_a_deleted_study_is_an_error_of_one_line(storage):
 
 
 def test_no_worker_is_taken_for_gone_just_after_the_database_was_away(storage):
+    """Keeps the promise "After an outage, sleep or clock change …" of docs/workers.md."""
     study = studies.make_study(storage, studies.make_spec(trials=1))
     lease = study.acquire(ELSEWHERE)
     fall_silent(study, lease)
@@ -309,7 +321,10 @@ def test_no_worker_is_taken_for_gone_just_after_the_database_was_away(storage):
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_no_worker_is_taken_for_gone_just_after_the_clock_has_jumped(storage, hours):
-    """As after a night in which the laptop was closed: its own clock of seconds stood still."""
+    """As after a night in which the laptop was closed: its own clock of seconds stood still.
+
+    Keeps the promise "After an outage, sleep or clock change …" of docs/workers.md.
+    """
     study = studies.make_study(storage, studies.make_spec(trials=1))
     lease = study.acquire(ELSEWHERE)
     assert study.acquire(studies.origin()) is StudyStatus.BUSY

@@ -55,6 +55,7 @@ class TestBudget:
         assert len(larger.records()) == 15
 
     def test_a_failed_trial_is_refunded(self, storage):
+        """Keeps the promise "It does not count towards the budget" of docs/workers.md."""
         study = make_study(storage, make_spec(trials=3))
         study.acquire(origin()).finish(FAILED)
         assert search(study) is StudyStatus.DONE
@@ -122,7 +123,7 @@ class TestBudget:
 
         @event.listens_for(storage.engine, "after_cursor_execute")
         def take(_connection, _cursor, statement, *_):
-            if "GROUP BY trials.state" in statement and not taken:
+            if "GROUP BY trials.study_id" in statement and not taken:
                 taken.append(other.acquire(origin()))
 
         assert study.tally()[State.WAITING] == 1
@@ -373,16 +374,19 @@ class TestNames:
         ("name", "told"),
         [
             ("n" * 513, "found 513 characters .*expected at most 512; choose another"),
-            ("a\0b", "control characters"),
+            ("a\0b", "control characters|without NUL"),
             ("a\nb", "control characters"),
             ("a\udcffb", "in UTF-8"),
         ],
     )
     @pytest.mark.parametrize("of", ["study", "dimension"])
     def test_a_name_that_a_database_cannot_store_is_refused_by_each(self, storage, of, name, told):
-        spec = make_spec(name) if of == "study" else make_spec(space={name: WIDTHS})
-        with pytest.raises(SpecError, match=rf"{'name' if of == 'study' else 'space'}: .*{told}"):
-            make_study(storage, spec)
+        place = "name" if of == "study" else "space"
+        with pytest.raises((SpecError, ValueError), match=rf"{place}: .*({told})"):
+            make_study(
+                storage,
+                make_spec(name) if of == "study" else make_spec(space={name: WIDTHS}),
+            )
         assert storage.studies() == []
 
 

@@ -2,13 +2,17 @@
 
 import os
 import time
+from contextlib import closing
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from hpsearch.search.storage.records import StudyStatus
+from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.worker.work_loop import ALIVE, StopSignal, heartbeats, touch_alive_file, work
-from tests.integration.studies import make_spec, make_study, origin
+from tests.integration.conftest import fresh_database
+from tests.integration.studies import EPOCHS, curve_of, make_spec, make_study, origin
 
 PATIENCE_SECONDS = 600
 
@@ -27,6 +31,7 @@ def study(sqlite):
 
 
 def test_a_running_trial_shows_life_again_and_again(study, alive):
+    """Keeps the promise "Workers send a heartbeat every 10 s" of docs/workers.md."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     with heartbeats(study.acquire(origin()), seconds=0.01):
         for _ in range(2):
@@ -67,3 +72,21 @@ def test_no_file_is_touched_without_a_path_or_permission(monkeypatch, tmp_path):
     monkeypatch.setenv(ALIVE, "no/such/folder")
     touch_alive_file()
     assert os.listdir() == []
+
+
+def test_a_worker_has_two_connections(postgres):
+    """Keeps the promise "Each worker keeps two connections …" of docs/workers.md."""
+    url = fresh_database(postgres, "connections")
+    counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'connections'"
+    with (
+        closing(open_storage(url, create=True)) as storage,
+        psycopg.connect(postgres, autocommit=True) as other,
+    ):
+        lease = make_study(storage, make_spec(trials=1)).acquire(origin())
+        seen = []
+        with heartbeats(lease, seconds=0.01):
+            for epochs in range(1, EPOCHS + 1):
+                lease.write_epoch(curve_of(lease)[:epochs])
+                time.sleep(0.1)
+                seen.append(other.execute(counted).fetchone()[0])
+    assert max(seen) == 2

@@ -1,6 +1,7 @@
 """A worker that goes from study to study: which studies it skips, and when it tries them again."""
 
 import contextlib
+import dataclasses
 import shutil
 import sys
 from dataclasses import replace
@@ -99,6 +100,7 @@ def complete(place):
 
 
 def test_images_that_come_late_are_found_by_a_worker_that_waits(place, tmp_path, monkeypatch):
+    """Keeps the promise "`worker --forever` skips a study …" of docs/workers.md."""
     monkeypatch.setattr(service, "_RETRY_SECONDS", 0.1)
     monkeypatch.setattr(service, "_WAIT_SECONDS", 0.1)
     (tmp_path / "digits.npz").rename(tmp_path / "later.npz")
@@ -172,3 +174,36 @@ def test_a_worker_that_skips_every_study_does_not_log_that_none_is_open(place, t
     assert work_on(place, lines.append, forever=False) is StudyStatus.DONE
     assert lines[0].startswith("skipping study 'study': ")
     assert lines[1:] == ["no other study is open in sqlite:///" + place.storage]
+
+
+def test_a_study_of_other_hardware_is_tried_once(place, monkeypatch):
+    """Keeps the promise "It skips studies of other hardware permanently" of docs/workers.md."""
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(service, "_WAIT_SECONDS", 0.05)
+    with contextlib.closing(open_storage(place.storage, create=False)) as opened:
+        study = open_study(opened)
+        launch.attach_worker(study, place, dataset=None)  # its seconds are those of one thread
+    tries, lines, join = [], [], launch.attach_worker
+
+    def attach(*arguments, **options):
+        tries.append(options)
+        return join(*arguments, **options)
+
+    monkeypatch.setattr(launch, "attach_worker", attach)
+    stop = StopSignal()
+    looks = iter(range(5))
+
+    def look():
+        if next(looks, None) is None:
+            stop.signals.append(15)
+
+    monkeypatch.setattr(service, "touch_alive_file", look)
+    other = dataclasses.replace(place, threads=2)
+    with messages_to(lines.append):
+        service.serve(
+            other, name=None, forever=True, dataset=None, stop=stop, view=contextlib.nullcontext
+        )
+
+    assert len(tries) == 1
+    assert len(lines) == 1
+    assert "--mixed-hardware" in lines[0]

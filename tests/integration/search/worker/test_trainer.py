@@ -255,3 +255,22 @@ def test_running_out_of_memory_fails_the_trial_with_the_reason(tmp_path):
     process.join(600)
     assert state is State.FAILED
     assert reason.startswith("out of memory: ")
+
+
+def test_a_trial_whose_checkpoint_is_gone_starts_over_and_says_so(tmp_path, images, caplog):
+    """Keeps the promise "If a checkpoint is not available …" of docs/workers.md."""
+    study, train, observer = make(tmp_path, images)
+    first = study.acquire(ORIGIN)
+    asked = StopSignal(signals=[2])
+    with pytest.raises(Interrupted):
+        train(first, asked)
+    first.hand_back()
+    (checkpoint,) = study.storage.artifacts.folder.iterdir()
+    checkpoint.unlink()
+    caplog.set_level("INFO", logger="hpsearch")
+
+    record = (again := study.acquire(ORIGIN)).finish(train(again, never))
+
+    assert "trial 0 starts over: no checkpoint of its 1 epochs is available here" in caplog.text
+    assert observer.heard == ["started", 1, "started", 1, 2]
+    assert [epoch.epoch for epoch in record.curve] == [1, 2]
