@@ -19,6 +19,7 @@ from hpsearch.core.trial import TrialRecord
 from hpsearch.errors import HpsearchError, StorageError, StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.study.study import Study
+from hpsearch.search.worker.watchdog import HUNG
 from hpsearch.search.worker.work_loop import PARENT, Follower, Observer, StopSignal
 
 _log = logging.getLogger(__name__)
@@ -218,6 +219,8 @@ def _exit_reason(code: int) -> str:
     """Describes an exit code, which is negative for a signal."""
     if code in _INTERRUPTED:
         return "was interrupted"
+    if code == HUNG:
+        return "ended itself, because a training hung"
     if code >= 0:
         return f"exited with code {code}"
     return f"was killed by signal {-code}" + ", often a sign of too little memory" * (-code == 9)

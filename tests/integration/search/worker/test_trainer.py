@@ -206,7 +206,7 @@ def test_a_bug_without_a_message_fails_the_trial_and_no_more(tmp_path, images, m
     def broken(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("hpsearch.search.worker.trainer.measure", broken)
+    monkeypatch.setattr("hpsearch.search.worker.trainer.measure_costs", broken)
     lease = study.acquire(ORIGIN)
     record = lease.finish(train(lease, never))
     assert record.state is State.FAILED
