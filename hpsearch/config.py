@@ -192,8 +192,9 @@ def _section(name: str, kind: type, tables: Mapping[str, Any]) -> Any:
             f"{name}.dataset: found {found}, expected a name or a path; save arrays with"
             " numpy.savez(path, x_train=images, y_train=labels) and pass that path"
         )
-    if name == "search" and isinstance(table.get("timeout"), str):
-        table["timeout"] = parse_duration(table["timeout"])
+    for key in ("timeout", "trial_timeout") if name == "search" else ():
+        if isinstance(table.get(key), str):
+            table[key] = parse_duration(table[key], key=key)
     try:
         # Strict JSON accepts tables and lists, but neither true nor "3" for a number.
         return TypeAdapter(kind).validate_json(json.dumps(table, default=str), strict=True)
@@ -219,8 +220,10 @@ def _first_problem(section: str, kind: type, exc: ValidationError) -> str:
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, *, key: str = "timeout") -> float:
     """Returns the seconds in a duration such as ``90``, ``30m`` or ``1h30m``.
+
+    ``key`` is the setting that an error names.
 
     Raises:
         ValueError: the text is not a duration.
@@ -233,4 +236,4 @@ def parse_duration(text: str) -> float:
         return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    raise ValueError(f"timeout: found {shown(text)}, expected a duration such as 90s, 30m or 1h30m")
+    raise ValueError(f"{key}: found {shown(text)}, expected a duration such as 90s, 30m or 1h30m")

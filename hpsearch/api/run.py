@@ -196,13 +196,19 @@ def _run_silently(
     notify: Notify | None,
     ended: Callable[[TrialRecord], None],
 ) -> StudyHandle:
-    from hpsearch.search.worker.work_loop import EndedTrials
+    from hpsearch.search.worker.work_loop import Observer
+
+    class EndedTrials(Observer):
+        """Passes each ended trial on."""
+
+        def ended(self, record: TrialRecord) -> None:
+            ended(record)
 
     with translate_errors(), messages_to(notify):
         closed = search(
             source,
             options,
-            watching=lambda handle, stopping: nullcontext(EndedTrials(ended)),
+            watching=lambda handle, stopping: nullcontext(EndedTrials()),
             exits=False,
         )
     if closed.ending == INTERRUPTED:
@@ -233,13 +239,14 @@ def search(
         HpsearchError: as :func:`run`.
     """
     from hpsearch.search.worker import launch
+    from hpsearch.search.worker.watchdog import listening, watched
     from hpsearch.search.worker.work_loop import StopSignal, close
 
     spec, code = _read(source, options)
     worker_options, stop = options.worker_options(code=code), StopSignal(exits=exits)
     # Only the main thread of a process may install signal handlers.
     is_main = threading.current_thread() is threading.main_thread()
-    with stop.listening() if is_main else nullcontext():
+    with listening(stop) if is_main else watched(stop):
         with preparing or nullcontext():
             prepared = launch.prepare(spec, worker_options, stop=stop)
         stop.start_clock(spec.search.timeout)
@@ -268,6 +275,7 @@ def work(
         HpsearchError: the study cannot be run on this machine.
     """
     from hpsearch.search.worker.service import serve
+    from hpsearch.search.worker.watchdog import listening
     from hpsearch.search.worker.work_loop import Observer, StopSignal
 
     stop = StopSignal.of_a_worker()
@@ -277,7 +285,7 @@ def work(
             return nullcontext(Observer())
         return watching(handle_of(study, storage=options.storage), lambda: bool(stop.signals))
 
-    with stop.listening():
+    with listening(stop):
         ending = serve(
             options.worker_options(allow_code=allow_code),
             name=options.study,
@@ -314,7 +322,7 @@ def submit(source: SpecSource, options: RunOptions) -> None:
 
 def watch(study: StudyHandle, *, watching: Watching) -> str:
     """Shows a study that runs elsewhere until its workers get no more trials; returns why."""
-    from hpsearch.search.worker.work_loop import follow
+    from hpsearch.search.worker.pool import follow
 
     with watching(study, lambda: False) as observer:
         return follow(study.study, observer).words
@@ -347,12 +355,19 @@ def doctor(options: RunOptions) -> tuple[list[Finding], bool]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C or SIGTERM has requested a stop; a second one ends the process."""
+    """Yields whether Ctrl-C, SIGTERM or SIGHUP has requested a stop; a second ends the process."""
+    from hpsearch.search.worker.watchdog import listening
     from hpsearch.search.worker.work_loop import StopSignal
 
     stop = StopSignal()
-    with stop.listening():
-        yield stop
+
+    def is_stopped() -> bool:
+        # From the first step on, the watchdog looks for the next; loading data may take long.
+        stop.task, stop.steps = "the training", stop.steps + 1
+        return stop()
+
+    with listening(stop):
+        yield is_stopped
 
 
 def _read(source: SpecSource, options: RunOptions) -> tuple[StudySpec, Path | None]:

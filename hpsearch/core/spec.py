@@ -136,7 +136,8 @@ class ShapeSpec:
 class SearchSpec:
     """The objectives, the sampler and the budget of a search.
 
-    ``trials`` is the study's total of complete and pruned trials. ``timeout`` is in seconds.
+    ``trials`` is the study's total of complete and pruned trials. ``timeout``, of a run, and
+    ``trial_timeout``, of a trial, are in seconds; a trial that is not done by then fails.
     ``grid`` names the dimensions that a grid covers (empty: all, for the sampler ``grid``), and
     ``grid_points`` is the number of values that it takes from a continuous one.
     """
@@ -149,6 +150,7 @@ class SearchSpec:
     grid_points: int = 3
     seed: int = 0
     timeout: float | None = None
+    trial_timeout: float | None = None
     workers: int = 1
     max_failures: int = 5
 
@@ -162,9 +164,10 @@ class SearchSpec:
         expect_known("search.sampler", self.sampler, SAMPLERS)
         expect(2 <= self.grid_points <= 1000, "search.grid_points", self.grid_points, "2 to 1000")
         expect(0 <= self.seed < 2**63, "search.seed", self.seed, "0 to 2**63 - 1")
-        timeout = self.timeout
-        ok = timeout is None or 0 < timeout < math.inf
-        expect(ok, "search.timeout", timeout, "more than 0 seconds")
+        for key in ("timeout", "trial_timeout"):
+            seconds = getattr(self, key)
+            ok = seconds is None or 0 < seconds < math.inf
+            expect(ok, f"search.{key}", seconds, "more than 0 seconds")
         expect(1 <= self.workers <= 4096, "search.workers", self.workers, "1 or more")
         expect(self.max_failures >= 1, "search.max_failures", self.max_failures, "1 or more")
         if self.sampler == "grid+random" and not self.grid:

@@ -101,7 +101,7 @@ def test_a_training_that_diverges_is_reported_and_the_others_go_on(copied, cli):
     assert (found["repeats"], found["diverged"], found["spreads"]) == (2, 2, {})
 
 
-def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, shell, cli):
+def test_a_closed_terminal_keeps_what_was_trained_and_the_command_goes_on(slow_study, shell, cli):
     assert shell.run("run", slow_study, "--threads", 1).code == 0
     database = shell.folder / "hpsearch.db"
     command = ("confirm", "--allow-code", "--trial", 0, "--trial", 1, "--threads", 1)
@@ -111,7 +111,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(slow_study, 
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)
     result = shell.wait(process)
     done = kept(database)
 

@@ -64,8 +64,12 @@ def can_unshare() -> bool:
     return subprocess.run([*FIRST_PROCESS, "true"], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("first", [False, True], ids=["a process", "a container's first process"])
-def test_a_supervisor_ends_it_at_once(finished, first):
+@pytest.mark.parametrize(
+    ("first", "number"),
+    [(False, signal.SIGTERM), (True, signal.SIGTERM), (False, signal.SIGHUP)],
+    ids=["a process", "a container's first process", "a closed terminal"],
+)
+def test_a_supervisor_ends_it_at_once(finished, first, number):
     if first and not can_unshare():
         pytest.skip("needs the right to unshare")
     command = [sys.executable, "-m", "hpsearch", "dashboard", "--port", "0"]
@@ -77,9 +81,9 @@ def test_a_supervisor_ends_it_at_once(finished, first):
         try:
             assert sites_in(process.stderr.readline())
             served = children(process.pid)[0] if first else process.pid
-            os.kill(served, signal.SIGTERM)
+            os.kill(served, number)
             code = process.wait(60)  # seconds, even of a busy machine
-            assert code in (0, 128 + signal.SIGTERM)  # it may not be waiting for a page yet
+            assert code in (0, 128 + number)  # it may not be waiting for a page yet
             assert process.stderr.read() == ""
         finally:
             process.kill()

@@ -65,10 +65,11 @@ def test_ctrl_c_hands_the_trial_back_and_the_same_command_finishes(train, shell,
     assert_finishes(shell, cli, slow_study, number=number, params=shown["params"])
 
 
-def test_sigterm_hands_the_trial_back_too(train, shell, cli):
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_hand_the_trial_back_too(train, shell, cli, signal_number):
     process, number = train()
 
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal_number)
     result = shell.wait(process)
 
     status = cli("status", "--json").json

@@ -226,7 +226,7 @@ def test_workers_end_when_the_time_is_up(shell, study_file, cli):
     assert cli("status", "--json").json["running"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_parent_hands_every_trial_back_with_its_epochs(
     two, shell, study_file, records, number
 ):

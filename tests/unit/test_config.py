@@ -143,6 +143,14 @@ WRONG = {
     "nan": ({"train": {"label_smoothing": float("nan")}}, r"label_smoothing: found nan, expected"),
     "endless timeout": ({"search": {"timeout": float("inf")}}, r"search\.timeout: found inf, exp"),
     "no time": ({"search": {"timeout": 0}}, r"search\.timeout: found 0\.0, expected more than 0"),
+    "a trial of no time": (
+        {"search": {"trial_timeout": 0}},
+        r"search\.trial_timeout: found 0\.0, expected more than 0 seconds",
+    ),
+    "no time at all": (
+        {"search": {"trial_timeout": "soon"}},
+        r"trial_timeout: found 'soon', expected a duration such as 90s",
+    ),
     "fraction": ({"data": {"val_fraction": 0.6}}, r"data\.val_fraction: found 0\.6, expected a fr"),
     "risk": ({"pruning": {"risk": 2}}, r"pruning\.risk: found 2\.0, expected 0 to 1"),
     "rung": ({"pruning": {"rungs": [0]}}, r"pruning\.rungs: found \[0\], expected epochs from 1"),
@@ -294,6 +302,11 @@ def test_a_folder_is_not_a_study_file(tmp_path):
 )
 def test_a_duration_is_read_in_seconds(text, seconds):
     assert parse_duration(text) == seconds
+
+
+def test_the_limit_of_a_trial_is_read_as_the_time_of_a_run():
+    assert build_spec({"search": {"trial_timeout": "30m"}}).search.trial_timeout == 1800
+    assert build_spec().search.trial_timeout is None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5x", "-5s", "1h 30m", "m", "1.2.3s"])

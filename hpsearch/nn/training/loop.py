@@ -125,7 +125,7 @@ def epochs(
         data: the images, on the device.
         spec: the training.
         device: where to train.
-        stop: called before every step.
+        stop: called before every step and every batch of the validation.
         progress: the state to resume from, the weights being in the model already; updated after
             each epoch.
 
@@ -151,7 +151,7 @@ def epochs(
             )
         # measure on the validation images, which the training never uses
         val_loss, val_accuracy = evaluate(
-            model, data.val_images, data.val_labels, mean=data.mean, std=data.std
+            model, data.val_images, data.val_labels, mean=data.mean, std=data.std, stop=stop
         )
         if len(data.val_labels):
             _check_finite(val_loss, epoch=epoch, loss="validation loss")
@@ -232,12 +232,16 @@ def evaluate(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[float, float]:
     """Returns the mean cross-entropy (nats) and the accuracy (0–1) of the model on the images.
 
     Both are NaN without images. ``images`` (N, C, H, W) uint8, channels-last, ``labels`` (N,) int64
     and the model are on one device; ``mean`` and ``std`` are per channel, of images scaled to
-    [0, 1].
+    [0, 1]. ``stop`` is called before every batch.
+
+    Raises:
+        Interrupted: ``stop()`` was true.
     """
     if not len(labels):
         return math.nan, math.nan
@@ -248,6 +252,8 @@ def evaluate(
     correct = torch.zeros((), device=device, dtype=torch.int64)
     size = images_at_once(device, images.shape[2] * images.shape[3])
     for start in range(0, len(labels), size):
+        if stop():
+            raise Interrupted
         truth = labels[start : start + size]
         with _autocast(device):
             logits = model(scaler(images[start : start + size]))

@@ -166,6 +166,7 @@ _IGNORED = (
     "data.dataset",
     "search.trials",
     "search.timeout",
+    "search.trial_timeout",
     "search.workers",
     "search.max_failures",
     "search.objectives",

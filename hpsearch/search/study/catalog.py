@@ -45,6 +45,8 @@ from hpsearch.search.study.study import Study
 
 _log = logging.getLogger(__name__)
 
+_RUN_SETTINGS = ("search.timeout", "search.workers")  # of a single run, not of the study
+
 
 def create_or_resume(
     storage: Storage,
@@ -355,6 +357,15 @@ def _clear_half_created(storage: Storage, name: str) -> None:
         is_ours = [key.startswith("hpsearch:") for key in study.user_attrs]
         if study.study_name == name and SPEC not in study.user_attrs and is_ours and all(is_ours):
             optuna.delete_study(study_name=name, storage=storage.backend)
+
+
+def log_changes(before: Study | None, now: Study) -> None:
+    """Logs the settings of an existing study that differ from now on."""
+    if before is None:
+        return
+    changed = differences(steering(before.spec), steering(now.spec))
+    if changed := {key: changed[key] for key in changed if key not in _RUN_SETTINGS}:
+        _log.info("study %r continues with changes: %s", now.name, describe_changes(changed))
 
 
 def _refuse_changes(

@@ -99,6 +99,7 @@ def _read(path: str) -> str | None:
 
 
 STALE_SECONDS = 60.0  # without a heartbeat, until a trial is taken from its worker
+IDLE = "idle"  # attribute of a trial: the seconds without a step, 0 again after the next one
 _CURVE_COLUMNS = {"accuracy": "val_accuracy", "val_loss": "val_loss"}
 
 
@@ -146,8 +147,10 @@ class Lease:
         """The trial's number, from 0."""
         return self.spec.number
 
-    def beat(self) -> None:
+    def beat(self, *, idle: int | None = None) -> None:
         """Writes a heartbeat; once, without retry: the next one follows soon.
+
+        ``idle`` is for how many seconds the training has made no step; None: as stored before.
 
         Raises:
             LeaseLost: the lease was lost to another worker.
@@ -155,6 +158,8 @@ class Lease:
         with self.storage.transaction() as session:
             if not tables.beat(session, self.trial_id, token=self.token):
                 raise LeaseLost
+            if idle is not None:
+                self._put(session, {IDLE: idle})
 
     @retry_while_away
     def write_cost(self, cost: Mapping[str, float], curve: Curve = ()) -> None:
@@ -232,6 +237,24 @@ class Lease:
             self.storage.backend.set_trial_state_values(self.trial_id, TrialState.WAITING)
 
         return self._change_state(write, after=State.WAITING)
+
+    @retry_while_away
+    def take_back(self) -> TrialRecord:
+        """Puts the trial back in the queue as its worker lost it, because its training hangs.
+
+        Fails it after too many losses in a row, see :func:`recover`.
+
+        Raises:
+            LeaseLost: the lease was lost to another worker.
+        """
+        own = RunningTrial(trial_id=self.trial_id, origin={"claim": self.token}, beat=None)
+        has_failed = recover(self.storage, self.study_spec, own, {}) is not None
+        if has_failed and self.storage.artifacts is not None:
+            self.storage.artifacts.remove(self.checkpoint_key)
+        record = self._read()
+        if record.attributes["origin"]["claim"] != self.token:
+            raise LeaseLost
+        return record
 
     def _change_state(self, write: Callable[[Session], None], *, after: State) -> TrialRecord:
         """Changes the trial's state once; a repeated call returns the record of the first."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.core.initial_trials import few_steps_warning
 from hpsearch.core.objectives import OBJECTIVES, costs_alone
 from hpsearch.core.spec import DatasetSummary, StudySpec, check_shift, with_dataset
-from hpsearch.core.spec_text import describe_changes, differences, steering
 from hpsearch.errors import DeviceError, plural
 from hpsearch.nn.runtime import cpu
 from hpsearch.nn.runtime.cpu import HardwareOptions
@@ -28,6 +27,7 @@ from hpsearch.search.study import catalog
 from hpsearch.search.study.leases import process_identity
 from hpsearch.search.study.study import Study
 from hpsearch.search.worker.pool import Pool, worker_command
+from hpsearch.search.worker.watchdog import rehearsing
 from hpsearch.search.worker.work_loop import Observer, StopSignal, work
 
 if TYPE_CHECKING:
@@ -80,8 +80,6 @@ class _Resources:
     bounds: Callable[[], Mapping[str, tuple[float, float]]]
 
 
-_RUN_SETTINGS = ("search.timeout", "search.workers")  # of a single run, not of the study
-
 NO_ARTIFACTS = (
     "no checkpoints are kept, so a trial that loses its worker starts over; pass --artifacts with a"
     " folder that all workers can reach"
@@ -100,7 +98,7 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
     # The database is checked first, because loading the data may take minutes.
     storage, known = _open_existing(spec, options, gives_up=gives_up)
     threads = _thread_count(options, known, workers=spec.search.workers)
-    resources = _load_resources(spec, options, threads)
+    resources = _load_resources(spec, options, threads, stop)
     if known is None:
         _log_spec_warnings(spec, images=len(resources.images.train_labels))
         # Before any file is created: the most expensive net may not fit in memory.
@@ -137,13 +135,15 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
         is_done = study.status() is StudyStatus.DONE
         note = "nothing to do" if is_done else "including those that other workers are running"
         _log.info("study %r has %s trials already, %s", study.name, total, note)
-    _log_changes(known, study)
+    catalog.log_changes(known, study)
     if study.storage.artifacts is None:
         _log.info(NO_ARTIFACTS)
     return _prepared(study, options, resources, devices=devices)
 
 
-def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) -> PreparedStudy:
+def attach_worker(
+    study: Study, options: WorkerOptions, *, dataset: str | None, stop: StopSignal | None = None
+) -> PreparedStudy:
     """Prepares this process to work on an existing study.
 
     Loads the data from the study's own location, or from ``dataset``; it must be the same data.
@@ -153,7 +153,8 @@ def attach_worker(study: Study, options: WorkerOptions, *, dataset: str | None) 
     """
     check_allowed(study.spec, is_allowed=options.allow_code)
     spec = with_dataset(study.spec, dataset)
-    resources = _load_resources(spec, options, _thread_count(options, study, workers=1))
+    threads = _thread_count(options, study, workers=1)
+    resources = _load_resources(spec, options, threads, stop or StopSignal())
     _check_hardware(study, resources.reference, allow_mixed=options.mixed_hardware)
     equipped = catalog.attach_data(
         study, data=resources.fingerprint, reference=resources.reference, bounds=resources.bounds
@@ -172,7 +173,7 @@ def submit(spec: StudySpec, options: WorkerOptions) -> Study:
     # The workers keep the checkpoints; this machine need not reach their location.
     storage, known = _open_existing(spec, replace(options, artifacts=None))
     study = catalog.submit(storage or open_storage(options.storage, create=True), spec)
-    _log_changes(known, study)
+    catalog.log_changes(known, study)
     return study
 
 
@@ -299,7 +300,9 @@ def _open_existing(
     return storage, known
 
 
-def _load_resources(spec: StudySpec, options: WorkerOptions, threads: int) -> _Resources:
+def _load_resources(
+    spec: StudySpec, options: WorkerOptions, threads: int, stop: StopSignal
+) -> _Resources:
     """Loads the images onto the device and tries custom code on the extremes of the space."""
     device = configure_torch(options, threads)
     from hpsearch.nn.data.dataset import load
@@ -315,14 +318,16 @@ def _load_resources(spec: StudySpec, options: WorkerOptions, threads: int) -> _R
     # User code fails here, before a study is created, rather than in its first trials.
     if spec.has_user_code:
         add_import_path(options.code)
-        for trial in extreme_trials(spec):
-            smoke_test(trial, images, device=device)
+        with rehearsing(stop, spec.search):
+            for trial in extreme_trials(spec):
+                smoke_test(trial, images, device=device)
+    measure = rehearsing(stop, spec.search)(objective_bounds)
     return _Resources(
         images=images,
         device=device,
         fingerprint=data.fingerprint,
         reference={"device": device.type, "processor": describe(device), "threads": threads},
-        bounds=functools.cache(lambda: objective_bounds(spec, images, device)),
+        bounds=functools.cache(lambda: measure(spec, images, device)),
     )
 
 
@@ -375,18 +380,8 @@ def _check_grid(spec: StudySpec) -> None:
         return
     n_cells, trials = len(grid_cells(spec)), spec.search.trials
     if trials < n_cells:
-        _log.info(
-            "the grid has %s cells but trials = %s: not every cell will be tried", n_cells, trials
-        )
-
-
-def _log_changes(before: Study | None, now: Study) -> None:
-    """Logs the settings of an existing study that differ from now on."""
-    if before is None:
-        return
-    changed = differences(steering(before.spec), steering(now.spec))
-    if changed := {key: changed[key] for key in changed if key not in _RUN_SETTINGS}:
-        _log.info("study %r continues with changes: %s", now.name, describe_changes(changed))
+        message = "the grid has %s cells but trials = %s: not every cell will be tried"
+        _log.info(message, n_cells, trials)
 
 
 def _log_spec_warnings(spec: StudySpec, *, images: int | None) -> None:

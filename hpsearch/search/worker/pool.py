@@ -1,4 +1,4 @@
-"""The worker processes that one command starts on this host: watches, restarts and ends them."""
+"""The worker processes of a command: starts, restarts, ends and follows them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Self
 
 from hpsearch.core.analysis.pruning_stats import counts
-from hpsearch.core.trial import TrialRecord
+from hpsearch.core.trial import State, TrialRecord, end_order
 from hpsearch.errors import HpsearchError, StorageError, StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.study.study import Study
-from hpsearch.search.worker.work_loop import PARENT, Follower, Observer, StopSignal
+from hpsearch.search.worker.watchdog import HUNG
+from hpsearch.search.worker.work_loop import PARENT, Observer, StopSignal
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_FOLLOW_SECONDS = 1.0
 _END_SECONDS = 25.0  # for workers to hand their trials back; Kubernetes grants 30 s in all
 _LAST_BYTES = 10_000  # are searched for the last line of a worker's output
 _MAX_ATTEMPTS = 5  # restarts of dead workers without a new epoch in between
@@ -218,6 +220,8 @@ def _exit_reason(code: int) -> str:
     """Describes an exit code, which is negative for a signal."""
     if code in _INTERRUPTED:
         return "was interrupted"
+    if code == HUNG:
+        return "ended itself, because a training hung"
     if code >= 0:
         return f"exited with code {code}"
     return f"was killed by signal {-code}" + ", often a sign of too little memory" * (-code == 9)
@@ -226,3 +230,46 @@ def _exit_reason(code: int) -> str:
 def worker_command(*options: str) -> list[str]:
     """Returns the command that starts a worker with those options, by this Python."""
     return [sys.executable, "-P", "-m", "hpsearch", "worker", *options]
+
+
+class Follower:
+    """Reports the trials that other processes run to an observer."""
+
+    def __init__(self, study: Study, watcher: Observer) -> None:
+        self._study, self._watcher = study, watcher
+        self._ended = {r.number for r in study.records() if _has_ended(r)}
+
+    def poll(self) -> list[TrialRecord]:
+        """Reports the trials that ended since the last call; returns the current records."""
+        records = self._study.records()
+        for record in sorted(records, key=end_order):
+            if _has_ended(record) and record.number not in self._ended:
+                self._ended.add(record.number)
+                self._watcher.ended(record)
+        self._watcher.sync(records)
+        return records
+
+
+def follow(study: Study, watcher: Observer) -> StudyStatus:
+    """Follows the study until it gives no more trials to workers; returns why."""
+    follower, stale_before = Follower(study, watcher), 0
+    # Without a terminal, the next line may be an hour away: only trials that end are shown there.
+    _log.info("watching study %r until it is done (Ctrl-C to leave)", study.name)
+    while True:
+        status = study.status()
+        records = follower.poll()  # after the status, so that the last trial is reported too
+        stale = study.silent()
+        is_all = stale == sum(record.state is State.RUNNING for record in records)
+        if stale > stale_before and is_all:
+            _log.info(
+                "no worker sends heartbeats; the next one to start resumes the running trials (%s)",
+                stale,
+            )
+        stale_before = stale
+        if status not in (None, StudyStatus.BUSY):
+            return status
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def _has_ended(record: TrialRecord) -> bool:
+    return record.state.counts or record.state is State.FAILED

@@ -161,7 +161,9 @@ class _Service:
         """Works on the study; returns how the run ended if that also ends the worker."""
         try:
             with self.stop.interrupting():  # loading data never asks whether to stop
-                prepared = launch.attach_worker(study, self.options, dataset=self.dataset)
+                prepared = launch.attach_worker(
+                    study, self.options, dataset=self.dataset, stop=self.stop
+                )
             if prepared.study.storage.artifacts is None:
                 self._log(launch.NO_ARTIFACTS)
             with self.view(prepared.study) as observer:

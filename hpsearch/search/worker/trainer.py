@@ -230,12 +230,14 @@ class Trainer:
 
     def _train(self, lease: Lease, stop: StopSignal) -> Outcome:
         spec, study, device = lease.spec, self.study, self.device
-        model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
+        with stop.interruptible():  # a custom factory may hang
+            model = build(spec.model, self.images.input_shape, self.images.classes, seed=spec.seed)
         checkpointer = Checkpointer(study, lease)
         progress, curve = checkpointer.restore(model, device=device)
         cost: Mapping[str, float] | None = lease.attributes.get("cost") if curve else None
         if cost is None:  # a resumed trial keeps the costs by which it was judged before
-            cost = measure_costs(model, self.images.input_shape, device=device)
+            with stop.interruptible():
+                cost = measure_costs(model, self.images.input_shape, device=device)
         lease.write_cost(cost, curve)
         self.observer.started(lease.number, lease.params, cost)
         for epoch in curve:
@@ -246,7 +248,7 @@ class Trainer:
             model, self.images, spec.train, device=device, stop=stop.overdue, progress=progress
         )
         # Store each epoch before the decision on it: a killed worker loses the current epoch only.
-        for epoch in epochs:
+        for epoch in stop.drawing(epochs):
             curve = (*curve, epoch)
             lease.write_epoch(curve)
             self.observer.trained(lease.number, epoch)

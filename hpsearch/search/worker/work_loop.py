@@ -1,6 +1,6 @@
 """The loop that runs trials until the study needs no more, and the observers of a run.
 
-:class:`StopSignal` says when it ends early; :func:`heartbeats` keep the lease of the current trial.
+:func:`heartbeats` keep the lease of the current trial.
 """
 
 from __future__ import annotations
@@ -9,25 +9,23 @@ import contextvars
 import logging
 import math
 import os
-import signal
-import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord, end_order
+from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord
 from hpsearch.errors import StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import first_line
-from hpsearch.search.study.leases import Lease, LeaseLost
+from hpsearch.search.study.leases import IDLE, Lease, LeaseLost
 from hpsearch.search.study.study import Study
 
 _log = logging.getLogger(__name__)
@@ -49,72 +47,18 @@ class Observer:
         """Called with the current trials of the study, those of other workers included."""
 
 
-class EndedTrials(Observer):
-    """Passes each ended trial to a function."""
-
-    def __init__(self, call: Callable[[TrialRecord], None]) -> None:
-        self._call = call
-
-    def ended(self, record: TrialRecord) -> None:
-        """Passes the trial on."""
-        self._call(record)
-
-
-_FOLLOW_SECONDS = 1.0
-
-
-class Follower:
-    """Reports the trials that other processes run to an observer."""
-
-    def __init__(self, study: Study, watcher: Observer) -> None:
-        self._study, self._watcher = study, watcher
-        self._ended = {r.number for r in study.records() if _has_ended(r)}
-
-    def poll(self) -> list[TrialRecord]:
-        """Reports the trials that ended since the last call; returns the current records."""
-        records = self._study.records()
-        for record in sorted(records, key=end_order):
-            if _has_ended(record) and record.number not in self._ended:
-                self._ended.add(record.number)
-                self._watcher.ended(record)
-        self._watcher.sync(records)
-        return records
-
-
-def follow(study: Study, watcher: Observer) -> StudyStatus:
-    """Follows the study until it gives no more trials to workers; returns why."""
-    follower, stale_before = Follower(study, watcher), 0
-    # Without a terminal, the next line may be an hour away: only trials that end are shown there.
-    _log.info("watching study %r until it is done (Ctrl-C to leave)", study.name)
-    while True:
-        status = study.status()
-        records = follower.poll()  # after the status, so that the last trial is reported too
-        stale = study.silent()
-        is_all = stale == sum(record.state is State.RUNNING for record in records)
-        if stale > stale_before and is_all:
-            _log.info(
-                "no worker sends heartbeats; the next one to start resumes the running trials (%s)",
-                stale,
-            )
-        stale_before = stale
-        if status not in (None, StudyStatus.BUSY):
-            return status
-        time.sleep(_FOLLOW_SECONDS)
-
-
-def _has_ended(record: TrialRecord) -> bool:
-    return record.state.counts or record.state is State.FAILED
-
-
+Item = TypeVar("Item")
 BEAT_SECONDS = 10.0
 FINISH_SECONDS = 10.0  # for the current epoch; Kubernetes grants 30 s in all
+IDLE_SECONDS = 60.0  # without a step, until the heartbeats say so
 _POLL_SECONDS = 0.5
-_ECHO_SECONDS = 5.0  # the parent may be reading a large study before it passes a signal on
 
 # Environment variables: a file to touch, and the pid of the command that started this worker.
 ALIVE, PARENT = "HPSEARCH_ALIVE", "HPSEARCH_PARENT"
 
-_log = logging.getLogger(__name__)
+
+class Overdue(BaseException):
+    """Raised inside a training whose time is up. No Exception, which user code would catch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,28 +67,37 @@ class StopSignal:
 
     While ``raises``, the first signal also raises KeyboardInterrupt, for code that does not poll;
     code that swallows the exception still sees the signal when it polls. The second signal ends
-    the process; unless ``exits``, it raises KeyboardInterrupt instead.
+    the process; unless ``exits``, it raises KeyboardInterrupt instead. SIGHUP, of a terminal that
+    was closed, is a first signal only.
     """
 
     deadline: float | None = None
     raises: bool = True
     signals: list[int] = field(default_factory=list)
     parent: int | None = None  # a process whose end is a signal too
+    is_worker: bool = False
     exits: bool = True
     clock: Callable[[], float] = time.monotonic  # in seconds
-    _on_second: Callable[[], None] = lambda: None
+    steps: int = 0  # of the training, and its epochs: it makes progress
+    limit_at: float | None = None  # of the current trial, by ``clock``
+    idle_since: float = math.inf  # the last step of the current trial, by ``clock``
+    task: str | None = None
+    abandon: Callable[[str], object] = str  # does nothing
+    is_interruptible: bool = False
+    on_limit: Callable[[], None] = lambda: None  # called when ``deadline`` or ``limit_at`` is set
+    on_second: Callable[[], None] = lambda: None
     _stopped_at: float | None = None
-    _signalled_at: float = -math.inf
 
     @classmethod
     def of_a_worker(cls) -> StopSignal:
         """Returns one that also stops when the command that started this worker is gone."""
         parent = os.environ.get(PARENT)
-        return cls(parent=int(parent) if parent else None)
+        return cls(parent=int(parent) if parent else None, is_worker=True)
 
     def start_clock(self, timeout: float | None) -> None:
         """Sets the deadline to that many seconds from now; None: no deadline."""
         self.deadline = None if timeout is None else self.clock() + timeout
+        self.on_limit()
 
     @property
     def timed_out(self) -> bool:
@@ -165,12 +118,27 @@ class StopSignal:
             self._stopped_at = self.clock()
         return stops
 
-    def overdue(self) -> bool:
-        """Whether to stop at once, because the epoch took too long to end."""
-        if not self():
-            return False
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether the current trial has exceeded its limit."""
+        return self.limit_at is not None and self.clock() >= self.limit_at
+
+    def idle_seconds(self) -> float:
+        """For how long the current trial has made no step."""
+        return max(0.0, self.clock() - self.idle_since)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the trial exceeded its limit, or the epoch took too long to end."""
+        if self.is_over_limit or not self():
+            return self.is_over_limit
         assert self._stopped_at is not None
         return self.clock() - self._stopped_at > FINISH_SECONDS
+
+    def overdue(self) -> bool:
+        """Whether a training is to stop at once. It asks before each step: that is progress."""
+        self.steps += 1
+        return self.is_overdue
 
     def wait(self, seconds: float) -> None:
         """Waits that long, or until it is time to stop."""
@@ -184,14 +152,14 @@ class StopSignal:
 
     def gives_up(self) -> bool:
         """Whether a signal came so long ago that a worker waits no longer for a database."""
-        return self.is_signalled() and self.overdue()
+        return self.is_signalled() and self.is_overdue
 
     def poll(self, *, on_second: Callable[[], None] = lambda: None) -> None:
         """Declares that the caller polls: from here on, the first signal does not raise.
 
         ``on_second`` is called at a second signal, before the process ends.
         """
-        self.raises, self._on_second = False, on_second
+        self.raises, self.on_second = False, on_second
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -203,33 +171,43 @@ class StopSignal:
             self.raises = before
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Takes the first Ctrl-C or SIGTERM as a request to stop; the second one ends at once."""
-        caught = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._receive) for number in caught}
+    def limiting(
+        self, task: str, seconds: float | None, *, abandon: Callable[[str], object] = str
+    ) -> Iterator[None]:
+        """Limits a task, such as a trial, to that many seconds (None: no limit).
+
+        The limit holds where the training polls, and inside :meth:`interruptible`. ``abandon`` is
+        called by the watchdog if the training could not be interrupted, with its stack as text.
+        """
+        now = self.clock()
+        self.task, self.abandon, self.idle_since = task, abandon, now
+        self.limit_at = None if seconds is None else now + seconds
+        self.on_limit()
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self.limit_at, self.idle_since = None, math.inf
+            self.task, self.abandon = None, str
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        # A supervisor may signal a whole process group, whose parent then passes its signal on.
-        may_echo = self.parent is not None and self.clock() - self._signalled_at < _ECHO_SECONDS
-        if self.signals == [signal.SIGTERM] and number == signal.SIGTERM and may_echo:
-            return
-        if self.signals:
-            if sys.stderr.isatty():  # show the cursor, which a live view hid
-                sys.stderr.write("\x1b[?25h\nended at once\n")
-                sys.stderr.flush()
-            self._on_second()
-            if not self.exits:
-                raise KeyboardInterrupt
-            os._exit(128 + number)  # the next worker recovers the trial
-        self.signals.append(number)
-        self._signalled_at = self.clock()
-        if self.raises:
-            raise KeyboardInterrupt
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Lets the watchdog raise :class:`Overdue` inside the context, which writes nothing."""
+        self.is_interruptible = True
+        try:
+            yield
+        finally:
+            self.is_interruptible = False
+
+    def drawing(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yields the items, each a sign of progress; drawing one is interruptible."""
+        end = object()
+        while True:
+            with self.interruptible():
+                item = next(items, end)
+            if item is end:
+                return
+            self.steps += 1
+            yield item  # type: ignore[misc]
 
 
 def touch_alive_file() -> None:
@@ -245,18 +223,25 @@ def touch_alive_file() -> None:
 
 
 @contextmanager
-def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def heartbeats(
+    lease: Lease, *, idle: Callable[[], float] = lambda: 0.0, seconds: float = BEAT_SECONDS
+) -> Iterator[None]:
     """Writes a heartbeat every ``seconds`` inside the context; the first came with the lease.
 
-    Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own heartbeats
-    run only inside ``study.optimize``, and miss a trial that died before its first one.
+    ``idle`` returns for how many seconds the training has made no step; the heartbeat says so from
+    a minute on. Touches the alive file after each one, see :func:`touch_alive_file`. Optuna's own
+    heartbeats run only inside ``study.optimize``, and miss a trial that died before its first one.
     """
     done = threading.Event()
 
     def beat() -> None:
+        known = lease.attributes.get(IDLE, 0)  # of an earlier start
         while not done.wait(seconds):
+            now = int(idle()) if idle() >= IDLE_SECONDS else 0
             try:
-                lease.beat()
+                # A second write only for a training that stands still, or goes on again.
+                lease.beat(idle=now if now != known else None)
+                known = now
                 touch_alive_file()
             except LeaseLost:
                 return  # the worker notices with its next write
@@ -290,7 +275,8 @@ def work(
     """Runs trials until the study needs no more, or ``stop``; returns why it ended.
 
     ``origin`` is where the trials run, stored with each. An interrupted trial is handed back: it
-    keeps its number and parameters and waits for the next worker. With ``waits``, waits for the
+    keeps its number and parameters and waits for the next worker. One beyond the study's
+    ``trial_timeout`` fails. With ``waits``, waits for the
     last trials that others run, one of which may come back; else returns BUSY.
     """
     stop.poll()
@@ -310,16 +296,39 @@ def work(
             continue
         # Beats while the trial is handed back or finished, too: that may wait for the database.
         try:
-            with heartbeats(lease):
-                try:
-                    record = lease.finish(run_trial(lease, stop))
-                except Interrupted:
-                    record = lease.hand_back()
+            with heartbeats(lease, idle=stop.idle_seconds):
+                record = _run(lease, run_trial, stop)
         except LeaseLost:
             record = study.record(lease.number)
             _log.info("trial %s: the lease was lost to another worker", lease.number)
         observer.ended(record)
     return stop.status
+
+
+def _run(
+    lease: Lease, run_trial: Callable[[Lease, StopSignal], Outcome], stop: StopSignal
+) -> TrialRecord:
+    """Runs the trial within the study's limit; hands it back if it was to stop before its end.
+
+    A training that did not stop by itself counts as a lost worker: it is not retried for ever.
+    """
+    limit = lease.study_spec.search.trial_timeout
+
+    def settle(where: str, *, was_stuck: bool = True) -> TrialRecord:
+        if not stop.is_over_limit:
+            return lease.take_back() if was_stuck else lease.hand_back()
+        reason = f"timeout: not done after {limit:g} s, the study's trial_timeout"
+        failure = {"kind": "timeout", "traceback": where}
+        outcome = Outcome(state=State.FAILED, reason=reason, details={"failure": failure})
+        return lease.finish(outcome)
+
+    with stop.limiting(f"trial {lease.number}", limit, abandon=settle):
+        try:
+            outcome = run_trial(lease, stop)
+        except (Interrupted, Overdue) as exc:
+            where = traceback.format_exc()
+            return settle(where, was_stuck=isinstance(exc, Overdue))
+    return lease.finish(outcome)
 
 
 def close(study: Study, status: StudyStatus) -> None:

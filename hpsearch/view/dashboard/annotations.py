@@ -50,7 +50,7 @@ _WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 44, 48  # pixels around the plot
 # Attributes of a trial that are shown in another form, or not at all.
 _HIDDEN = frozenset(
-    ("cost", "curve", "origin", "history", "spec", "beat", "pruning", "would_prune")
+    ("cost", "curve", "origin", "history", "spec", "beat", "idle", "pruning", "would_prune")
 )
 _PARTS = {"train": "to train", "val": "to validate", "test": "to test"}
 

@@ -180,19 +180,24 @@ def serve(
 
 @contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """Lets SIGTERM raise SystemExit with code 143 inside a ``with`` block.
+    """Lets SIGTERM and SIGHUP raise SystemExit (143, 129) inside a ``with`` block.
 
-    The first process of a container has no default handler and would ignore the signal.
+    The first process of a container has no default handler and would ignore the signal. SIGHUP
+    stays ignored if it is, as nohup wants.
     """
 
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    caught = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        caught.append(signal.SIGHUP)
+    before = {number: signal.signal(number, leave) for number in caught}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -122,6 +122,7 @@ def plan(spec: StudySpec, images: DatasetSummary | None = None) -> RenderableTyp
     flip = ", flip" if train.flip else ""
     function = f", by {train.function}" if train.function else ""
     limit = f", at most {format_seconds(search.timeout)}" if search.timeout else ""
+    each = f" of at most {format_seconds(search.trial_timeout)}" if search.trial_timeout else ""
     grid = f" over {', '.join(spec.grid_dimensions)}" if search.sampler.startswith("grid") else ""
     control = f"{100 * spec.pruning.control:.3g} %"
     cap = f", at most {model.max_width}" if model.widths == "geometric" else ""
@@ -133,7 +134,7 @@ def plan(spec: StudySpec, images: DatasetSummary | None = None) -> RenderableTyp
         "training": f"{plural(train.epochs, 'epoch', thousands=',')}, label smoothing"
         f" {train.label_smoothing:g}, shift ±{train.shift} px, rotate ±{train.rotate:g}°"
         f"{flip}{function}",
-        "search": f"{plural(search.trials, 'trial', thousands=',')}{limit}, sampler"
+        "search": f"{plural(search.trials, 'trial', thousands=',')}{each}{limit}, sampler"
         f" {search.sampler}{grid}",
         "seed": str(search.seed),
         "pruning": f"{spec.pruning.pruner}, {control} of trials always run to the end",

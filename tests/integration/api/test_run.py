@@ -13,6 +13,7 @@ import pytest
 import hpsearch
 from hpsearch.core.trial import State
 from hpsearch.errors import HpsearchError, SpecError, StorageError, StudyError
+from hpsearch.search.worker.watchdog import Watchdog
 from hpsearch.search.worker.work_loop import StopSignal
 
 SPACE = {"n_blocks": 1, "base_width": {"low": 4, "high": 8}, "batch_size": 32}
@@ -216,10 +217,10 @@ def test_a_search_without_trials_left_in_time_is_timed_out(spec, tmp_path):
 
 def test_a_second_ctrl_c_ends_no_foreign_process():
     stop = StopSignal(raises=False, exits=False)
-    stop._receive(2, None)
+    Watchdog(stop=stop).receive(2, None)
 
     with pytest.raises(KeyboardInterrupt):
-        stop._receive(2, None)
+        Watchdog(stop=stop).receive(2, None)
     assert stop.signals == [2]
 
 

@@ -124,7 +124,13 @@ def test_a_spec_survives_its_json():
 
 def test_identity_holds_what_must_not_change_and_nothing_else():
     base = identity(spec())
-    for change in ({"trials": 9}, {"sampler": "random"}, {"timeout": 3.0}, {"workers": 2}):
+    for change in (
+        {"trials": 9},
+        {"sampler": "random"},
+        {"timeout": 3.0},
+        {"trial_timeout": 9.0},
+        {"workers": 2},
+    ):
         assert identity(spec(**change)) == base
     assert set(differences(base, identity(spec(seed=1)))) == {"search.seed"}
     narrowed = StudySpec(name="s", space={**GEOMETRIC, "n_blocks": 3})

@@ -21,6 +21,7 @@ from hpsearch.search.storage.retry import Outage
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.worker import work_loop
+from hpsearch.search.worker.watchdog import listening
 from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
@@ -373,7 +374,7 @@ class TestGivingUp:
         """Hears a Ctrl-C that is typed in half a second."""
         stop = StopSignal(raises=False)
         self.typed = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with stop.listening():
+        with listening(stop):
             yield stop
             self.typed.join()
 

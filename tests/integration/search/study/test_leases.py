@@ -21,6 +21,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study import leases
 from hpsearch.search.study.catalog import delete, open_study
 from hpsearch.search.study.leases import Lease, LeaseLost, process_identity, process_is_gone
+from hpsearch.search.worker.watchdog import Watchdog
 from hpsearch.search.worker.work_loop import StopSignal, heartbeats
 from tests.integration import studies
 from tests.integration.conftest import fresh_database
@@ -112,6 +113,19 @@ class TestSilence:
         study.acquire(ELSEWHERE)
         beat = study.record(0).attributes["beat"]
         assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock has whole seconds
+
+    def test_a_training_that_was_cut_off_three_times_in_vain_is_failed_as_lost(self, study):
+        for ending in (State.WAITING, State.WAITING, State.FAILED):
+            record = study.acquire(studies.origin()).take_back()
+            assert record.state is ending
+        assert record.reason.startswith("lost: 3 workers in a row")
+
+    def test_a_training_that_another_worker_has_is_not_taken_back(self, study):
+        slow = study.acquire(ELSEWHERE)
+        fall_silent(study, slow)
+        study.acquire(studies.origin())
+        with pytest.raises(LeaseLost):
+            slow.take_back()
 
     def test_a_trial_that_loses_three_workers_in_vain_is_failed_as_lost(self, study):
         """Keeps the promise "A trial whose worker dies three times …" of docs/workers.md."""
@@ -205,7 +219,7 @@ def test_a_heartbeat_that_fails_is_logged_in_one_line(postgres, monkeypatch, cap
     study = studies.make_study(storage)
     lease = study.acquire(studies.origin())
 
-    def beat(*_):
+    def beat(*_, **__):
         with storage.transaction() as session:
             session.execute(text("SELECT nothing FROM nowhere"))
 
@@ -346,18 +360,19 @@ def test_a_machine_cloned_from_the_same_image_is_another_machine():
 def test_a_supervisors_and_the_parents_signal_are_one():
     now = [100.0]
     stop = StopSignal(raises=False, exits=False, clock=lambda: now[0], parent=1)
-    stop._receive(signal.SIGTERM, None)
+    watchdog = Watchdog(stop=stop)
+    watchdog.receive(signal.SIGTERM, None)
     now[0] += 4.9  # the parent looked at a large study, on a busy machine
-    stop._receive(signal.SIGTERM, None)  # the process would have ended here
+    watchdog.receive(signal.SIGTERM, None)  # the process would have ended here
     assert stop.signals == [signal.SIGTERM]
     now[0] += 0.2
     with pytest.raises(KeyboardInterrupt):
-        stop._receive(signal.SIGTERM, None)
+        watchdog.receive(signal.SIGTERM, None)
 
 
 def test_a_worker_that_waits_for_work_receives_a_signal():
     stop, began = StopSignal(raises=False, exits=False), time.monotonic()
-    timer = threading.Timer(0.2, stop._receive, (signal.SIGTERM, None))
+    timer = threading.Timer(0.2, Watchdog(stop=stop).receive, (signal.SIGTERM, None))
     timer.start()
     stop.wait(60)
     assert stop()
@@ -367,9 +382,10 @@ def test_a_worker_that_waits_for_work_receives_a_signal():
 
 def test_a_second_signal_to_a_process_without_a_parent_is_never_an_echo():
     stop = StopSignal(raises=False, exits=False, clock=lambda: 100.0)
-    stop._receive(signal.SIGTERM, None)
+    watchdog = Watchdog(stop=stop)
+    watchdog.receive(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
-        stop._receive(signal.SIGTERM, None)
+        watchdog.receive(signal.SIGTERM, None)
 
 
 def test_a_process_is_known_where_there_is_no_network_card(monkeypatch):

@@ -11,7 +11,7 @@ from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import delete, open_studies, open_study
 from hpsearch.search.study.leases import Lease
-from hpsearch.search.worker import work_loop
+from hpsearch.search.worker import pool
 from tests.integration import studies
 from tests.integration.search.study.test_leases import ELSEWHERE, fall_silent
 
@@ -85,7 +85,7 @@ def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypat
 
     def watch():
         opened = open_storage(str(sqlite.url.database), create=False)
-        ended.append(work_loop.follow(open_study(opened), Watching()))
+        ended.append(pool.follow(open_study(opened), Watching()))
         opened.close()
 
     watching = threading.Thread(target=watch)

@@ -53,6 +53,30 @@ def test_a_sign_of_life_that_the_database_did_not_take_is_none(study, alive, cap
     assert not alive.exists()
 
 
+def test_a_heartbeat_says_for_how_long_a_training_has_stood_still(study):
+    idle, lease = [75.4], study.acquire(origin())
+    deadline = time.monotonic() + PATIENCE_SECONDS
+
+    def stored():
+        return study.record(0).attributes.get("idle")
+
+    with heartbeats(lease, idle=lambda: idle[0], seconds=0.01):
+        for seconds, expected in ((75.4, 75), (59.9, 0)):
+            idle[0] = seconds
+            while stored() != expected:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_a_heartbeat_of_a_training_that_makes_steps_writes_the_time_alone(study, alive):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with heartbeats(study.acquire(origin()), idle=lambda: 59.9, seconds=0.01):
+        while not alive.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert "idle" not in study.record(0).attributes
+
+
 def test_a_worker_that_waits_for_work_shows_life(study, alive):
     study.acquire(origin())  # the only one, so others wait
     stop = StopSignal()
