@@ -214,11 +214,8 @@ def open_study(
 
     with translate_errors(), messages_to(notify):
         opened = open_database(storage)
-        try:
+        with opened.closed_on_error():
             return handle_of(catalog.open_study(opened, name), storage=storage)
-        except BaseException:  # Ctrl-C too must not leave the connection open
-            opened.close()
-            raise
 
 
 def handle_of(study: Study, *, storage: str | None) -> StudyHandle:
@@ -292,15 +289,15 @@ def dashboard(
 
     with ending_at_sigterm():
         login = None if user is None else Login(user=user, password=password_of(user))
-        opened = open_with_retry(named_or_default(storage))
-        serve(
-            opened,
-            host=host,
-            port=port,
-            writable=writable,
-            login=login,
-            storage_options=typed_again(storage, masked=opened.masked),
-            ready=lambda url: _log.info(
-                "dashboard of %s at %s (Ctrl-C ends it)", opened.masked, url
-            ),
-        )
+        with closing(open_with_retry(named_or_default(storage))) as opened:
+            serve(
+                opened,
+                host=host,
+                port=port,
+                writable=writable,
+                login=login,
+                storage_options=typed_again(storage, masked=opened.masked),
+                ready=lambda url: _log.info(
+                    "dashboard of %s at %s (Ctrl-C ends it)", opened.masked, url
+                ),
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import io
 import os
@@ -19,7 +18,6 @@ from pathlib import Path
 import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
-from optuna.study import StudyDirection
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -164,10 +162,6 @@ def _filesystem_note(path: Path) -> str:
     return f" on {kind}{network}" if kind is not None else ""
 
 
-class _RollbackError(Exception):
-    """Ends a transaction without a change."""
-
-
 def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
@@ -182,12 +176,7 @@ def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         names = catalog.study_names(opened)
         studies = f"{len(names)} stud{'y' if len(names) == 1 else 'ies'}"
-        # Reading alone would not show missing permissions.
-        with contextlib.suppress(_RollbackError), opened.transaction():
-            study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
-            trial = opened.backend.create_new_trial(study)
-            opened.backend.set_trial_user_attr(trial, "doctor", 1)
-            raise _RollbackError
+        opened.check_writable()
         yield _good("storage", f"{_describe(url)}, {studies}, can be written")
         yield _check_latency(opened.engine)
     except (SQLAlchemyError, StorageInternalError, StorageError) as exc:

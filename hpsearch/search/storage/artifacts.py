@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import StorageError
+from hpsearch.search.storage.engine import real_path
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5.0, 20.0, 2  # limits for S3
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.part$")
@@ -104,7 +105,7 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
     if location is None:
         if url.get_backend_name() != "sqlite":
             return None
-        location = f"{url.database}.artifacts"
+        location = f"{real_path(url)}.artifacts"
     if location.startswith("s3://"):
         return _on_s3(location)
     folder = Path(location)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy
+from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import IntegrityError, ProgrammingError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool, StaticPool
 
-from hpsearch.errors import NotMadeError, StorageError
+from hpsearch.errors import MovedError, NotMadeError, StorageError
 from hpsearch.search.storage.tables import OPTUNA_TABLES
 from hpsearch.search.storage.url import mask, with_password
 
@@ -30,6 +33,8 @@ _NETWORK = frozenset(
 )
 _MOUNTS = Path("/proc/self/mountinfo")
 _BUSY_SECONDS = 60
+_LOCK_SECONDS = 120.0
+_FOLD_MS = 2000  # how long the end of a command waits for other processes' transactions
 _CONNECT_SECONDS = 10
 _MAKING_TRIES = 5
 _EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process created it first
@@ -79,9 +84,20 @@ def _kind(tail: str) -> str:
     return "gvisor" if kind == "9p" and "rfdno=" in tail else kind
 
 
+def real_path(url: URL) -> Path:
+    """Returns the absolute path of an SQLite file, without symbolic links; it need not exist.
+
+    The lock and the checkpoints lie beside it. Beside a link, or under a relative path of a process
+    that changes its folder, each name of the file would have its own.
+    """
+    path = url.database or ""
+    # The check of the path refuses a NUL. Path.resolve raises for links that form a circle.
+    return Path(path if "\0" in path else os.path.realpath(path))
+
+
 def sqlalchemy_url(url: URL) -> str:
     """Returns the URL for the driver, with its password: never show it."""
-    if url.get_backend_name() == "sqlite" and is_read_only(path := Path(url.database or "")):
+    if url.get_backend_name() == "sqlite" and is_read_only(path := real_path(url)):
         return f"sqlite:///{_immutable_uri(path)}&uri=true"
     return with_password(url).render_as_string(hide_password=False)
 
@@ -97,6 +113,99 @@ def is_read_only(path: Path) -> bool:
 
 def _immutable_uri(path: Path) -> str:
     return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFile:
+    """An SQLite file that is open: its path, and the file that was there when it was opened.
+
+    A process keeps writing to the file that it opened after that was removed, moved or replaced:
+    into a file that has another name, or none.
+    """
+
+    path: Path
+    masked: str
+    device: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path, *, masked: str) -> DatabaseFile:
+        """Returns the file that is at the path now; ``masked`` is its name in messages."""
+        status = path.stat()
+        return cls(path=path, masked=masked, device=status.st_dev, inode=status.st_ino)
+
+    def check(self) -> None:
+        """Raises a MovedError if another file is at the path now, or none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            problem = "it was moved or removed"
+        else:
+            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+                return
+            problem = "another file has taken its place"
+        raise MovedError(
+            f"{self.masked} is no longer the file that this run opened: {problem}; put the opened"
+            " file back and run the same command again, or name another with --storage"
+        )
+
+    def guard(self, engine: Engine) -> None:
+        """Has the engine check the file at the start and before the end of each transaction."""
+
+        def connect(_dialect: object, _record: object, arguments: list[Any], options: Any) -> None:
+            self.check()
+            # By default SQLite would create a file that was removed since the check.
+            arguments[0] = f"file:{quote(str(self.path))}?mode=rw"
+            options["uri"] = True
+
+        sqlalchemy.event.listen(engine, "do_connect", connect)
+        sqlalchemy.event.listen(engine, "connect", _tune_sqlite)
+        for moment in ("begin", "commit"):
+            sqlalchemy.event.listen(engine, moment, lambda _connection: self.check())
+
+    def fold(self, engine: Engine) -> None:
+        """Moves the write-ahead log into the file, as far as other processes permit now.
+
+        SQLite does so only when the last process closes the file, which may be a dashboard. Until
+        then, a copy of the file alone would lack the newest trials. A file that was moved is made
+        whole through the connection that is still open.
+        """
+        if not isinstance(engine.pool, QueuePool) or not engine.pool.checkedin():
+            return
+        refusals = (SQLAlchemyError, sqlite3.Error, MovedError)  # the log stays, and loses nothing
+        with contextlib.suppress(*refusals), contextlib.closing(engine.raw_connection()) as raw:
+            cursor = raw.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={_FOLD_MS}")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.close()
+
+
+@contextlib.contextmanager
+def file_lock(database: Path) -> Iterator[None]:
+    """Holds the lock beside an SQLite file.
+
+    Raises:
+        StorageError: another process held it for two minutes, or it cannot be made.
+    """
+    lock = FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as exc:
+        raise StorageError(
+            f"waited {_LOCK_SECONDS:.0f} s for {database}.lock, which another process holds;"
+            " end that process and try again"
+        ) from exc
+    except OSError as exc:
+        raise StorageError(f"cannot lock {database}.lock ({exc}); fix its permissions") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def engine_options(url: URL) -> dict[str, Any]:
@@ -182,6 +291,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     """
     masked = f"sqlite:///{path}"
     _check_path(path)
+    path = Path(os.path.realpath(path))  # SQLite writes beside the file, not beside a link to it
     kind = network_filesystem(path)
     if kind is not None:
         raise StorageError(
@@ -194,12 +304,20 @@ def check_sqlite(path: Path, *, create: bool) -> None:
                 f"no database at {masked}; expected one that `hpsearch run` created: run it first,"
                 " or name yours with --storage"
             )
-        _check_writable(path)
+        _check_writable(path, masked)
         return
     if path.is_dir():
         raise StorageError(
             f"found a folder at {masked}, expected an SQLite file; name a file in it"
         )
+    # SQLite keeps a write-ahead log for each name: two processes would overwrite each other.
+    if (names := path.stat().st_nlink) > 1 and not is_read_only(path):
+        raise StorageError(
+            f"{masked} has {names} names (hard links), expected one, because each would have its"
+            " own log and lock; copy it with cp and name the copy"
+        )
+    if create:  # before it is read, which fails with other words in such a folder
+        _check_writable(path, masked)
     try:
         # Read-only, because a check must not create or change the file.
         address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
@@ -219,9 +337,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
         )
     if not tables and path.stat().st_size == 0 and not create:
         raise NotMadeError(f"found an empty file at {masked}; run `hpsearch run` first")
-    if create:
-        _check_writable(path)
-    else:
+    if not create:
         _check_complete(bool(version), masked)
 
 
@@ -231,6 +347,8 @@ def _check_path(path: Path) -> None:
         path.exists()
         if "\0" in str(path):
             raise OSError(0, "it holds a NUL")
+        if os.path.islink(os.path.realpath(path)):
+            raise OSError(0, "its links form a circle")
     except OSError as exc:
         raise StorageError(
             f"sqlite:///{str(path)[:200]!r} cannot be accessed ({exc.strerror}), expected an"
@@ -238,12 +356,14 @@ def _check_path(path: Path) -> None:
         ) from exc
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, masked: str) -> None:
     folder = path.parent
     problem = None
     if not folder.is_dir():
         problem = f"the folder {folder} does not exist; create it, or name another file"
-    elif not os.access(path if path.exists() else folder, os.W_OK):
+    elif path.exists() and not os.access(path, os.W_OK):
         problem = "it cannot be written; fix its permissions, or name another file"
+    elif not os.access(folder, os.W_OK):  # of the lock, the write-ahead log and the checkpoints
+        problem = f"the folder {folder} cannot be written; fix its permissions, or name another"
     if problem:
-        raise StorageError(f"cannot use sqlite:///{path}: {problem}")
+        raise StorageError(f"cannot use {masked}: {problem}")

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._base import BaseStorage
@@ -25,23 +23,25 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import AwayError, StorageError
+from hpsearch.errors import AwayError, MovedError, StorageError
 from hpsearch.search.storage.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.storage.engine import (
+    DatabaseFile,
     check_server,
     check_sqlite,
     engine_options,
+    file_lock,
     is_read_only,
     make_tables,
+    real_path,
     server_age_seconds,
     sqlalchemy_url,
 )
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import Outage, first_line, lost_error
-from hpsearch.search.storage.tables import lock_trial
+from hpsearch.search.storage.retry import Outage, first_line, lost_error, retry_while_away
+from hpsearch.search.storage.tables import lock_trial, try_writes
 from hpsearch.search.storage.url import mask, parse_url
 
-_LOCK_SECONDS = 120.0
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 # Frees the locks of a host that crashed, and limits the wait for a lock. For one transaction only:
@@ -52,6 +52,10 @@ _TIMEOUTS = sql(
 )
 
 _REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
+
+
+class _RollbackError(Exception):
+    """Ends a transaction without a change."""
 
 
 class _Session(Session):
@@ -89,12 +93,14 @@ class _Session(Session):
 class Storage:
     """An open database. Made by :func:`open_storage`.
 
-    ``masked`` is its URL without secrets; ``artifacts_location`` is the user's location of the
-    checkpoints, None for the default.
+    ``masked`` is the URL that the user named, without secrets; ``url`` names an SQLite file by its
+    real path. ``file`` is that file, None on a server and if it is read-only.
+    ``artifacts_location`` is the user's location of the checkpoints, None for the default.
     """
 
     url: URL
     masked: str
+    file: DatabaseFile | None
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
@@ -132,9 +138,12 @@ class Storage:
 
         Raises:
             StorageError: another process held the lock for two minutes.
+            MovedError: the SQLite file was moved, removed or replaced.
         """
+        if self.file is not None:
+            self.file.check()  # the lock would otherwise be made beside another file, or none
         if self.is_sqlite:
-            with _file_lock(Path(self.url.database or "")):
+            with file_lock(Path(self.url.database or "")):
                 yield
             return
         with self.transaction() as session:
@@ -183,10 +192,34 @@ class Storage:
 
     def reconnect(self) -> None:
         """Drops all connections, and Optuna's cache of trials, some of which were not committed."""
-        self.close()
+        self._disconnect()
         backend: Any = self.backend
         with backend._lock:
             self._forget_trials(list(backend._studies))
+
+    def check_writable(self) -> None:
+        """Checks that studies and trials can be written; call it before long work.
+
+        Raises:
+            StorageError: they cannot be written, or the database stayed away.
+        """
+        try:
+            self._try_writes()
+        except StorageError as exc:
+            if isinstance(exc, MovedError):
+                raise
+            reason = first_line(exc.__cause__ or exc)
+            raise StorageError(
+                f"{self.masked} cannot be written ({reason}); fix its permissions, or name another"
+                " with --storage"
+            ) from exc.__cause__
+
+    @retry_while_away
+    def _try_writes(self) -> None:
+        # Reading alone would not show missing permissions.
+        with contextlib.suppress(_RollbackError), self.transaction() as session:
+            try_writes(session)
+            raise _RollbackError
 
     def studies(self) -> list[FrozenStudy]:
         """Returns every study, other programs' too; forgets the trials of deleted ones.
@@ -229,9 +262,27 @@ class Storage:
             raise lost_error(self.masked, exc) from exc
 
     def close(self) -> None:
-        """Closes this thread's connection and the idle ones."""
+        """Closes this thread's connection and the idle ones; then an SQLite file holds all data.
+
+        The next use connects again.
+        """
+        self.sessions.remove()
+        if self.file is not None:
+            self.file.fold(self.engine)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self.sessions.remove()
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Closes the database if anything is raised inside, Ctrl-C included."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
 
 def check_storage(text: str, *, artifacts: str | None = None) -> None:
@@ -243,12 +294,12 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
         StorageError: the database or the location cannot be used.
     """
     url = parse_url(text)
-    check_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
         check_sqlite(Path(url.database or ""), create=True)
     else:
         with _translated(url):
             check_server(url, create=True)
+    check_artifacts(url, artifacts)
 
 
 def exists(text: str) -> bool:
@@ -267,7 +318,8 @@ def open_storage(
     """Opens a database.
 
     SQLite is opened in WAL mode with synchronous=NORMAL and a busy timeout of a minute, which
-    costs two to six times less than its defaults, and is unsafe on a network disk.
+    costs two to six times less than its defaults, and is unsafe on a network disk. From then on
+    each transaction checks that the path still leads to the file that was opened.
 
     Args:
         text: a URL, or the path of an SQLite file.
@@ -279,11 +331,13 @@ def open_storage(
         StorageError: the database is missing, cannot be reached or written, or is not Optuna's.
     """
     url = parse_url(text)
-    sqlite, path = url.get_backend_name() == "sqlite", Path(url.database or "")
+    masked, sqlite = mask(url), url.get_backend_name() == "sqlite"
     if sqlite:
-        check_sqlite(path, create=create)
+        check_sqlite(Path(url.database or ""), create=create)
+        url = url.set(database=str(real_path(url)))  # one lock, whatever name the file is given
+    path, file = Path(url.database or ""), None
     # Two processes must not create the tables of one file at the same time.
-    with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
+    with file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
         if not sqlite:
             # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
             check_server(url, create=create)
@@ -295,7 +349,8 @@ def open_storage(
             skip_table_creation=not sqlite,
         )
         if sqlite and not is_read_only(path):
-            sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
+            file = DatabaseFile.at(path, masked=masked)
+            file.guard(rdb.engine)
         # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
         rdb.engine.dispose()
@@ -303,7 +358,8 @@ def open_storage(
     rdb.scoped_session = sessions  # type: ignore[assignment]
     return Storage(
         url=url,
-        masked=mask(url),
+        masked=masked,
+        file=file,
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
@@ -331,26 +387,3 @@ def _translated(url: URL) -> Iterator[None]:
             f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
-
-
-@contextlib.contextmanager
-def _file_lock(database: Path) -> Iterator[None]:
-    lock = FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout as exc:
-        raise StorageError(
-            f"waited {_LOCK_SECONDS:.0f} s for {database}.lock, which another process holds;"
-            " end that process and try again"
-        ) from exc
-    except OSError as exc:
-        raise StorageError(f"cannot lock {database}.lock ({exc}); fix its permissions") from exc
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")

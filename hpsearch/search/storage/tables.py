@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,11 +36,26 @@ _NOW: Mapping[str, Any] = {
 OPTUNA_TABLES = frozenset(models.BaseModel.metadata.tables)
 NOT_FOUND = models.NOT_FOUND_MSG  # of the KeyError that Optuna raises for a deleted study or trial
 
+_studies: Any = models.StudyModel.__table__
+_study_attributes: Any = models.StudyUserAttributeModel.__table__
 _trials: Any = models.TrialModel.__table__
 _attributes: Any = models.TrialUserAttributeModel.__table__
 _params: Any = models.TrialParamModel.__table__
 _values: Any = models.TrialValueModel.__table__
 _steps: Any = models.TrialIntermediateValueModel.__table__
+
+
+def try_writes(session: Session) -> None:
+    """Writes a study, a trial and an attribute of each, for a caller that rolls them back."""
+    name = f"hpsearch-write-check-{uuid.uuid4().hex}"
+    made: Any = session.execute(_studies.insert().values(study_name=name))
+    (study_id,) = made.inserted_primary_key
+    attribute = {"study_id": study_id, "key": "check", "value_json": "1"}
+    session.execute(_study_attributes.insert().values(attribute))
+    row = {"study_id": study_id, "number": 0, "state": TrialState.WAITING}
+    made = session.execute(_trials.insert().values(row))
+    (trial_id,) = made.inserted_primary_key
+    put(session, trial_id, {"check": 1})
 
 
 def number_of(session: Session, trial_id: int) -> int:

@@ -24,7 +24,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord
-from hpsearch.errors import StudyError
+from hpsearch.errors import MovedError, StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import Lease, LeaseLost
@@ -258,7 +258,7 @@ def heartbeats(lease: Lease, *, seconds: float = BEAT_SECONDS) -> Iterator[None]
             try:
                 lease.beat()
                 touch_alive_file()
-            except LeaseLost:
+            except (LeaseLost, MovedError):
                 return  # the worker notices with its next write
             except (SQLAlchemyError, StorageInternalError) as exc:
                 lease.storage.outage.note()  # other workers' heartbeats were not written either
