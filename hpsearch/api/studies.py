@@ -118,13 +118,20 @@ class StudyHandle:
         Raises:
             HpsearchError: the kind is unknown, or the file cannot be written.
         """
-        from hpsearch.view.report.report import default_path, format_of, write
+        from hpsearch.view.report.report import (
+            check_format,
+            check_writable,
+            default_path,
+            format_of,
+            write,
+        )
 
         if kind is None:
             kind = format_of(None if path is None else Path(path))
-        text = self.report_text(kind)
+        check_format(kind)
         target = default_path(self.name).with_suffix(f".{kind}") if path is None else Path(path)
-        write(text, target)
+        check_writable(target)  # before the analysis, which may take seconds
+        write(self.report_text(kind), target)
         return target
 
     def export(self, folder: Path, *, force: bool = False) -> list[str]:

@@ -7,7 +7,8 @@ import functools
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.spec_text import to_toml
 from hpsearch.errors import HpsearchError, nearest, plural
-from hpsearch.util.atomic import atomic_write
+from hpsearch.util.atomic import atomic_write, check_file
 from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
 from hpsearch.view.format import format_percent, format_seconds, savings_text
 from hpsearch.view.report import effect_sections, figures, front, narrative
@@ -247,12 +248,13 @@ def format_of(output: Path | None) -> str:
 
 
 def check_page(output: Path) -> None:
-    """Raises HpsearchError if the output is stdout, or its suffix is not that of a page."""
+    """Raises HpsearchError if the output is stdout, not named as a page, or cannot be written."""
     if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
         raise HpsearchError(
             f"-o: found {str(output)!r}, expected a name that ends in .html, as the output is a"
             " page; rename it, or use --json for the numbers"
         )
+    check_writable(output)
 
 
 def check_format(kind: str) -> None:
@@ -279,11 +281,27 @@ def write(text: str, path: Path) -> None:
     Raises:
         HpsearchError: it cannot be written there.
     """
+    with _translate_errors(path):
+        atomic_write(_target(path), text)
+
+
+def check_writable(path: Path) -> None:
+    """Raises the error that :func:`write` would raise; call it before long work."""
+    with _translate_errors(path):
+        check_file(_target(path))
+
+
+def _target(path: Path) -> Path:
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
+    return target
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
-            raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
-        atomic_write(target, text)
+        yield
     except OSError as exc:
         raise HpsearchError(
             f"cannot write {path} ({exc.strerror or exc}), expected a file in a folder that is"
