@@ -291,7 +291,8 @@ def check_sqlite(path: Path, *, create: bool) -> None:
     """
     masked = f"sqlite:///{path}"
     _check_path(path)
-    path = Path(os.path.realpath(path))  # SQLite writes beside the file, not beside a link to it
+    # SQLite writes beside the file, not beside a link to it.
+    named, path = path, Path(os.path.realpath(path))
     kind = network_filesystem(path)
     if kind is not None:
         raise StorageError(
@@ -304,7 +305,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
                 f"no database at {masked}; expected one that `hpsearch run` created: run it first,"
                 " or name yours with --storage"
             )
-        _check_writable(path, masked)
+        _check_writable(path, named)
         return
     if path.is_dir():
         raise StorageError(
@@ -317,7 +318,7 @@ def check_sqlite(path: Path, *, create: bool) -> None:
             " own log and lock; copy it with cp and name the copy"
         )
     if create:  # before it is read, which fails with other words in such a folder
-        _check_writable(path, masked)
+        _check_writable(path, named)
     try:
         # Read-only, because a check must not create or change the file.
         address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
@@ -356,8 +357,8 @@ def _check_path(path: Path) -> None:
         ) from exc
 
 
-def _check_writable(path: Path, masked: str) -> None:
-    folder = path.parent
+def _check_writable(path: Path, named: Path) -> None:
+    folder = path.parent if named.is_symlink() else named.parent
     problem = None
     if not folder.is_dir():
         problem = f"the folder {folder} does not exist; create it, or name another file"
@@ -366,4 +367,4 @@ def _check_writable(path: Path, masked: str) -> None:
     elif not os.access(folder, os.W_OK):  # of the lock, the write-ahead log and the checkpoints
         problem = f"the folder {folder} cannot be written; fix its permissions, or name another"
     if problem:
-        raise StorageError(f"cannot use {masked}: {problem}")
+        raise StorageError(f"cannot use sqlite:///{named}: {problem}")

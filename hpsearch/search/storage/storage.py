@@ -297,7 +297,7 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
     if url.get_backend_name() == "sqlite":
         check_sqlite(Path(url.database or ""), create=True)
     else:
-        with _translated(url):
+        with _translated(mask(url)):
             check_server(url, create=True)
     check_artifacts(url, artifacts)
 
@@ -337,7 +337,7 @@ def open_storage(
         url = url.set(database=str(real_path(url)))  # one lock, whatever name the file is given
     path, file = Path(url.database or ""), None
     # Two processes must not create the tables of one file at the same time.
-    with file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
+    with file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(masked):
         if not sqlite:
             # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
             check_server(url, create=create)
@@ -369,13 +369,13 @@ def open_storage(
 
 
 @contextlib.contextmanager
-def _translated(url: URL) -> Iterator[None]:
+def _translated(masked: str) -> Iterator[None]:
     """Turns a driver's exception into a StorageError that shows no password."""
     try:
         yield
     except ImportError as exc:
         raise StorageError(
-            f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
+            f"the driver for {masked} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
         # A server that does not answer is away, one that refuses the user is not; SQLite never is.
@@ -384,6 +384,6 @@ def _translated(url: URL) -> Iterator[None]:
         is_away = is_unanswered and not any(words in message for words in _REFUSALS)
         kind = AwayError if is_away else StorageError
         raise kind(
-            f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
+            f"cannot use {masked}: {first_line(exc)}; expected a database that can be reached"
             " and written; check the URL and that it is up"
         ) from exc
