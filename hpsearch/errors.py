@@ -7,7 +7,8 @@ HpsearchError            the root: printed as one line, exit code 2
 ├── DeviceError          the requested device is missing, or differs from the study's
 ├── StorageError         the database cannot be reached, read or written
 │   ├── AwayError        it cannot be reached now, but may come back
-│   └── NotMadeError     it does not exist yet: the first run or worker creates it
+│   ├── NotMadeError     it does not exist yet: the first run or worker creates it
+│   └── MovedError       its file was moved, removed or replaced while it was open
 └── StudyError           the study is unknown, has changed, or cannot do what was asked
 
 A message names the value found, the value expected and the remedy, in one line.
@@ -75,6 +76,10 @@ class AwayError(StorageError):
 
 class NotMadeError(StorageError):
     """The database does not exist yet; the first run or worker creates it."""
+
+
+class MovedError(StorageError):
+    """The file of the database was moved, removed or replaced while it was open."""
 
 
 class StudyError(HpsearchError):

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,13 +251,17 @@ def search(
             prepared = launch.prepare(spec, worker_options, stop=stop)
         stop.start_clock(spec.search.timeout)
         handle = handle_of(prepared.study, storage=options.storage)
-        with watching(handle, lambda: bool(stop.signals)) as observer:
+        with (
+            prepared.study.storage.closed_on_error(),
+            watching(handle, lambda: bool(stop.signals)) as observer,
+        ):
             ending = launch.run(prepared, worker_options, stop=stop, watcher=observer)
     handle = replace(handle, ending=ending.label)
-    try:
-        finished(handle)
-    finally:  # the study is complete, even if its end cannot be printed
-        close(prepared.study, ending)
+    with prepared.study.storage.closed_on_error():
+        try:
+            finished(handle)
+        finally:  # the study is complete, even if its end cannot be printed
+            close(prepared.study, ending)
     return handle
 
 
@@ -309,7 +313,9 @@ def submit(source: SpecSource, options: RunOptions) -> None:
     spec, code = _read(source, options)
     submitted = launch.submit(spec, options.worker_options(code=code))
     total = submitted.spec.search.trials
-    if submitted.status() is StudyStatus.DONE:
+    with closing(submitted.storage):
+        is_done = submitted.status() is StudyStatus.DONE
+    if is_done:
         _log.info("study %r has %s trials already, nothing to do", submitted.name, total)
         return
     _log.info(

@@ -123,16 +123,23 @@ class StudyHandle:
             HpsearchError: the kind is unknown, the file cannot be written, or another study's
                 report is there.
         """
-        from hpsearch.view.report.report import default_path, format_of, write
+        from hpsearch.view.report.report import (
+            check_format,
+            check_writable,
+            default_path,
+            format_of,
+            write,
+        )
 
         if kind is None:
             kind = format_of(None if path is None else Path(path))
-        text = self.report_text(kind)
+        check_format(kind)
         if path is None:
             target = default_path(self.name, self.study.created, suffix=f".{kind}")
         else:
             target = Path(path)
-        write(text, target)
+        check_writable(target)  # before the analysis, which may take seconds
+        write(self.report_text(kind), target)
         return target
 
     def export(self, folder: Path, *, force: bool = False) -> list[str]:
@@ -226,11 +233,8 @@ def open_study(
 
     with translate_errors(), messages_to(notify):
         opened = open_database(storage)
-        try:
+        with opened.closed_on_error():
             return handle_of(catalog.open_study(opened, name), storage=storage)
-        except BaseException:  # Ctrl-C too must not leave the connection open
-            opened.close()
-            raise
 
 
 def handle_of(study: Study, *, storage: str | None) -> StudyHandle:
@@ -308,16 +312,16 @@ def dashboard(
     with ending_at_sigterm():
         named = [HostAndPort.parse_option(text) for text in allowed_hosts]
         login = None if user is None else Login(user=user, password=password_of(user))
-        opened = open_with_retry(named_or_default(storage))
-        serve(
-            opened,
-            host=host,
-            port=port,
-            writable=writable,
-            login=login,
-            allowed_hosts=named,
-            storage_options=typed_again(storage, masked=opened.masked),
-            ready=lambda url: _log.info(
-                "dashboard of %s at %s (Ctrl-C ends it)", opened.masked, url
-            ),
-        )
+        with closing(open_with_retry(named_or_default(storage))) as opened:
+            serve(
+                opened,
+                host=host,
+                port=port,
+                writable=writable,
+                login=login,
+                allowed_hosts=named,
+                storage_options=typed_again(storage, masked=opened.masked),
+                ready=lambda url: _log.info(
+                    "dashboard of %s at %s (Ctrl-C ends it)", opened.masked, url
+                ),
+            )

@@ -160,8 +160,8 @@ def _plan(
             f"--image-size: found {image_size} with a study, which fixes the size of its images;"
             " leave it out"
         )
-    opened = open_study(source.study, storage=source.storage)
-    return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
+    with open_study(source.study, storage=source.storage) as opened:
+        return plan_of_study(opened.study, choice, settings, dataset=dataset, epochs=epochs)
 
 
 def _check_output(folder: Path, *, threads: int | None, onnx: bool, force: bool) -> None:

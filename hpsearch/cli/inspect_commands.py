@@ -70,7 +70,8 @@ def status(
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.study_tables import status_lines
 
-    print_result(open_study(study, storage=storage).summary(), json_, status_lines)
+    with open_study(study, storage=storage) as opened:
+        print_result(opened.summary(), json_, status_lines)
 
 
 @app.command(short_help="Show all details of a trial.")
@@ -87,9 +88,9 @@ def show(
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import trial_details
 
-    opened = open_study(study, storage=storage)
-    view = partial(trial_details, study=opened.name, objectives=opened.objectives)
-    print_result(opened.trial(trial), json_, view)
+    with open_study(study, storage=storage) as opened:
+        view = partial(trial_details, study=opened.name, objectives=opened.objectives)
+        print_result(opened.trial(trial), json_, view)
 
 
 @app.command()
@@ -104,15 +105,14 @@ def front(
     from hpsearch.api.studies import open_study
     from hpsearch.view.terminal.trial_tables import titled_front
 
-    opened = open_study(study, storage=storage)
-    if json_:
-        print_json(opened.front_rows())
-        return
-    front = opened.pareto_front()
+    with open_study(study, storage=storage) as opened:
+        if json_:
+            print_json(opened.front_rows())
+            return
+        front, names = opened.pareto_front(), opened.objectives
     if not front.trials:
         note(f"no trial of study {opened.name!r} is complete yet, so there is no front")
         return
-    names = opened.objectives
     display(titled_front(front.trials, study=opened.name, objectives=names, knee=front.knee))
 
 
@@ -162,11 +162,11 @@ def report(
 
     kind = format_of(output) if format_ is None else format_
     check_format(kind)  # before the database is opened
-    opened = open_study(study, storage=storage)
-    if output == STDOUT or (output is None and kind != "html"):
-        write_document(opened.report_text(kind))
-    else:
-        note(f"wrote {opened.report(output, kind=kind)}")
+    with open_study(study, storage=storage) as opened:
+        if output == STDOUT or (output is None and kind != "html"):
+            write_document(opened.report_text(kind))
+        else:
+            note(f"wrote {opened.report(output, kind=kind)}")
 
 
 @app.command(short_help="Show the live view of a study that runs elsewhere.")
@@ -179,8 +179,8 @@ def watch(study: str | None = None, storage: options.Storage = None) -> None:
     from hpsearch.api import run as api
     from hpsearch.api.studies import open_study
 
-    opened = open_study(study, storage=storage)
-    note(f"study {opened.name!r} {api.watch(opened, watching=watching)}")
+    with open_study(study, storage=storage) as opened:
+        note(f"study {opened.name!r} {api.watch(opened, watching=watching)}")
     note(f"`{command_line('front', opened)}` shows the result")
 
 

@@ -166,7 +166,8 @@ def enqueue(
     """
     from hpsearch.api.studies import open_study
 
-    open_study(study, storage=storage).enqueue(set_)
+    with open_study(study, storage=storage) as opened:
+        opened.enqueue(set_)
 
 
 @app.command(short_help="Ask all workers of a study to end after their trial.")
@@ -178,7 +179,8 @@ def stop(study: str | None = None, storage: options.Storage = None) -> None:
     """
     from hpsearch.api.studies import open_study
 
-    open_study(study, storage=storage).stop()
+    with open_study(study, storage=storage) as opened:
+        opened.stop()
 
 
 @app.command()
@@ -192,12 +194,12 @@ def delete(
     """
     from hpsearch.api.studies import open_study
 
-    opened = open_study(study, storage=storage)
-    question = f"Delete study {opened.name!r} with its {len(opened.trials())} trials?"
-    if not yes and not confirmed(question):
-        note("nothing was deleted")
-        return
-    opened.delete()
+    with open_study(study, storage=storage) as opened:
+        question = f"Delete study {opened.name!r} with its {len(opened.trials())} trials?"
+        if not yes and not confirmed(question):
+            note("nothing was deleted")
+            return
+        opened.delete()
     note(f"study {opened.name!r} is deleted")
 
 

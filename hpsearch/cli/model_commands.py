@@ -85,7 +85,8 @@ def export(
     """
     from hpsearch.api.studies import open_study
 
-    files = open_study(study, storage=storage).export(output, force=force)
+    with open_study(study, storage=storage) as opened:
+        files = opened.export(output, force=force)
     note(f"wrote {', '.join(files)} to {output}")
 
 
@@ -108,13 +109,14 @@ def rerun(
     from hpsearch.view.terminal.trial_tables import rerun_line, rerun_verdict
 
     here = RunOptions(dataset=dataset, data_dir=data_dir, device=device, threads=threads)
-    compared = evaluate.rerun(
-        open_study(study, storage=storage),
-        trial,
-        here,
-        allow_code=allow_code,
-        on_epoch=lambda before, now: display(rerun_line(before, now)),
-    )
+    with open_study(study, storage=storage) as opened:
+        compared = evaluate.rerun(
+            opened,
+            trial,
+            here,
+            allow_code=allow_code,
+            on_epoch=lambda before, now: display(rerun_line(before, now)),
+        )
     verdict = rerun_verdict(compared)
     if not compared.holds:
         raise HpsearchError(f"trial {trial} does not reproduce its record: {verdict}")
@@ -155,22 +157,22 @@ def confirm(
         threads=threads,
         mixed_hardware=mixed_hardware,
     )
-    opened = open_study(study, storage=storage)
-    try:
-        with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
-            replications = evaluate.replicate(
-                opened,
-                here,
-                trials=trial or (),
-                seeds=seeds,
-                allow_code=allow_code,
-                stop=stop,
-                on_progress=on_progress,
-            )
-    except KeyboardInterrupt:
-        note("interrupted; finished trainings are saved, the same command resumes")
-        raise typer.Exit(130) from None
-    records = opened.trials()
+    with open_study(study, storage=storage) as opened:
+        try:
+            with stop_on_signal() as stop, showing(Console(stderr=True)) as on_progress:
+                replications = evaluate.replicate(
+                    opened,
+                    here,
+                    trials=trial or (),
+                    seeds=seeds,
+                    allow_code=allow_code,
+                    stop=stop,
+                    on_progress=on_progress,
+                )
+        except KeyboardInterrupt:
+            note("interrupted; finished trainings are saved, the same command resumes")
+            raise typer.Exit(130) from None
+        records = opened.trials()
     if json_:
         print_json(confirmed_as_plain(replications, records))
     else:

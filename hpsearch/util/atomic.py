@@ -60,6 +60,16 @@ def atomic_write(path: Path, data: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_file(path: Path) -> None:
+    """Checks that :func:`atomic_write` can write the file; call it before long work.
+
+    Raises:
+        OSError: its folder is missing, or no file can be made there.
+    """
+    # Permissions alone do not show whether a file can be made: make one.
+    tempfile.NamedTemporaryFile(prefix=PREFIX, dir=path.parent).close()
+
+
 @contextlib.contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder on the target's file system; removes it at the end, unless renamed.

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from hpsearch.nn.runtime import cpu, device
 from hpsearch.search.jobs import doctor
-from hpsearch.search.storage.engine import filesystem
+from hpsearch.search.storage.database_file import filesystem
 from hpsearch.search.storage.storage import open_storage
 from tests.integration.studies import dump
 from tests.servers import own_s3, own_server

@@ -84,6 +84,7 @@ def confirm(
         if (record.number, index) not in stored
     ]
     if missing:
+        study.storage.check_writable()  # else the first training would be lost
         prepared = attach_worker(study, options, dataset=dataset)
         _log_outlook(study, missing)
         for number, (record, index) in enumerate(missing, start=1):

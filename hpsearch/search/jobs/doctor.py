@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import io
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.study import StudyDirection
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,12 +25,8 @@ from hpsearch.errors import HpsearchError, NotMadeError, StorageError, plural
 from hpsearch.nn.data import builtin
 from hpsearch.nn.runtime import cpu
 from hpsearch.search.storage.artifacts import Artifacts, open_artifacts
-from hpsearch.search.storage.engine import (
-    engine_options,
-    filesystem,
-    network_filesystem,
-    sqlalchemy_url,
-)
+from hpsearch.search.storage.database_file import filesystem, network_filesystem
+from hpsearch.search.storage.engine import engine_options, sqlalchemy_url
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url
@@ -171,10 +165,6 @@ def _filesystem_note(path: Path) -> str:
     return f" on {kind}{network}" if kind is not None else ""
 
 
-class _RollbackError(Exception):
-    """Ends a transaction without a change."""
-
-
 def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
@@ -189,12 +179,7 @@ def _check_storage(storage: str) -> Iterator[Finding]:
     try:
         names = catalog.study_names(opened)
         studies = f"{len(names)} stud{'y' if len(names) == 1 else 'ies'}"
-        # Reading alone would not show missing permissions.
-        with contextlib.suppress(_RollbackError), opened.transaction():
-            study = opened.backend.create_new_study([StudyDirection.MAXIMIZE])
-            trial = opened.backend.create_new_trial(study)
-            opened.backend.set_trial_user_attr(trial, "doctor", 1)
-            raise _RollbackError
+        opened.check_writable()
         yield _good("storage", f"{_describe(url)}, {studies}, can be written")
         yield _check_latency(opened.engine)
     except (SQLAlchemyError, StorageInternalError, StorageError) as exc:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import StorageError, mask_text
+from hpsearch.search.storage.database_file import real_path
 from hpsearch.search.storage.url import looks_like_url
 from hpsearch.util.atomic import open_regular
 
@@ -115,7 +116,7 @@ def open_artifacts(url: URL, location: str | None) -> Artifacts | None:
     if location is None:
         if url.get_backend_name() != "sqlite":
             return None
-        location = f"{url.database}.artifacts"
+        location = f"{real_path(url)}.artifacts"
     if location.startswith("s3://"):
         return _on_s3(location)
     if looks_like_url(location):

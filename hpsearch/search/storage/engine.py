@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,24 +14,25 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from hpsearch.errors import NotMadeError, StorageError, mask_text
+from hpsearch.errors import AwayError, NotMadeError, StorageError
+from hpsearch.search.storage.database_file import (
+    check_path,
+    check_writable,
+    immutable_uri,
+    is_read_only,
+    network_filesystem,
+    real_path,
+)
+from hpsearch.search.storage.retry import first_line, may_pass
 from hpsearch.search.storage.tables import OPTUNA_TABLES
 from hpsearch.search.storage.url import mask, with_password
 
-# As Linux names them; on these, locks are unreliable and SQLite's shared memory is not shared.
-_NETWORK = frozenset(
-    """nfs nfs4 cifs smb3 smbfs ncpfs afs coda ceph glusterfs lustre gpfs beegfs orangefs pvfs2
-    9p wekafs panfs
-    fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse fuse.smbnetfs
-    fuse.juicefs fuse.mount-s3 fuse.mountpoint-s3 fuse.goofys fuse.blobfuse fuse.blobfuse2
-    fuse.davfs""".split()  # noqa: SIM905 (a list of 32 lines)
-)
-_MOUNTS = Path("/proc/self/mountinfo")
 _BUSY_SECONDS = 60
+_REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
 _CONNECT_SECONDS = 10
 _MAKING_TRIES = 5
 _EXISTS = frozenset({"23505", "42710", "42P07"})  # PostgreSQL: another process created it first
@@ -41,67 +42,13 @@ _VERSION = sql("SELECT version_num FROM alembic_version")
 _SCHEMA = "v3.2.0.a"  # alembic's version of the tables that this Optuna makes
 
 
-def network_filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
-    """Returns the kind of network file system of a path, which need not exist; None if local.
-
-    None also on systems other than Linux, which have no table of mounts.
-    """
-    kind = filesystem(path, mounts=mounts)
-    return kind if kind in _NETWORK else None
-
-
-def filesystem(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
-    """Returns the kind of file system of a path, which need not exist, by Linux's name for it.
-
-    None on systems other than Linux.
-    """
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    target = path.absolute().resolve()
-    nearest: tuple[int, str] = (0, "")
-    for line in lines:
-        head, _, tail = line.partition(" - ")
-        fields, kind = head.split(), _kind(tail)
-        if len(fields) < 5 or not kind:
-            continue
-        mount = Path(fields[4].replace(r"\040", " "))
-        if mount == target or mount in target.parents:  # the longest path wins, then the later line
-            nearest = max((len(mount.parts), kind), nearest, key=lambda pair: pair[0])
-    return nearest[1] or None
-
-
-def _kind(tail: str) -> str:
-    """The kind of a mount, from its type, source and options; empty if they are missing."""
-    kind, source = (*tail.split()[:2], "", "")[:2]
-    if kind == "fuse":  # its source is the name of the program, or WebDAV's address
-        is_address = source.startswith(("http://", "https://"))
-        return "fuse.davfs" if is_address else f"fuse.{source}"
-    # gVisor passes its host's files to a sandbox this way, without a network between them.
-    return "gvisor" if kind == "9p" and "rfdno=" in tail else kind
-
-
 def sqlalchemy_url(url: URL) -> str:
     """Returns the URL for the driver, with its password: never show it."""
-    if url.get_backend_name() == "sqlite" and is_read_only(path := Path(url.database or "")):
-        file, _, settings = _immutable_uri(path).partition("?")
+    if url.get_backend_name() == "sqlite" and is_read_only(path := real_path(url)):
+        file, _, settings = immutable_uri(path).partition("?")
         # Quoted twice: SQLAlchemy decodes the URL, and SQLite the file: URI in it.
         return f"sqlite:///{quote(file)}?{settings}&uri=true"
     return with_password(url).render_as_string(hide_password=False)
-
-
-def is_read_only(path: Path) -> bool:
-    """Whether neither an SQLite file nor its folder is writable, and no process has it open.
-
-    SQLite writes beside a file even to read it, unless it is opened as immutable.
-    """
-    writable = os.access(path, os.W_OK) or os.access(path.parent, os.W_OK)
-    return path.is_file() and not writable and not Path(f"{path}-wal").exists()
-
-
-def _immutable_uri(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
 
 
 def engine_options(url: URL, *, gives_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -138,19 +85,19 @@ def optuna_storage(url: URL, options: Mapping[str, Any], *, is_current: bool) ->
     Otherwise missing tables are created, and those of another version raise an error. ``options``
     are those of :func:`engine_options`.
     """
-    address = sqlalchemy_url(url)
-    if is_current:
-        return _CheckedStorage(address, dict(options))
-    is_server = url.get_backend_name() != "sqlite"
-    if is_server:
+    address, is_server = sqlalchemy_url(url), url.get_backend_name() != "sqlite"
+    if is_server and not is_current:
         # Optuna's own creation of tables deadlocks behind a pooler, see make_tables.
         make_tables(url, options)
-    return RDBStorage(
-        address,
-        engine_kwargs=dict(options),
-        skip_compatibility_check=is_server,
-        skip_table_creation=is_server,
-    )
+    if is_server or is_current:
+        rdb: RDBStorage = _CheckedStorage(address, dict(options))
+    else:
+        rdb = RDBStorage(address, engine_kwargs=dict(options))
+    if is_server:
+        from hpsearch.search.storage.postgres import limit_transactions  # needs psycopg
+
+        limit_transactions(rdb.engine)
+    return rdb
 
 
 class _CheckedStorage(RDBStorage):
@@ -244,7 +191,9 @@ def check_sqlite(path: Path, *, create: bool) -> bool:
         StorageError: the file is missing, is not a database of Optuna's, or cannot be used.
     """
     masked = mask(URL.create("sqlite", database=str(path)))
-    _check_path(path)
+    check_path(path)
+    # SQLite writes beside the file, not beside a link to it.
+    named, path = path, Path(os.path.realpath(path))
     kind = network_filesystem(path)
     if kind is not None:
         raise StorageError(
@@ -257,14 +206,22 @@ def check_sqlite(path: Path, *, create: bool) -> bool:
                 f"no database at {masked}; expected one that `hpsearch run` created: run it first,"
                 " or name yours with --storage"
             )
-        _check_writable(path)
+        check_writable(path, named)
         return False
     if not path.is_file():  # SQLite would wait for a writer at the other end of a pipe
         found = "a folder" if path.is_dir() else "a pipe, socket or device"
         raise StorageError(f"found {found} at {masked}, expected an SQLite file; name another")
+    # SQLite keeps a write-ahead log for each name: two processes would overwrite each other.
+    if (names := path.stat().st_nlink) > 1 and not is_read_only(path):
+        raise StorageError(
+            f"{masked} has {names} names (hard links), expected one, because each would have its"
+            " own log and lock; copy it with cp and name the copy"
+        )
+    if create:  # before it is read, which fails with other words in such a folder
+        check_writable(path, named)
     try:
         # Read-only, because a check must not create or change the file.
-        address = _immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
+        address = immutable_uri(path) if is_read_only(path) else f"file:{quote(str(path))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [row[0] for row in rows if not row[0].startswith("sqlite_")]
@@ -282,34 +239,26 @@ def check_sqlite(path: Path, *, create: bool) -> bool:
         )
     if not tables and path.stat().st_size == 0 and not create:
         raise NotMadeError(f"found an empty file at {masked}; run `hpsearch run` first")
-    if create:
-        _check_writable(path)
-    else:
+    if not create:
         _check_complete(bool(version), masked)
     return _is_current(tables, version[0] if version else None)
 
 
-def _check_path(path: Path) -> None:
-    """Refuses a path whose existence cannot be checked."""
+@contextlib.contextmanager
+def translate_driver_errors(masked: str) -> Iterator[None]:
+    """Turns a driver's exception into a StorageError that shows no password."""
     try:
-        path.exists()
-        if "\0" in str(path):
-            raise OSError(0, "it holds a NUL")
-    except OSError as exc:
+        yield
+    except ImportError as exc:
         raise StorageError(
-            f"sqlite:///{mask_text(str(path))[:200]!r} cannot be accessed ({exc.strerror}),"
-            " expected an SQLite file; name another, or fix the permissions of its folders"
+            f"the driver for {masked} is not installed; pip install 'hpsearch[postgres]'"
         ) from exc
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    problem = None
-    if not folder.is_dir():
-        named = mask_text(str(folder))
-        problem = f"the folder {named} does not exist; create it, or name another file"
-    elif not os.access(path if path.exists() else folder, os.W_OK):
-        problem = "it cannot be written; fix its permissions, or name another file"
-    if problem:
-        masked = mask(URL.create("sqlite", database=str(path)))
-        raise StorageError(f"cannot use {masked}: {problem}")
+    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
+        # A server that does not answer is away, one that refuses the user is not; SQLite never is.
+        is_refused = any(words in str(exc) for words in _REFUSALS)
+        is_away = not masked.startswith("sqlite") and may_pass(exc, is_sqlite=False)
+        kind = AwayError if is_away and not is_refused else StorageError
+        raise kind(
+            f"cannot use {masked}: {first_line(exc)}; expected a database that can be reached"
+            " and written; check the URL and that it is up"
+        ) from exc

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Collection, Container, Iterator
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages._base import BaseStorage
 from optuna.study._frozen import FrozenStudy
@@ -25,28 +22,43 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import AwayError, StorageError
+from hpsearch.errors import MovedError, StorageError
 from hpsearch.search.storage.artifacts import Artifacts, check_artifacts, open_artifacts
+from hpsearch.search.storage.database_file import (
+    LOCK_SECONDS,
+    DatabaseFile,
+    file_lock,
+    is_read_only,
+    real_path,
+)
 from hpsearch.search.storage.engine import (
     check_server,
     check_sqlite,
     engine_options,
-    is_read_only,
     optuna_storage,
     server_age_seconds,
+    translate_driver_errors,
 )
 from hpsearch.search.storage.overviews import frozen_studies
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import Outage, first_line, lost_error, may_pass, sqlstate
-from hpsearch.search.storage.tables import lock_trial
+from hpsearch.search.storage.retry import (
+    Outage,
+    first_line,
+    lost_error,
+    retry_while_away,
+    sqlstate,
+)
+from hpsearch.search.storage.tables import lock_trial, try_writes
 from hpsearch.search.storage.url import mask, parse_url
 
-_LOCK_SECONDS = 120.0
 _NO_ID = 2**31 - 1  # above every id: PostgreSQL counts them in 32 bits
 _ADVISORY_KEY = 0x68707365617263  # "hpsearc": one lock for all studies of a PostgreSQL database
 _ADVISORY_LOCK = sql("SELECT pg_advisory_xact_lock(:key)")
 _LOCK_TIMEOUT = "55P03"  # PostgreSQL's code
-_REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "certificate", "permission denied")
+
+
+class _RollbackError(Exception):
+    """Ends a transaction without a change."""
 
 
 class _Session(Session):
@@ -88,12 +100,14 @@ class _Session(Session):
 class Storage:
     """An open database. Made by :func:`open_storage`.
 
-    ``masked`` is its URL without secrets; ``artifacts_location`` is the user's location of the
-    checkpoints, None for the default.
+    ``masked`` is the URL that the user named, without secrets; ``url`` names an SQLite file by its
+    real path. ``file`` is that file, None on a server and if it is read-only.
+    ``artifacts_location`` is the user's location of the checkpoints, None for the default.
     """
 
     url: URL
     masked: str
+    file: DatabaseFile | None
     backend: BaseStorage
     engine: Engine
     sessions: scoped_session[_Session]
@@ -131,13 +145,16 @@ class Storage:
 
         Raises:
             StorageError: another process held the lock for two minutes.
+            MovedError: the SQLite file was moved, removed or replaced.
         """
+        if self.file is not None:
+            self.file.check()  # the lock would otherwise be made beside another file, or none
         if self.is_sqlite:
-            with _file_lock(Path(self.url.database or "")):
+            with file_lock(Path(self.url.database or "")):
                 yield
             return
         with self.transaction() as session:
-            until = time.monotonic() + _LOCK_SECONDS
+            until = time.monotonic() + LOCK_SECONDS
             # The server ends each wait early, so that its silence always means an outage.
             while not _takes_advisory_lock(session, is_last=time.monotonic() > until):
                 self.sessions().restart()
@@ -183,10 +200,34 @@ class Storage:
 
     def reconnect(self) -> None:
         """Drops all connections, and Optuna's cache of trials, some of which were not committed."""
-        self.close()
+        self._disconnect()
         backend: Any = self.backend
         with backend._lock:
             self._forget_trials(list(backend._studies))
+
+    def check_writable(self) -> None:
+        """Checks that studies and trials can be written; call it before long work.
+
+        Raises:
+            StorageError: they cannot be written, or the database stayed away.
+        """
+        try:
+            self._try_writes()
+        except StorageError as exc:
+            if isinstance(exc, MovedError):
+                raise
+            reason = first_line(exc.__cause__ or exc)
+            raise StorageError(
+                f"{self.masked} cannot be written ({reason}); fix its permissions, or name another"
+                " with --storage"
+            ) from exc.__cause__
+
+    @retry_while_away
+    def _try_writes(self) -> None:
+        # Reading alone would not show missing permissions.
+        with contextlib.suppress(_RollbackError), self.transaction() as session:
+            try_writes(session)
+            raise _RollbackError
 
     def studies(self) -> list[FrozenStudy]:
         """Returns every study, other programs' too; forgets the trials of deleted ones.
@@ -239,9 +280,27 @@ class Storage:
             raise lost_error(self.masked, exc) from exc
 
     def close(self) -> None:
-        """Closes this thread's connection and the idle ones."""
+        """Closes this thread's connection and the idle ones; then an SQLite file holds all data.
+
+        The next use connects again.
+        """
+        self.sessions.remove()
+        if self.file is not None:
+            self.file.fold(self.engine)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self.sessions.remove()
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Closes the database if anything is raised inside, Ctrl-C included."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
 
 def check_storage(text: str, *, artifacts: str | None = None) -> None:
@@ -253,12 +312,12 @@ def check_storage(text: str, *, artifacts: str | None = None) -> None:
         StorageError: the database or the location cannot be used.
     """
     url = parse_url(text)
-    check_artifacts(url, artifacts)
     if url.get_backend_name() == "sqlite":
         check_sqlite(Path(url.database or ""), create=True)
     else:
-        with _translated(url):
+        with translate_driver_errors(mask(url)):
             check_server(url, engine_options(url), create=True)
+    check_artifacts(url, artifacts)
 
 
 def exists(text: str) -> bool:
@@ -277,7 +336,8 @@ def open_storage(
     """Opens a database.
 
     SQLite is opened in WAL mode with synchronous=NORMAL and a busy timeout of a minute, which
-    costs two to six times less than its defaults, and is unsafe on a network disk.
+    costs two to six times less than its defaults, and is unsafe on a network disk. From then on
+    each transaction checks that the path still leads to the file that was opened.
 
     Args:
         text: a URL, or the path of an SQLite file.
@@ -289,21 +349,23 @@ def open_storage(
         StorageError: the database is missing, cannot be reached or written, or is not Optuna's.
     """
     url = parse_url(text)
-    sqlite, path = url.get_backend_name() == "sqlite", Path(url.database or "")
+    masked, sqlite = mask(url), url.get_backend_name() == "sqlite"
     if sqlite:
-        is_current = check_sqlite(path, create=create)
+        is_current = check_sqlite(Path(url.database or ""), create=create)
+        url = url.set(database=str(real_path(url)))  # one lock, whatever name the file is given
+    path, file = Path(url.database or ""), None
     # Two processes must not create the tables of one file at the same time.
-    with _file_lock(path) if sqlite and create else contextlib.nullcontext(), _translated(url):
+    with (
+        file_lock(path) if sqlite and create else contextlib.nullcontext(),
+        translate_driver_errors(masked),
+    ):
         options = engine_options(url, gives_up=gives_up)
         if not sqlite:
             is_current = check_server(url, options, create=create)
         rdb = optuna_storage(url, options, is_current=is_current)
-        if not sqlite:
-            from hpsearch.search.storage.postgres import limit_transactions  # needs psycopg
-
-            limit_transactions(rdb.engine)
-        elif not is_read_only(path):
-            sqlalchemy.event.listen(rdb.engine, "connect", _tune_sqlite)
+        if sqlite and not is_read_only(path):
+            file = DatabaseFile.at(path, masked=masked)
+            file.guard(rdb.engine)
         # Heartbeats may be old after a restart of the server, like after an outage.
         back_at = None if sqlite else time.monotonic() - server_age_seconds(rdb.engine)
         rdb.engine.dispose()
@@ -311,33 +373,14 @@ def open_storage(
     rdb.scoped_session = sessions  # type: ignore[assignment]
     return Storage(
         url=url,
-        masked=mask(url),
+        masked=masked,
+        file=file,
         backend=optuna.storages.get_storage(rdb),
         engine=rdb.engine,
         sessions=sessions,
         artifacts_location=artifacts,
         outage=Outage(back_at=back_at, gives_up=gives_up),
     )
-
-
-@contextlib.contextmanager
-def _translated(url: URL) -> Iterator[None]:
-    """Turns a driver's exception into a StorageError that shows no password."""
-    try:
-        yield
-    except ImportError as exc:
-        raise StorageError(
-            f"the driver for {mask(url)} is not installed; pip install 'hpsearch[postgres]'"
-        ) from exc
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as exc:
-        # A server that does not answer is away, one that refuses the user is not; SQLite never is.
-        is_refused = any(words in str(exc) for words in _REFUSALS)
-        is_away = url.get_backend_name() != "sqlite" and may_pass(exc, is_sqlite=False)
-        kind = AwayError if is_away and not is_refused else StorageError
-        raise kind(
-            f"cannot use {mask(url)}: {first_line(exc)}; expected a database that can be reached"
-            " and written; check the URL and that it is up"
-        ) from exc
 
 
 def _takes_advisory_lock(session: Session, *, is_last: bool) -> bool:
@@ -353,26 +396,3 @@ def _takes_advisory_lock(session: Session, *, is_last: bool) -> bool:
             raise
         return False
     return True
-
-
-@contextlib.contextmanager
-def _file_lock(database: Path) -> Iterator[None]:
-    lock = FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout as exc:
-        raise StorageError(
-            f"waited {_LOCK_SECONDS:.0f} s for {database}.lock, which another process holds;"
-            " end that process and try again"
-        ) from exc
-    except OSError as exc:
-        raise StorageError(f"cannot lock {database}.lock ({exc}); fix its permissions") from exc
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")

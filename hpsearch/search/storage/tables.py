@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -51,6 +52,19 @@ _steps: Any = models.TrialIntermediateValueModel.__table__
 def has_attribute(key: str, table: Any = ATTRIBUTES) -> Any:
     """The condition that joins a trial with its user attribute of that key."""
     return (table.c.trial_id == TRIALS.c.trial_id) & (table.c.key == key)
+
+
+def try_writes(session: Session) -> None:
+    """Writes a study, a trial and an attribute of each, for a caller that rolls them back."""
+    name = f"hpsearch-write-check-{uuid.uuid4().hex}"
+    made: Any = session.execute(STUDIES.insert().values(study_name=name))
+    (study_id,) = made.inserted_primary_key
+    attribute = {"study_id": study_id, "key": "check", "value_json": "1"}
+    session.execute(STUDY_ATTRIBUTES[0].insert().values(attribute))
+    row = {"study_id": study_id, "number": 0, "state": TrialState.WAITING}
+    made = session.execute(TRIALS.insert().values(row))
+    (trial_id,) = made.inserted_primary_key
+    put(session, trial_id, {"check": 1})
 
 
 def number_of(session: Session, trial_id: int) -> int:

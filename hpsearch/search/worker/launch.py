@@ -6,6 +6,7 @@ import functools
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +20,8 @@ from hpsearch.nn.runtime import cpu
 from hpsearch.nn.runtime.cpu import HardwareOptions
 from hpsearch.nn.user_code import CODE, add_import_path, check_allowed, check_user_code
 from hpsearch.search.samplers import grid_cells
-from hpsearch.search.storage.artifacts import check_artifacts
 from hpsearch.search.storage.records import REFERENCE, StudyStatus
 from hpsearch.search.storage.storage import Storage, check_storage, exists, open_storage
-from hpsearch.search.storage.url import parse_url
 from hpsearch.search.study import catalog
 from hpsearch.search.study.leases import process_identity
 from hpsearch.search.study.study import Study
@@ -124,13 +123,14 @@ def prepare(spec: StudySpec, options: WorkerOptions, *, stop: StopSignal) -> Pre
         storage = open_storage(
             options.storage, create=True, artifacts=options.artifacts, gives_up=gives_up
         )
-    study = catalog.create_or_resume(
-        storage,
-        spec,
-        data=resources.fingerprint,
-        reference=resources.reference,
-        bounds=resources.bounds,
-    )
+    with storage.closed_on_error():
+        study = catalog.create_or_resume(
+            storage,
+            spec,
+            data=resources.fingerprint,
+            reference=resources.reference,
+            bounds=resources.bounds,
+        )
     if (total := study.spec.search.trials) > spec.search.trials:
         is_done = study.status() is StudyStatus.DONE
         note = "nothing to do" if is_done else "including those that other workers are running"
@@ -283,20 +283,20 @@ def hardware(reference: Mapping[str, Any]) -> str:
 def _open_existing(
     spec: StudySpec, options: WorkerOptions, *, gives_up: Callable[[], bool] = lambda: False
 ) -> tuple[Storage | None, Study | None]:
-    """Opens the database and the study, each None if missing; checks a file yet to be created."""
+    """Checks and opens the database and the study, each None if missing; creates no file."""
+    check_storage(options.storage, artifacts=options.artifacts)
     if not exists(options.storage):
         catalog.check_names(spec)
-        check_storage(options.storage, artifacts=options.artifacts)
         return None, None
-    check_artifacts(parse_url(options.storage), options.artifacts)
     storage = open_storage(
         options.storage, create=True, artifacts=options.artifacts, gives_up=gives_up
     )
-    is_known = spec.name in catalog.study_names(storage)
-    known = catalog.open_study(storage, spec.name) if is_known else None
+    with closing(storage):  # while data is loaded; the next use connects again
+        storage.check_writable()
+        is_known = spec.name in catalog.study_names(storage)
+        known = catalog.open_study(storage, spec.name) if is_known else None
     if known is None:
         catalog.check_names(spec)
-    storage.close()  # holds no connection while data is loaded; the next use connects again
     return storage, known
 
 

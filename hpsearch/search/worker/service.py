@@ -6,12 +6,20 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from hpsearch.core.spec import to_json
-from hpsearch.errors import AwayError, DataError, DeviceError, SpecError, StorageError, StudyError
+from hpsearch.errors import (
+    AwayError,
+    DataError,
+    DeviceError,
+    MovedError,
+    SpecError,
+    StorageError,
+    StudyError,
+)
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import AWAY_SECONDS
 from hpsearch.search.storage.storage import Storage, open_storage
@@ -61,7 +69,8 @@ def serve(
         try:
             ending = service.work()
         except StorageError as exc:
-            if not forever:
+            # Opening it again would create a new database in the place of one that was moved.
+            if not forever or isinstance(exc, MovedError):
                 raise
             _log.info("%s; waiting for it", exc)
             stop.wait(_WAIT_SECONDS)
@@ -90,7 +99,13 @@ class _Service:
     def work(self) -> StudyStatus | None:
         """Opens the database and works on its open studies; None if asked to stop meanwhile."""
         storage = self._open_storage()
-        while storage is not None and not self.stop():
+        if storage is None:
+            return None
+        with closing(storage):
+            return self._work_in(storage)
+
+    def _work_in(self, storage: Storage) -> StudyStatus | None:
+        while not self.stop():
             touch_alive_file()
             began = time.monotonic()
             studies = self._open_studies(storage)
@@ -161,11 +176,12 @@ class _Service:
         """Works on the study; returns how the run ended if that also ends the worker."""
         try:
             with self.stop.interrupting():  # loading data never asks whether to stop
+                study.storage.check_writable()
+                if study.storage.artifacts is None:
+                    self._log(launch.NO_ARTIFACTS)
                 prepared = launch.attach_worker(
                     study, self.options, dataset=self.dataset, stop=self.stop
                 )
-            if prepared.study.storage.artifacts is None:
-                self._log(launch.NO_ARTIFACTS)
             with self.view(prepared.study) as observer:
                 ending = launch.run_here(
                     prepared, stop=self.stop, observer=observer, waits=self.name is not None

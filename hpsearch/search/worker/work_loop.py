@@ -22,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.core.trial import Epoch, Interrupted, Outcome, State, TrialRecord
-from hpsearch.errors import StudyError
+from hpsearch.errors import MovedError, StudyError
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import IDLE, Lease, LeaseLost
@@ -243,7 +243,7 @@ def heartbeats(
                 lease.beat(idle=now if now != known else None)
                 known = now
                 touch_alive_file()
-            except LeaseLost:
+            except (LeaseLost, MovedError):
                 return  # the worker notices with its next write
             except (SQLAlchemyError, StorageInternalError) as exc:
                 lease.storage.outage.note()  # other workers' heartbeats were not written either

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from hpsearch.core.analysis.study_analysis import StudyAnalysis, as_plain
 from hpsearch.core.spec import to_dict
 from hpsearch.core.spec_text import to_toml
 from hpsearch.errors import HpsearchError, nearest, plural
-from hpsearch.util.atomic import atomic_write, open_regular
+from hpsearch.util.atomic import atomic_write, check_file, open_regular
 from hpsearch.view.document import SPAN, Cell, Code, Drawing, Section, Table, markdown
 from hpsearch.view.format import (
     format_percent,
@@ -181,7 +182,7 @@ def _mark_in(text: bytes) -> str | None:
 def _mark_of(path: Path) -> str | None:
     """Returns the mark of the report in a file; None if it is no report, or cannot be read."""
     try:
-        with open_regular(Path(os.path.realpath(path))) as file:
+        with open_regular(os.path.realpath(os.path.expanduser(path))) as file:
             return _mark_in(file.read(_HEAD_BYTES))
     except OSError:
         return None
@@ -295,12 +296,13 @@ def format_of(output: Path | None) -> str:
 
 
 def check_page(output: Path) -> None:
-    """Raises HpsearchError if the output is stdout, or its suffix is not that of a page."""
+    """Raises HpsearchError if the output is stdout, not named as a page, or cannot be written."""
     if output == STDOUT or output.suffix.lower() not in ("", *_PAGES):
         raise HpsearchError(
             f"-o: found {str(output)!r}, expected a name that ends in .html, as the output is a"
             " page; rename it, or use --json for the numbers"
         )
+    check_writable(output)
 
 
 def check_format(kind: str) -> None:
@@ -339,18 +341,34 @@ def write(text: str, path: Path) -> None:
     Raises:
         HpsearchError: it cannot be written there, or another study's report is there.
     """
-    path = Path(os.path.expanduser(path))
     theirs = _mark_of(path)
     if theirs is not None and theirs != _mark_in(text[:_HEAD_BYTES].encode()):
         raise HpsearchError(
             f"{path}: found a report of another study, expected a new file or a report of the"
             " same; remove it, or name another with -o"
         )
+    with _translate_errors(path):
+        atomic_write(_target(path), text)
+
+
+def check_writable(path: Path) -> None:
+    """Raises the error that :func:`write` would raise; call it before long work."""
+    with _translate_errors(path):
+        check_file(_target(path))
+
+
+def _target(path: Path) -> Path:
+    # unlike resolve(), realpath() accepts a loop of links
+    target = Path(os.path.realpath(os.path.expanduser(path)))
+    if target.exists() and not target.is_file():
+        raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
+    return target
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
-        target = Path(os.path.realpath(path))  # unlike resolve(), accepts a loop of links
-        if target.exists() and not target.is_file():
-            raise OSError(0, "it is a folder" if target.is_dir() else "it is not a file")
-        atomic_write(target, text)
+        yield
     except OSError as exc:
         raise HpsearchError(
             f"cannot write {path} ({exc.strerror or exc}), expected a file in a folder that is"

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from hpsearch.errors import StorageError
-from hpsearch.search.storage.engine import engine_options, network_filesystem
+from hpsearch.search.storage.database_file import network_filesystem
+from hpsearch.search.storage.engine import engine_options
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.storage.url import mask, parse_url

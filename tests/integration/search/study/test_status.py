@@ -75,7 +75,7 @@ def test_a_total_is_not_lowered_below_what_others_run(storage):
 
 
 def test_a_study_is_watched_for_as_long_as_its_total_is_raised(sqlite, monkeypatch):
-    monkeypatch.setattr(work_loop, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "_FOLLOW_SECONDS", 0.01)
     study = studies.make_study(sqlite, studies.make_spec(trials=2))
     ended = []
 
