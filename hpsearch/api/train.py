@@ -104,13 +104,8 @@ def train(
 
     with messages_to(notify):
         _check_numbers(trial=trial, image_size=image_size, epochs=epochs, seeds=seeds, seed=seed)
-        choice = TrialSelection(
-            trial=trial,
-            knee=knee,
-            best=best,
-            within_seconds=within_seconds,
-            within_params=within_params,
-        )
+        limits = {"within_seconds": within_seconds, "within_params": within_params}
+        choice = TrialSelection(trial=trial, knee=knee, best=best, **limits)
         source = RunOptions(
             study=study, storage=storage, dataset=dataset, image_size=image_size, epochs=epochs
         )

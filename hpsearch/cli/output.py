@@ -35,7 +35,7 @@ class OutputError(Exception):
 
 
 class _ResultStream(io.FileIO):
-    """Writes to stdout; an error is told apart from that of any other file."""
+    """Writes to stdout; its errors differ from those of any other file."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -83,7 +83,7 @@ def _text_stream(buffer: Any, *, like: TextIO | None) -> TextIO:
 def flush_results(code: int) -> int:
     """Sends the results on their way; returns the exit code of a command that ended with ``code``.
 
-    A reader that is gone, as of ``| head``, has what it wanted. Any other error is printed.
+    A reader that is gone, as of ``| head``, wants no more. Any other error is printed.
     """
     try:
         sys.stdout.flush()
@@ -94,7 +94,7 @@ def flush_results(code: int) -> int:
 
 def lost_results(error: OutputError) -> int:
     """Prints why results were not written; returns the exit code, 0 if their reader is gone."""
-    # What is left in the buffer goes nowhere at exit.
+    # The rest of the buffer is discarded at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error.__cause__, BrokenPipeError):
         return 0

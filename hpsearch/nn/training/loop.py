@@ -155,7 +155,7 @@ def epochs(
         )
         if len(data.val_labels):
             _check_finite(val_loss, epoch=epoch, loss="validation loss")
-        # update what a checkpoint needs, before the consumer sees the epoch and may stop
+        # update the state of a checkpoint, before the consumer sees the epoch and may stop
         progress.epoch, progress.optimizer = epoch, optimizer.state_dict()
         train_seconds = timer.estimate(batches.steps * spec.epochs)
         progress.step_seconds = tuple(timer.step_seconds)

@@ -29,7 +29,7 @@ class CompleteTrial:
     """A complete trial without its parameters and curve, which take the longest to read.
 
     ``epochs`` are those that it has stored, if no end by a worker is recorded (None: it is): it was
-    told complete by hand, or ended in an earlier version.
+    marked complete by hand, or ended in an earlier version.
     """
 
     trial_id: int
@@ -40,7 +40,7 @@ class CompleteTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What a study's summary needs of its trials; ``now`` is the database's time."""
+    """The part of a study's trials that its summary needs; ``now`` is the database's time."""
 
     counts: Mapping[State, int]
     running: Sequence[RunningTrial]
@@ -133,7 +133,7 @@ def _stored_epochs(session: Session, trial_ids: Collection[int]) -> dict[int, in
 def complete_records(trials: Sequence[CompleteTrial], spec: StudySpec) -> list[TrialRecord]:
     """Returns complete trials as records that hold number, state and values alone.
 
-    Leaves out those that were told complete by hand before their last epoch, as :func:`read` does.
+    Leaves out those that were marked complete by hand before their last epoch, as :func:`read` does.
     """
     return [
         TrialRecord(
@@ -152,7 +152,7 @@ def summarise(
     """Returns a study's summary; ``silent`` running trials have lost their workers."""
     objectives, counts = spec.search.objectives, dict(overview.counts)
     complete = complete_records(overview.complete, spec)
-    # A trial that was told complete by hand in its training counts as stopped early.
+    # A trial that was marked complete by hand in its training counts as stopped early.
     by_hand = len(overview.complete) - len(complete)
     counts[State.COMPLETE] -= by_hand
     counts[State.PRUNED] += by_hand

@@ -86,7 +86,7 @@ class _SilentError(psycopg.OperationalError):
 
 
 def _watched(gen: _Waiting[Result], gives_up: Callable[[], bool]) -> _Waiting[Result]:
-    """Passes on what a statement of psycopg waits for, and ends it if nothing comes."""
+    """Passes on the waits of a statement of psycopg, and ends it if nothing comes."""
     is_main = threading.current_thread() is threading.main_thread()
     heard = time.monotonic()
     try:

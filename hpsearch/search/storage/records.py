@@ -48,7 +48,7 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
         cost["train_seconds"] = curve[-1].train_seconds
     state, reason = state_of(frozen, epochs=spec.train.epochs), attributes.get("reason")
     if state is State.PRUNED and frozen.state is TrialState.COMPLETE:
-        reason = f"told complete by hand after epoch {len(curve)}"
+        reason = f"marked complete by hand after epoch {len(curve)}"
     origin = attributes.get("origin", {})
     values = {}
     if state is State.COMPLETE:

@@ -188,7 +188,7 @@ class AllowedHosts:
     """The hosts under which browsers may reach the dashboard, against DNS rebinding.
 
     A foreign page can have its own host name resolve to this machine, and its scripts then read and
-    change what the dashboard serves; the requests carry that name in their Host header. So only
+    change the content of the dashboard; the requests carry that name in their Host header. So only
     these hosts are answered: ``localhost`` and its addresses, the ones ``listened`` on, and
     ``named`` ones. If one of these stands for all addresses (0.0.0.0), also this machine's name,
     and any address: an address cannot be rebound, and a container does not know those of its host.

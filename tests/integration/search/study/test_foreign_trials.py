@@ -142,7 +142,7 @@ def test_a_running_trial_told_complete_by_hand_counts_as_stopped_early(storage):
     study.handle.tell(lease.number, [1.0, 1e-6])
     record = study.record(lease.number)
     assert (record.state, record.values) == (State.PRUNED, {})
-    assert record.reason == "told complete by hand after epoch 2"
+    assert record.reason == "marked complete by hand after epoch 2"
     assert search(study) is StudyStatus.DONE
     assert len(study.records()) == 2
     assert study.summary().front_size == 1
