@@ -133,7 +133,7 @@ def _stored_epochs(session: Session, trial_ids: Collection[int]) -> dict[int, in
 def complete_records(trials: Sequence[CompleteTrial], spec: StudySpec) -> list[TrialRecord]:
     """Returns complete trials as records that hold number, state and values alone.
 
-    Leaves out those that were marked complete by hand before their last epoch, as :func:`read` does.
+    Leaves out those marked complete by hand before their last epoch, as :func:`read` does.
     """
     return [
         TrialRecord(

@@ -15,7 +15,7 @@ from hpsearch.search.jobs.analyse import analyse_study
 from hpsearch.search.jobs.confirm import _chosen_trials, rerun
 from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.study.leases import Lease
-from hpsearch.search.worker.work_loop import EndedTrials, StopSignal, work
+from hpsearch.search.worker.work_loop import Observer, StopSignal, work
 from hpsearch.util.messages import messages_to
 from tests.integration.studies import (
     curve_of,
@@ -167,6 +167,14 @@ def test_failures_that_other_programs_wrote_are_not_failures_in_a_row(sqlite):
     assert len(study.failures()) == 1
 
 
+class _Ended(Observer):
+    def __init__(self, records):
+        self.records = records
+
+    def ended(self, record):
+        self.records.append(record)
+
+
 def test_a_worker_reports_trials_that_fail_at_once_and_goes_on(sqlite):
     study, ended = make_study(sqlite, make_spec(trials=2, max_failures=2)), []
     for _ in range(3):
@@ -175,7 +183,7 @@ def test_a_worker_reports_trials_that_fail_at_once_and_goes_on(sqlite):
         study,
         lambda lease, stop: simulate(study, lease),
         origin=origin(),
-        observer=EndedTrials(ended.append),
+        observer=_Ended(ended),
         stop=StopSignal(),
     )
     assert status is StudyStatus.DONE
