@@ -73,7 +73,7 @@ def test_after_a_signal_too(slow_study, shell, number, workers):
     [
         (("run", "slow.toml", "--workers", 1), "move"),
         (("run", "slow.toml", "--workers", 2), "replace"),
-        (("worker", "--forever"), "remove"),
+        (("worker", "--forever", "--allow-code"), "remove"),
     ],
 )
 def test_a_file_that_is_lost_ends_the_command_with_one_line(slow_study, shell, command, lose):

@@ -173,7 +173,11 @@ def train_few_steps(trial: TrialSpec, images: Tensors, *, device: torch.device) 
     """Trains the trial for a few steps, then validates one batch: the peaks of memory use."""
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     calls = itertools.count()
-    epochs = train(model, images, trial.train, device=device, stop=lambda: next(calls) >= _STEPS)
+
+    def stop() -> bool:  # also called before the batches of a validation, which do not count
+        return model.training and next(calls) >= _STEPS
+
+    epochs = train(model, images, trial.train, device=device, stop=stop)
     with contextlib.suppress(Interrupted, Diverged):
         for _ in itertools.islice(epochs, _STEPS):  # custom training functions may ignore stop
             pass

@@ -110,6 +110,7 @@ class _CheckedStorage(RDBStorage):
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
         self.url, self.engine_kwargs = url, engine_kwargs
         self.skip_compatibility_check = True
+        self._version_manager: Any = None  # would import alembic
         self.heartbeat_interval = self.grace_period = None
         self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
         self.engine = sqlalchemy.create_engine(url, **engine_kwargs)

@@ -660,7 +660,8 @@ def test_a_custom_training_is_searched_and_trained_for_use(project):
     )
     assert trained.metrics["epochs"] == 3
     assert hpsearch.load_model(trained.folder, device="cpu").predict(trained.taken.images).classes
-    assert f"{project.loops}:train (" in (trained.folder / "README.md").read_text()
+    in_markdown = project.loops.replace("_", r"\_")
+    assert f"{in_markdown}:train (" in (trained.folder / "README.md").read_text()
 
 
 def test_a_training_without_progress_is_handed_back_at_ctrl_c_and_starts_over(project):

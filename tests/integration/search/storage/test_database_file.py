@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from hpsearch.errors import MovedError, StorageError
-from hpsearch.search.storage import engine
+from hpsearch.search.storage import database_file
 from hpsearch.search.storage.storage import check_storage, open_storage
 from hpsearch.search.study.catalog import study_names
 from tests.integration.studies import make_spec, make_study, origin, search, simulate
@@ -60,7 +60,7 @@ class TestClosing:
     def test_a_log_that_others_still_read_stays_without_an_error(
         self, opened, path, looking, monkeypatch
     ):
-        monkeypatch.setattr(engine, "_FOLD_MS", 1)
+        monkeypatch.setattr(database_file, "_FOLD_MS", 1)
         looking.execute("BEGIN")
         looking.execute("SELECT count(*) FROM studies").fetchone()  # holds its snapshot
         make_study(opened)

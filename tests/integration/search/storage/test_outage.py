@@ -269,7 +269,7 @@ class TestLimits:
             assert not taken
         waiting.join(PATIENCE_SECONDS)
         assert taken
-        monkeypatch.setattr(storages, "_LOCK_SECONDS", 0.2)
+        monkeypatch.setattr(storages, "LOCK_SECONDS", 0.2)
         with first.lock(), pytest.raises(OperationalError, match="lock timeout"):
             take()
         first.close()

@@ -9,7 +9,7 @@ import pytest
 from hpsearch.api.run import RunOptions
 from hpsearch.config import load_study_file
 from hpsearch.errors import NotMadeError, StorageError
-from hpsearch.nn.data import cache
+from hpsearch.nn.runtime import cpu
 from hpsearch.nn.user_code import add_import_path
 from hpsearch.search.storage.artifacts import open_artifacts
 from hpsearch.search.storage.engine import check_sqlite
@@ -149,7 +149,7 @@ def test_a_tilde_is_the_home_directory_in_every_place(tmp_path, monkeypatch):
 
     assert str(tmp_path / "code") in sys.path
     assert RunOptions().worker_options().data_dir == tmp_path / "data"
-    assert cache.directory() == tmp_path / "cache"
+    assert cpu.cache_directory() == tmp_path / "cache"
     assert (tmp_path / "alive").exists()
     assert with_password(parse_url("postgresql://h/d")).query["password"] == "hush"
     assert artifacts.folder == tmp_path / "artifacts"
