@@ -12,6 +12,9 @@ import pytest
 
 # A shell that starts pytest in the background has it and all that it starts ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup, the commands would ignore a closed terminal; pytest itself still does.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `hpsearch run` does, before torch loads
 
 
