@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -58,7 +59,7 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         hint = f"pass images as --dataset {shlex.quote(str(path))}"
         raise SpecError(f"study file {path}: found {images}, expected a TOML file; {hint}")
     try:
-        content = read_regular(path, most=_MOST_BYTES)
+        content = _read(path)
         text = content.decode("utf-8-sig")  # Windows editors write a byte-order mark
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         raw = tomllib.loads(text)
@@ -88,6 +89,21 @@ def load_study_file(path: str | Path, overrides: Mapping[str, Any] | None = None
         raise SpecError(f"{path}: found invalid TOML ({problem}); {hint}") from exc
     raw.setdefault("name", path.stem)
     return build_spec(raw, overrides, source=str(path))
+
+
+def _read(path: Path) -> bytes:
+    """Returns the bytes of a study file, which may be a pipe that the shell opened.
+
+    Raises:
+        OSError: it cannot be read, is larger than 64 KiB, or is a special file of another kind.
+    """
+    if str(path) != "/dev/stdin" and not str(path).startswith("/dev/fd/"):
+        return read_regular(path, most=_MOST_BYTES)
+    with path.open("rb") as file:  # as by <(…): its writer runs already
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {_MOST_BYTES:,} bytes", str(path))
+    return content
 
 
 def read_spec(study_file: Path | None, overrides: Mapping[str, Any]) -> StudySpec:

@@ -47,7 +47,10 @@ ALIASES: Mapping[str, str] = {
 
 
 class HpsearchError(Exception):
-    """The root of all errors that a user can fix."""
+    """The root of all errors that a user can fix; hides passwords in URLs of its message."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask_urls(message))
 
 
 class SpecError(HpsearchError):
@@ -257,20 +260,35 @@ def plural(number: int, noun: str, *, thousands: str = "") -> str:
 
 
 _ADDRESS = re.compile(r"(\w[\w+.-]*:/+|)([^:]*):.*", re.DOTALL)
-_SECRET = re.compile(r"(\w*(?:pass|secret|key|token)\w*\s*=)[^&;]*", re.IGNORECASE)
+_SECRET = re.compile(r"(\w*(?:pas+w|pwd|passphrase|secret|key|token)\w*\s*=)[^&]*", re.IGNORECASE)
+_NO_ADDRESS = re.compile(r"postgres\w*:(?!//)[^:@]*:", re.IGNORECASE)
+_PASSWORD = re.compile(r"(\w[\w+.-]*:/+[^\s:/@'\"]*):[^\s'\"]*@")  # of a URL in a message
+
+
+def mask_urls(message: str) -> str:
+    """Returns a message without the passwords of the URLs in it.
+
+    >>> mask_urls("found no study 'postgresql://ann:hush@db/x'; run one")
+    "found no study 'postgresql://ann:***@db/x'; run one"
+    """
+    return _PASSWORD.sub(r"\1:***@", message)
 
 
 def mask_text(text: str) -> str:
     """Returns a place that a user typed, and that may not be understood, without its passwords.
 
     Hides more rather than less: all between the first colon and the last @, and the rest of a text
-    after a word such as ``password=`` up to the next & or semicolon.
+    after a word such as ``password=`` up to the next &.
 
     >>> mask_text("postgresql:/ann:hush@db/x"), mask_text("ann:hu@x/sh@db"), mask_text("runs/a.db")
     ('postgresql:/ann:***@db/x', 'ann:***@db', 'runs/a.db')
-    >>> mask_text("mysql://db/x?ssl_key=hush&a=b"), mask_text("host=db password = 'hu sh'")
+    >>> mask_text("mysql://db/x?ssl_key=hush&a=b"), mask_text("host=db password = 'hu;sh'")
     ('mysql://db/x?ssl_key=***&a=b', 'host=db password =***')
+    >>> mask_text("postgresql:ann:hush/x"), mask_text("mysql://db/x?pwd=hush")
+    ('postgresql:***', 'mysql://db/x?pwd=***')
     """
     text = _SECRET.sub(r"\1***", text)
+    if _NO_ADDRESS.match(text):
+        return _ADDRESS.sub(r"\1\2:***", text, count=1)
     before, at, after = text.rpartition("@")
     return _ADDRESS.sub(r"\1\2:***", before, count=1) + at + after

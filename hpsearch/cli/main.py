@@ -326,6 +326,6 @@ def enter() -> None:
             raise
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, OutputError):
                 stream.flush()
         os._exit(exc.code if isinstance(exc.code, int) else 1)

@@ -88,7 +88,8 @@ def flush_results(code: int) -> int:
     try:
         sys.stdout.flush()
     except OutputError as exc:
-        return code or lost_results(exc)
+        lost = lost_results(exc)  # also of a command that failed: the buffer must not be kept
+        return code or lost
     return code
 
 

@@ -23,6 +23,11 @@ def identity(spec: StudySpec) -> dict[str, Any]:
     return {key: value for key, value in dotted(spec).items() if _is_identity(key)}
 
 
+def identity_changes(old: StudySpec, new: StudySpec) -> str:
+    """Returns in words why the new spec is another study; empty if it is the same."""
+    return describe_changes(differences(identity(old), identity(new)))
+
+
 def steering(spec: StudySpec) -> dict[str, Any]:
     """Returns the dotted keys that may change during a study: sampler, trials, …"""
     return {key: value for key, value in dotted(spec).items() if not _is_identity(key)}

@@ -96,7 +96,7 @@ def end_order(record: TrialRecord) -> tuple[int, datetime, int]:
     [1, 0]
     """
     before = record.attributes.get("before", {"counted": -1})
-    return sum(before.values()), record.ended or datetime.max, record.number
+    return before["counted"] + before.get("failed", 0), record.ended or datetime.max, record.number
 
 
 def reached(record: TrialRecord) -> dict[str, float]:

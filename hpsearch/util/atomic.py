@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and files that are read with limits.
 
-Both are written beside the target, then renamed. :func:`open_regular` reads files that others made.
+Files and folders are written beside the target, then renamed. :func:`open_regular` reads files that
+others made.
 
 Temporary files and folders are named ``.hpsearch-tmp-…``. Every temporary folder holds a marker
 file, locked by the process that writes it. Only a folder whose marker names the same target, and

@@ -127,7 +127,7 @@ OPTIONS = {
         "name: found 513 characters ('nnn",
         "expected at most 512; choose another name",
     ),
-    "a name of half a character": ("submit --study \udcff", "name: found '\\udcff'", "in UTF-8"),
+    "a name of half a character": ("submit --study \udcff", "--study: found '\\udcff'", "in UTF-8"),
     "no server": (
         "run --storage postgresql://user:secret@127.0.0.1:1/x",
         "cannot use postgresql://user:***@127.0.0.1:1/x",

@@ -65,7 +65,10 @@ def test_a_planted_link_is_reported_and_nothing_behind_it_is_touched(cli, tmp_pa
         place.mkdir(mode=0o700)
         monkeypatch.setenv(name, str(place))
         (place / f"hpsearch-workers-{os.getuid()}").symlink_to(precious)
-        (place / "hpsearch-workers").symlink_to(precious)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("HPSEARCH_CACHE", str(cache))
+    (cache / f"workers-{os.getuid()}").symlink_to(precious)
 
     result = cli("doctor", "--json")
 

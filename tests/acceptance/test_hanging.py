@@ -117,6 +117,7 @@ def test_a_trial_beyond_its_limit_fails_and_the_search_goes_on(hang, shell, cli)
 
 
 def test_code_that_cannot_be_interrupted_ends_its_process(hang, shell, cli):
+    """Keeps the promise "Code that ignores the exception …" of docs/workers.md."""
     result = shell.run("run", hang("deadlock", limit=True), "--threads", 1)
 
     assert result.code == 2, result.err
@@ -128,6 +129,10 @@ def test_code_that_cannot_be_interrupted_ends_its_process(hang, shell, cli):
 
 
 def test_code_that_holds_pythons_lock_ends_its_process_with_its_stack(hang, shell, cli):
+    """Keeps the promise "Code in C that keeps the GIL …" of docs/workers.md.
+    Keeps the promise "Such a process ends with its stack on stderr …" of docs/workers.md.
+    Keeps the promise "Its trial counts as lost …" of docs/workers.md.
+    """
     result = shell.run("run", hang("lock", limit=True), "--threads", 1)
 
     assert result.code == 1, result.err
@@ -146,6 +151,7 @@ def test_a_pool_replaces_a_worker_whose_training_hangs(hang, shell, cli):
 
 
 def test_a_run_ends_in_time_while_its_training_hangs(hang, shell, cli):
+    """Keeps the promise "It is ended at `trial_timeout` …" of docs/workers.md."""
     result = shell.run("run", hang("sleep"), "--threads", 1, "--timeout", "2s")
 
     assert result.code == 0, result.err

@@ -132,7 +132,7 @@ def test_ctrl_c_ends_each_command_whose_server_is_silent(shell, slow_study, monk
         shell.let_go()
         _assert_interrupted(shell, running)
         # Bytes of answers after which they end: at the first one, or in the middle.
-        for command, place in (("status", 0), ("list", 9_000), ("worker", 9_000)):
+        for command, place in (("status", 0), ("list", 3_000), ("worker", 3_000)):
             network.drop()
             network.flow()
             network.hang_after_bytes = place

@@ -245,11 +245,15 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
     zipfile itself refuses a member that reaches beyond the end of the file.
     """
     name, holds = member.filename, member.file_size
-    most = member.compress_size * _PACKED.get(member.compress_type, 0)
+    if member.compress_type not in _PACKED:
+        raise ValueError(f"{name} is packed otherwise than by numpy.savez_compressed")
+    most = member.compress_size * _PACKED[member.compress_type]
     if holds > most:
         raise ValueError(f"{name} claims {holds:,} bytes, expected at most {most:,}")
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
+        if version not in _READ_HEADER:
+            raise ValueError(f"{name} has NumPy's format {version[0]}.{version[1]}, not 1.0 or 2.0")
         shape, _, dtype = _READ_HEADER[version](stream)
         claimed = stream.tell() + math.prod(shape) * dtype.itemsize
     if claimed != holds and not dtype.hasobject:

@@ -114,15 +114,10 @@ def cache_directory() -> Path:
 def presence_directory() -> Path:
     """Returns the folder of the lock files of this user's workers.
 
-    In ``XDG_RUNTIME_DIR`` if only this user can write there, otherwise in the cache directory.
-    Never in the folder of temporary files: other users could plant a link there.
+    In the cache directory, not in the folder of temporary files, where other users could plant a
+    link, and not in ``XDG_RUNTIME_DIR``: it is removed when the user logs out, and jobs of cron or
+    a service lack it, so that workers would not count each other.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        # After `su`, the variable may still name the folder of another user.
-        with contextlib.suppress(OSError):
-            check_private_folder(Path(runtime))
-            return Path(runtime) / "hpsearch-workers"
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     return cache_directory() / f"workers-{user}"
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from hpsearch.errors import MovedError, StorageError, mask_text
+from hpsearch.errors import MovedError, StorageError, is_text, mask_text
 from hpsearch.search.storage.url import mask
 
 # As Linux names them; on these, locks are unreliable and SQLite's shared memory is not shared.
@@ -198,6 +198,8 @@ def check_path(path: Path) -> None:
         path.exists()
         if "\0" in str(path):
             raise OSError(0, "it holds a NUL")
+        if not is_text(os.path.realpath(path)):
+            raise OSError(0, "the name of its folder is not UTF-8")
         if os.path.islink(os.path.realpath(path)):
             raise OSError(0, "its links form a circle")
     except OSError as exc:

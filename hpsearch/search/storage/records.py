@@ -42,6 +42,8 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
     complete by hand in the middle of its training counts as stopped early.
     """
     attributes = {**_attributes(frozen), "trial_id": frozen._trial_id}
+    if not is_order(attributes.get("before")):  # written by another program
+        attributes.pop("before", None)
     curve = curve_of(attributes.pop("curve", None))
     cost = dict(attributes.get("cost", {}))
     if curve:
@@ -67,6 +69,12 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
         ended=frozen.datetime_complete,
         attributes=attributes,
     )
+
+
+def is_order(before: object) -> bool:
+    """Whether this is the place of an end among those of its study, as workers write it."""
+    keys = ("counted", "failed")
+    return isinstance(before, dict) and all(type(before.get(key)) is int for key in keys)
 
 
 def state_of(frozen: FrozenTrial, *, epochs: int) -> State:

@@ -23,7 +23,7 @@ from sqlalchemy import bindparam, cast, func, select
 from sqlalchemy.orm import Session
 
 from hpsearch.core.trial import State
-from hpsearch.search.storage.records import STATES, RunningTrial, StateCounts
+from hpsearch.search.storage.records import STATES, RunningTrial, StateCounts, is_order
 
 Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
 
@@ -272,7 +272,11 @@ def count_states(session: Session, study_id: int) -> StateCounts:
         rows = session.execute(query.order_by(TRIALS.c.number))
         failures = [(number, json.loads(before or "{}")) for number, before in rows]
     # A trial that counts ends a row of failures, so each of a row has seen the present count.
-    row = [(b["failed"], number) for number, b in failures if b.get("counted") == counted]
+    row = [
+        (before["failed"], number)
+        for number, before in failures
+        if is_order(before) and before["counted"] == counted
+    ]
     if counts[State.WAITING]:  # none if another worker started it since, which the lock prevents
         query = select(TRIALS.c.trial_id).where(in_study, TRIALS.c.state == TrialState.WAITING)
         query = query.order_by(TRIALS.c.number).limit(1)

@@ -21,12 +21,12 @@ from hpsearch.core.analysis.pareto import ParetoFront, front
 from hpsearch.core.dimensions import Value
 from hpsearch.core.overrides import check_in_space
 from hpsearch.core.spec import StudySpec, is_control, resolve, trial_seed
+from hpsearch.core.spec_text import identity_changes
 from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import overviews, tables
 from hpsearch.search.storage.artifacts import checkpoint_key, remove_orphaned
-from hpsearch.search.storage.overviews import complete_records, summarise
 from hpsearch.search.storage.records import (
     BOUNDS,
     CREATED,
@@ -42,7 +42,6 @@ from hpsearch.search.storage.records import (
 )
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
-from hpsearch.search.storage.tables import count_states
 from hpsearch.search.study.leases import Lease, hold_lease, recover, stale_trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -129,7 +128,7 @@ class Study:
         study_id = self.handle._study_id
         with self.storage.transaction() as session:
             complete = overviews.complete_trials(session, [study_id]).get(study_id, [])
-        found = front(complete_records(complete, self.spec), self.objectives)
+        found = front(overviews.complete_records(complete, self.spec), self.objectives)
         ids = [trial.trial_id for trial in complete if trial.number in found.numbers]
         whole = {t.number: read(t, self.spec) for t in self.storage.trials(study_id, ids)}
         return replace(found, trials=tuple(whole[record.number] for record in found.trials))
@@ -143,12 +142,11 @@ class Study:
     def summary(self) -> pruning_stats.StudySummary:
         """Returns the study's summary, as `hpsearch status` shows it."""
         with self.storage.transaction() as session:
-            study_id = self.handle._study_id
-            overview = overviews.overviews(session, [study_id])[study_id]
+            (overview,) = overviews.overviews(session, [self.handle._study_id]).values()
         # Bounds that were attached since the study was opened, too.
         attributes = {**self.attributes, BOUNDS: self.bounds}
         masked, silent = self.storage.masked, len(stale_trials(self.storage, overview))
-        return summarise(self.spec, overview, attributes, storage=masked, silent=silent)
+        return overviews.summarise(self.spec, overview, attributes, storage=masked, silent=silent)
 
     @retry_while_away
     def silent(self) -> int:
@@ -286,19 +284,23 @@ class Study:
         Returns the study's attributes.
 
         Raises:
-            StudyError: the study was deleted; SQLite may have given its id to another one.
+            StudyError: the study was deleted, or changed so that it is another study.
         """
         # The creation time identifies a study; its name and id may belong to a successor.
         attributes: Mapping[str, Any] = self.handle.user_attrs
         if attributes[CREATED] != self.attributes[CREATED]:
             raise StudyError(f"study {self.name!r} has been deleted; run it again")
         if attributes[SPEC] != self.attributes[SPEC]:
-            self.attributes, self.spec = attributes, read_spec(self.name, attributes[SPEC])
+            spec = read_spec(self.name, attributes[SPEC])
+            # Another program wrote it: it may name code that nobody has allowed.
+            if changed := identity_changes(self.spec, spec):
+                raise StudyError(f"study {self.name!r} was changed ({changed}); run a new one")
+            self.attributes, self.spec = attributes, spec
         return attributes
 
     def _count(self) -> StateCounts:
         with self.storage.transaction() as session:
-            return count_states(session, self.handle._study_id)
+            return tables.count_states(session, self.handle._study_id)
 
     @retry_while_away
     def status(self) -> StudyStatus | None:
@@ -338,8 +340,7 @@ class Study:
         return StudyStatus.BUSY if counts.running else StudyStatus.USED_UP, None
 
     def _grid(self) -> list[dict[str, Value]]:
-        if self._cells is None:
-            self._cells = grid_cells(self.spec)
+        self._cells = self._cells or grid_cells(self.spec)
         return self._cells
 
     @retry_while_away

@@ -229,7 +229,7 @@ def run(
         )
     # Not an argument: the URL may hold a password, and other users can list arguments.
     environment = {"HPSEARCH_STORAGE": options.storage}
-    if options.code is not None:
+    if options.code is not None and study.spec.has_user_code:  # the variable is a permission
         environment[CODE] = str(options.code.resolve())
     with (
         study.storage.translate_errors(),

@@ -175,7 +175,8 @@ class HostAndPort:
         Raises:
             HpsearchError: it is neither a host name nor an address.
         """
-        parsed = cls.parse(text)
+        is_bare = text.count(":") > 1 and not text.startswith("[")  # an IPv6 address
+        parsed = cls.parse(f"[{text}]" if is_bare else text)
         if parsed is None or "*" in text:
             raise HpsearchError(
                 f"--allowed-host: found {text!r}, expected the host name or address in the"

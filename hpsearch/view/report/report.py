@@ -170,7 +170,8 @@ def mark(*studies: tuple[str, datetime | None]) -> str:
 
     It stands near the beginning, before anything that users can name.
     """
-    names = json.dumps([(name, created and created.isoformat()) for name, created in studies])
+    pairs = sorted((name, str(created and created.isoformat())) for name, created in studies)
+    names = json.dumps(pairs)
     return f"hpsearch-report-of:{hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
 
@@ -318,7 +319,7 @@ def default_path(study: str, created: datetime | None, *, suffix: str = ".html")
     name, or if that file is there and is not this study's report.
 
     >>> str(default_path("no-such-study", None)), str(default_path("my/own: study", None))
-    ('report-no-such-study.html', 'report-my-own-study-21f49fc1.html')
+    ('report-no-such-study.html', 'report-my-own-study-c6e422af.html')
     """
     plain = re.sub(r"[^\w.-]+", "-", study).strip("-.")
     digest = mark((study, created))[-16:-8]

@@ -244,8 +244,9 @@ def _trial_facts(record: TrialRecord, *, study: str, objectives: Sequence[str]) 
             took = f", took {format_seconds(seconds)}"
         table.add_row("when", f"{record.started:%Y-%m-%d %H:%M}{took}")
     # The heartbeats of a training that stands still say so.
-    if record.state is State.RUNNING and (idle := record.attributes.get("idle")):
-        table.add_row("progress", f"no step for {format_seconds(float(idle))}")
+    idle = record.attributes.get("idle")
+    if record.state is State.RUNNING and isinstance(idle, int | float) and idle:
+        table.add_row("progress", f"no step for {format_seconds(idle)}")
     known = record.attributes.get("origin")
     origin = known if isinstance(known, Mapping) else {}
     if isinstance(process := origin.get("process"), Mapping):

@@ -172,6 +172,7 @@ class TestKeeper:
     def test_another_studys_checkpoint_of_the_same_name_is_left_alone(
         self, study, trained, change, caplog
     ):
+        """Keeps the promise "A checkpoint is used only if …" of docs/workers.md."""
         lease = study.acquire(studies.origin())
         trained.keep(study, lease)
         lease = again(study, lease)
@@ -188,6 +189,8 @@ class TestKeeper:
         """Before, a restored copy with the same --artifacts went on from weights of other values.
 
         Its study, trial and seed are the same; the values and the measured epochs are not.
+
+        Keeps the promise "So a damaged one …" of docs/workers.md.
         """
         if place == "s3":
             request.getfixturevalue("s3")

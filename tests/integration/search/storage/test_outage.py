@@ -87,7 +87,10 @@ def test_a_claim_that_is_cut_off_after_its_count_counts_again(postgres, monkeypa
 
 
 def test_a_trial_is_one_whichever_answer_of_the_server_was_lost(storage, monkeypatch):
-    """After each commit in turn the connection is lost: whether it was made is unknown."""
+    """After each commit in turn the connection is lost: whether it was made is unknown.
+
+    Keeps the promise "A request that is repeated …" of docs/workers.md.
+    """
     spec = studies.make_spec(trials=100, sampler="random", pruner="none")
     study = studies.make_study(storage, spec)
     commit, commits, lost = storages._Session.commit, [], [0]
@@ -176,7 +179,10 @@ class TestSilence:
         storage.close()
 
     def test_it_ends_in_two_minutes_wherever_it_begins(self, network, monkeypatch):
-        """Here in a second, after so many bytes of the answers to one command."""
+        """Here in a second, after so many bytes of the answers to one command.
+
+        Keeps the promise "A server that accepts connections …" of docs/workers.md.
+        """
         monkeypatch.setattr(retry, "AWAY_SECONDS", 1.0)
         storage = open_storage(network.url, create=True)
         studies.make_study(storage)
@@ -237,6 +243,7 @@ class TestLimits:
     def test_they_hold_for_each_transaction_and_not_for_the_next_user_of_its_connection(
         self, postgres
     ):
+        """Keeps the promise "Every transaction limits itself …" of docs/workers.md."""
         storage = open_storage(postgres, create=True)
         names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
@@ -379,7 +386,7 @@ class TestGivingUp:
             self.typed.join()
 
     def test_it_is_heard_while_nothing_else_is(self, away, stop):
-        """Keeps the promise "Ctrl-C ends the retries …" of docs/workers.md."""
+        """Keeps the promise "Ctrl-C ends any wait for the database …" of docs/workers.md."""
         study = away(stop.is_signalled)
         self.typed.start()
         began = time.monotonic()

@@ -184,6 +184,8 @@ def test_a_budget_is_exact_whatever_a_servers_default_isolation_is(postgres, lev
 
 
 def test_a_connect_timeout_of_the_url_overrides_the_default():
+    """Keeps the promise "Connecting takes at most 10 s …" of docs/workers.md."""
+
     def waits(query):
         return engine_options(parse_url(f"postgresql://h/d{query}"))["connect_args"]
 

@@ -45,6 +45,7 @@ MISTYPED = [
 
 @pytest.mark.parametrize("text", MISTYPED)
 def test_a_mistyped_url_is_refused_without_its_password(text, tmp_path, monkeypatch):
+    """Keeps the promise "Text that looks like a misspelt URL is refused …" of docs/workers.md."""
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(StorageError, match=r"expected .*; ") as caught:

@@ -43,6 +43,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("values", "words"), WRONG, ids=[str(values) for values, _ in WRONG])
 def test_a_queued_trial_that_enqueue_would_refuse_fails_with_its_words(sqlite, values, words):
+    """Keeps the promise "A configuration that Optuna's `enqueue_trial` …" of docs/workers.md."""
     study = make_study(sqlite, make_spec(trials=2, max_failures=1))
     study.handle.enqueue_trial(values)
     study.records()  # can be read while it waits
@@ -92,6 +93,7 @@ def add_imported(study, values, **more):
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "qmc"])
 def test_imported_trials_are_left_out_everywhere_and_do_not_count(sqlite, sampler):
+    """Keeps the promise "A trial that was added complete …" of docs/workers.md."""
     study = make_study(sqlite, make_spec(trials=14, sampler=sampler, pruner="none"))
     dream = add_imported(study, [1.0, 1e-6])
     record = study.record(dream)
@@ -135,6 +137,7 @@ def test_a_study_of_imported_trials_alone_has_no_front_and_its_whole_budget(stor
 
 
 def test_a_running_trial_told_complete_by_hand_counts_as_stopped_early(storage):
+    """Keeps the promise "A trial that is marked complete by hand …" of docs/workers.md."""
     study = make_study(storage, make_spec(trials=2))
     lease = study.acquire(origin())
     lease.write_cost({"params": 1.0})

@@ -115,6 +115,7 @@ class TestSilence:
         assert before - 1 <= beat <= studies.database_time(study) + 1  # one clock has whole seconds
 
     def test_a_training_that_was_cut_off_three_times_in_vain_is_failed_as_lost(self, study):
+        """Keeps the promise "A trial that was cut off …" of docs/workers.md."""
         for ending in (State.WAITING, State.WAITING, State.FAILED):
             record = study.acquire(studies.origin()).take_back()
             assert record.state is ending

@@ -258,7 +258,7 @@ def test_running_out_of_memory_fails_the_trial_with_the_reason(tmp_path):
 
 
 def test_a_trial_whose_checkpoint_is_gone_starts_over_and_says_so(tmp_path, images, caplog):
-    """Keeps the promise "If a checkpoint is not available …" of docs/workers.md."""
+    """Keeps the promise "If no checkpoint can be used …" of docs/workers.md."""
     study, train, observer = make(tmp_path, images)
     first = study.acquire(ORIGIN)
     asked = StopSignal(signals=[2])

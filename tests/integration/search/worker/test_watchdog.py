@@ -19,6 +19,7 @@ def stop(now):
 
 
 def test_a_training_that_stands_still_is_reported_once(stop, now, caplog):
+    """Keeps the promise "A training that makes no step …" of docs/workers.md."""
     watchdog = Watchdog(stop=stop)
     with stop.limiting("trial 3", None):
         watchdog.look()
@@ -41,6 +42,7 @@ def test_a_training_that_stands_still_is_reported_once(stop, now, caplog):
 
 
 def test_an_epoch_that_is_yielded_is_progress(stop, now):
+    """Keeps the promise "A step is a training step …" of docs/workers.md."""
     watchdog = Watchdog(stop=stop)
     with stop.limiting("trial 3", None):
         watchdog.look()

@@ -106,19 +106,11 @@ def left(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_lock_files_lie_where_only_the_user_can_write(places, monkeypatch):
+def test_lock_files_lie_where_only_the_user_can_write(places):
     with cpu.worker_presence():
         assert cpu.live_workers() == 1
-        assert [path.parts[0] for path in map(Path, left(places / "run"))] == [
-            "hpsearch-workers"
-        ] * 2
-    for value, mode in ((None, 0o700), ("", 0o700), (str(places / "run"), 0o777)):
-        (places / "run").chmod(mode)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", value or "")
-        with cpu.worker_presence():
-            assert cpu.live_workers() == 1
-            assert len(left(places / "cache")) == 2
-    assert left(places / "tmp") == []
+        assert len(left(places / "cache")) == 2
+    assert left(places / "tmp") == left(places / "run") == []
 
 
 @pytest.mark.parametrize("planted", ["link", "open", "file"])
