@@ -288,7 +288,7 @@ def mask_text(text: str) -> str:
     ('postgresql:***', 'mysql://db/x?pwd=***')
     """
     text = _SECRET.sub(r"\1***", text)
-    if _NO_ADDRESS.match(text):
+    if "@" not in text and _NO_ADDRESS.match(text):
         return _ADDRESS.sub(r"\1\2:***", text, count=1)
     before, at, after = text.rpartition("@")
     return _ADDRESS.sub(r"\1\2:***", before, count=1) + at + after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import numpy as np
@@ -104,6 +105,8 @@ OPTIONS = {
     ),
     "a URL without its scheme": ("worker --forever --storage ann:secret@db/x", "'ann:***@db/x'"),
     "another kind of server": ("dashboard --storage mysql://ann:secret@db/x", "ann:***@db/x"),
+    "a URL as a study file": ("check postgresql://ann:secret@db/x", "postgresql:/ann:***@db/x"),
+    "a URL as a model": ("predict mysql://ann:secret@db/x a.png", "mysql:/ann:***@db/x"),
     "settings for a URL": (
         "submit --storage host=db,user=ann,password=secret",
         "found connection settings for a storage (host=",
@@ -163,6 +166,18 @@ def test_a_study_file_may_begin_with_the_mark_that_editors_on_windows_write(cli,
 
     assert result.code == 0, result.err
     assert "marked" in result.out
+
+
+def test_a_study_file_may_come_through_a_pipe_of_the_shell(shell):
+    process = shell.start("check", "/dev/stdin", stdin=subprocess.PIPE)
+    process.stdin.write('name = "piped"\n')
+    process.stdin.close()
+    process.stdin = None  # else communicate() flushes it
+
+    result = shell.wait(process)
+
+    assert (result.code, result.err) == (0, "")
+    assert "piped" in result.out
 
 
 @pytest.mark.parametrize("place", ["URL", "query", "PGPASSWORD", "PGPASSWORD_FILE"])

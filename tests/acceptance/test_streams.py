@@ -119,6 +119,22 @@ def test_a_command_survives_its_streams(outcomes, name):
             assert bool(shown) is (name not in MESSAGES), fault
 
 
+def test_a_command_that_fails_keeps_its_exit_code_without_a_result(finished):
+    for stdout in ("/dev/full", "/dev/null"):
+        with open(stdout, "w") as lost:
+            ran = subprocess.run(
+                [sys.executable, "-m", "hpsearch", "doctor", "--storage", "mysql://ann:hush@db/x"],
+                cwd=finished.folder,
+                stdout=lost,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE_SECONDS,
+            )
+        assert ran.returncode == 2
+        assert "Traceback" not in ran.stderr
+        assert "hush" not in ran.stderr
+
+
 def test_output_in_ascii_replaces_what_it_lacks(finished):
     for arguments in (
         ("check", "small.toml"),

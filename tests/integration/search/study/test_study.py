@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import time
 import warnings
+from dataclasses import replace
 from datetime import datetime
 
 import optuna
@@ -11,12 +12,12 @@ import pytest
 from sqlalchemy import event
 
 from hpsearch.core.dimensions import ChoiceDim, IntDim
-from hpsearch.core.spec import SAMPLERS
+from hpsearch.core.spec import SAMPLERS, RecipeSpec, to_json
 from hpsearch.core.trial import Outcome, State, end_order
 from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage import tables
-from hpsearch.search.storage.records import CHANGES, CREATED, StudyStatus
+from hpsearch.search.storage.records import CHANGES, CREATED, SPEC, StudyStatus
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import create_or_resume, delete, open_study, study_names, submit
 from hpsearch.search.study.leases import Lease, process_identity, process_is_gone
@@ -403,6 +404,20 @@ class TestChanges:
         make_study(storage)
         with pytest.raises(StudyError, match=told):
             make_study(storage, make_spec(**change))
+
+    def test_a_spec_that_another_program_rewrites_during_a_run_is_not_followed(self, storage):
+        """It may name code that nobody has allowed."""
+        study = make_study(storage)
+        study.acquire(origin()).hand_back()
+        theirs = to_json(
+            replace(make_spec(), train=RecipeSpec(epochs=EPOCHS, function="evil:train"))
+        )
+        study.handle.set_user_attr(SPEC, theirs)
+        with pytest.raises(StudyError, match=r"was changed \(train.function was .*; run a new one"):
+            study.acquire(origin())
+        study.handle.set_user_attr(SPEC, to_json(make_spec(trials=40)))
+        study.acquire(origin())
+        assert study.spec.search.trials == 40
 
     def test_other_data_under_the_same_name_is_refused(self, storage):
         make_study(storage)
