@@ -123,6 +123,8 @@ def test_code_that_cannot_be_interrupted_ends_its_process(hang, shell, cli):
     assert result.code == 2, result.err
     last = "trial 0 hangs and cannot be interrupted, so this process ends; run it again to go on"
     assert result.err.splitlines()[-1] == last
+    log = shell.folder / "hpsearch.db-wal"
+    assert not log.exists() or log.stat().st_size == 0  # the file alone holds everything
     shown = cli("show", 0, "--json").json
     assert (shown["state"], shown["attributes"]["failure"]["kind"]) == ("failed", "timeout")
     assert "hanging.py" in shown["attributes"]["failure"]["traceback"]

@@ -142,6 +142,7 @@ class DatabaseFile:
             arguments[0] = f"file:{quote(str(self.path))}?mode=rw"
             options["uri"] = True
 
+        _GUARDED.add(self)
         sqlalchemy.event.listen(engine, "do_connect", connect)
         sqlalchemy.event.listen(engine, "connect", _tune_sqlite)
         for moment in ("begin", "commit"):
@@ -162,6 +163,22 @@ class DatabaseFile:
             cursor.execute(f"PRAGMA busy_timeout={_FOLD_MS}")
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             cursor.close()
+
+
+_GUARDED: set[DatabaseFile] = set()
+
+
+def fold_all() -> None:
+    """Folds the log of every file that this process opened, by connections of its own.
+
+    For a process that ends at once, while its main thread may hold a connection.
+    """
+    for file in _GUARDED:
+        with contextlib.suppress(sqlite3.Error, MovedError):
+            file.check()
+            address = f"file:{quote(str(file.path))}?mode=rw"
+            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0.5)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @contextlib.contextmanager

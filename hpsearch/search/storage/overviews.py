@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -106,28 +106,28 @@ def complete_trials(session: Session, study_ids: Sequence[int]) -> dict[int, lis
     )
     found: dict[int, list[CompleteTrial]] = {}
     rows = session.execute(query).all()
-    epochs = _stored_epochs(session, {row.trial_id for row in rows if not row[3]})
-    by_trial = itertools.groupby(rows, key=operator.itemgetter(0, 1, 2))
-    for (study_id, trial_id, number), group in by_trial:
+    is_any = not all(row[3] for row in rows)  # in databases of earlier versions
+    epochs = _stored_epochs(session, study_ids) if is_any else {}
+    by_trial = itertools.groupby(rows, key=operator.itemgetter(0, 1, 2, 3))
+    for (study_id, trial_id, number, recorded), group in by_trial:
         values = [tables.as_float(stored, kind) for *_, stored, kind in group]
-        known = epochs.get(trial_id)
+        known = None if recorded else epochs.get(trial_id, 0)
         trial = CompleteTrial(trial_id=trial_id, number=number, values=values, epochs=known)
         found.setdefault(study_id, []).append(trial)
     return found
 
 
-def _stored_epochs(session: Session, trial_ids: Collection[int]) -> dict[int, int]:
-    """Returns the number of epochs that each of the trials has stored."""
-    if not trial_ids:
-        return {}
-    query = select(tables.ATTRIBUTES.c.trial_id, tables.ATTRIBUTES.c.value_json)
-    query = query.where(
-        tables.ATTRIBUTES.c.trial_id.in_(trial_ids), tables.ATTRIBUTES.c.key == "curve"
+def _stored_epochs(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
+    """Returns the number of stored epochs of each complete trial without a recorded end."""
+    of, curve, before = tables.TRIALS.c, tables.ATTRIBUTES, tables.ATTRIBUTES.alias("before")
+    query = (
+        select(of.trial_id, curve.c.value_json)
+        .join(curve, tables.has_attribute("curve", curve))
+        .outerjoin(before, tables.has_attribute("before", before))
+        .where(of.study_id.in_(study_ids), of.state == TrialState.COMPLETE)
+        .where(before.c.trial_id.is_(None))
     )
-    found = {
-        trial_id: len(json.loads(curve)["epoch"]) for trial_id, curve in session.execute(query)
-    }
-    return {trial_id: found.get(trial_id, 0) for trial_id in trial_ids}
+    return {trial_id: len(json.loads(text)["epoch"]) for trial_id, text in session.execute(query)}
 
 
 def complete_records(trials: Sequence[CompleteTrial], spec: StudySpec) -> list[TrialRecord]:

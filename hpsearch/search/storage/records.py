@@ -71,6 +71,12 @@ def read(frozen: FrozenTrial, spec: StudySpec) -> TrialRecord:
     )
 
 
+def origin_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the origin that a worker stored with a trial; empty without one."""
+    origin = attributes.get("origin")
+    return origin if isinstance(origin, dict) else {}
+
+
 def is_order(before: object) -> bool:
     """Whether this is the place of an end among those of its study, as workers write it."""
     keys = ("counted", "failed")
@@ -82,7 +88,7 @@ def state_of(frozen: FrozenTrial, *, epochs: int) -> State:
     state, attributes = STATES[frozen.state], frozen.user_attrs
     if not state.counts:
         return state
-    if "origin" not in attributes:
+    if not isinstance(attributes.get("origin"), dict):
         return State.IMPORTED
     # Every end by a worker stores "before"; earlier versions did not, but stored the whole curve.
     if "before" in attributes or state is State.PRUNED:
@@ -103,7 +109,7 @@ def _attributes(frozen: FrozenTrial) -> Mapping[str, Any]:
     may be of any type.
     """
     known = frozen.user_attrs
-    if "origin" in known:
+    if isinstance(known.get("origin"), dict):
         return known
     ours: dict[str, Any] = {
         key: known[key] for key in ("enqueued", "reason", "failure") if key in known
@@ -121,7 +127,7 @@ def _params(frozen: FrozenTrial, spec: StudySpec) -> Mapping[str, Any]:
     count on their types.
     """
     drawn = presets(frozen)
-    if "origin" not in frozen.user_attrs:
+    if not isinstance(frozen.user_attrs.get("origin"), dict):
         try:
             drawn = check_in_space(spec.space, drawn)
         except SpecError:

@@ -22,7 +22,8 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hpsearch.errors import MovedError, StorageError
+from hpsearch.errors import StorageError
+from hpsearch.search.storage import retry
 from hpsearch.search.storage.artifacts import Artifacts, check_artifacts, open_artifacts
 from hpsearch.search.storage.database_file import (
     LOCK_SECONDS,
@@ -41,13 +42,7 @@ from hpsearch.search.storage.engine import (
 )
 from hpsearch.search.storage.overviews import frozen_studies
 from hpsearch.search.storage.records import CREATED
-from hpsearch.search.storage.retry import (
-    Outage,
-    first_line,
-    lost_error,
-    retry_while_away,
-    sqlstate,
-)
+from hpsearch.search.storage.retry import Outage, retry_while_away
 from hpsearch.search.storage.tables import lock_trial, try_writes
 from hpsearch.search.storage.url import mask, parse_url
 
@@ -214,13 +209,12 @@ class Storage:
         try:
             self._try_writes()
         except StorageError as exc:
-            if isinstance(exc, MovedError):
+            cause = exc.__cause__
+            if cause is None or retry.may_pass(cause, is_sqlite=self.is_sqlite):
                 raise
-            reason = first_line(exc.__cause__ or exc)
-            raise StorageError(
-                f"{self.masked} cannot be written ({reason}); fix its permissions, or name another"
-                " with --storage"
-            ) from exc.__cause__
+            problem = f"{self.masked} cannot be written ({retry.first_line(cause)})"
+            advice = "fix its permissions, or name another with --storage"
+            raise StorageError(f"{problem}; {advice}") from cause
 
     @retry_while_away
     def _try_writes(self) -> None:
@@ -277,7 +271,7 @@ class Storage:
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as exc:
-            raise lost_error(self.masked, exc) from exc
+            raise retry.lost_error(self.masked, exc) from exc
 
     def close(self) -> None:
         """Closes this thread's connection and the idle ones; then an SQLite file holds all data.
@@ -387,12 +381,16 @@ def _takes_advisory_lock(session: Session, *, is_last: bool) -> bool:
     """Waits for the lock as long as the server permits; returns whether it was free in time.
 
     Raises:
-        OperationalError: the attempt ``is_last``, and it was not; or the server is away.
+        StorageError: the attempt ``is_last``, and it was not.
+        OperationalError: the server is away.
     """
     try:
         session.execute(_ADVISORY_LOCK, {"key": _ADVISORY_KEY})
     except OperationalError as exc:
-        if is_last or sqlstate(exc) != _LOCK_TIMEOUT:
+        if retry.sqlstate(exc) != _LOCK_TIMEOUT:
             raise
+        if is_last:
+            problem = f"waited {LOCK_SECONDS:.0f} s for the lock that another process holds"
+            raise StorageError(f"{problem}; end that process and try again") from exc
         return False
     return True

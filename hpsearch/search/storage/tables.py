@@ -23,7 +23,7 @@ from sqlalchemy import bindparam, cast, func, select
 from sqlalchemy.orm import Session
 
 from hpsearch.core.trial import State
-from hpsearch.search.storage.records import STATES, RunningTrial, StateCounts, is_order
+from hpsearch.search.storage.records import STATES, RunningTrial, StateCounts, is_order, origin_of
 
 Write = tuple[str, float, BaseDistribution]  # a parameter: name, Optuna's internal value, range
 
@@ -51,7 +51,9 @@ _steps: Any = models.TrialIntermediateValueModel.__table__
 
 def has_attribute(key: str, table: Any = ATTRIBUTES) -> Any:
     """The condition that joins a trial with its user attribute of that key."""
-    return (table.c.trial_id == TRIALS.c.trial_id) & (table.c.key == key)
+    found = (table.c.trial_id == TRIALS.c.trial_id) & (table.c.key == key)
+    # An origin that is no table is another program's.
+    return found & table.c.value_json.like("{%") if key == "origin" else found
 
 
 def try_writes(session: Session) -> None:
@@ -324,7 +326,7 @@ def running_trials(session: Session, in_study: Any) -> dict[int, list[RunningTri
         trials.setdefault((study_id, trial_id), {})[key] = json.loads(value or "null")
     found: dict[int, list[RunningTrial]] = {}
     for (study_id, trial_id), stored in trials.items():
-        origin, beat = stored.get("origin") or {}, stored.get("beat")
+        origin, beat = origin_of(stored), stored.get("beat")
         running = RunningTrial(trial_id=trial_id, origin=origin, beat=beat)
         found.setdefault(study_id, []).append(running)
     return found

@@ -26,6 +26,7 @@ from hpsearch.core.trial import State, TrialRecord
 from hpsearch.errors import SpecError, StudyError
 from hpsearch.search.samplers import free_slot, grid_cells, make_sampler, sample
 from hpsearch.search.storage import overviews, tables
+from hpsearch.search.storage import records as stored
 from hpsearch.search.storage.artifacts import checkpoint_key, remove_orphaned
 from hpsearch.search.storage.records import (
     BOUNDS,
@@ -35,10 +36,8 @@ from hpsearch.search.storage.records import (
     STOP,
     StateCounts,
     StudyStatus,
-    presets,
     read,
     read_spec,
-    slot_of,
 )
 from hpsearch.search.storage.retry import retry_while_away
 from hpsearch.search.storage.storage import Storage
@@ -235,7 +234,7 @@ class Study:
             return status
         with self.storage.transaction() as session:  # a trial without origin is never recovered
             trial = self._start(session, counts.waiting)
-            known = trial.user_attrs.get("origin", {})
+            known = stored.origin_of(trial.user_attrs)
             if not known and self._fails_at_once(session, trial):
                 return trial, {}, False
             own = {
@@ -269,7 +268,7 @@ class Study:
         `hpsearch enqueue` refuses such values, Optuna's own functions do not.
         """
         try:
-            check_in_space(self.spec.space, presets(trial))
+            check_in_space(self.spec.space, stored.presets(trial))
         except SpecError as exc:
             reason = f"queued by another program: {str(exc)[:_REASON_LENGTH]}"
             tables.put(session, trial._trial_id, {"reason": reason, "failure": {"kind": "queued"}})
@@ -332,7 +331,7 @@ class Study:
         # A waiting trial has its cell already.
         if not settings.sampler.startswith("grid") or counts.waiting is not None:
             return None, None
-        held = [slot for r in self.records() if (slot := slot_of(r)) is not None]
+        held = [slot for r in self.records() if (slot := stored.slot_of(r)) is not None]
         slot = free_slot(held, self.spec, len(self._grid()))
         if slot is not None:
             return None, slot
@@ -345,7 +344,7 @@ class Study:
 
     @retry_while_away
     def failures(self) -> list[TrialRecord]:
-        """Returns the failures in a row since this process first asked, by the database's clock."""
+        """Returns the failures in a row since this process first asked, by the order of ends."""
         return [self.record(number) for number in self._new_failures(self._count())]
 
     def _new_failures(self, counts: StateCounts) -> list[int]:

@@ -24,6 +24,7 @@ from types import FrameType
 
 from hpsearch.core.spec import SearchSpec
 from hpsearch.errors import SpecError
+from hpsearch.search.storage.database_file import fold_all
 from hpsearch.search.worker.work_loop import Overdue, StopSignal
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ def listening(stop: StopSignal) -> Iterator[None]:
                 yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # None: one that C code had set
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
@@ -311,12 +313,15 @@ class Watchdog:
         stop = self.stop
         ends = [at for at in (stop.limit_at, stop.deadline) if at is not None]
         limits = [max(now, min(ends)) + HARD_SECONDS] if ends else []
-        # A worker's lease has been void for long then; a single run may have its reasons.
-        return min([*limits, *([now + LOCKED_SECONDS] if stop.is_worker else [])], default=None)
+        # Its lease has been void for long then, and its parent starts another worker.
+        return min([*limits, *([now + LOCKED_SECONDS] if stop.parent else [])], default=None)
 
     def _end(self) -> None:
         """Gives the current task up, and ends the process if it may: the training hangs."""
         stop = self.stop
+        abandon, steps = stop.abandon, stop.steps
+        if not (stop.is_interruptible or stop.raises) or steps != self._steps:
+            return  # the main thread has gone on meanwhile
         what, code = stop.task or "the preparation", _INTERRUPTED
         if stop.is_over_limit or (stop.timed_out and not stop.signals):
             code = _INVALID if stop.parent is None else HUNG
@@ -325,7 +330,7 @@ class Watchdog:
         try:
             frame = sys._current_frames().get(self.main or 0)
             stack = traceback.format_stack(frame, limit=_FRAMES) if frame is not None else []
-            stop.abandon("".join(stack))
+            abandon("".join(stack))
         except BaseException as exc:  # nothing may keep the process alive
             _log.warning("%s keeps its lease: %s", what, exc)
         if not stop.exits:
@@ -350,4 +355,5 @@ def _exit(code: int, message: str = "") -> None:
             sys.stderr.write(f"\x1b[?25h\n{message}\n" if message else "\x1b[?25h")
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+    fold_all()  # else the newest trials would be in SQLite's log alone
     os._exit(code)

@@ -75,7 +75,6 @@ class StopSignal:
     raises: bool = True
     signals: list[int] = field(default_factory=list)
     parent: int | None = None  # a process whose end is a signal too
-    is_worker: bool = False
     exits: bool = True
     clock: Callable[[], float] = time.monotonic  # in seconds
     steps: int = 0  # of the training, and its epochs: it makes progress
@@ -92,7 +91,7 @@ class StopSignal:
     def of_a_worker(cls) -> StopSignal:
         """Returns one that also stops when the command that started this worker is gone."""
         parent = os.environ.get(PARENT)
-        return cls(parent=int(parent) if parent else None, is_worker=True)
+        return cls(parent=int(parent) if parent else None)
 
     def start_clock(self, timeout: float | None) -> None:
         """Sets the deadline to that many seconds from now; None: no deadline."""
@@ -326,6 +325,7 @@ def _run(
         try:
             outcome = run_trial(lease, stop)
         except (Interrupted, Overdue) as exc:
+            stop.is_interruptible = False  # a second exception may have kept it on
             where = traceback.format_exc()
             return settle(where, was_stuck=isinstance(exc, Overdue))
     return lease.finish(outcome)

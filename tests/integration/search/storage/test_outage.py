@@ -277,7 +277,7 @@ class TestLimits:
         waiting.join(PATIENCE_SECONDS)
         assert taken
         monkeypatch.setattr(storages, "LOCK_SECONDS", 0.2)
-        with first.lock(), pytest.raises(OperationalError, match="lock timeout"):
+        with first.lock(), pytest.raises(StorageError, match="lock that another process holds"):
             take()
         first.close()
         second.close()

@@ -127,6 +127,17 @@ def test_imported_trials_are_left_out_everywhere_and_do_not_count(sqlite, sample
             choose()
 
 
+def test_an_origin_that_no_worker_wrote_is_none(storage):
+    study = make_study(storage, make_spec(trials=2))
+    for state, values in ((TrialState.COMPLETE, [0.9, 1.0]), (TrialState.RUNNING, None)):
+        foreign = optuna.create_trial(state=state, values=values, user_attrs={"origin": "x"})
+        study.handle.add_trial(foreign)
+    assert [record.state for record in study.records()] == [State.IMPORTED, State.RUNNING]
+    assert study.tally()[State.IMPORTED] == study.summary().imported == 1
+    assert study.front().trials == ()
+    assert study.acquire(origin()).number == 1  # nobody runs it, so it is recovered
+
+
 def test_a_study_of_imported_trials_alone_has_no_front_and_its_whole_budget(storage):
     study = make_study(storage, make_spec(trials=1))
     for _ in range(3):
