@@ -125,9 +125,11 @@ class DatabaseFile:
         except OSError:
             problem = "it was moved or removed"
         else:
-            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+            # Through a link to it, the next process would keep a log and a lock elsewhere.
+            is_there = os.path.realpath(self.path) == str(self.path)
+            if is_there and (status.st_dev, status.st_ino) == (self.device, self.inode):
                 return
-            problem = "another file has taken its place"
+            problem = "another file or a link has taken its place"
         raise MovedError(
             f"{self.masked} is no longer the file that this run opened: {problem}; put the opened"
             " file back and run the same command again, or name another with --storage"

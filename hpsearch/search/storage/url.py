@@ -136,6 +136,8 @@ def mask(url: URL) -> str:
         return _masked_file(url)
     secret = {key: "***" for key in url.query if _SECRET_KEY.search(key)}
     shown = url.update_query_dict(secret) if secret else url
+    if ":" in (shown.username or ""):  # typed as %3A, it does not begin a password
+        shown = shown.set(username="***")
     text = shown.render_as_string(hide_password=True).replace("+psycopg://", "://")
     return re.sub(r":\*\*\*@[^?]*(?:@|%40)", ":***@", text.replace("%2A%2A%2A", "***"))
 

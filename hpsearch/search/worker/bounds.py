@@ -24,6 +24,7 @@ from hpsearch.nn.data.tensors import Tensors
 from hpsearch.nn.models import build, count_costs, measure_costs
 from hpsearch.nn.runtime.device import free_memory, is_out_of_memory
 from hpsearch.nn.training.custom_loop import train
+from hpsearch.nn.training.failures import translate_failures
 from hpsearch.nn.training.loop import Diverged
 
 Bounds = dict[str, tuple[float, float]]
@@ -54,7 +55,7 @@ def objective_bounds(spec: StudySpec, images: Tensors, device: torch.device) -> 
         try:
             high = _cost(most_expensive, images, device, steps=8)  # first: it warms everything up
         except Exception as exc:
-            if not is_out_of_memory(exc):
+            if not is_out_of_memory(exc.__cause__ or exc):
                 raise
         if high is None:
             free_memory(device)  # outside the handler, whose traceback holds the tensors
@@ -106,8 +107,9 @@ def _cost(
     trial: TrialSpec, images: Tensors, device: torch.device, *, steps: int
 ) -> dict[str, float]:
     """Measures a trial's costs; estimates its seconds from a few steps on the first images."""
-    model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
-    cost = measure_costs(model, images.input_shape, device=device)
+    with translate_failures(trial):
+        model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
+        cost = measure_costs(model, images.input_shape, device=device)
     total = len(images.train_labels)
     batch = min(trial.train.batch_size, total)
     kept = min(total, batch * steps)
@@ -115,7 +117,8 @@ def _cost(
     recipe = dataclasses.replace(trial.train, epochs=1, learning_rate=1e-8)
     model = build(trial.model, images.input_shape, images.classes, seed=trial.seed)
     try:
-        (epoch,) = train(model, images.few(kept), recipe, device=device)
+        with translate_failures(trial, in_training=True):
+            (epoch,) = train(model, images.few(kept), recipe, device=device)
     except Diverged as exc:  # only a custom training: the built-in one is stable at this rate
         raise SpecError(
             f"{exc} in the first steps of an extreme trial of the space, expected finite losses;"

@@ -87,6 +87,11 @@ def replace(path):
     copy.rename(path)
 
 
+def move_and_link(path):
+    move(path)
+    path.symlink_to(path.with_name("elsewhere.db"))
+
+
 def move_folder(path):
     path.parent.rename(path.parent.with_name("moved"))
 
@@ -102,12 +107,13 @@ class TestLost:
         (tmp_path / "folder").mkdir()
         return tmp_path / "folder" / "a.db"
 
-    @pytest.mark.parametrize("lose", [remove, move, replace, move_folder])
+    @pytest.mark.parametrize("lose", [remove, move, move_and_link, replace, move_folder])
     def test_every_use_says_so_and_makes_nothing_in_its_place(self, opened, path, lose):
         study = make_study(opened)
         lease = study.acquire(origin())
         lose(path)
-        before = path.read_bytes() if path.exists() else None
+        is_other = path.exists() and not path.is_symlink()  # a link leads to the moved file
+        before = path.read_bytes() if is_other else None
         for use in (
             lambda: study.acquire(origin()),
             lambda: simulate(study, lease),
@@ -129,7 +135,8 @@ class TestLost:
                 continue
             with pytest.raises(MovedError, match=LOST):
                 use()
-        assert (path.read_bytes() if path.exists() else None) == before
+        assert (path.read_bytes() if is_other else None) == before
+        assert is_other or path.is_symlink() or not path.exists()
         assert path.parent.exists() == (lose != move_folder)
 
     @pytest.mark.parametrize(
@@ -154,7 +161,7 @@ class TestLost:
     def test_the_write_ahead_log_does_not_get_into_the_file_that_took_its_place(self, opened, path):
         study = make_study(opened)
         replace(path)
-        with pytest.raises(MovedError, match="another file has taken its place"):
+        with pytest.raises(MovedError, match="another file or a link has taken its place"):
             study.acquire(origin())
         opened.close()
         with closing(sqlite3.connect(path)) as connection:
