@@ -6,6 +6,7 @@ command line and of the Python API decide where the text goes.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -75,6 +76,17 @@ class _Receivers(MessageHandler):
 
 _receiver: ContextVar[Show] = ContextVar("receiver", default=lambda text: None)
 _receivers = _Receivers()
+
+
+def start_thread(call: Callable[[], None], *, name: str) -> threading.Thread:
+    """Starts a daemon thread whose messages reach the receiver of the caller's.
+
+    It does not keep the process alive if it hangs.
+    """
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(call,), name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import pytest
 
 from hpsearch.cli.main import main
 from tests.acceptance.browser import Browser, browsing
-from tests.acceptance.holding import HELD
+from tests.acceptance.holding import HELD, TINY_SPACE
 
 PATIENCE_SECONDS = 600  # how long a process may take to get anywhere on a busy machine
 
@@ -43,7 +43,8 @@ learning_rate = {{ low = 0.003, high = 0.03, log = true }}
 batch_size = 16
 """
 
-SLOW = """
+SLOW = (
+    """
 [data]
 dataset = "{npz}"
 
@@ -53,16 +54,9 @@ function = "held:train"
 
 [search]
 trials = 2
-
-[pruning]
-pruner = "none"
-
-[space]
-n_blocks = 1
-base_width = {{ low = 4, high = 8 }}
-batch_size = 32
-rate = {{ low = 0.001, high = 0.1, log = true }}
 """
+    + TINY_SPACE
+)
 
 
 Found = TypeVar("Found")

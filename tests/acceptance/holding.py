@@ -1,5 +1,17 @@
 """A training that stands still where a test wants it to, however fast or slow the machine is."""
 
+# The rest of a study file whose training is one of these, as a template.
+TINY_SPACE = """
+[pruning]
+pruner = "none"
+
+[space]
+n_blocks = 1
+base_width = {{ low = 4, high = 8 }}
+batch_size = 32
+rate = {{ low = 0.001, high = 0.1, log = true }}
+"""
+
 HELD = '''
 import time
 from pathlib import Path

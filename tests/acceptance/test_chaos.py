@@ -21,7 +21,7 @@ from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
 from hpsearch.search.study.study import Study
 from tests.acceptance.conftest import PATIENCE_SECONDS
-from tests.acceptance.holding import HELD
+from tests.acceptance.holding import HELD, TINY_SPACE
 from tests.killing import kill_while
 from tests.proxy import proxy
 from tests.servers import own_server, restart
@@ -42,7 +42,8 @@ leases.STALE_SECONDS, retry._SETTLE_SECONDS = 25.0, 12.5  # a heartbeat comes ev
 )
 BEFORE, AFTER, IN = "before its first epoch", "after a checkpoint", "in training"
 
-CHAOS = """
+CHAOS = (
+    """
 [data]
 dataset = "{npz}"
 
@@ -53,16 +54,9 @@ function = "held:train"
 [search]
 trials = {trials}
 sampler = "random"
-
-[pruning]
-pruner = "none"
-
-[space]
-n_blocks = 1
-base_width = {{ low = 4, high = 8 }}
-batch_size = 32
-rate = {{ low = 0.001, high = 0.1, log = true }}
 """
+    + TINY_SPACE
+)
 
 
 @dataclass(kw_only=True)

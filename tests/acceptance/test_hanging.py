@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.search.worker import watchdog
+from tests.acceptance.holding import TINY_SPACE
 from tests.acceptance.test_workers import is_alive
 
 HANGING = """
@@ -61,7 +62,8 @@ def train(model, data, spec, *, params, device, stop, progress):
             hang()
 """
 
-STUDY = """
+STUDY = (
+    """
 [data]
 dataset = "{npz}"
 
@@ -72,16 +74,9 @@ function = "hanging:train"
 [search]
 trials = 2
 {limit}
-
-[pruning]
-pruner = "none"
-
-[space]
-n_blocks = 1
-base_width = {{ low = 4, high = 8 }}
-batch_size = 32
-rate = {{ low = 0.001, high = 0.1, log = true }}
 """
+    + TINY_SPACE
+)
 
 LIMIT_SECONDS = 6
 

@@ -14,12 +14,13 @@ import pytest
 from hpsearch.core.analysis.study_analysis import as_plain
 from hpsearch.search.storage.storage import open_storage
 from hpsearch.search.study.catalog import open_study
-from tests.acceptance.holding import HELD
+from tests.acceptance.holding import HELD, TINY_SPACE
 from tests.servers import halt, own_server, start
 
 EPOCHS = 10
 
-SHARED = """
+SHARED = (
+    """
 [data]
 dataset = "{npz}"
 
@@ -29,16 +30,9 @@ function = "held:train"
 
 [search]
 trials = 6
-
-[pruning]
-pruner = "none"
-
-[space]
-n_blocks = 1
-base_width = {{ low = 4, high = 8 }}
-batch_size = 32
-rate = {{ low = 0.001, high = 0.1, log = true }}
 """
+    + TINY_SPACE
+)
 
 
 @pytest.fixture

@@ -315,15 +315,15 @@ def _load_resources(
     images = tensors_of(data, device=device)
     _, height, width = images.input_shape
     check_shift(spec.train.shift, height=height, width=width)
+    measure = objective_bounds
     # User code fails here, before a study is created, rather than in its first trials.
     if spec.has_user_code:
         add_import_path(options.code)
         with rehearsing(stop, spec.search):
             for trial in extreme_trials(spec):
                 smoke_test(trial, images, device=device)
-    # the built-in training takes as long as the machine is busy
-    is_limited = spec.has_user_code
-    measure = rehearsing(stop, spec.search)(objective_bounds) if is_limited else objective_bounds
+        # unlike the built-in training, which may be slow on a busy machine
+        measure = rehearsing(stop, spec.search)(measure)
     return _Resources(
         images=images,
         device=device,

@@ -6,7 +6,6 @@ a thread interrupts it, and as a last resort gives its trial up and ends the pro
 
 from __future__ import annotations
 
-import contextvars
 import faulthandler
 import logging
 import math
@@ -26,6 +25,7 @@ from hpsearch.core.spec import SearchSpec
 from hpsearch.errors import SpecError
 from hpsearch.search.storage.database_file import fold_all
 from hpsearch.search.worker.work_loop import Overdue, StopSignal
+from hpsearch.util.messages import start_thread
 
 _log = logging.getLogger(__name__)
 
@@ -172,10 +172,7 @@ class Watchdog:
         # At once at the beginning of each trial, whose code may hold the lock before the next look.
         self.stop.on_limit = self.arm
         self.arm()
-        # In the caller's context, whose receiver of messages gets those of the watchdog, too.
-        run = contextvars.copy_context().run
-        thread = threading.Thread(target=run, args=(look_again,), name="watchdog", daemon=True)
-        thread.start()
+        thread = start_thread(look_again, name="watchdog")
         try:
             yield
         finally:

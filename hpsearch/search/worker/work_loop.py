@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 import os
@@ -27,6 +26,7 @@ from hpsearch.search.storage.records import StudyStatus
 from hpsearch.search.storage.retry import first_line
 from hpsearch.search.study.leases import IDLE, Lease, LeaseLost
 from hpsearch.search.study.study import Study
+from hpsearch.util.messages import start_thread
 
 _log = logging.getLogger(__name__)
 
@@ -250,11 +250,7 @@ def heartbeats(
                 _log.warning("no heartbeat of trial %d: %s", lease.number, message)
         lease.storage.sessions.remove()
 
-    # Daemon: a heartbeat that hangs must not keep the process alive. In the caller's context, so
-    # that its warnings reach the function that receives the caller's messages.
-    run = contextvars.copy_context().run
-    thread = threading.Thread(target=run, args=(beat,), name="heartbeat", daemon=True)
-    thread.start()
+    thread = start_thread(beat, name="heartbeat")
     try:
         yield
     finally:

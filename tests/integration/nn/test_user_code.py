@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -574,6 +575,12 @@ class TestFailureInside:
         path.write_text(path.read_text().replace("[train]", "[train]\nlabel_smoothing = 0.45"))
         with pytest.raises(SpecError, match=r"quitting' fails on this study: SystemExit: 0 \("):
             project.run(path, trials=1)
+
+    def test_a_training_whose_costs_are_measured(self, project):
+        """On more images than in the rehearsal; nothing is written."""
+        with pytest.raises(SpecError, match=r"greedy' fails on this study: RuntimeError: too many"):
+            project.run(project.loop("greedy"), trials=1)
+        assert not os.path.exists(project.database)
 
 
 # -- custom training
